@@ -1,0 +1,1 @@
+"""The meeting of image, kernels and machine: facts, scenario, footprint, replay, verdict."""

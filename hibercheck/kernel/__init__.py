@@ -1,0 +1,1 @@
+"""A kernel file: ELF, vmlinuz, symbols, kallsyms, BTF, code.  Knows nothing of images."""

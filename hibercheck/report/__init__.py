@@ -1,0 +1,1 @@
+"""A finished report rendered as text, JSON and other formats."""

@@ -1,0 +1,1 @@
+"""The swsusp image format: header, swap map, stream, PFN list.  Knows nothing of CPUs."""

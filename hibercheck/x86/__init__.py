@@ -1,0 +1,1 @@
+"""The machine: paging, memory, CPU and APIC state, exception delivery.  Knows nothing of Linux."""

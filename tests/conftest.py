@@ -1,0 +1,46 @@
+"""Fixtures shared by all tests: where the real inputs are."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_CASES = ROOT.parent / "shared" / "cases"
+CACHE = Path(os.environ.get("HIBERCHECK_CASES_CACHE", Path.home() / ".cache" / "hibercheck-cases"))
+
+
+@pytest.fixture(scope="session")
+def fixtures_dir() -> Path:
+    """The committed inputs."""
+    return ROOT / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The measured cases beside the repository; skips where they are absent."""
+    if not (SHARED_CASES / "cases.json").exists():
+        pytest.skip("the measured cases (../shared/cases) are not beside this repository")
+    return SHARED_CASES
+
+
+@pytest.fixture(scope="session")
+def unpacked(shared_cases: Path):
+    """Return a function that unpacks a file of the cases (``images/x.bin.xz``) once and gives its path."""
+
+    def unpack(name: str) -> Path:
+        source = shared_cases / name
+        target = CACHE / source.name.removesuffix(".xz")
+        if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+            CACHE.mkdir(parents=True, exist_ok=True)
+            part = target.with_suffix(f"{target.suffix}.{os.getpid()}")
+            with lzma.open(source) as packed, part.open("wb") as plain:
+                shutil.copyfileobj(packed, plain, 1 << 20)
+            part.rename(target)
+        return target
+
+    return unpack
