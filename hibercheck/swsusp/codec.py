@@ -1,0 +1,70 @@
+"""Decoding one compressed block of an image, with the limits the kernel itself enforces.
+
+LZO1X and LZ4 decoders are third-party code fed with whatever the file says: lengths are bounded before the call,
+because lzallright's size argument is a hint and a hand-made block of 2 MB can expand to half a gigabyte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+PAGE_SIZE = 4096
+
+# kernel/power/swap.c:
+#   #define UNC_PAGES       32
+#   #define UNC_SIZE        (UNC_PAGES * PAGE_SIZE)
+#   #define bytes_worst_compress(x) ((x) + ((x) / 16) + 64 + 3 + 2)
+#   #define CMP_HEADER      sizeof(size_t)
+BLOCK_PAGES = 32
+BLOCK_SIZE = BLOCK_PAGES * PAGE_SIZE
+LENGTH_SIZE = 8
+MAX_COMPRESSED = BLOCK_SIZE + BLOCK_SIZE // 16 + 64 + 3 + 2
+
+Decoder = Callable[["bytes | memoryview"], bytes]
+
+
+class CorruptBlock(Exception):  # noqa: N818 - turned into MalformedImage by the caller, who knows where the block is
+    """A block does not decode; the message says how."""
+
+
+def _lzo(data: bytes | memoryview) -> bytes:
+    from lzallright import LZOCompressor, LZOError  # noqa: PLC0415 - only images compressed by LZO need it
+
+    try:
+        return bytes(LZOCompressor.decompress(data, BLOCK_SIZE))
+    except LZOError as problem:
+        raise CorruptBlock(f"is not valid LZO data ({problem})") from problem
+
+
+def _lz4(data: bytes | memoryview) -> bytes:
+    from lz4.block import LZ4BlockError, decompress  # noqa: PLC0415 - only images compressed by LZ4 need it
+
+    try:
+        return bytes(decompress(data, uncompressed_size=BLOCK_SIZE))
+    except LZ4BlockError as problem:
+        raise CorruptBlock(f"is not valid LZ4 data ({problem})") from problem
+
+
+DECODERS: dict[str, Decoder] = {"lzo": _lzo, "lz4": _lz4}
+
+
+def check_length(length: int) -> None:
+    """See that a block's stored length is one that the kernel would accept (``load_compressed_image``).
+
+    Raises:
+        CorruptBlock: It is zero or more than the worst case of compression.
+    """
+    if not 0 < length <= MAX_COMPRESSED:
+        raise CorruptBlock(f"says that it is {length} bytes long; 1 to {MAX_COMPRESSED} is possible")
+
+
+def decode(decoder: Decoder, data: bytes | memoryview, pages: int) -> bytes:
+    """Decode a block that must hold ``pages`` pages.
+
+    Raises:
+        CorruptBlock: It does not decode, or to another size.
+    """
+    plain = decoder(data)
+    if len(plain) != pages * PAGE_SIZE:
+        raise CorruptBlock(f"decodes to {len(plain)} bytes instead of {pages * PAGE_SIZE}")
+    return plain

@@ -1,0 +1,132 @@
+"""A hibernation image: open it, ask what it says, and read frames of the resumee's memory out of it on demand.
+
+Memory is bounded whatever the file says: 32 MiB of the file resident, 4 MiB of decoded blocks, 24 bytes a run of
+consecutive frames, 16 bytes a run of consecutive stored pages, 8 bytes a block of 32 pages.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import TracebackType
+from typing import Self
+
+from hibercheck.errors import MalformedImage
+from hibercheck.swsusp.header import ArchRecord, Flags, Header, ImageInfo
+from hibercheck.swsusp.locate import Found, find_image
+from hibercheck.swsusp.pfns import PER_PAGE, PfnList
+from hibercheck.swsusp.source import Source
+from hibercheck.swsusp.stream import BlockStorage, PlainStorage, RawStorage, Storage, Stream
+
+PAGE_SIZE = 4096
+ZERO_PAGE = bytes(PAGE_SIZE)
+
+
+class Image:
+    """An open image; use it as a context manager.
+
+    Attributes:
+        path: The file, as the user named it.
+        header: The header page.
+        record: The arch record.
+        info: The writer's own account of the image.
+        compressor: ``lzo``, ``lz4`` or ``none``.
+        warnings: What the user should know of the file, a line each.
+    """
+
+    def __init__(self, source: Source, found: Found) -> None:
+        self._source = source
+        self.path = source.path
+        self.header: Header = found.header
+        self.record: ArchRecord = found.record
+        self.info: ImageInfo = found.info
+        self.warnings: tuple[str, ...] = found.warnings
+        self.swap_map = found.swap_map
+        self.compressor = compressor_of(found.header.flags)
+        self.stream = Stream(self._storage())
+
+    def _storage(self) -> Storage:
+        pages = self.info.pages - 1
+        if self.swap_map is None:
+            return RawStorage(self._source, pages)
+        if self.compressor == "none":
+            return PlainStorage(self._source, self.swap_map, pages)
+        return BlockStorage(self._source, self.swap_map, pages, self.compressor)
+
+    @cached_property
+    def pfns(self) -> PfnList:
+        """The frames that the image holds.
+
+        Raises:
+            MalformedImage: The list contradicts itself or the info page.
+        """
+        listed = PfnList()
+        try:
+            for number in range(self.info.meta_pages):
+                listed.append_page(self.stream.page(number))
+        except MalformedImage as problem:
+            if problem.path is None:
+                problem.path = self.path
+            raise
+        self._check_counts(listed)
+        return listed
+
+    def _check_counts(self, listed: PfnList) -> None:
+        if listed.data_pages != self.info.image_pages:
+            message = f"the PFN list names {listed.data_pages} data pages, the info page {self.info.image_pages}"
+            raise MalformedImage(message, path=self.path)
+        if -(-len(listed) // PER_PAGE) != self.info.meta_pages:
+            message = f"the PFN list of {len(listed)} frames is stored in {self.info.meta_pages} pages"
+            raise MalformedImage(message, path=self.path)
+
+    def frame(self, pfn: int) -> bytes | None:
+        """Return the 4096 bytes that the resumee had in frame ``pfn``, or None when the image does not hold it.
+
+        Raises:
+            MalformedImage: The page cannot be decoded.
+        """
+        index = self.pfns.data_index(pfn)
+        if index is None:
+            return None
+        if index < 0:
+            return ZERO_PAGE
+        return self.stream.page(self.info.meta_pages + index)
+
+    def close(self) -> None:
+        """Release the file."""
+        self.stream.close()
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def compressor_of(flags: Flags) -> str:
+    """Return what the flags say of the compression; LZO is the absence of the other two."""
+    if Flags.NOCOMPRESS_MODE in flags:
+        return "none"
+    return "lz4" if Flags.COMPRESSION_ALG_LZ4 in flags else "lzo"
+
+
+def open_image(path: str, *, resume_offset: int | None = None) -> Image:
+    """Open the hibernation image in a swap device or a copy of one.
+
+    Args:
+        path: The file or block device; it is never written to.
+        resume_offset: Page number of the header, as the kernel's ``resume_offset=``; found by itself when None.
+
+    Raises:
+        InputProblem: The file cannot be read.
+        Unsupported: It is something else, which is named.
+        MalformedImage: It is a damaged image.
+    """
+    source = Source(path)
+    try:
+        return Image(source, find_image(source, resume_offset))
+    except BaseException:
+        source.close()
+        raise

@@ -1,0 +1,173 @@
+"""Which page frames an image holds, and which of its data pages belongs to which of them."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from hibercheck.errors import MalformedImage
+from hibercheck.swsusp.runs import WORD, counts_up
+
+# kernel/power/snapshot.c: pack_pfns() writes page frame numbers in ascending order, 512 a page, and ends the list with
+# ~0UL unless it fills the last page.  Since commit 005e8dddd497 ("PM: hibernate: don't store zero pages in the image
+# file", in v6.6) bit 63 marks a frame that was all zeros, for which no data page is stored.
+PER_PAGE = 512
+END_OF_LIST = (1 << 64) - 1
+ZERO_FLAG = 1 << 63
+MAX_PFN = (1 << 40) - 1
+"""x86-64 has at most 52 bits of physical address (SDM Vol. 3A, 4.1.4)."""
+
+
+class PfnList:
+    """The frames of an image, in ascending order.
+
+    Kept as segments: consecutive frames that are all stored, or all zero.  Memory: 24 bytes a segment.
+    The arrays `starts`, `ranks` and `data` have one element a segment; `ranks` and `data` have one more at the end.
+
+    Attributes:
+        starts: First PFN of each segment; sorted.
+        ranks: Position of that PFN in the list.
+        data: Number of data pages before the segment; a segment of zero pages adds none.
+        has_zero_flag: Whether any frame is marked as all zeros by bit 63.
+    """
+
+    def __init__(self) -> None:
+        self.starts = array("Q")
+        self.ranks = array("Q", [0])
+        self.data = array("Q", [0])
+        self.has_zero_flag = False
+        self._expected = 0
+        self._ended = False
+
+    def append_page(self, page: bytes) -> None:
+        """Append one page of the list as it is in the image.
+
+        Raises:
+            MalformedImage: PFNs are not in strictly ascending order, or impossible, or follow the end mark.
+        """
+        if self._ended:
+            raise MalformedImage("the PFN list has ended and yet pages of it follow")
+        first = int.from_bytes(page[:WORD], "little")
+        if counts_up(page, PER_PAGE):
+            if first != self._expected or not self.starts:
+                self._open(first)
+            self._close(PER_PAGE)
+            self._expected = first + PER_PAGE
+            if (self._expected - 1) & ~ZERO_FLAG > MAX_PFN:
+                raise MalformedImage("the PFN list has an impossible page frame number", pfn=MAX_PFN + 1)
+        else:
+            self._append_each(memoryview(page).cast("Q"))
+
+    def _append_each(self, words: memoryview) -> None:
+        expected = self._expected if self.starts else -1
+        pending = 0
+        for index, word in enumerate(words):
+            if word != expected:
+                if self.starts:
+                    self._close(index - pending)
+                pending = index
+                self._expected = expected
+                if word == END_OF_LIST:
+                    self._ended = True
+                    return
+                self._open(word)
+            expected = word + 1
+        self._close(len(words) - pending)
+        self._expected = expected
+
+    def _open(self, word: int) -> None:
+        """Start a segment whose first entry is ``word``."""
+        pfn = word & ~ZERO_FLAG
+        if pfn > MAX_PFN:
+            raise MalformedImage("the PFN list has an impossible page frame number", pfn=pfn)
+        if self.starts:
+            before = (self._expected - 1) & ~ZERO_FLAG
+            if pfn == before:
+                raise MalformedImage("the PFN list names a frame twice", pfn=pfn)
+            if pfn < before:
+                raise MalformedImage(f"the PFN list is out of order: it follows PFN {before:#x}", pfn=pfn)
+        self.ranks.append(self.ranks[-1])
+        self.data.append(self.data[-1])
+        self.starts.append(pfn)
+        self._zero = bool(word & ZERO_FLAG)
+        self.has_zero_flag = self.has_zero_flag or self._zero
+
+    def _close(self, count: int) -> None:
+        """Add ``count`` frames to the segment that is open."""
+        self.ranks[-1] += count
+        if not self._zero:
+            self.data[-1] += count
+
+    def __len__(self) -> int:
+        return self.ranks[-1]
+
+    @property
+    def data_pages(self) -> int:
+        """Frames that have a data page."""
+        return self.data[-1]
+
+    @property
+    def zero_count(self) -> int:
+        """Frames marked as all zeros, without a data page."""
+        return self.ranks[-1] - self.data[-1]
+
+    @property
+    def last(self) -> int:
+        """The highest PFN; -1 in an empty list."""
+        return self.starts[-1] + self.ranks[-1] - self.ranks[-2] - 1 if self.starts else -1
+
+    def _segment(self, pfn: int) -> int:
+        """Return the segment that holds ``pfn``, or -1."""
+        segment = bisect_right(self.starts, pfn) - 1
+        if segment < 0 or pfn - self.starts[segment] >= self.ranks[segment + 1] - self.ranks[segment]:
+            return -1
+        return segment
+
+    def __contains__(self, pfn: object) -> bool:
+        return isinstance(pfn, int) and pfn >= 0 and self._segment(pfn) >= 0
+
+    def is_zero(self, pfn: int) -> bool:
+        """Whether the image says of ``pfn`` that it is all zeros (a stored page may hold zeros as well)."""
+        segment = self._segment(pfn)
+        return segment >= 0 and self.data[segment] == self.data[segment + 1]
+
+    def data_index(self, pfn: int) -> int | None:
+        """Return which data page is the frame's: its index; -1 for a zero frame; None for one that is not listed."""
+        segment = self._segment(pfn)
+        if segment < 0:
+            return None
+        if self.data[segment] == self.data[segment + 1]:
+            return -1
+        return self.data[segment] + pfn - self.starts[segment]
+
+    def count_between(self, first: int, end: int) -> int:
+        """Return how many listed frames have numbers from ``first`` up to, not including, ``end``."""
+        return max(0, self._rank(end) - self._rank(first))
+
+    def _rank(self, pfn: int) -> int:
+        """Return how many listed frames have a number below ``pfn``."""
+        segment = bisect_right(self.starts, pfn) - 1
+        if segment < 0:
+            return 0
+        return min(self.ranks[segment] + pfn - self.starts[segment], self.ranks[segment + 1])
+
+    def segments(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (first PFN, length, index of its first data page or -1 for zeros), ascending."""
+        for segment, start in enumerate(self.starts):
+            zero = self.data[segment] == self.data[segment + 1]
+            length = self.ranks[segment + 1] - self.ranks[segment]
+            yield start, length, -1 if zero else self.data[segment]
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Yield (first PFN, length) of the maximal runs of consecutive frames, zero frames included, ascending."""
+        first, length = -1, 0
+        for start, count, _ in self.segments():
+            if start == first + length and length:
+                length += count
+                continue
+            if length:
+                yield first, length
+            first, length = start, count
+        if length:
+            yield first, length

@@ -1,0 +1,207 @@
+"""The stream of pages behind the info page: PFN list pages, then data pages; compressed in blocks, or plain.
+
+Pages of a stream are numbered from 0, the first page of the PFN list.  Every stream comes in chunks of 32 pages, of
+which the last may be shorter; in a compressed stream a chunk is one block.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from typing import Protocol
+
+from hibercheck.errors import MalformedImage
+from hibercheck.swsusp.codec import (
+    BLOCK_PAGES,
+    DECODERS,
+    LENGTH_SIZE,
+    MAX_COMPRESSED,
+    CorruptBlock,
+    check_length,
+    decode,
+)
+from hibercheck.swsusp.source import Source
+from hibercheck.swsusp.swapmap import SwapMap
+
+PAGE_SIZE = 4096
+CACHED_CHUNKS = 32
+"""Chunks kept decoded: 4 MiB.  A page walk and the structures it leads to rarely need more."""
+
+
+class Storage(Protocol):
+    """Where the chunks of a stream come from."""
+
+    pages: int
+
+    def chunk(self, number: int) -> bytes | memoryview:
+        """Return the plain bytes of chunk ``number``; a view dies with the source."""
+        ...
+
+
+class PlainStorage:
+    """An uncompressed stream whose pages the swap map lists, behind the info page.
+
+    Args:
+        source: The file.
+        swap_map: Where its stored pages are; the first is the info page.
+        pages: Pages of the stream.
+    """
+
+    def __init__(self, source: Source, swap_map: SwapMap, pages: int) -> None:
+        self._source = source
+        self._map = swap_map
+        self.pages = pages
+
+    def chunk(self, number: int) -> bytes | memoryview:
+        """Return the bytes of 32 pages; raises `MalformedImage`."""
+        first = number * BLOCK_PAGES
+        return self._source.pieces(self._map.ranges(1 + first, min(BLOCK_PAGES, self.pages - first)))
+
+
+class RawStorage:
+    """The stream as /dev/snapshot gives it: page after page, behind the info page.
+
+    Args:
+        source: The file.
+        pages: Pages of the stream.
+
+    Raises:
+        MalformedImage: The file is too short for them.
+    """
+
+    def __init__(self, source: Source, pages: int) -> None:
+        self._source = source
+        self.pages = pages
+        if source.size < (pages + 1) * PAGE_SIZE:
+            message = f"the snapshot stream is cut short: {pages + 1} pages announced, {source.size // PAGE_SIZE} there"
+            raise MalformedImage(message, path=source.path)
+
+    def chunk(self, number: int) -> bytes | memoryview:
+        """Return the bytes of 32 pages."""
+        first = number * BLOCK_PAGES
+        count = min(BLOCK_PAGES, self.pages - first)
+        return self._source.pieces([((1 + first) * PAGE_SIZE, count * PAGE_SIZE)])
+
+
+class BlockStorage:
+    """A compressed stream: blocks of a length and that many bytes, each starting on a new stored page.
+
+    Only the lengths are read on the way to a block.
+
+    Args:
+        source: The file.
+        swap_map: Where its stored pages are; the first is the info page.
+        pages: Pages of the stream.
+        compressor: ``lzo`` or ``lz4``.
+    """
+
+    def __init__(self, source: Source, swap_map: SwapMap, pages: int, compressor: str) -> None:
+        self._source = source
+        self._map = swap_map
+        self.pages = pages
+        self._decoder = DECODERS[compressor]
+        self._starts = array("Q", [1])
+
+    @property
+    def stored_pages(self) -> int:
+        """Stored pages that the blocks walked so far take, the info page included."""
+        return self._starts[-1]
+
+    def walk(self, number: int) -> None:
+        """Walk the block lengths until the end of block ``number`` is known.
+
+        Raises:
+            MalformedImage: A length lies, or the swap map ends early.
+        """
+        starts = self._starts
+        index = starts[-1]
+        while len(starts) <= number + 1:
+            offset, run = self._map.run_at(index)
+            end = index + run
+            while index < end and len(starts) <= number + 1:
+                length = int.from_bytes(self._source.read(offset, LENGTH_SIZE), "little")
+                if not 0 < length <= MAX_COMPRESSED:
+                    raise self._bad_length(len(starts) - 1, length, offset)
+                stored = (length + LENGTH_SIZE + PAGE_SIZE - 1) // PAGE_SIZE
+                index += stored
+                offset += stored * PAGE_SIZE
+                starts.append(index)
+
+    def _bad_length(self, number: int, length: int, offset: int) -> MalformedImage:
+        if length == 0 and self._source.is_hole(offset):
+            return self._corrupt(number, "lies in a hole of the sparse file", offset)
+        try:
+            check_length(length)
+        except CorruptBlock as problem:
+            return self._corrupt(number, str(problem), offset)
+        raise AssertionError(length)
+
+    def payload(self, number: int) -> tuple[int, bytes | memoryview]:
+        """Return the file offset of block ``number`` and its compressed bytes; raises like `walk`."""
+        self.walk(number)
+        first = self._starts[number]
+        ranges = self._map.ranges(first, self._starts[number + 1] - first)
+        data = self._source.pieces(ranges)
+        length = int.from_bytes(data[:LENGTH_SIZE], "little")
+        return ranges[0][0], data[LENGTH_SIZE : LENGTH_SIZE + length]
+
+    def chunk(self, number: int) -> bytes:
+        """Decode block ``number``.
+
+        Raises:
+            MalformedImage: It does not decode to what it must, or cannot be found.
+        """
+        offset, data = self.payload(number)
+        return self.decode(number, offset, data)
+
+    def decode(self, number: int, offset: int, data: bytes | memoryview) -> bytes:
+        """Decode what `payload` returned for block ``number``; safe to call from several threads at a time.
+
+        Raises:
+            MalformedImage: It does not decode to what it must.
+        """
+        try:
+            return decode(self._decoder, data, min(BLOCK_PAGES, self.pages - number * BLOCK_PAGES))
+        except CorruptBlock as problem:
+            raise self._corrupt(number, str(problem), offset) from problem
+
+    def _corrupt(self, number: int, message: str, offset: int) -> MalformedImage:
+        return MalformedImage(f"compressed block {number} {message}", path=self._source.path, offset=offset)
+
+
+class Stream:
+    """Pages of a stream on demand, with the chunks used last kept decoded.
+
+    Args:
+        storage: Where the chunks come from.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.pages = storage.pages
+        self.chunks = -(-storage.pages // BLOCK_PAGES)
+        self._cache: OrderedDict[int, bytes | memoryview] = OrderedDict()
+
+    def page(self, number: int) -> bytes:
+        """Return page ``number`` of the stream.
+
+        Raises:
+            MalformedImage: It cannot be read or decoded.
+        """
+        chunk = self._chunk(number // BLOCK_PAGES)
+        start = number % BLOCK_PAGES * PAGE_SIZE
+        return bytes(chunk[start : start + PAGE_SIZE])
+
+    def _chunk(self, number: int) -> bytes | memoryview:
+        cache = self._cache
+        if number in cache:
+            cache.move_to_end(number)
+            return cache[number]
+        chunk = cache[number] = self.storage.chunk(number)
+        if len(cache) > CACHED_CHUNKS:
+            cache.popitem(last=False)
+        return chunk
+
+    def close(self) -> None:
+        """Drop the cached chunks, some of which may be views of the source."""
+        self._cache.clear()
