@@ -1,0 +1,173 @@
+"""Opening a memory dump of any known format.
+
+with open_dump("resumer.elf") as dump:
+    dump.cpus[1].rip, dump.frame(0x1a0a)
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from hibercheck.dump import elf, kdump
+from hibercheck.dump.listing import read_listing
+from hibercheck.dump.notes import Note, parse_vmcoreinfo, read_cpus, read_vmcoreinfo
+from hibercheck.dump.registers import CpuRegisters
+from hibercheck.dump.source import Source
+from hibercheck.errors import InputProblem, MalformedDump, Unsupported
+from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE
+
+__all__ = ["CpuRegisters", "Dump", "open_dump"]
+
+CACHED_FRAMES = 1024
+
+_OTHER_FORMATS = {
+    kdump.FLATTENED_MAGIC: ("a flattened makedumpfile stream", "rearrange it with `makedumpfile -R FILE < stream`"),
+    b"DISKDUMP": ("an old diskdump", "only kdump-compressed files of makedumpfile are read"),
+    b"EMiL": ("a LiME dump", "take it with format=raw and give it with the registers"),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "decompress it first"),
+    b"\xfd7zXZ": ("compressed with xz", "decompress it first"),
+    b"\x1f\x8b": ("compressed with gzip", "decompress it first"),
+}
+
+
+class _Frames(Protocol):
+    kind: str
+
+    def frame(self, pfn: int) -> bytes | None: ...
+
+    def runs(self) -> Iterator[tuple[int, int]]: ...
+
+
+class RawMemory:
+    """Physical memory byte by byte from address 0, as QEMU's ``pmemsave 0 SIZE`` writes it."""
+
+    kind = "raw"
+
+    def __init__(self, source: Source) -> None:
+        if source.size < PAGE_SIZE:
+            raise MalformedDump("is smaller than one page", path=source.path)
+        self._source = source
+
+    def frame(self, pfn: int) -> bytes | None:
+        """Return the frame's bytes, or None beyond the end of the file."""
+        if not 0 <= pfn < self._source.size >> PAGE_SHIFT:
+            return None
+        return self._source.read(pfn << PAGE_SHIFT, PAGE_SIZE, "memory")
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Yield the one run (0, number of frames)."""
+        yield 0, self._source.size >> PAGE_SHIFT
+
+
+class Dump:
+    """Physical memory and CPU registers of a machine at one moment.
+
+    Attributes:
+        path: The file as the user named it.
+        kind: ``ELF``, ``kdump-compressed`` or ``raw``.
+        cpus: The CPUs, in the dump's order; empty if it says nothing of them.
+        vmcoreinfo: The kernel's own description, or None if the dump has none.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        frames: _Frames,
+        cpus: tuple[CpuRegisters, ...],
+        vmcoreinfo: Mapping[str, str] | None,
+    ) -> None:
+        self.path = source.path
+        self.kind = frames.kind
+        self.cpus = cpus
+        self.vmcoreinfo = vmcoreinfo
+        self._source = source
+        self._frames = frames
+        self._cache: OrderedDict[int, bytes | None] = OrderedDict()
+
+    def frame(self, pfn: int) -> bytes | None:
+        """Return the 4096 bytes of frame ``pfn``, or None if the dump does not hold them.
+
+        Raises:
+            MalformedDump: The frame's data are damaged.
+            InputProblem: The file can no longer be read.
+        """
+        if pfn in self._cache:
+            self._cache.move_to_end(pfn)
+            return self._cache[pfn]
+        content = self._frames.frame(pfn)
+        self._cache[pfn] = content
+        if len(self._cache) > CACHED_FRAMES:
+            self._cache.popitem(last=False)
+        return content
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Yield (first PFN, number) of the frames that the dump holds, ascending."""
+        return self._frames.runs()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_dump(path: str, *, registers: str | None = None) -> Dump:
+    """Open a dump and read what it says of its CPUs; memory is read only when asked for.
+
+    Args:
+        path: An ELF core of QEMU or /proc/vmcore, a kdump-compressed file, or raw memory.
+        registers: A file with the text of QEMU's ``info registers -a``.  It is needed for raw memory, and takes the
+            place of the CPU notes of another format.
+
+    Raises:
+        InputProblem: A file cannot be read.
+        MalformedDump: It is not a dump, or contradicts its format.
+        Unsupported: It is a dump of a format that is not read.
+    """
+    listing = read_listing(registers) if registers is not None else None
+    source = Source(path)
+    try:
+        return _open(source, listing)
+    except InputProblem:
+        source.close()
+        raise
+
+
+def _open(source: Source, listing: tuple[CpuRegisters, ...] | None) -> Dump:
+    magic = source.read(0, min(16, source.size))
+    notes: list[Note] = []
+    vmcoreinfo: Mapping[str, str] | None = None
+    frames: _Frames
+    if magic.startswith(elf.MAGIC):
+        core = elf.ElfCore(source)
+        frames, notes = core, core.notes
+        vmcoreinfo = read_vmcoreinfo(notes)
+    elif magic.startswith(kdump.MAGIC):
+        compressed = kdump.KdumpFile(source)
+        frames, notes = compressed, compressed.notes
+        vmcoreinfo = parse_vmcoreinfo(compressed.vmcoreinfo) if compressed.vmcoreinfo else read_vmcoreinfo(notes)
+    else:
+        if listing is None:
+            _refuse(source, magic)
+        frames = RawMemory(source)
+    return Dump(source, frames, listing if listing is not None else read_cpus(notes, source.path), vmcoreinfo)
+
+
+def _refuse(source: Source, magic: bytes) -> None:
+    for start, (what, advice) in _OTHER_FORMATS.items():
+        if magic.startswith(start):
+            raise Unsupported(f"is {what}", path=source.path, advice=advice)
+    raise MalformedDump(
+        "is neither an ELF core nor a kdump-compressed file",
+        path=source.path,
+        advice="if it is raw physical memory, give its registers too (--resumer-registers)",
+    )
