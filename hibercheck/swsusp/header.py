@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntFlag
 
-from construct import Bytes, ConstructError, Int32ul, Int64ul, Padding, Struct
+from construct import Bytes, ConstructError, Container, Int32ul, Int64ul, Padding, Struct
 
 from hibercheck.errors import MalformedImage, Unsupported
 
@@ -76,13 +76,6 @@ RECORD = Struct(
     "magic" / Int64ul,
     "e820" / Bytes(16),
 )
-
-FOREIGN_SIGS = {
-    b"ULSUSPEND\0": "an image of user-space hibernation (uswsusp, s2disk)",
-    b"S2SUSPEND\0": "an image of Software Suspend 2",
-    b"LINHIB0001": "an image of the kernels around 2.6.37, whose layout was in use for a short time only",
-}
-TUXONICE_MAGIC = b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c"
 
 UTS_FIELD = 65
 RESTORE_MAGICS_32 = {0x12345678, 0x12345679}
@@ -225,9 +218,8 @@ def parse_record(page: bytes) -> ArchRecord:
     raise _foreign_record(page)
 
 
-def _record(raw: object, *, checksum: int | None = None, digest: bytes | None = None) -> ArchRecord:
-    fields = (getattr(raw, name) for name in ("jump_address", "jump_address_phys", "cr3", "magic"))
-    return ArchRecord(*fields, checksum, digest)
+def _record(raw: Container, *, checksum: int | None = None, digest: bytes | None = None) -> ArchRecord:
+    return ArchRecord(raw.jump_address, raw.jump_address_phys, raw.cr3, raw.magic, checksum, digest)
 
 
 def _foreign_record(page: bytes) -> Unsupported | MalformedImage:

@@ -7,15 +7,19 @@ consecutive frames, 16 bytes a run of consecutive stored pages, 8 bytes a block 
 from __future__ import annotations
 
 from functools import cached_property
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from hibercheck.errors import MalformedImage
+from hibercheck.swsusp.codec import MAX_STORED_PAGES
 from hibercheck.swsusp.header import ArchRecord, Flags, Header, ImageInfo
 from hibercheck.swsusp.locate import Found, find_image
 from hibercheck.swsusp.pfns import PER_PAGE, PfnList
-from hibercheck.swsusp.source import Source
+from hibercheck.swsusp.source import Source, open_source
 from hibercheck.swsusp.stream import BlockStorage, PlainStorage, RawStorage, Storage, Stream
+
+if TYPE_CHECKING:
+    from hibercheck.swsusp.bulk import Progress
+    from hibercheck.swsusp.verify import VerifyResult
 
 PAGE_SIZE = 4096
 ZERO_PAGE = bytes(PAGE_SIZE)
@@ -34,7 +38,7 @@ class Image:
     """
 
     def __init__(self, source: Source, found: Found) -> None:
-        self._source = source
+        self.source = source
         self.path = source.path
         self.header: Header = found.header
         self.record: ArchRecord = found.record
@@ -43,14 +47,28 @@ class Image:
         self.swap_map = found.swap_map
         self.compressor = compressor_of(found.header.flags)
         self.stream = Stream(self._storage())
+        self._check_complete()
+
+    def _check_complete(self) -> None:
+        """See that the swap map lists as many stored pages as the image can have: cheap, and tells a truncated file."""
+        if self.swap_map is None:
+            return
+        stored, blocks = self.swap_map.stored_pages(), self.stream.chunks
+        least, most = self.info.pages, self.info.pages
+        if self.compressor != "none":
+            least, most = 1 + blocks, 1 + blocks * MAX_STORED_PAGES
+        if not least <= stored <= most:
+            need = str(least) if least == most else f"{least} to {most}"
+            message = f"the swap map lists {stored} stored pages, an image of {self.info.pages} pages needs {need}"
+            raise MalformedImage(message, path=self.path, offset=None)
 
     def _storage(self) -> Storage:
         pages = self.info.pages - 1
         if self.swap_map is None:
-            return RawStorage(self._source, pages)
+            return RawStorage(self.source, pages)
         if self.compressor == "none":
-            return PlainStorage(self._source, self.swap_map, pages)
-        return BlockStorage(self._source, self.swap_map, pages, self.compressor)
+            return PlainStorage(self.source, self.swap_map, pages)
+        return BlockStorage(self.source, self.swap_map, pages, self.compressor)
 
     @cached_property
     def pfns(self) -> PfnList:
@@ -91,17 +109,27 @@ class Image:
             return ZERO_PAGE
         return self.stream.page(self.info.meta_pages + index)
 
+    def find_banner(self, *, everywhere: bool = False) -> str | None:
+        """Return the resumee's ``Linux version`` line out of its memory; see `hibercheck.swsusp.banner.find_banner`."""
+        from hibercheck.swsusp.banner import find_banner  # noqa: PLC0415 - only where no kernel file is at hand
+
+        return find_banner(self, everywhere=everywhere)
+
+    def verify(self, progress: Progress | None = None) -> VerifyResult:
+        """Decode everything and check it; see `hibercheck.swsusp.verify.verify`."""
+        from hibercheck.swsusp.verify import verify  # noqa: PLC0415 - threads, for those who ask for them
+
+        return verify(self, progress)
+
     def close(self) -> None:
         """Release the file."""
         self.stream.close()
-        self._source.close()
+        self.source.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -124,7 +152,7 @@ def open_image(path: str, *, resume_offset: int | None = None) -> Image:
         Unsupported: It is something else, which is named.
         MalformedImage: It is a damaged image.
     """
-    source = Source(path)
+    source = open_source(path)
     try:
         return Image(source, find_image(source, resume_offset))
     except BaseException:

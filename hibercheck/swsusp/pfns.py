@@ -141,6 +141,24 @@ class PfnList:
             return -1
         return self.data[segment] + pfn - self.starts[segment]
 
+    def pfn_of(self, data_index: int) -> int:
+        """Return the frame to which the ``data_index``-th data page belongs; ``data_index`` is below `data_pages`."""
+        segment = bisect_right(self.data, data_index) - 1
+        return self.starts[segment] + data_index - self.data[segment]
+
+    def places(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Yield (first data page, end, rank of its frame in the list) for the contiguous parts of [first, end).
+
+        Data pages are contiguous in the list where no zero frame lies between their frames.
+        """
+        segment = bisect_right(self.data, first) - 1
+        while first < end:
+            stop = min(end, self.data[segment + 1])
+            if stop > first:
+                yield first, stop, self.ranks[segment] + first - self.data[segment]
+            first = max(first, stop)
+            segment += 1
+
     def count_between(self, first: int, end: int) -> int:
         """Return how many listed frames have numbers from ``first`` up to, not including, ``end``."""
         return max(0, self._rank(end) - self._rank(first))
@@ -151,6 +169,15 @@ class PfnList:
         if segment < 0:
             return 0
         return min(self.ranks[segment] + pfn - self.starts[segment], self.ranks[segment + 1])
+
+    def between(self, first: int, end: int) -> Iterator[int]:
+        """Yield the listed frames with numbers from ``first`` up to, not including, ``end``, ascending."""
+        segment = max(0, bisect_right(self.starts, first) - 1)
+        while segment < len(self.starts) and self.starts[segment] < end:
+            start = self.starts[segment]
+            stop = start + self.ranks[segment + 1] - self.ranks[segment]
+            yield from range(max(first, start), min(end, stop))
+            segment += 1
 
     def segments(self) -> Iterator[tuple[int, int, int]]:
         """Yield (first PFN, length, index of its first data page or -1 for zeros), ascending."""

@@ -72,7 +72,7 @@ class RawStorage:
     def __init__(self, source: Source, pages: int) -> None:
         self._source = source
         self.pages = pages
-        if source.size < (pages + 1) * PAGE_SIZE:
+        if not source.reaches((pages + 1) * PAGE_SIZE):
             message = f"the snapshot stream is cut short: {pages + 1} pages announced, {source.size // PAGE_SIZE} there"
             raise MalformedImage(message, path=source.path)
 

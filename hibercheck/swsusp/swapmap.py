@@ -34,7 +34,6 @@ class SwapMap:
     def __init__(self, source: Source, first: int, *, base: int = 0) -> None:
         self._source = source
         self._base = base
-        self._limit = (source.size - base) // PAGE_SIZE
         self._next = first
         self._seen: set[int] = set()
         self._table = RunTable()
@@ -67,7 +66,7 @@ class SwapMap:
         return self._base + page * PAGE_SIZE, length
 
     def ranges(self, index: int, count: int) -> list[tuple[int, int]]:
-        """Return the (byte offset, size) ranges that hold ``count`` stored pages from ``index`` on; raises like `run_at`."""
+        """Return the (byte offset, size) ranges of ``count`` stored pages from ``index`` on; raises like `run_at`."""
         ranges = []
         while count > 0:
             offset, length = self.run_at(index)
@@ -82,13 +81,14 @@ class SwapMap:
         offset = self._base + number * PAGE_SIZE
         if number in self._seen:
             raise self._malformed(f"the swap map loops: map page {number} was already read", offset)
-        if number >= self._limit:
-            raise self._malformed(f"the swap map continues at page {number}, beyond the end of the file", None)
+        if not self._within_file(number):
+            advice = "the file may be cut short, or be a swap file without its device (see --resume-offset)"
+            raise self._malformed(f"the swap map continues at page {number}, beyond the end of the file", None, advice)
         page = self._source.read(offset, PAGE_SIZE)
         self._seen.add(number)
         count = self._entries_used(page, offset)
         if count < ENTRIES and not self._table.length:
-            self._require_entries(page, count, offset)
+            self._require_entries(count, offset)
         self._table.append(page, count)
         self._next = int.from_bytes(page[-8:], "little") if count == ENTRIES else 0
 
@@ -96,17 +96,20 @@ class SwapMap:
         """Count the entries up to the first zero, and see that they lie within the file."""
         if counts_up(page, ENTRIES):
             last = int.from_bytes(page[ENTRIES * 8 - 8 : ENTRIES * 8], "little")
-            if ENTRIES - 1 < last < self._limit:
+            if last >= ENTRIES and self._within_file(last):
                 return ENTRIES
         for index, entry in enumerate(memoryview(page).cast("Q")[:ENTRIES]):
             if entry == 0:
                 return index
-            if entry >= self._limit:
+            if not self._within_file(entry):
                 message = f"the swap map lists page {entry}, beyond the end of the file"
                 raise self._malformed(message, offset + index * 8, "the file may be cut short")
         return ENTRIES
 
-    def _require_entries(self, page: bytes, count: int, offset: int) -> None:
+    def _within_file(self, page: int) -> bool:
+        return self._source.reaches(self._base + (page + 1) * PAGE_SIZE)
+
+    def _require_entries(self, count: int, offset: int) -> None:
         if count == 0 and self._source.is_hole(offset):
             raise self._malformed("the first swap map page lies in a hole of the sparse file", offset)
         if count == 0:
