@@ -1,0 +1,235 @@
+"""A kernel file as the rest of hibercheck sees it: symbols, bytes, types and what the kernel says of itself."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from hibercheck.errors import InputProblem, MalformedKernel, MissingFact
+from hibercheck.kernel.elf import START_KERNEL_MAP, Bytes, ElfFile, Section
+from hibercheck.kernel.symbols import Symbol, SymbolSource
+from hibercheck.kernel.symtab import ElfSymbols
+
+__all__ = ["START_KERNEL_MAP", "Kernel", "Section", "Symbol", "open_kernel"]
+
+_MAX_BANNER = 512
+_BANNER = b"Linux version "
+
+
+class Kernel:
+    """One opened kernel; close it, or use it as a context manager.
+
+    Nothing is read before it is asked for.  All addresses are link-time addresses: what KASLR adds is the caller's business.
+
+    Args:
+        path: The file, as the user named it.
+        elf: The vmlinux inside it.
+        source: Where its symbols come from.
+    """
+
+    def __init__(self, path: str, elf: ElfFile, source: SymbolSource) -> None:
+        self.path = path
+        self.elf = elf
+        self.source = source
+        self._symbols: dict[str, tuple[Symbol, ...]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file's mapping."""
+        if isinstance(self.elf.data, mmap.mmap):
+            self.elf.data.close()
+
+    # What the kernel says of itself
+
+    @cached_property
+    def banner(self) -> str:
+        """The line that /proc/version shows (``linux_banner``, init/version.c), without its newline.
+
+        Raises:
+            MissingFact: There is none, so this is hardly a kernel.
+        """
+        symbol = self.symbol("linux_banner")
+        if symbol is not None:
+            line = self.read_string(symbol.address, _MAX_BANNER)
+            if line.startswith(_BANNER):
+                return line.rstrip(b"\n").decode("utf-8", "replace")
+        for _, offset, size in self.elf.loaded():
+            at = self.elf.data.find(_BANNER, offset, offset + size)
+            if at >= 0:
+                line = self.elf.data[at : min(at + _MAX_BANNER, offset + size)]
+                return line.split(b"\0", 1)[0].split(b"\n", 1)[0].decode("utf-8", "replace")
+        raise MissingFact(
+            "holds no line that begins with 'Linux version'", path=self.path, advice="is it a Linux kernel?"
+        )
+
+    @property
+    def release(self) -> str:
+        """The kernel's release, as in ``uname -r``: third word of the banner."""
+        return [*self.banner.split(" "), "", ""][2]
+
+    @cached_property
+    def build_id(self) -> str | None:
+        """The GNU build id in hexadecimal, or None."""
+        return self.elf.build_id()
+
+    # Symbols
+
+    def symbols(self, names: Iterable[str]) -> dict[str, Symbol]:
+        """The best symbol of each name, in one pass over the table; names that do not exist are absent from the result.
+
+        What was found once is remembered, so asking for many names at once first makes single questions free later.
+        """
+        wanted = list(names)
+        unknown = [name for name in wanted if name not in self._symbols]
+        if unknown:
+            found = self.source.lookup(unknown)
+            self._symbols.update((name, found.get(name, ())) for name in unknown)
+        return {name: self._symbols[name][0] for name in wanted if self._symbols[name]}
+
+    def symbol(self, name: str) -> Symbol | None:
+        """The symbol of that name, or None; of several, a global one, or the first in the file."""
+        return self.symbols([name]).get(name)
+
+    def all_named(self, name: str) -> tuple[Symbol, ...]:
+        """Every symbol of exactly that name, best first: static functions of several files can share one."""
+        self.symbols([name])
+        return self._symbols[name]
+
+    def require(self, name: str) -> Symbol:
+        """The symbol of that name.
+
+        Raises:
+            MissingFact: The kernel has none, or hides it.
+        """
+        found = self.symbol(name)
+        if found is None:
+            raise MissingFact(
+                f"has no symbol {name} in its {self.source.origin} ({len(self.source)} symbols)", path=self.path
+            )
+        return found
+
+    def variants(self, name: str) -> list[Symbol]:
+        """Symbols called ``name``, or ``name`` with a compiler's suffix: ``.isra.0``, ``.constprop.0``, ``.cold``."""
+        return self.source.variants(name)
+
+    def nearest(self, address: int) -> tuple[Symbol, int] | None:
+        """The symbol that names an address and the offset from it, or None outside the kernel."""
+        return self.nearest_many([address]).get(address)
+
+    def nearest_many(self, addresses: Iterable[int]) -> dict[int, tuple[Symbol, int]]:
+        """As `nearest` for many addresses in one pass; addresses outside the kernel are absent from the result."""
+        inside = [address for address in addresses if self.elf.file_range(address, 1) is not None]
+        found = self.source.nearest_many(inside) if inside else {}
+        return {address: (symbol, address - symbol.address) for address, symbol in found.items()}
+
+    def extent(self, symbol: Symbol) -> int:
+        """Bytes that belong to a symbol: its size, or where that is not known the distance to the next symbol.
+
+        Raises:
+            MissingFact: There is neither.
+        """
+        if symbol.size:
+            return symbol.size
+        following = self.source.next_address(symbol.address)
+        place = self.elf.span_end(symbol.address)
+        ends = [end for end in (following, place) if end is not None]
+        if not ends:
+            raise MissingFact(f"the size of {symbol.name} is not known", path=self.path)
+        return min(ends) - symbol.address
+
+    # Bytes
+
+    def read(self, address: int, size: int) -> bytes:
+        """Read ``size`` bytes at a link-time address, also of a zero-based per-CPU area; .bss reads as zeros.
+
+        Raises:
+            MissingFact: The kernel's file has nothing there.
+        """
+        return self.elf.read(address, size)
+
+    def read_u64(self, address: int) -> int:
+        """Read a 64-bit word; raises like `read`."""
+        return int.from_bytes(self.elf.read(address, 8), "little")
+
+    def read_u32(self, address: int) -> int:
+        """Read a 32-bit word; raises like `read`."""
+        return int.from_bytes(self.elf.read(address, 4), "little")
+
+    def read_string(self, address: int, limit: int = 4096) -> bytes:
+        """Read a C string of at most ``limit`` bytes, without its NUL; raises like `read`."""
+        end = self.elf.span_end(address)
+        available = min(limit, end - address) if end is not None else 1
+        return self.elf.read(address, available).split(b"\0", 1)[0]
+
+    def is_bss(self, address: int) -> bool:
+        """Whether the file has no contents for the address, so that they are zeros when the kernel starts."""
+        return self.elf.is_bss(address)
+
+    def section(self, name: str) -> Section | None:
+        """The first section of that name, or None."""
+        return self.elf.section(name)
+
+    # Per-CPU variables
+
+    @cached_property
+    def percpu_start(self) -> int:
+        """Link-time start of the per-CPU area (``__per_cpu_start``): 0 in the zero-based layout, an address since 6.15.
+
+        Raises:
+            MissingFact: Neither the symbol nor the section is there.
+        """
+        symbol = self.symbol("__per_cpu_start")
+        if symbol is not None:
+            return symbol.address
+        section = self.section(".data..percpu")
+        if section is None:
+            raise MissingFact("does not say where its per-CPU area starts (no __per_cpu_start)", path=self.path)
+        return section.address
+
+    @property
+    def percpu_zero_based(self) -> bool:
+        """Whether per-CPU symbols are offsets from 0, and not addresses in the kernel's image.
+
+        So on x86-64 until 9d7de2aa8b41 ("x86/percpu/64: Use relative percpu offsets", in v6.15).
+        """
+        return self.percpu_start == 0
+
+
+def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
+    """Open a kernel.
+
+    Args:
+        path_or_release: A kernel file, a package or unpacked tree with one, or the release of an installed kernel.
+        symbols: A System.map or a copy of /proc/kallsyms to take symbols from instead.
+
+    Raises:
+        InputProblem: It cannot be read.
+        MalformedKernel: It contradicts its own format.
+        Unsupported: It is something else, which the message names.
+    """
+    data = _map(Path(path_or_release))
+    elf = ElfFile(data, path_or_release)
+    return Kernel(path_or_release, elf, ElfSymbols(elf))
+
+
+def _map(path: Path) -> Bytes:
+    """Map a file for reading."""
+    try:
+        with path.open("rb") as file:
+            if not path.stat().st_size:
+                raise MalformedKernel("is empty", path=str(path))
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputProblem(f"cannot be read: {reason}", path=str(path)) from error

@@ -1,0 +1,171 @@
+"""Symbols, wherever they come from: what one is, and what a source of them can answer."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+_CODE = frozenset("tTwWiI")
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A name in a kernel.
+
+    Attributes:
+        name: As linked, with any suffix (``cpuhp_smt_enable.constprop.0``).
+        address: Link-time value: a virtual address, or an offset into the per-CPU area where that is zero-based.
+        size: Bytes, or None where the source does not say (kallsyms, System.map).
+        letter: The class letter of nm(1): ``T`` text, ``D`` data, ``R`` read-only, ``B`` bss, ``W``/``V`` weak,
+            ``A`` absolute; lower case when local; ``?`` unknown.
+    """
+
+    name: str
+    address: int
+    size: int | None = None
+    letter: str = "?"
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether the definition is one that another could have overridden."""
+        return self.letter in "wWvV"
+
+    @property
+    def is_global(self) -> bool:
+        """Whether the symbol is visible outside its compilation unit."""
+        return self.letter.isupper()
+
+
+class SymbolSource(Protocol):
+    """A table of symbols that can be asked by name and by address."""
+
+    origin: str
+    """Where the symbols come from, for messages: ``.symtab``, ``kallsyms``, or the symbol file's path."""
+
+    def __len__(self) -> int:
+        """How many symbols there are."""
+        ...
+
+    def lookup(self, names: Iterable[str]) -> Mapping[str, tuple[Symbol, ...]]:
+        """Every symbol of each name, best first; a name that does not exist is absent from the result."""
+        ...
+
+    def variants(self, name: str) -> list[Symbol]:
+        """Symbols that are ``name`` or ``name`` with a compiler's suffix (``.isra.0``, ``.constprop.0``, ``.cold``)."""
+        ...
+
+    def nearest_many(self, addresses: Iterable[int]) -> Mapping[int, Symbol]:
+        """For each address, the best symbol at the greatest value not above it."""
+        ...
+
+    def next_address(self, address: int) -> int | None:
+        """The lowest symbol value above ``address``, or None."""
+        ...
+
+    def __iter__(self) -> Iterator[Symbol]:
+        """All symbols, in the source's own order."""
+        ...
+
+
+def rank(letter: str, name: str) -> tuple[int, int, int, int, str]:
+    """Sort key among symbols of one address or one name, best first.
+
+    A definition with a type goes before a label, global before weak before local, and then the plainer name:
+    without a compiler's suffix, a ``__pfx_`` or ``__pi_`` prefix, leading underscores.
+    """
+    plain = letter not in "?nNaA"
+    visibility = 0 if letter in "TDRBGS" else 1 if letter in "wWvVuUiI" else 2
+    underscores = len(name) - len(name.lstrip("_"))
+    return (0 if plain else 1, visibility, name.count("."), underscores, name)
+
+
+class TableSymbols:
+    """Symbols held as three parallel columns, in any order: what kallsyms and System.map give.
+
+    Args:
+        origin: Where they come from, for messages.
+        names: Their names.
+        addresses: Their values.
+        letters: Their nm(1) letters.
+    """
+
+    def __init__(self, origin: str, names: Sequence[str], addresses: Sequence[int], letters: Sequence[str]) -> None:
+        self.origin = origin
+        self._names = names
+        self._addresses = addresses
+        self._letters = letters
+        self._index: dict[str, int] | None = None
+        self._order: list[tuple[int, int]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[Symbol]:
+        for index in range(len(self._names)):
+            yield self._symbol(index)
+
+    def _symbol(self, index: int) -> Symbol:
+        return Symbol(self._names[index], self._addresses[index], None, self._letters[index])
+
+    def _first(self) -> dict[str, int]:
+        """First row of each name."""
+        if self._index is None:
+            # Reversed, so that the first of several rows is the one that stays.
+            rows = range(len(self._names) - 1, -1, -1)
+            self._index = dict(zip(reversed(self._names), rows, strict=True))
+        return self._index
+
+    def lookup(self, names: Iterable[str]) -> dict[str, tuple[Symbol, ...]]:
+        """See `SymbolSource.lookup`."""
+        index = self._first()
+        wanted = {name for name in names if name in index}
+        if len(wanted) == 1:
+            rows = self._rows_of(wanted.pop())
+        else:
+            rows = [row for row, name in enumerate(self._names) if name in wanted] if wanted else []
+        found: dict[str, list[Symbol]] = {}
+        for row in rows:
+            found.setdefault(self._names[row], []).append(self._symbol(row))
+        return {name: tuple(sorted(s, key=lambda one: rank(one.letter, one.name))) for name, s in found.items()}
+
+    def _rows_of(self, name: str) -> list[int]:
+        rows, row = [], self._first()[name]
+        while True:
+            rows.append(row)
+            try:
+                row = self._names.index(name, row + 1)
+            except ValueError:
+                return rows
+
+    def variants(self, name: str) -> list[Symbol]:
+        """See `SymbolSource.variants`."""
+        prefix = f"{name}."
+        rows = [row for row, other in enumerate(self._names) if other == name or other.startswith(prefix)]
+        return sorted((self._symbol(row) for row in rows), key=lambda one: rank(one.letter, one.name))
+
+    def _sorted(self) -> list[tuple[int, int]]:
+        if self._order is None:
+            self._order = sorted(zip(self._addresses, range(len(self._addresses)), strict=True))
+        return self._order
+
+    def nearest_many(self, addresses: Iterable[int]) -> dict[int, Symbol]:
+        """See `SymbolSource.nearest_many`."""
+        order = self._sorted()
+        found = {}
+        for address in addresses:
+            last = bisect_right(order, (address, len(order))) - 1
+            if last < 0:
+                continue
+            first = bisect_left(order, (order[last][0], -1))
+            rows = (row for _, row in order[first : last + 1])
+            best = min(rows, key=lambda row: rank(self._letters[row], self._names[row]))
+            found[address] = self._symbol(best)
+        return found
+
+    def next_address(self, address: int) -> int | None:
+        """See `SymbolSource.next_address`."""
+        order = self._sorted()
+        after = bisect_right(order, (address, len(order)))
+        return order[after][0] if after < len(order) else None

@@ -1,0 +1,165 @@
+"""Fetch Debian's kernels: the image packages and, with ``--debug``, their -dbg packages with the full vmlinux.
+
+    python tests/support/debian_kernels.py /var/tmp/kernels --suite trixie --suite bookworm --debug
+
+apt is pointed at a private root below the target directory, with sources of its own, so that neither the machine's sources
+nor its package state is read or changed, and no privilege is needed.  Each package is unpacked beside itself:
+``boot/vmlinuz-RELEASE`` and ``usr/lib/debug/.../vmlinux-RELEASE``; nothing else is extracted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+MIRROR = "https://deb.debian.org"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One Debian suite and what its newest kernel package is called."""
+
+    name: str
+    sources: tuple[tuple[str, str], ...]
+    """Pairs of archive and suite, such as ``("debian", "trixie")``."""
+    release: str
+    """Regular expression for the kernel releases of this suite, such as ``6\\.12\\.``."""
+
+
+SUITES = (
+    Suite("bullseye", (("debian", "bullseye"), ("debian-security", "bullseye-security")), r"5\.10\."),
+    Suite("bookworm", (("debian", "bookworm"), ("debian-security", "bookworm-security")), r"6\.1\."),
+    Suite("trixie", (("debian", "trixie"), ("debian-security", "trixie-security")), r"6\.12\."),
+    Suite("trixie-backports", (("debian", "trixie-backports"),), r"[67]\.\d+\."),
+)
+
+
+class Apt:
+    """apt with a root of its own for one suite."""
+
+    def __init__(self, root: Path, suite: Suite) -> None:
+        self.root = root.resolve()
+        for directory in (
+            "state/lists/partial",
+            "cache/archives/partial",
+            "etc/sources.d",
+            "etc/preferences.d",
+            "etc/conf.d",
+        ):
+            (self.root / directory).mkdir(parents=True, exist_ok=True)
+        (self.root / "state/status").touch()
+        lines = [
+            f"deb [arch=amd64 signed-by={KEYRING}] {MIRROR}/{archive} {name} main" for archive, name in suite.sources
+        ]
+        (self.root / "etc/sources.list").write_text("\n".join(lines) + "\n")
+
+    def run(self, tool: str, *arguments: str, cwd: Path | None = None) -> str:
+        """Run ``apt-get`` or ``apt-cache`` in the private root and return what it printed."""
+        etc = self.root / "etc"
+        options = {
+            "Dir::State": self.root / "state",
+            "Dir::State::status": self.root / "state/status",
+            "Dir::Cache": self.root / "cache",
+            "Dir::Etc::sourcelist": etc / "sources.list",
+            "Dir::Etc::sourceparts": etc / "sources.d",
+            "Dir::Etc::preferences": etc / "preferences",
+            "Dir::Etc::preferencesparts": etc / "preferences.d",
+            "APT::Architecture": "amd64",
+            "APT::Architectures": "amd64",
+            "APT::Sandbox::User": "",
+            "Acquire::Languages": "none",
+            "Acquire::Check-Valid-Until": "false",
+        }
+        command = [tool, *(f"-o{key}={value}" for key, value in options.items()), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=cwd).stdout
+
+
+def version_key(text: str) -> list[int]:
+    """Sort key for releases and package versions: their numbers in order."""
+    return [int(number) for number in re.findall(r"\d+", text)]
+
+
+def releases(apt: Apt, suite: Suite, flavour: str, wanted: str | None) -> list[str]:
+    """Kernel releases of a flavour (``cloud-amd64`` or ``amd64``) that the suite has, newest first."""
+    pattern = re.compile(rf"linux-image-({suite.release}[0-9.]*[0-9a-z.+~-]*?-{re.escape(flavour)})")
+    names = [
+        match[1]
+        for name in apt.run("apt-cache", "pkgnames", "linux-image-").split()
+        if (match := pattern.fullmatch(name))
+    ]
+    if flavour == "amd64":
+        names = [name for name in names if not re.search(r"-(cloud|rt)-", name)]
+    names = [name for name in names if wanted is None or wanted in name]
+    return sorted(names, key=version_key, reverse=True)
+
+
+def packages(apt: Apt, release: str, *, debug: bool) -> list[tuple[str, str]]:
+    """Packages of a release and the tar wildcard of what is wanted from each."""
+    # Since 7.x the kernel itself is in linux-binary-RELEASE, and linux-image-RELEASE only depends on it.
+    binary = f"linux-binary-{release}"
+    image = binary if binary in apt.run("apt-cache", "pkgnames", binary).split() else f"linux-image-{release}"
+    return [(image, "*/vmlinuz*")] + ([(f"linux-image-{release}-dbg", "*/vmlinux*")] if debug else [])
+
+
+def download(apt: Apt, package: str, directory: Path) -> Path | None:
+    """The package's file, downloaded unless it is there; None when the archive lists it but lacks it."""
+    if not list(directory.glob(f"{package}_*.deb")):
+        try:
+            apt.run("apt-get", "download", package, cwd=directory)
+        except subprocess.CalledProcessError as error:
+            print(f"{package}: {error.stderr.splitlines()[-1]}", file=sys.stderr)
+            return None
+    return max(directory.glob(f"{package}_*.deb"), key=lambda path: version_key(path.name))
+
+
+def unpack(package: Path, member: str, target: Path) -> None:
+    """Extract the files matching ``member`` (a tar wildcard) from a .deb."""
+    target.mkdir(parents=True, exist_ok=True)
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as tar:
+        subprocess.run(["tar", "-x", "-C", target, "--wildcards", member], stdin=tar.stdout, check=True)
+
+
+def fetch(suite: Suite, flavour: str, directory: Path, *, debug: bool, release: str | None) -> list[Path]:
+    """Download and unpack the newest kernel of a suite that is there in full; give the kernels' paths."""
+    apt = Apt(directory / ".apt" / suite.name, suite)
+    apt.run("apt-get", "update")
+    for candidate in releases(apt, suite, flavour, release):
+        wanted = packages(apt, candidate, debug=debug)
+        # The largest package first: when the archive has lost it, the next release is tried.
+        found = [(download(apt, package, directory), package, member) for package, member in reversed(wanted)]
+        if all(deb for deb, _, _ in found):
+            for deb, package, member in found:
+                if deb is not None:
+                    unpack(deb, member, directory / package)
+            roots = [directory / package for _, package, _ in found]
+            return [path for root in roots for path in sorted(root.rglob("vmlinu*")) if path.is_file()]
+    raise SystemExit(f"{suite.name}: the archive has no complete kernel of flavour {flavour}")
+
+
+def main() -> int:
+    """Fetch what the arguments name."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, help="where packages and unpacked kernels go")
+    parser.add_argument("--suite", action="append", choices=[suite.name for suite in SUITES], help="default: all")
+    parser.add_argument("--flavour", default="cloud-amd64", help="cloud-amd64 or amd64 (default: %(default)s)")
+    parser.add_argument("--release", help="only a release that contains this, such as 6.1.0-50")
+    parser.add_argument("--debug", action="store_true", help="also the -dbg package, hundreds of megabytes")
+    arguments = parser.parse_args()
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    for suite in SUITES:
+        if arguments.suite and suite.name not in arguments.suite:
+            continue
+        for path in fetch(
+            suite, arguments.flavour, arguments.directory, debug=arguments.debug, release=arguments.release
+        ):
+            print(path, path.stat().st_size)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
