@@ -1,0 +1,205 @@
+"""The machine's CPUs as a kernel's memory describes them: vendor, features, topology, masks.
+
+Structure members are placed by the kernel's BTF where it has one.  A kernel without BTF is read by what stands
+beside the member in the structure, and the place is checked by the values found there.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from hibercheck.errors import MissingFact
+from hibercheck.handoff.space import MAX_CPUS, KernelSpace
+
+VENDORS = {b"GenuineIntel": "intel", b"AuthenticAMD": "amd", b"HygonGenuine": "hygon", b"  Shanghai  ": "zhaoxin"}
+
+# X86_FEATURE_* as (word, bit), arch/x86/include/asm/cpufeatures.h; these words have not moved since 4.x.
+FEATURES = {
+    "mwait": (4, 3),
+    "clflush": (0, 19),
+    "la57": (16, 16),
+    "nx": (1, 20),
+    "gbpages": (1, 26),
+    "smep": (9, 7),
+    "smap": (9, 20),
+    "pcid": (4, 17),
+    "hypervisor": (4, 31),
+}
+
+# X86_BUG(n): bit numbers after the NCAPINTS capability words; unchanged since each was added.
+BUGS = {"meltdown": 14, "l1tf": 18, "mds": 19, "taa": 22, "mmio_stale_data": 25, "retbleed": 27}
+
+_BOOT_CPU_DATA_SIZE = 512
+_LONG_MODE_EDX = 0x79  # FPU, PSE, TSC, MSR and PAE: a 64-bit kernel runs on no CPU without them
+_LOWEST_EXTENDED_LEAF = 0x8000_0004
+
+
+@dataclass(frozen=True, slots=True)
+class CpuFeatures:
+    """What ``boot_cpu_data`` says.
+
+    Attributes:
+        vendor: ``intel``, ``amd``, ``hygon``, ``zhaoxin`` or the CPUID vendor string itself.
+        cpuid_level: Highest basic CPUID leaf.
+        flags: Names of `FEATURES` that are set.
+        bugs: Names of `BUGS` that are set; None where the place of the bug words is not known.
+        virtual_bits: Linear address bits by CPUID 80000008H: 57 on a CPU with LA57, whatever the kernel uses.
+        physical_bits: MAXPHYADDR.
+    """
+
+    vendor: str
+    cpuid_level: int
+    flags: frozenset[str]
+    bugs: frozenset[str] | None
+    virtual_bits: int | None
+    physical_bits: int | None
+
+
+def read_features(space: KernelSpace) -> CpuFeatures:
+    """Read ``boot_cpu_data`` (struct cpuinfo_x86, arch/x86/include/asm/processor.h).
+
+    Raises:
+        MissingFact: The structure cannot be read or made sense of.
+    """
+    data = space.read(space.address("boot_cpu_data"), _BOOT_CPU_DATA_SIZE)
+    vendor_at = _vendor_offset(space, data)
+    capability_at = _capability_offset(space, data)
+    raw_vendor = data[vendor_at : vendor_at + 12]
+    words = struct.unpack_from(f"<{(vendor_at - capability_at) // 4}I", data, capability_at)
+    flags = frozenset(name for name, (word, bit) in FEATURES.items() if word < len(words) and words[word] >> bit & 1)
+    level_at = _member(space, "cpuid_level", capability_at - 4)
+    return CpuFeatures(
+        vendor=VENDORS.get(raw_vendor, raw_vendor.decode("ascii", "replace").strip("\0 ")),
+        cpuid_level=struct.unpack_from("<i", data, level_at)[0],
+        flags=flags,
+        bugs=_bugs(space, words),
+        virtual_bits=_bits(data, _member(space, "x86_virt_bits", capability_at - 12), {48, 57}),
+        physical_bits=_bits(data, _member(space, "x86_phys_bits", capability_at - 11), set(range(32, 53))),
+    )
+
+
+def _member(space: KernelSpace, name: str, otherwise: int) -> int:
+    """Return a member's offset in struct cpuinfo_x86 from BTF, else the place where it stands without."""
+    found = space.kernel.has_member("cpuinfo_x86", name)
+    return space.kernel.offset_of("cpuinfo_x86", name) if found else otherwise
+
+
+def _vendor_offset(space: KernelSpace, data: bytes) -> int:
+    if space.kernel.has_member("cpuinfo_x86", "x86_vendor_id"):
+        return space.kernel.offset_of("cpuinfo_x86", "x86_vendor_id")
+    places = [data.find(vendor) for vendor in VENDORS]
+    found = min((place for place in places if place > 0), default=None)
+    if found is None:
+        raise MissingFact("the CPU vendor cannot be found in boot_cpu_data, and the kernel carries no BTF")
+    return found
+
+
+def _capability_offset(space: KernelSpace, data: bytes) -> int:
+    """Find x86_capability[]: it follows ``u32 extended_cpuid_level; int cpuid_level``."""
+    if space.kernel.has_member("cpuinfo_x86", "x86_capability"):
+        return space.kernel.offset_of("cpuinfo_x86", "x86_capability")
+    for place in range(0, 64, 4):
+        extended, basic, edx, extended_edx = struct.unpack_from("<IiII", data, place)
+        levels = _LOWEST_EXTENDED_LEAF <= extended <= 0x8000_0FFF and 0 < basic <= 0xFF
+        if levels and edx & _LONG_MODE_EDX == _LONG_MODE_EDX and extended_edx >> 29 & 1:
+            return place + 8
+    raise MissingFact("x86_capability cannot be found in boot_cpu_data, and the kernel carries no BTF")
+
+
+def _bits(data: bytes, place: int, plausible: set[int]) -> int | None:
+    value = data[place] if 0 <= place < len(data) else 0
+    return value if value in plausible else None
+
+
+def _bugs(space: KernelSpace, words: tuple[int, ...]) -> frozenset[str] | None:
+    """Read the bug words: they follow the NCAPINTS capability words, which x86_cap_flags[] counts."""
+    names = space.kernel.symbol("x86_cap_flags")
+    if names is None or not names.size:
+        return None
+    first = names.size // (32 * 8)
+    bits = sum(word << (32 * index) for index, word in enumerate(words[first:]))
+    return frozenset(name for name, bit in BUGS.items() if bits >> bit & 1)
+
+
+def cpu_count(space: KernelSpace) -> int:
+    """Return nr_cpu_ids: the number of CPU numbers in use.
+
+    Raises:
+        MissingFact: It is not in memory, or absurd.
+    """
+    count = space.variable("nr_cpu_ids", 4)
+    if not 0 < count <= MAX_CPUS:
+        raise MissingFact(f"nr_cpu_ids is {count}, which no kernel has")
+    return count
+
+
+def read_mask(space: KernelSpace, address: int, count: int) -> frozenset[int]:
+    """Read a cpumask of ``count`` bits."""
+    bits = space.number(address, (count + 63) // 64 * 8)
+    return frozenset(cpu for cpu in range(count) if bits >> cpu & 1)
+
+
+def read_mask_variable(space: KernelSpace, symbol: str, count: int, present: frozenset[int]) -> frozenset[int]:
+    """Read a cpumask_var_t: the mask itself, or a pointer to it with CONFIG_CPUMASK_OFFSTACK.
+
+    A pointer into the kernel's half has bits far above any present CPU set, so the value tells which it is.
+    """
+    value = space.variable(symbol)
+    if value >> 47 == 0x1FFFF and not all(value >> cpu & 1 == 0 or cpu in present for cpu in range(64)):
+        return read_mask(space, value, count)
+    return read_mask(space, space.address(symbol), count)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Which CPUs share a core.
+
+    Attributes:
+        apic_ids: APIC id by CPU number.
+        smt_shift: Bits of the APIC id that number the threads of a core.
+        primaries: CPUs that are their core's primary thread (lowest thread number).
+    """
+
+    apic_ids: dict[int, int]
+    smt_shift: int
+    primaries: frozenset[int]
+
+    def core(self, cpu: int) -> int:
+        """Return an identifier of the CPU's core."""
+        return self.apic_ids[cpu] >> self.smt_shift
+
+    def primary_of(self, cpu: int) -> int | None:
+        """Return the primary thread of the CPU's core, or None when it has no CPU number."""
+        core = self.core(cpu)
+        return next((other for other in sorted(self.primaries) if self.core(other) == core), None)
+
+
+def read_topology(space: KernelSpace, present: frozenset[int]) -> Topology:
+    """Read APIC ids and the SMT shift.
+
+    Raises:
+        MissingFact: The kernel keeps them in none of the known places.
+    """
+    symbol = space.kernel.require("x86_cpu_to_apicid")
+    # u16 in 6.1, u32 in 6.12: the symbol's size says which.
+    width = symbol.size if symbol.size in {2, 4} else 2
+    apic_ids = {cpu: space.number(space.percpu_address("x86_cpu_to_apicid", cpu), width) for cpu in sorted(present)}
+    shift = _smt_shift(space)
+    mask = (1 << shift) - 1
+    return Topology(apic_ids, shift, frozenset(cpu for cpu, apic in apic_ids.items() if apic & mask == 0))
+
+
+def _smt_shift(space: KernelSpace) -> int:
+    """Return how many low bits of the APIC id number threads.
+
+    struct x86_topology_system (arch/x86/include/asm/topology.h) begins with dom_shifts[], whose first is the SMT
+    domain's; kernels that lack it, 6.1 for one, count threads in smp_num_siblings.
+    """
+    if space.kernel.symbol("x86_topo_system") is not None:
+        shift = space.variable("x86_topo_system", 4)
+    else:
+        shift = max(space.variable("smp_num_siblings", 4) - 1, 0).bit_length()
+    if shift > 4:
+        raise MissingFact(f"the number of threads of a core reads as 2^{shift}, which no CPU has")
+    return shift
