@@ -1,8 +1,9 @@
 """The page walk of x86-64 long mode: 4 and 5 levels, permissions, reserved bits, page-fault error codes.
 
-Source: Intel SDM volume 3A chapter 5 (chapter 4 in editions before 2024), "Paging": table formats 5.5.4, access
-rights 5.6, page-fault error code 5.7, accessed and dirty flags 5.8; AMD APM volume 2, 5.3 to 5.6 and 7.10 (memory
-encryption).  The walk says everything it read, so that a reader can check it entry by entry.
+Source: Intel SDM volume 3A, "Paging": "4-Level Paging" 4.5, "Access Rights" 4.6, "Page-Fault Exceptions" 4.7, "Accessed
+and Dirty Flags" 4.8 (numbers of the 2019 edition, 325462-070; later editions move the chapter, not the titles); AMD APM
+volume 2, "Long-Mode Page Translation" and "Secure Memory Encryption".  The walk says everything it read, so that a
+reader can check it entry by entry.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
 
 PAGE_FAULT, GENERAL_PROTECTION, STACK_FAULT = 14, 13, 12
 
-# Bits of a paging-structure entry (SDM 3A tables 5-14 to 5-20).
+# Bits of a paging-structure entry (SDM 3A tables 4-14 to 4-19).
 PRESENT, WRITABLE, USER, ACCESSED, DIRTY, LARGE = 1, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 7
 LARGE_PAT = 1 << 12
 NO_EXECUTE = 1 << 63
@@ -36,7 +37,7 @@ class Access(StrEnum):
 
 
 class PageFaultCode(IntFlag):
-    """Bits of the error code that a page fault pushes (SDM 3A figure 5-12)."""
+    """Bits of the error code that a page fault pushes (SDM 3A figure 4-12)."""
 
     P = 1
     W = 2
@@ -56,7 +57,7 @@ class PagingMode:
         smep: CR4.SMEP, no supervisor fetches from user pages.
         smap: CR4.SMAP, no supervisor data accesses to user pages unless RFLAGS.AC.
         max_phys_bits: MAXPHYADDR, 36 to 52; address bits at and above it are reserved.  40 under QEMU's TCG.
-        encryption_mask: The SME/SEV C-bit (or 0), removed from CR3 and from every entry (APM 2 7.10).
+        encryption_mask: The SME or SEV C-bit (or 0), removed from CR3 and from every entry.
         large_1g: CPUID.80000001H:EDX.Page1GB; without it a 1 GiB entry has a reserved bit set.
     """
 
@@ -189,7 +190,7 @@ class Walk:
 
     @property
     def updates(self) -> tuple[tuple[int, int], ...]:
-        """Physical addresses of entries that the CPU writes, with the bits it sets: accessed and dirty (SDM 3A 5.8).
+        """Physical addresses of entries that the CPU writes, with the bits it sets: accessed and dirty (SDM 3A 4.8).
 
         Only a completed walk sets them here; a CPU may also set accessed flags on the way to a fault.
         """
@@ -222,7 +223,7 @@ def walk(
         address: 64-bit linear address, unsigned.
         access: What it wants there.
         user: Whether it is a user-mode access (CPL 3); implicit accesses to IDT, GDT and TSS never are.
-        alignment_check: RFLAGS.AC of an explicit supervisor access, which suspends SMAP (SDM 3A 5.6.1).
+        alignment_check: RFLAGS.AC of an explicit supervisor access, which suspends SMAP (SDM 3A 4.6.1).
         stack: Whether it goes through SS, so that a non-canonical address is #SS instead of #GP.
 
     Returns:
@@ -258,7 +259,7 @@ def walk(
 
 
 def _entry_problem(mode: PagingMode, level: int, entry: int) -> tuple[int, str] | None:
-    """Return (error-code bits, reason) when an entry is absent or malformed (SDM 3A 5.7)."""
+    """Return (error-code bits, reason) when an entry is absent or malformed (SDM 3A 4.7)."""
     if not entry & PRESENT:
         return 0, f"level {level} entry not present"
     reserved = mode.reserved_mask
@@ -272,7 +273,7 @@ def _entry_problem(mode: PagingMode, level: int, entry: int) -> tuple[int, str] 
 
 
 def _request_code(mode: PagingMode, access: Access, user: bool) -> int:
-    """Return the bits of the error code that only repeat what was asked (SDM 3A 5.7)."""
+    """Return the bits of the error code that only repeat what was asked (SDM 3A 4.7)."""
     code = PageFaultCode(0)
     if access is Access.WRITE:
         code |= PageFaultCode.W
@@ -284,7 +285,7 @@ def _request_code(mode: PagingMode, access: Access, user: bool) -> int:
 
 
 def _denied(mode: PagingMode, steps: list[Step], access: Access, user: bool, alignment_check: bool) -> str | None:
-    """Return why the rights on the way forbid the access, or None (SDM 3A 5.6.1)."""
+    """Return why the rights on the way forbid the access, or None (SDM 3A 4.6.1)."""
     user_page = all(step.entry & USER for step in steps)
     if user and not user_page:
         return "user access to a supervisor page"
