@@ -1,0 +1,5 @@
+"""``python -m hibercheck``."""
+
+from hibercheck.cli.main import main
+
+main()

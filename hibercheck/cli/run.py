@@ -1,0 +1,85 @@
+"""Run a command line and turn every way it can end into an exit status and at most one line on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from hibercheck.cli.group import root
+from hibercheck.errors import HibercheckError
+
+USAGE = 2
+TROUBLE = 3
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+"""128 + SIGPIPE: what a shell shows for a program that a closed pipe ended."""
+
+COMPLETION_VARIABLE = "_HIBERCHECK_COMPLETE"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run ``hibercheck`` with ``arguments`` and return its exit status.
+
+    Every failure becomes one line ``hibercheck: ...`` on standard error, unless ``--debug`` is among the arguments:
+    then the exception is let through, with its traceback.
+    """
+    if COMPLETION_VARIABLE in os.environ:
+        root.main(list(arguments), prog_name="hibercheck", complete_var=COMPLETION_VARIABLE)
+    try:
+        return _run(list(arguments))
+    except BrokenPipeError:
+        from hibercheck.cli.output import discard_standard_output
+
+        discard_standard_output()
+        return CLOSED_PIPE
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        if "--debug" in arguments or os.environ.get("HIBERCHECK_DEBUG", "0") not in {"", "0"}:
+            raise
+        _complain(_line(error))
+        return _status(error)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        with root.make_context("hibercheck", arguments) as context:
+            result = root.invoke(context)
+    except click.exceptions.Exit as ending:
+        result = ending.exit_code
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, HibercheckError):
+        return error.exit_status
+    return USAGE if isinstance(error, click.UsageError) else TROUBLE
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, HibercheckError):
+        return str(error)
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "hibercheck"
+        return f"{error.format_message().rstrip('.')}; see {command} --help"
+    if isinstance(error, click.ClickException):
+        return error.format_message().rstrip(".")
+    if isinstance(error, OSError):
+        what = error.strerror or str(error)
+        if error.filename is None and error.errno in {errno.ENOSPC, errno.EIO, errno.EDQUOT}:
+            return f"cannot write the output: {what}"
+        return f"{error.filename}: {what}" if error.filename is not None else what
+    return f"internal error: {type(error).__name__}: {error}; this is a bug, please report it with what --debug prints"
+
+
+def _complain(message: str) -> None:
+    from hibercheck.report.sanitise import one_line
+
+    with contextlib.suppress(OSError):  # where nobody is left to tell, the exit status says it
+        click.echo(f"hibercheck: {one_line(message)}", err=True)

@@ -1,0 +1,30 @@
+"""What makes two findings of different runs the same finding.
+
+Rule, role and the resumer's symbol: never a frame number, an address or a path, which change from run to run while
+the defect stays.  The CPU is left out of the symbol's identity but counted, so that one defect on eight CPUs is eight
+stable fingerprints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from hibercheck.handoff.findings import Finding
+
+
+def fingerprints(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Return a fingerprint of 32 hexadecimal digits for each finding; no two are alike."""
+    seen: dict[str, int] = {}
+    result = []
+    for finding in findings:
+        key = identity(finding)
+        seen[key] = seen.get(key, 0) + 1
+        result.append(hashlib.sha256(f"{key}\0{seen[key]}".encode()).hexdigest()[:32])
+    return tuple(result)
+
+
+def identity(finding: Finding) -> str:
+    """Return what identifies the defect behind a finding, whichever CPU it hits."""
+    symbol = finding.resumer.symbol or ""
+    return "\0".join((finding.rule, finding.role, symbol))

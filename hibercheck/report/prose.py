@@ -1,0 +1,60 @@
+"""The paragraph that tells a newcomer what this is about, made to fit what was found."""
+
+from __future__ import annotations
+
+from hibercheck.handoff.findings import Fate, Outcome, Report, Verdict
+
+_WHAT = (
+    "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the kernel which "
+    "is running (the resumer), and jumps into it. All other CPUs are parked before that. "
+    "A parked CPU only sleeps: whatever wakes it makes it go on with the resumer's instructions, found through the "
+    "resumer's page tables."
+)
+
+_RESET = (
+    "Where these have been replaced it executes or reads something else, cannot handle the fault that follows, "
+    "and the processor's last resort is a reset: nothing is printed, and the machine boots as if it had crashed."
+)
+
+_VERDICTS = {
+    Verdict.SAFE: "Here nothing that a parked CPU could use is replaced, or nothing can wake it.",
+    Verdict.BENIGN: (
+        "Here some of these are replaced, but by the same bytes and equivalent tables, so that a CPU that wakes parks "
+        "again. That is luck, not safety: another build or another load address ends it."
+    ),
+    Verdict.LATENT: (
+        "Here every CPU survives the copy, but one stays asleep in memory that has been replaced. "
+        "What wakes it later, such as an NMI, makes it run what lies there by then."
+    ),
+    Verdict.RISK: (
+        "Whether these are replaced depends on facts that differ from boot to boot, such as the address at which the "
+        "resumer is loaded; so the resume works on some boots and resets the machine on others."
+    ),
+    Verdict.REFUSED: (
+        "Here it does not come to that: the resumer finds that it cannot use the image and boots normally. "
+        "Nothing crashes; the hibernated session is lost."
+    ),
+    Verdict.UNDETERMINED: (
+        "Whether these are replaced cannot be said from the inputs; what is missing, and how to supply it, is below."
+    ),
+}
+
+
+def explanation(report: Report) -> str:
+    """Return one short paragraph for a reader who has never heard of parked CPUs."""
+    if report.outcome is Outcome.RESETS and boot_cpu_dies(report):
+        return (
+            "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the kernel "
+            "which is running (the resumer), and jumps into it with the page tables of the resumee. "
+            "Here these are not of the form that the processor has been set up for, so that the first instruction "
+            "after the jump cannot be found, no fault can be handled, and the processor's last resort is a reset."
+        )
+    if report.outcome is Outcome.RESETS and report.verdict is not Verdict.RISK:
+        return f"{_WHAT} {_RESET}"
+    ending = _VERDICTS.get(report.verdict, "")
+    return f"{_WHAT} {ending}".strip()
+
+
+def boot_cpu_dies(report: Report) -> bool:
+    """Tell whether it is the copying CPU that dies."""
+    return any(cpu.boot_cpu and cpu.fate is Fate.DIES for cpu in report.cpus)

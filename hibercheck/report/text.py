@@ -1,0 +1,123 @@
+"""The report as text for a terminal: one sentence first, then what proves it, then what was assumed."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from rich.padding import Padding
+from rich.text import Text
+
+from hibercheck.handoff.findings import Outcome, Verdict
+from hibercheck.report import picture, words
+from hibercheck.report.gate import Judged
+from hibercheck.report.prose import explanation
+from hibercheck.report.sanitise import clean
+from hibercheck.report.text_cpus import cpu_section
+from hibercheck.report.text_findings import finding_section
+from hibercheck.report.text_inputs import assumption_section, input_section, missing_section
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hibercheck.handoff.findings import Report
+
+STYLES = {
+    Verdict.SAFE: "bold green",
+    Verdict.BENIGN: "bold green",
+    Verdict.LATENT: "bold yellow",
+    Verdict.RISK: "bold magenta",
+    Verdict.FATAL: "bold red",
+    Verdict.REFUSED: "bold yellow",
+    Verdict.UNDETERMINED: "bold cyan",
+}
+MARK_STYLES = {"x": "bold red", "=": "green", "o": "dim", "?": "cyan"}
+READABLE = 100
+"""Columns beyond which prose is hard to read; tables use what there is."""
+
+
+class Detail(IntEnum):
+    """How much is shown."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+    @classmethod
+    def choose(cls, *, quiet: bool, verbose: bool) -> Detail:
+        """Return the detail that ``-q`` and ``-v`` ask for; both together cancel out."""
+        return cls(1 - quiet + verbose)
+
+
+def render(judged: Judged, console: Console, detail: Detail = Detail.NORMAL) -> None:
+    """Print a judged report on ``console``."""
+    report = judged.report
+    prose = min(console.width, READABLE)
+    console.print(_headline(report), width=prose)
+    if detail is Detail.QUIET:
+        return
+    console.print()
+    console.print(Text(explanation(report), style="dim"), width=prose)
+    verbose = detail is Detail.VERBOSE
+    cpu_section(report, console, verbose=verbose)
+    finding_section(judged, console, verbose=verbose)
+    missing_section(report, console)
+    _share(report, console)
+    _timeline(report, console)
+    assumption_section(report, console)
+    _memory(report, console)
+    input_section(report, console, verbose=verbose)
+    for warning in (*report.warnings, *judged.warnings):
+        console.print(Text(f"warning: {clean(warning)}", style="yellow"), width=prose)
+    console.print(Text(f"Exit status {int(judged.exit_status)}: {judged.reason}.", style="dim"), width=prose)
+
+
+def _headline(report: Report) -> Text:
+    style = STYLES[report.verdict]
+    word = "MAY RESET" if report.verdict is Verdict.RISK else str(report.outcome).upper()
+    tag = f" ({report.verdict})" if report.outcome in (Outcome.RESETS, Outcome.RESUMES) else ""
+    return Text.assemble((f"{word}{tag}", style), "  ", (words.sentence(clean(report.headline)), "bold"))
+
+
+def _share(report: Report, console: Console) -> None:
+    if report.share is None:
+        return
+    share = report.share
+    part = words.percent(share.failing, share.placements)
+    console.print(
+        Text(f"\nOf {share.placements:,} {clean(share.of)}, {share.failing:,} fail ({part})."),
+        width=min(console.width, READABLE),
+    )
+
+
+def _timeline(report: Report, console: Console) -> None:
+    if not report.timeline:
+        return
+    console.print(Text("\nTimeline", style="bold"))
+    for event in report.timeline:
+        who = "" if event.cpu is None else f"CPU {event.cpu}: "
+        line = Text.assemble((f"copy {event.copy:>7,}  PFN {event.pfn:#9x}  ", "dim"), who, clean(event.text))
+        line.no_wrap = False
+        console.print(Padding(line, (0, 0, 0, 2)))
+
+
+def _memory(report: Report, console: Console) -> None:
+    glyphs = picture.UNICODE if "utf" in (console.encoding or "").lower() else picture.ASCII
+    shown = [cpu for cpu in report.cpus if cpu.footprint][:4]
+    label = max([3, *(len(f"CPU {cpu.cpu}") for cpu in shown)])
+    drawn = picture.draw(report.image, shown, max(console.width - label - 4, 16), glyphs)
+    console.print(Text("\nPhysical memory", style="bold"))
+    console.print(Text.assemble(" " * (2 + label), "  ", drawn.strip), no_wrap=True, crop=True)
+    for row in drawn.rows:
+        marks = Text(row.marks)
+        for index, mark in enumerate(row.marks):
+            if mark in MARK_STYLES:
+                marks.stylize(MARK_STYLES[mark], index, index + 1)
+        console.print(Text.assemble("  ", row.label.ljust(label), "  ", marks), no_wrap=True, crop=True)
+    full, most, some, none = (glyphs.cells[level] for level in (picture.FULL, picture.MOST, picture.SOME, picture.NONE))
+    legend = (
+        f"{full} in the image  {most} mostly  {some} partly  {none} not;  one character is {words.size(drawn.frames)}"
+    )
+    if drawn.rows:
+        legend += ";  a CPU's frames: x replaced, = replaced by the same, o left alone, ? unknown"
+    console.print(Padding(Text(legend, style="dim"), (0, 0, 0, 2)), width=min(console.width, READABLE))

@@ -1,0 +1,152 @@
+"""The table of CPUs and the frames they would touch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from hibercheck.handoff.findings import CpuReport, Fate, FrameUse, Report
+from hibercheck.report import words
+from hibercheck.report.sanitise import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FATES = {
+    Fate.UNTOUCHED: "green",
+    Fate.PARKS_AGAIN: "green",
+    Fate.REINITIALISED: "green",
+    Fate.STAYS_PARKED: "yellow",
+    Fate.DIES: "bold red",
+    Fate.UNKNOWN: "cyan",
+}
+STATES = {
+    "mwait": "MWAIT",
+    "hlt": "HLT",
+    "port_io": "port read",
+    "wait_for_sipi": "wait-for-SIPI",
+    "never_booted": "never started",
+    "running": "running",
+}
+SINGLY = 8
+"""Up to this many CPUs each has a row of its own; beyond, those that share everything share a row."""
+FRAMES = 12
+"""Rows of a footprint that are shown unless everything is asked for."""
+
+
+def table(*headers: str) -> Table:
+    """Return an empty table without lines, for the report's look."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=bool(headers))
+    for header in headers:
+        made.add_column(header, overflow="fold")
+    return made
+
+
+def cpu_section(report: Report, console: Console, *, verbose: bool) -> None:
+    """Print the table of CPUs, a sentence for each, and the footprints that matter."""
+    if not report.cpus:
+        return
+    console.print(Text("\nCPUs", style="bold"))
+    groups = group(report.cpus)
+    rows = table("CPU", "Parked in", "Woken by", "What becomes of it")
+    for cpus in groups:
+        cpu = cpus[0]
+        rows.add_row(words.cpus(each.cpu for each in cpus), _state(cpu), _wakes(cpu), _fate(cpu))
+    console.print(Padding(rows, (0, 0, 0, 2)))
+    for cpus in groups:
+        _sentences(cpus, console)
+    for cpus in groups:
+        if cpus[0].footprint and (verbose or cpus[0].fate in (Fate.DIES, Fate.UNKNOWN)):
+            _footprint(cpus[0], console, verbose=verbose)
+
+
+def group(cpus: Sequence[CpuReport]) -> list[list[CpuReport]]:
+    """Put CPUs of one fate together where there are too many to list one by one."""
+    if len(cpus) <= SINGLY:
+        return [[cpu] for cpu in cpus]
+    groups: dict[tuple[object, ...], list[CpuReport]] = {}
+    for cpu in cpus:
+        groups.setdefault((cpu.boot_cpu, cpu.state, cpu.loop, cpu.wakes, cpu.fate), []).append(cpu)
+    return list(groups.values())
+
+
+def _state(cpu: CpuReport) -> Text:
+    if cpu.boot_cpu:
+        return Text("not parked: it copies")
+    state = Text(STATES.get(cpu.state, clean(cpu.state)))
+    if cpu.loop:
+        state.append(f"\n{clean(cpu.loop)}", style="dim")
+    return state
+
+
+def _wakes(cpu: CpuReport) -> Text:
+    if cpu.boot_cpu:
+        return Text("")
+    return Text(clean(", ".join(cpu.wakes)) or "nothing")
+
+
+def _fate(cpu: CpuReport) -> Text:
+    return Text(str(cpu.fate), style=FATES[cpu.fate])
+
+
+def _sentences(cpus: Sequence[CpuReport], console: Console) -> None:
+    cpu = cpus[0]
+    parts = [words.sentence(clean(part)) for part in (cpu.why, cpu.sentence) if part]
+    if not parts:
+        return
+    who = f"{words.cpu_phrase([each.cpu for each in cpus])}: "
+    more = " (The first of them is described.)" if len(cpus) > 1 else ""
+    console.print(
+        Padding(Text.assemble("\n", (who, "bold"), " ".join(parts) + more), (0, 0, 0, 2)), width=_prose(console)
+    )
+
+
+def _prose(console: Console) -> int:
+    return min(console.width, 100)
+
+
+def _footprint(cpu: CpuReport, console: Console, *, verbose: bool) -> None:
+    uses = cpu.footprint if verbose else _worst(cpu.footprint)
+    title = f"\n  What CPU {cpu.cpu} uses when it wakes" + ("" if cpu.cr3 is None else f" (CR3 {cpu.cr3:#x})")
+    console.print(Text(title, style="bold"))
+    narrow = console.width < 100
+    rows = table("For", "Frame", "In the resumer", "After the copy")
+    for use in uses:
+        frame = Text("unknown" if use.pfn is None else f"{use.pfn:#x}")
+        if use.virtual is not None and not narrow:
+            frame.append(f"  {use.virtual:#x}", style="dim")
+        rows.add_row(Text(clean(use.role)), frame, Text(clean(use.resumer or "")), after(use))
+    console.print(Padding(rows, (0, 0, 0, 4)))
+    left = len(cpu.footprint) - len(uses)
+    if left:
+        console.print(Padding(Text(f"and {left} more, shown by -v", style="dim"), (0, 0, 0, 4)))
+
+
+def _worst(footprint: Sequence[FrameUse]) -> Sequence[FrameUse]:
+    """Return at most `FRAMES` rows, dropping those that matter least but keeping the order."""
+    if len(footprint) <= FRAMES:
+        return footprint
+    ranked = sorted(range(len(footprint)), key=lambda index: (_harmless(footprint[index]), index))
+    return [footprint[index] for index in sorted(ranked[:FRAMES])]
+
+
+def _harmless(use: FrameUse) -> int:
+    if use.overwritten and not use.same:
+        return 0
+    return 2 if use.overwritten is False else 1
+
+
+def after(use: FrameUse) -> Text:
+    """Say what lies in the frame after the copy."""
+    if use.overwritten is None:
+        return Text("unknown", style="cyan")
+    if not use.overwritten:
+        return Text("left alone", style="green")
+    what = clean(use.resumee or "data of the resumee")
+    if use.same is None:
+        return Text(f"replaced: {what}", style="cyan")
+    return Text(f"the same: {what}", style="green") if use.same else Text(f"replaced: {what}", style="red")

@@ -1,0 +1,131 @@
+"""Findings with what proves them: places on both sides, bytes before and after, walks entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.padding import Padding
+from rich.text import Text
+
+from hibercheck.handoff.findings import Evidence, Finding, Level, Place
+from hibercheck.handoff.rules import RULES
+from hibercheck.report import walks, words
+from hibercheck.report.fingerprint import identity
+from hibercheck.report.gate import Judged, Mark
+from hibercheck.report.sanitise import clean
+from hibercheck.report.text_cpus import SINGLY, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STYLES = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bold blue"}
+INDENT = 4
+
+
+def finding_section(judged: Judged, console: Console, *, verbose: bool) -> None:
+    """Print all findings, the heaviest first; those that do not count come last and short."""
+    if not judged.report.findings:
+        return
+    console.print(Text("\nFindings", style="bold"))
+    legend = False
+    counted = [finding for finding, mark in judged.marked if mark is None]
+    for findings in group(sorted(counted, key=lambda finding: -finding.level), together=not verbose):
+        _finding(findings, console)
+        legend |= any(evidence.walk is not None for evidence in findings[0].evidence)
+    if legend:
+        console.print(Padding(Text(f"\nFlags: {walks.FLAGS_LEGEND}.", style="dim"), (0, 0, 0, INDENT)))
+    for finding, mark in judged.marked:
+        if mark is not None:
+            _marked(finding, mark, console)
+
+
+def group(findings: Sequence[Finding], *, together: bool) -> list[list[Finding]]:
+    """Put findings of one defect on many CPUs together."""
+    if not together or len(findings) <= SINGLY:
+        return [[finding] for finding in findings]
+    groups: dict[str, list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault(identity(finding), []).append(finding)
+    return list(groups.values())
+
+
+def title(finding: Finding) -> str:
+    """Return the rule's name, or the finding's role where the rule is not in the catalogue."""
+    return RULES[finding.rule].name if finding.rule in RULES else finding.role
+
+
+def _finding(findings: Sequence[Finding], console: Console) -> None:
+    finding = findings[0]
+    cpus = [each.cpu for each in findings if each.cpu is not None]
+    who = f"  {words.cpu_phrase(cpus)}" if cpus else ""
+    head = (f"{finding.rule} {finding.level.name.lower()}", STYLES[finding.level])
+    console.print(Padding(Text.assemble("\n", head, (who, "bold"), f"  {title(finding)}"), (0, 0, 0, 2)))
+    _indented(Text(words.sentence(clean(finding.message))), console, prose=True)
+    places = table()
+    for side, place in (("resumer", finding.resumer), ("resumee", finding.resumee)):
+        if place != Place():
+            places.add_row(Text(side, style="dim"), *_place(place))
+    if places.row_count:
+        places.show_header = False
+        console.print(Padding(places, (0, 0, 0, INDENT)))
+    for evidence in finding.evidence:
+        _evidence(evidence, console)
+    if finding.advice:
+        advice = Text.assemble(("What to do: ", "bold"), words.sentence(clean(finding.advice)))
+        _indented(advice, console, prose=True)
+
+
+def _place(place: Place) -> tuple[Text, Text, Text]:
+    virtual = "" if place.virtual is None else f"{place.virtual:#x}"
+    physical = "" if place.physical is None else f"physical {place.physical:#x}"
+    return Text(virtual), Text(physical), Text(clean(place.symbol or ""))
+
+
+def _evidence(evidence: Evidence, console: Console) -> None:
+    _indented(Text(f"{clean(evidence.title).rstrip('.:')}:"), console, prose=True)
+    if evidence.before is not None or evidence.after is not None:
+        _bytes(evidence, console)
+    if evidence.walk is not None:
+        rows = table("Table", "at", "index", "entry", "flags")
+        for row in walks.rows(evidence.walk):
+            rows.add_row(*map(Text, row))
+        walk = evidence.walk
+        start = f"{walk.access} {walk.address:#x} through CR3 {walk.cr3:#x}"
+        _indented(Text(start), console, extra=2)
+        if walk.steps:
+            console.print(Padding(rows, (0, 0, 0, INDENT + 2)))
+        style = "red" if walk.fault is not None else "cyan" if walk.physical is None else ""
+        _indented(Text(f"-> {clean(walks.ending(walk))}", style=style), console, extra=2)
+    for line in evidence.lines:
+        _indented(Text(clean(line)), console, extra=2)
+
+
+def _bytes(evidence: Evidence, console: Console) -> None:
+    rows = table()
+    for offset, before, after, marks in walks.byte_rows(evidence.before, evidence.after):
+        where = "" if evidence.address is None else f"{evidence.address + offset:#x}"
+        if evidence.before is not None:
+            rows.add_row(Text(where, style="dim"), Text("before", style="dim"), Text(before))
+        if evidence.after is not None:
+            rows.add_row(
+                Text("" if evidence.before is not None else where, style="dim"), Text("after", style="dim"), Text(after)
+            )
+        if marks:
+            rows.add_row("", "", Text(marks, style="red"))
+    rows.show_header = False
+    console.print(Padding(rows, (0, 0, 0, INDENT + 2)))
+    length = max(len(evidence.before or b""), len(evidence.after or b""))
+    if length > walks.MAX_BYTES:
+        _indented(Text(f"({length - walks.MAX_BYTES} more bytes)", style="dim"), console, extra=2)
+
+
+def _marked(finding: Finding, mark: Mark, console: Console) -> None:
+    who = "" if finding.cpu is None else f"  CPU {finding.cpu}"
+    line = f"{finding.rule} {finding.level.name.lower()}{who}  {title(finding)}  ({mark.kind}: {clean(mark.reason)})"
+    console.print(Padding(Text(f"\n{line}", style="dim"), (0, 0, 0, 2)))
+
+
+def _indented(text: Text, console: Console, *, extra: int = 0, prose: bool = False) -> None:
+    width = min(console.width, 100) if prose else None
+    console.print(Padding(text, (0, 0, 0, INDENT + extra)), width=width)

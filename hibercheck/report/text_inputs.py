@@ -1,0 +1,92 @@
+"""What the report rests on: assumptions and how to change them, missing facts, the image and the kernels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.padding import Padding
+from rich.text import Text
+
+from hibercheck.handoff.findings import ImageSummary, KernelSummary, Report
+from hibercheck.report import words
+from hibercheck.report.sanitise import clean
+from hibercheck.report.text_cpus import table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def assumption_section(report: Report, console: Console) -> None:
+    """Print what was taken for granted, where it came from, and the option that changes it."""
+    if not report.assumptions:
+        return
+    console.print(Text("\nAssumed", style="bold"))
+    rows = table("What", "Is", "Because of", "To change it")
+    for assumption in report.assumptions:
+        rows.add_row(
+            Text(clean(assumption.fact)),
+            Text(clean(assumption.value)),
+            Text(clean(assumption.source), style="dim"),
+            Text(clean(assumption.option or "")),
+        )
+    console.print(Padding(rows, (0, 0, 0, 2)))
+
+
+def missing_section(report: Report, console: Console) -> None:
+    """Print the facts that are missing and how to supply each."""
+    if not report.missing:
+        return
+    console.print(Text("\nMissing", style="bold"))
+    for missing in report.missing:
+        line = Text.assemble((words.sentence(clean(missing.fact)), "cyan"), " ", words.sentence(clean(missing.supply)))
+        console.print(Padding(line, (0, 0, 0, 2)), width=min(console.width, 100))
+
+
+def input_section(report: Report, console: Console, *, verbose: bool) -> None:
+    """Print what was read."""
+    console.print(Text("\nRead", style="bold"))
+    rows = table()
+    rows.add_row("image", Text(_image(report.image)))
+    for role, kernel in (("resumer", report.resumer), ("resumee", report.resumee)):
+        rows.add_row(role, Text(_kernel(kernel, verbose=verbose)))
+    rows.show_header = False
+    console.print(Padding(rows, (0, 0, 0, 2)))
+    if verbose:
+        _traits(report, console)
+    console.print()
+
+
+def _image(image: ImageSummary) -> str:
+    share = f" of {words.size(image.ram_pages)} of memory" if image.ram_pages else ""
+    zero = f", {words.count(image.zero_pages, 'zero page')}" if image.zero_pages else ""
+    packing = "not compressed" if image.compressor == "none" else image.compressor.upper()
+    state = "; already consumed by a resume" if image.consumed else ""
+    return (
+        f"{clean(image.path)}: {words.count(image.pages, 'page')} ({words.size(image.pages)}{share}), {packing}{zero}; "
+        f"CR3 {image.cr3:#x}, entered at {image.jump_address:#x} (physical {image.jump_address_phys:#x}){state}"
+    )
+
+
+def _kernel(kernel: KernelSummary, *, verbose: bool) -> str:
+    where = "loaded at a random address" if kernel.load_address is None else f"loaded at {kernel.load_address:#x}"
+    levels = f", {kernel.paging_levels}-level paging" if kernel.paging_levels else ""
+    lines = [f"{clean(kernel.path)}: {clean(kernel.release)}, {where}{levels}"]
+    if kernel.command_line is not None:
+        lines.append(f"command line: {clean(kernel.command_line) or '(empty)'}")
+    if verbose:
+        lines.append(clean(kernel.banner.rstrip("\n")))
+        lines += [f"build id {kernel.build_id}"] if kernel.build_id else []
+        lines += [f"KASLR offset {kernel.kaslr_offset:#x}"] if kernel.kaslr_offset is not None else []
+    return "\n".join(lines)
+
+
+def _traits(report: Report, console: Console) -> None:
+    for role, kernel in (("resumer", report.resumer), ("resumee", report.resumee)):
+        if not kernel.traits:
+            continue
+        console.print(Text(f"\n  What the {role}'s code says", style="bold"))
+        rows = table()
+        for name, value in kernel.traits:
+            rows.add_row(Text(clean(name)), Text(clean(value)))
+        rows.show_header = False
+        console.print(Padding(rows, (0, 0, 0, 4)))
