@@ -20,7 +20,10 @@ combination of named facts, `Facts`.  Sources, by title (numbers of the 2019 edi
     SIPI          SDM 3A 8.4.4, 10.4.7.3 "Local APIC State After an INIT Reset (Wait-for-SIPI State)"
     WFS           SDM 3C 26.6.2 and 24.4.2 "Activity state": wait-for-SIPI blocks external interrupts, NMI, INIT and SMI
                   (said of a virtual machine's activity states; for the bare CPU it is derived)
-    SHUTDOWN      SDM 3A 6.15 "Interrupt 8": leaves by NMI, SMI, hardware reset or INIT; SDM 3C 24.4.2
+    FIRMWARE      a CPU that no kernel started is in wait-for-SIPI, or in a loop in memory that the firmware reserved and
+                  no image covers
+    SHUTDOWN      SDM 3A 6.15 "Interrupt 8": leaves by NMI, SMI, hardware reset or INIT (in an NMI handler only by
+                  reset); SDM 3C 24.4.2
     APIC-OFF      SDM 3A 10.4.7.2 "Local APIC State After It Has Been Software Disabled": answers INIT, NMI, SMI, SIPI
                   normally, and accepts no fixed interrupt
     IF            SDM 3A 6.8.1 "Masking Maskable Hardware Interrupts"
@@ -142,15 +145,15 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.STORE,         _S.HLT,            ALWAYS,            _F.NONE,            "HLT"),
     Rule(_E.STORE,         _S.PORT_IO,        ALWAYS,            _F.NONE,            "ACPI"),
     Rule(_E.STORE,         _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "WFS"),
-    Rule(_E.STORE,         _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "waits in the firmware's memory, or WFS"),
+    Rule(_E.STORE,         _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "FIRMWARE"),
     Rule(_E.STORE,         _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN"),
 
     Rule(_E.SPURIOUS,      _S.RUNNING,        ALWAYS,            _F.NONE,            "it waits in no MWAIT"),
-    Rule(_E.SPURIOUS,      _S.MWAIT,          ALWAYS,            _F.CONTINUES,       "MWAIT: implementation-dependent events"),
+    Rule(_E.SPURIOUS,      _S.MWAIT,          ALWAYS,            _F.CONTINUES,       "MWAIT: other events"),
     Rule(_E.SPURIOUS,      _S.HLT,            ALWAYS,            _F.NONE,            "HLT"),
     Rule(_E.SPURIOUS,      _S.PORT_IO,        ALWAYS,            _F.NONE,            "ACPI: not an MWAIT"),
     Rule(_E.SPURIOUS,      _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "WFS"),
-    Rule(_E.SPURIOUS,      _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "waits in the firmware's memory, or WFS"),
+    Rule(_E.SPURIOUS,      _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "FIRMWARE"),
     Rule(_E.SPURIOUS,      _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN"),
 
     Rule(_E.NMI,           _S.RUNNING,        NMI_BLOCKED,       _F.HELD,            "NMI-BLOCK"),
@@ -162,8 +165,8 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.NMI,           _S.PORT_IO,        NMI_BLOCKED,       _F.HELD,            "NMI-BLOCK"),
     Rule(_E.NMI,           _S.PORT_IO,        ALWAYS,            _F.DELIVERS,        "ACPI, APIC-OFF"),
     Rule(_E.NMI,           _S.WAIT_FOR_SIPI,  ALWAYS,            _F.HELD,            "WFS"),
-    Rule(_E.NMI,           _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "runs in the firmware's memory, or WFS"),
-    Rule(_E.NMI,           _S.SHUTDOWN,       NMI_BLOCKED,       _F.NONE,            "SHUTDOWN: only a reset helps in an NMI"),
+    Rule(_E.NMI,           _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "FIRMWARE"),
+    Rule(_E.NMI,           _S.SHUTDOWN,       NMI_BLOCKED,       _F.NONE,            "SHUTDOWN: in an NMI"),
     Rule(_E.NMI,           _S.SHUTDOWN,       ALWAYS,            _F.DELIVERS,        "SHUTDOWN"),
 
     Rule(_E.SMI,           _S.RUNNING,        ALWAYS,            _F.CONTINUES,       "RSM goes on where the SMI came"),
@@ -172,7 +175,7 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.SMI,           _S.HLT,            ALWAYS,            _F.CONTINUES,       "HLT-SMI, APM"),
     Rule(_E.SMI,           _S.PORT_IO,        ALWAYS,            _F.CONTINUES,       "ACPI"),
     Rule(_E.SMI,           _S.WAIT_FOR_SIPI,  ALWAYS,            _F.HELD,            "WFS"),
-    Rule(_E.SMI,           _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "runs in the firmware's memory, or WFS"),
+    Rule(_E.SMI,           _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "FIRMWARE"),
     Rule(_E.SMI,           _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN: RSM returns to it"),
 
     Rule(_E.MACHINE_CHECK, _S.RUNNING,        MCE_CLEAR,         _F.SHUTS_DOWN,      "MC-MCE"),
@@ -188,7 +191,7 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.MACHINE_CHECK, _S.PORT_IO,        MCIP_SET,          _F.SHUTS_DOWN,      "MC-MCIP"),
     Rule(_E.MACHINE_CHECK, _S.PORT_IO,        ALWAYS,            _F.DELIVERS,        "ACPI, MC-BROADCAST"),
     # a CPU in wait-for-SIPI came there by INIT, which cleared CR4.MCE (INIT-STATE)
-    Rule(_E.MACHINE_CHECK, _S.WAIT_FOR_SIPI,  ALWAYS,            _F.SHUTS_DOWN,      "INIT-STATE, MC-MCE, MC-BROADCAST"),
+    Rule(_E.MACHINE_CHECK, _S.WAIT_FOR_SIPI,  ALWAYS,            _F.SHUTS_DOWN,      "INIT-STATE, MC-MCE"),
     # no kernel has set CR4.MCE there: the reason why Linux boots every SMT sibling once (kernel/cpu.c,
     # 506a66f37489 ("Revert \"x86/apic: Ignore secondary threads if nosmt=force\""), in v4.19)
     Rule(_E.MACHINE_CHECK, _S.NEVER_BOOTED,   ALWAYS,            _F.SHUTS_DOWN,      "MC-MCE, MC-BROADCAST"),
@@ -207,13 +210,13 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.INIT,          _S.SHUTDOWN,       BSP,               _F.RESETS,          "SHUTDOWN, INIT"),
     Rule(_E.INIT,          _S.SHUTDOWN,       ALWAYS,            _F.WAITS_FOR_SIPI,  "SHUTDOWN, INIT"),
 
-    Rule(_E.SIPI,          _S.RUNNING,        ALWAYS,            _F.NONE,            "SIPI: only taken in wait-for-SIPI"),
+    Rule(_E.SIPI,          _S.RUNNING,        ALWAYS,            _F.NONE,            "SIPI"),
     Rule(_E.SIPI,          _S.MWAIT,          ALWAYS,            _F.NONE,            "SIPI"),
     Rule(_E.SIPI,          _S.HLT,            ALWAYS,            _F.NONE,            "SIPI"),
     Rule(_E.SIPI,          _S.PORT_IO,        ALWAYS,            _F.NONE,            "SIPI"),
     Rule(_E.SIPI,          _S.WAIT_FOR_SIPI,  ALWAYS,            _F.STARTS,          "SIPI, APIC-OFF"),
-    Rule(_E.SIPI,          _S.NEVER_BOOTED,   ALWAYS,            _F.STARTS,          "SIPI; without effect if the firmware halts it"),
-    Rule(_E.SIPI,          _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN: blocks SIPI"),
+    Rule(_E.SIPI,          _S.NEVER_BOOTED,   ALWAYS,            _F.STARTS,          "SIPI, FIRMWARE"),
+    Rule(_E.SIPI,          _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN: blocks it"),
 
     Rule(_E.INTERRUPT,     _S.RUNNING,        APIC_OFF,          _F.NONE,            "APIC-OFF"),
     Rule(_E.INTERRUPT,     _S.RUNNING,        IF_SET,            _F.DELIVERS,        "IF"),
@@ -230,8 +233,8 @@ WAKES: tuple[Rule, ...] = (
     # the chipset's break event is the interrupt request itself, masked by the CPU or not
     Rule(_E.INTERRUPT,     _S.PORT_IO,        ALWAYS,            _F.CONTINUES,       "ACPI"),
     Rule(_E.INTERRUPT,     _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "WFS"),
-    Rule(_E.INTERRUPT,     _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "its APIC is as the firmware left it, IF = 0"),
-    Rule(_E.INTERRUPT,     _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN: blocks external interrupts"),
+    Rule(_E.INTERRUPT,     _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "FIRMWARE"),
+    Rule(_E.INTERRUPT,     _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN: blocks it"),
 )
 # fmt: on
 
