@@ -18,8 +18,8 @@ LONGEST = 1024
 
 # init/version-timestamp.c (init/version.c before 6.1), linux_banner:
 #   "Linux version " UTS_RELEASE " (" LINUX_COMPILE_BY "@" LINUX_COMPILE_HOST ") (" LINUX_COMPILER ") " UTS_VERSION "\n"
-# A second constant of the same shape without a build number ("# SMP") is what is left of the weak definition since
-# commit 2df8220cc511 ("kbuild: build init/built-in.a just once", in v6.1).
+# A second constant of the same shape without a build number ("# SMP") is what is left of the weak definition of
+# init/version.c, beside which 6.1 and later link the one that counts.
 BANNER = re.compile(rb"Linux version (\d[\w.+~-]*) \([^\0\n]{3,700}\) #\d[^\0\n]{0,200}\n")
 
 

@@ -1,0 +1,226 @@
+"""An image as an ELF64 core of the resumee's memory: every frame at its physical address."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hibercheck.errors import InputProblem, MalformedImage
+from hibercheck.swsusp.bulk import Progress, batches
+from hibercheck.swsusp.codec import BLOCK_PAGES
+from hibercheck.swsusp.vmcore import NOTE_ROOM, data_offset, head, note
+
+if TYPE_CHECKING:
+    from hibercheck.swsusp.image import Image
+
+PAGE_SIZE = 4096
+ZERO_PAGE = bytes(PAGE_SIZE)
+START_KERNEL_MAP = 0xFFFFFFFF80000000
+
+# kernel/vmcore_info.c (kernel/crash_core.c before 6.9): the text starts with VMCOREINFO_OSRELEASE, in a page of its own
+# or, where it was allocated so, behind the head of the finished note.
+TEXT_START = b"OSRELEASE="
+NOTE_START = b"\x0b\0\0\0"
+NOTE_NAME = b"VMCOREINFO\0"
+NOTE_HEAD = 24
+STARTS = (TEXT_START, NOTE_START)
+MAX_CANDIDATES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        frames: Frames in the core.
+        runs: Its PT_LOAD segments.
+        written: Bytes of page contents actually written; the rest is holes.
+        vmcoreinfo: The VMCOREINFO text, out of the image or given; None when there is none.
+        found: Whether it was found in the image's memory.
+    """
+
+    frames: int
+    runs: int
+    written: int
+    vmcoreinfo: str | None
+    found: bool
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one batch of chunks wrote and found."""
+
+    written: int = 0
+    candidates: list[bytes] = field(default_factory=list)
+
+
+class _Writer:
+    """Writes the data pages of decoded chunks to their places; all threads share it."""
+
+    def __init__(self, image: Image, descriptor: int, start: int) -> None:
+        self._pfns = image.pfns
+        self._meta = image.info.meta_pages
+        self._descriptor = descriptor
+        self._start = start
+
+    def add(self, batch: _Batch, number: int, plain: bytes | memoryview) -> None:
+        """Write the data pages of chunk ``number``."""
+        data = plain if isinstance(plain, bytes) else bytes(plain)
+        first = number * BLOCK_PAGES - self._meta
+        begin, end = max(first, 0), first + len(data) // PAGE_SIZE
+        if end <= begin:
+            return
+        holes = [page for page in range(begin, end) if data.startswith(ZERO_PAGE, (page - first) * PAGE_SIZE)]
+        view = memoryview(data)
+        for part, stop, rank in self._pfns.places(begin, end):
+            where = self._start + (rank - part) * PAGE_SIZE
+            for low, high in _without(holes, part, stop):
+                piece = view[(low - first) * PAGE_SIZE : (high - first) * PAGE_SIZE]
+                self._write(piece, where + low * PAGE_SIZE)
+                batch.written += len(piece)
+        self._look(batch, data, (begin - first) * PAGE_SIZE)
+
+    def _write(self, piece: memoryview, offset: int) -> None:
+        while piece:
+            done = os.pwrite(self._descriptor, piece, offset)
+            piece, offset = piece[done:], offset + done
+
+    def _look(self, batch: _Batch, data: bytes, begin: int) -> None:
+        """Keep pages that may hold the VMCOREINFO text."""
+        for offset in range(begin, len(data), PAGE_SIZE):
+            if data.startswith(STARTS, offset) and len(batch.candidates) < MAX_CANDIDATES:
+                text = _vmcoreinfo(data[offset : offset + PAGE_SIZE])
+                if text:
+                    batch.candidates.append(text)
+
+
+def _without(holes: list[int], begin: int, end: int) -> list[tuple[int, int]]:
+    """Return the parts of [begin, end) between the holes."""
+    parts = []
+    for hole in holes[bisect_left(holes, begin) : bisect_left(holes, end)]:
+        if hole > begin:
+            parts.append((begin, hole))
+        begin = hole + 1
+    if end > begin:
+        parts.append((begin, end))
+    return parts
+
+
+def _vmcoreinfo(page: bytes) -> bytes:
+    """Return the VMCOREINFO text at the start of a page, bare or in a note; nothing if there is none."""
+    if page.startswith(NOTE_START):
+        if page[12:23] != NOTE_NAME:
+            return b""
+        size = int.from_bytes(page[4:8], "little")
+        page = page[NOTE_HEAD : NOTE_HEAD + size]
+    text = page.split(b"\0", 1)[0]
+    return text if text.startswith(TEXT_START) and b"\nPAGESIZE=" in text else b""
+
+
+def phys_base(image: Image) -> int | None:
+    """Return the resumee's ``phys_base``: physical minus link-map address of its code; None before 4.8."""
+    record = image.record
+    if record.jump_address_phys is None:
+        return None
+    return record.jump_address_phys - (record.jump_address - START_KERNEL_MAP)
+
+
+def _choose(candidates: list[bytes], image: Image) -> bytes | None:
+    """Choose the resumee's own text: pages of other kernels' may be in its memory too."""
+    base = phys_base(image)
+    if base is not None:
+        # VMCOREINFO_NUMBER(phys_base), written with %ld
+        line = f"NUMBER(phys_base)={base}\n".encode()
+        own = [text for text in candidates if line in text]
+        if own:
+            return own[0]
+    return candidates[0] if len(set(candidates)) == 1 else None
+
+
+def export(
+    image: Image,
+    target: str,
+    *,
+    notes: bytes = b"",
+    vmcoreinfo: Callable[[], bytes | None] | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write the image as an ELF core.
+
+    It is written under a temporary name beside ``target`` and renamed when it is whole.  Memory is bounded by a few
+    batches of `hibercheck.swsusp.bulk`.
+
+    Args:
+        image: The image.
+        target: Path to write; replaced if it exists.
+        notes: Further notes to put in.
+        vmcoreinfo: Makes a VMCOREINFO text where the image's memory has none.
+        progress: Called with (pages done, pages in all) now and then.
+
+    Raises:
+        MalformedImage: Any part of the image is damaged.
+        InputProblem: The target cannot be written.
+    """
+    final = Path(target)
+    part = final.with_name(f".{final.name}.{os.getpid()}.part")
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as problem:
+        raise InputProblem(f"cannot be written: {problem.strerror}", path=target) from problem
+    try:
+        result = _export_to(image, descriptor, notes, vmcoreinfo, progress)
+        os.fchmod(descriptor, 0o666 & ~_umask())
+        part.replace(final)
+    except OSError as problem:
+        raise InputProblem(f"cannot be written: {problem.strerror}", path=target) from problem
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return result
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _fail(_number: int, why: MalformedImage) -> None:
+    raise why
+
+
+def _export_to(
+    image: Image,
+    descriptor: int,
+    notes: bytes,
+    vmcoreinfo: Callable[[], bytes | None] | None,
+    progress: Progress | None,
+) -> Exported:
+    runs = list(image.pfns.runs())
+    start = data_offset(len(runs))
+    os.ftruncate(descriptor, start + len(image.pfns) * PAGE_SIZE)
+    writer = _Writer(image, descriptor, start)
+    candidates: list[bytes] = []
+    written = 0
+    image.source.expect_sequential()
+    for batch in batches(image.stream.storage, _Batch, writer.add, _fail, progress):
+        candidates += batch.candidates[: MAX_CANDIDATES - len(candidates)]
+        written += batch.written
+    own = _choose(candidates, image)
+    text = own if own is not None or vmcoreinfo is None else vmcoreinfo()
+    if text is not None:
+        notes = note(b"VMCOREINFO", 0, text) + notes
+    os.pwrite(descriptor, head(runs, notes[:NOTE_ROOM]), 0)
+    return Exported(
+        frames=len(image.pfns),
+        runs=len(runs),
+        written=written,
+        vmcoreinfo=None if text is None else text.decode("ascii", "replace"),
+        found=own is not None,
+    )

@@ -1,0 +1,89 @@
+"""The head of an ELF64 core of a machine's memory, as crash and drgn read it."""
+
+from __future__ import annotations
+
+import struct
+
+PAGE_SIZE = 4096
+
+# <elf.h>
+ET_CORE = 4
+EM_X86_64 = 62
+PT_LOAD = 1
+PT_NOTE = 4
+PF_RWX = 7
+PN_XNUM = 0xFFFF
+NT_PRSTATUS = 1
+EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
+PHDR = struct.Struct("<IIQQQQQQ")
+SHDR = struct.Struct("<IIQQQQIIQQ")
+NOTE_ROOM = 4 * PAGE_SIZE
+"""Room kept for the notes: VMCOREINFO is at most a page (VMCOREINFO_BYTES), NT_PRSTATUS 336 bytes."""
+
+# struct elf_prstatus on x86-64 is 336 bytes; pr_pid lies at 32 and pr_reg, a struct user_regs_struct, at 112.
+PRSTATUS_SIZE = 336
+PRSTATUS_PID = 32
+PRSTATUS_REGS = 112
+USER_REGS = (
+    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"),
+    *("orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs"),
+)
+
+
+def data_offset(runs: int) -> int:
+    """Return where the pages start in a core with ``runs`` PT_LOAD segments."""
+    head = EHDR.size + (runs + 1) * PHDR.size + SHDR.size + NOTE_ROOM
+    return -(-head // PAGE_SIZE) * PAGE_SIZE
+
+
+def head(runs: list[tuple[int, int]], notes: bytes) -> bytes:
+    """Return everything in front of the pages.
+
+    Segments carry physical addresses only.  Their virtual addresses are zero, as in what QEMU's dump-guest-memory
+    writes without paging: readers then translate by the kernel's own page tables, which are in the pages.
+
+    Args:
+        runs: (first PFN, length), ascending; the pages follow one another in the file in this order.
+        notes: The notes; at most `NOTE_ROOM` bytes.
+    """
+    count = len(runs) + 1
+    start = data_offset(len(runs))
+    note_at = EHDR.size + count * PHDR.size + SHDR.size
+    extended = count >= PN_XNUM
+    # With PN_XNUM the number of program headers is in sh_info of section header 0 (System V ABI, "ELF Header").
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    parts = [
+        EHDR.pack(
+            *(ident, ET_CORE, EM_X86_64, 1, 0, EHDR.size),
+            *(EHDR.size + count * PHDR.size if extended else 0, 0, EHDR.size, PHDR.size),
+            *(PN_XNUM if extended else count, SHDR.size if extended else 0, 1 if extended else 0, 0),
+        ),
+        PHDR.pack(PT_NOTE, 0, note_at, 0, 0, len(notes), len(notes), 4),
+    ]
+    offset = start
+    for first, length in runs:
+        size = length * PAGE_SIZE
+        parts.append(PHDR.pack(PT_LOAD, PF_RWX, offset, 0, first * PAGE_SIZE, size, size, PAGE_SIZE))
+        offset += size
+    parts.append(SHDR.pack(0, 0, 0, 0, 0, 1, 0, count if extended else 0, 0, 0))
+    parts.append(notes)
+    return b"".join(parts).ljust(start, b"\0")
+
+
+def note(name: bytes, kind: int, description: bytes) -> bytes:
+    """Return an ELF note."""
+    parts = (struct.pack("<III", len(name) + 1, len(description), kind), _pad(name + b"\0"), _pad(description))
+    return b"".join(parts)
+
+
+def prstatus(registers: dict[str, int], *, pid: int = 0) -> bytes:
+    """Return an NT_PRSTATUS note of a CPU with these registers; those not given are zero."""
+    image = bytearray(PRSTATUS_SIZE)
+    struct.pack_into("<i", image, PRSTATUS_PID, pid)
+    values = (registers.get(name, 0) & 0xFFFFFFFFFFFFFFFF for name in USER_REGS)
+    struct.pack_into(f"<{len(USER_REGS)}Q", image, PRSTATUS_REGS, *values)
+    return note(b"CORE", NT_PRSTATUS, bytes(image))
+
+
+def _pad(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
