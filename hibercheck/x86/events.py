@@ -20,8 +20,8 @@ combination of named facts, `Facts`.  Sources, by title (numbers of the 2019 edi
     SIPI          SDM 3A 8.4.4, 10.4.7.3 "Local APIC State After an INIT Reset (Wait-for-SIPI State)"
     WFS           SDM 3C 26.6.2 and 24.4.2 "Activity state": wait-for-SIPI blocks external interrupts, NMI, INIT and SMI
                   (said of a virtual machine's activity states; for the bare CPU it is derived)
-    FIRMWARE      a CPU that no kernel started is in wait-for-SIPI, or in a loop in memory that the firmware reserved and
-                  no image covers
+    FIRMWARE      a CPU that no kernel started is in wait-for-SIPI, or in a loop in memory that the firmware reserved
+                  and no image covers
     SHUTDOWN      SDM 3A 6.15 "Interrupt 8": leaves by NMI, SMI, hardware reset or INIT (in an NMI handler only by
                   reset); SDM 3C 24.4.2
     APIC-OFF      SDM 3A 10.4.7.2 "Local APIC State After It Has Been Software Disabled": answers INIT, NMI, SMI, SIPI
