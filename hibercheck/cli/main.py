@@ -1,6 +1,6 @@
 """Where the ``hibercheck`` command starts.
 
-Nothing is imported here that ``--version`` does not need: click alone would triple its time.
+Nothing is imported here that ``--version`` and ``--help`` do not need: click alone would triple their time.
 """
 
 from __future__ import annotations
@@ -10,15 +10,39 @@ import sys
 
 def main() -> None:
     """Run the command on ``sys.argv`` and exit with its status."""
-    if sys.argv[1:] in (["--version"], ["-V"]):
-        from hibercheck import __version__
-
-        print(f"hibercheck {__version__}")  # noqa: T201 - the fast path knows no click
-        return
     try:
-        from hibercheck.cli.run import run
+        text = _quick_answer(sys.argv[1:])
+        if text is None:
+            from hibercheck.cli.run import run
 
-        status = run(sys.argv[1:])
+            status = run(sys.argv[1:])
+        else:
+            status = _print(text)
     except KeyboardInterrupt:  # between the imports, before `run` could have caught it
         status = 130
     sys.exit(status)
+
+
+def _quick_answer(arguments: list[str]) -> str | None:
+    """Return what ``--version`` and ``--help`` print, or None for any other command line."""
+    if arguments in (["--version"], ["-V"]):
+        from hibercheck import __version__
+
+        return f"hibercheck {__version__}\n"
+    if arguments in (["--help"], ["-h"]):
+        from hibercheck.cli.commands import root_help
+
+        return root_help()
+    return None
+
+
+def _print(text: str) -> int:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        from hibercheck.cli.output import discard_standard_output
+
+        discard_standard_output()
+        return 3
+    return 0

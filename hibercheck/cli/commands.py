@@ -1,0 +1,55 @@
+"""The subcommands' names and the help of the whole, without click: that would cost more than the help itself."""
+
+from __future__ import annotations
+
+import os
+
+DEFAULT = "check"
+
+_TABLE = {
+    "check": "Predict what becomes of the machine (the default command).",
+    "image": "Show what is in a hibernation image, and verify it.",
+    "export": "Write an image as a vmcore that crash and drgn open.",
+    "kernel": "Show how a kernel parks CPUs and resumes, with evidence.",
+    "designs": "Replay one handoff under every parking design.",
+    "matrix": "Check every resumer against every resumee.",
+    "diff": "Show what changed in the handoff between two kernels.",
+    "collect": "Collect the facts of the running resumer.",
+    "explain": "Explain a rule: what it means, why it kills, what to do.",
+    "rules": "List all rules.",
+    "schema": "Print the JSON schema of the report.",
+    "completion": "Print a completion script for a shell.",
+}
+
+
+def summaries() -> dict[str, str]:
+    """Return each subcommand's one-line summary; its module is ``hibercheck.cli.NAME`` and exports ``command``."""
+    here = os.path.dirname(__file__)  # noqa: PTH120 - pathlib costs as much as the rest of --help
+    return {name: line for name, line in _TABLE.items() if os.path.exists(f"{here}/{name}.py")}  # noqa: PTH110
+
+
+_HEAD = """\
+Usage: hibercheck IMAGE --resumer KERNEL --resumee KERNEL [OPTIONS]
+       hibercheck COMMAND ...
+
+  Say, before anyone reboots, whether a hibernated machine survives being
+  resumed by another kernel: reads the image, the kernel that will load it (the
+  resumer) and the kernel that wrote it (the resumee), and replays the moment
+  in which the image replaces memory that parked CPUs still depend on.
+"""
+
+_TAIL = """\
+Examples:
+  hibercheck /dev/nvme0n1p3 --resumer vmlinux-6.12 --resumee vmlinux-6.1
+  hibercheck check --help           all options of the main job
+
+Exit status: 0 fine, 1 the verdict is at or above --fail-on, 2 bad usage,
+3 unreadable or mismatched input, 4 undetermined, 130 interrupted.
+-V, --version prints the version; -h, --help this.
+"""
+
+
+def root_help() -> str:
+    """Return the help of ``hibercheck`` itself: one screen of 80 columns."""
+    rows = "".join(f"  {name:<10}  {line}\n" for name, line in summaries().items())
+    return f"{_HEAD}\nCommands:\n{rows}\n{_TAIL}"
