@@ -1,0 +1,1 @@
+"""The lab: real kernels hibernate and resume in QEMU, and every prediction is compared with what happened."""

@@ -1,0 +1,7 @@
+"""What can go wrong in the lab itself (as against in the experiment)."""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """The experiment could not be carried out; says nothing about the kernels."""

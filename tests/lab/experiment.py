@@ -1,0 +1,86 @@
+"""What an experiment is: two kernels, one machine, and what is done to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from tests.lab.machine import Machine
+
+Event = Literal["none", "nmi", "smi", "mce"]
+Patch = Mapping[str, bytes]
+"""Bytes to write over the beginning of a symbol (or ``symbol+0x12``) before the kernel uses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One kernel's boot.
+
+    Args:
+        kernel: Name in :class:`tests.lab.kernels.Kernels`, such as ``debian-6.1.176``.
+        cmdline: Command line, as ``--resumer-cmdline`` takes it (the console is added).
+        offline: CPUs taken offline by hand, in this order.
+        online: CPUs brought back by hand after that.
+        patches: Bytes written through the gdb stub at ``do_basic_setup`` (symbol+offset to hexadecimal bytes).
+    """
+
+    kernel: str
+    cmdline: str = "nokaslr"
+    offline: tuple[int, ...] = ()
+    online: tuple[int, ...] = ()
+    patches: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One hibernation, one resume.
+
+    Args:
+        name: Its name in the cases.
+        resumee: The kernel that hibernates.
+        resumer: The kernel that loads the image.
+        machine: The hardware under both.
+        resumer_machine: The hardware under the resumer where it differs (memory, CPU features).
+        event: What happens after the handoff.
+        image_size: Written to /sys/power/image_size; None leaves the default.
+        swap_file: Swap to a file in an ext2 file system instead of the whole disk.
+        dump: Keep the resumer's memory at ``restore_image``.
+        arguments: Further arguments hibercheck gets.
+        note: Anything the reader must know about the machine.
+    """
+
+    name: str
+    resumee: Side
+    resumer: Side
+    machine: Machine = field(default_factory=Machine)
+    resumer_machine: Machine | None = None
+    event: Event = "none"
+    image_size: int | None = 0
+    swap_file: bool = False
+    dump: bool = True
+    arguments: tuple[str, ...] = ()
+    note: str | None = None
+
+    def image_key(self) -> str:
+        """Name of the image: experiments that hibernate in the same way share one."""
+        facts: list[Any] = [asdict(self.resumee), asdict(self.machine), self.image_size, self.swap_file]
+        return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:10]
+
+    def hibercheck_arguments(self) -> list[str]:
+        """Arguments that tell hibercheck what is known of the resumer's run."""
+        out = ["--resumer-cmdline", self.resumer.cmdline]
+        left = [cpu for cpu in self.resumer.offline if cpu not in self.resumer.online]
+        if left:
+            out += ["--resumer-offline", ",".join(map(str, left))]
+        out.append("--spurious-mwait")
+        if self.event != "none":
+            out += ["--suppose", self.event]
+        return [*out, *self.arguments]
+
+    @property
+    def may_abstain(self) -> bool:
+        """Whether the resumer's load address was random, so that only a dump can tell."""
+        return "nokaslr" not in self.resumer.cmdline.split()

@@ -1,0 +1,228 @@
+"""The experiments that are always run, family by family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from tests.lab.experiment import Experiment, Side
+from tests.lab.machine import Machine
+
+SMALL = Machine()
+FOUR = Machine(smp="4,sockets=1,cores=2,threads=2", memory_mib=256)
+CORES = Machine(smp="2,sockets=1,cores=2,threads=1")
+ONE = Machine(smp="1,sockets=1,cores=1,threads=1")
+CLOUD = Machine(memory_mib=256)
+LA57 = Machine(cpu="Skylake-Client,-hle,-rtm,+monitor,+la57")
+EPYC = Machine(cpu="EPYC,+monitor", memory_mib=256)
+PARKS = ("mwait", "hlt", "current", "init")
+DEBIAN = ("debian-6.1.176", "debian-6.12.94", "debian-7.3.4")
+
+
+def short(kernel: str) -> str:
+    """A kernel's name as part of an experiment's."""
+    return kernel.replace("debian-", "deb").replace("small-", "").replace("wide-", "w-")
+
+
+def park_states() -> Iterator[Experiment]:
+    """Each way to park and each layout of the resumee, siblings taken offline by nosmt."""
+    for resumee in ("small-current", "wide-current"):
+        for park in PARKS:
+            yield Experiment(
+                f"nosmt-{park}-{short(resumee)}", Side(resumee, "nokaslr nosmt"), Side(f"small-{park}", "nokaslr nosmt")
+            )
+    for park in PARKS:
+        yield Experiment(f"online-{park}-wide", Side("wide-current"), Side(f"small-{park}"))
+    yield Experiment("nosmt-whlt-small", Side("small-current", "nokaslr nosmt"), Side("wide-hlt", "nokaslr nosmt"))
+    yield Experiment("nosmt-whlt-whlt", Side("wide-hlt", "nokaslr nosmt"), Side("wide-hlt", "nokaslr nosmt"))
+
+
+def formats() -> Iterator[Experiment]:
+    """How the image is written."""
+    yield Experiment("nocompress", Side("small-current", "nokaslr hibernate=nocompress"), Side("small-current"))
+    yield Experiment(
+        "nocompress-fatal",
+        Side("wide-current", "nokaslr nosmt hibernate=nocompress"),
+        Side("small-hlt", "nokaslr nosmt"),
+    )
+    yield Experiment("default-size", Side("small-current"), Side("small-init"), image_size=None)
+    yield Experiment(
+        "swap-file", Side("wide-current", "nokaslr nosmt"), Side("wide-hlt", "nokaslr nosmt"), swap_file=True
+    )
+    yield Experiment(
+        "lz4-73", Side("debian-7.3.4", "nokaslr hibernate.compressor=lz4"), Side("debian-7.3.4"), machine=CLOUD
+    )
+
+
+def refusals() -> Iterator[Experiment]:
+    """Images that the resumer does not take."""
+    more = Machine(memory_mib=160)
+    yield Experiment("more-memory", Side("small-current"), Side("small-current"), resumer_machine=more)
+    yield Experiment("small61-refuses-612", Side("debian-6.12.94"), Side("small-current"), machine=CLOUD)
+    yield Experiment(
+        "small61-refuses-lz4",
+        Side("debian-7.3.4", "nokaslr hibernate.compressor=lz4"),
+        Side("small-hlt", "nokaslr nosmt"),
+        machine=CLOUD,
+    )
+    yield Experiment(
+        "deb612-refuses-lz4",
+        Side("debian-7.3.4", "nokaslr hibernate.compressor=lz4"),
+        Side("debian-6.12.94"),
+        machine=CLOUD,
+    )
+
+
+def paging() -> Iterator[Experiment]:
+    """Paging depth and isolation that differ between the two."""
+    for name, e, r in (
+        ("5-to-4", "", " no5lvl"),
+        ("4-to-5", " no5lvl", ""),
+        ("5-to-5", "", ""),
+        ("4-to-4", " no5lvl", " no5lvl"),
+    ):
+        yield Experiment(
+            f"la57-{name}",
+            Side("small-current", f"nokaslr nosmt{e}"),
+            Side("small-hlt", f"nokaslr nosmt{r}"),
+            machine=LA57,
+        )
+        yield Experiment(
+            f"la57-{name}-wide",
+            Side("wide-current", f"nokaslr nosmt{e}"),
+            Side("small-hlt", f"nokaslr nosmt{r}"),
+            machine=LA57,
+        )
+    yield Experiment("pti-both", Side("wide-current", "nokaslr nosmt pti=on"), Side("wide-hlt", "nokaslr nosmt pti=on"))
+    yield Experiment(
+        "pti-resumer", Side("wide-current", "nokaslr nosmt nopti"), Side("wide-hlt", "nokaslr nosmt pti=on")
+    )
+    yield Experiment(
+        "pti-resumee", Side("wide-current", "nokaslr nosmt pti=on"), Side("wide-hlt", "nokaslr nosmt nopti")
+    )
+
+
+def debian() -> Iterator[Experiment]:
+    """Unmodified packages against each other and against the small kernels."""
+    for e in DEBIAN:
+        for r in DEBIAN:
+            yield Experiment(
+                f"{short(r)}-resumes-{short(e)}", Side(e, "nokaslr nosmt"), Side(r, "nokaslr nosmt"), machine=CLOUD
+            )
+        for park in ("hlt", "mwait"):
+            yield Experiment(
+                f"{park}-resumes-{short(e)}",
+                Side(e, "nokaslr nosmt"),
+                Side(f"small-{park}", "nokaslr nosmt"),
+                machine=CLOUD,
+            )
+    for r in DEBIAN:
+        for e in ("small-current", "wide-current"):
+            yield Experiment(
+                f"{short(r)}-resumes-{short(e)}", Side(e, "nokaslr nosmt"), Side(r, "nokaslr nosmt"), machine=CLOUD
+            )
+
+
+def events() -> Iterator[Experiment]:
+    """A CPU that the resumee leaves offline, and something that wakes it later."""
+    for event in ("nmi", "smi", "mce"):
+        for r in ("debian-6.1.176", "debian-6.12.94", "debian-7.3.4"):
+            for e in ("debian-6.1.176", "wide-current"):
+                yield Experiment(
+                    f"{short(r)}-resumes-{short(e)}-offline-{event}",
+                    Side(e, "nokaslr iomem=relaxed", offline=(1,)),
+                    Side(r, "nokaslr"),
+                    machine=CLOUD,
+                    event=event,
+                )
+        for r in ("small-current", "small-init", "wide-current", "wide-hlt"):
+            yield Experiment(
+                f"{short(r)}-resumes-wide-offline-{event}",
+                Side("wide-current", "nokaslr iomem=relaxed", offline=(1,)),
+                Side(r, "nokaslr"),
+                event=event,
+            )
+
+
+def cpus() -> Iterator[Experiment]:
+    """Numbers of CPUs, and who takes them offline."""
+    yield Experiment("one-cpu", Side("wide-current"), Side("small-mwait"), machine=ONE)
+    yield Experiment(
+        "cores-offline-resumer", Side("wide-current"), Side("small-hlt", "nokaslr", offline=(1,)), machine=CORES
+    )
+    yield Experiment(
+        "cores-offline-online",
+        Side("wide-current"),
+        Side("small-hlt", "nokaslr", offline=(1,), online=(1,)),
+        machine=CORES,
+    )
+    yield Experiment("maxcpus-resumer", Side("wide-current"), Side("small-hlt", "nokaslr maxcpus=1"), machine=CORES)
+    yield Experiment("nr-cpus-resumer", Side("wide-current"), Side("small-hlt", "nokaslr nr_cpus=1"), machine=CORES)
+    yield Experiment("nosmt-force", Side("wide-current"), Side("small-hlt", "nokaslr nosmt=force"))
+    yield Experiment("mitigations-nosmt", Side("wide-current"), Side("wide-hlt", "nokaslr mitigations=auto,nosmt"))
+    yield Experiment("four-nosmt", Side("wide-current"), Side("small-hlt", "nokaslr nosmt"), machine=FOUR)
+    yield Experiment(
+        "four-nosmt-maxcpus", Side("wide-current"), Side("small-hlt", "nokaslr nosmt maxcpus=2"), machine=FOUR
+    )
+    yield Experiment(
+        "four-offline-12", Side("wide-current"), Side("small-hlt", "nokaslr", offline=(1, 2)), machine=FOUR
+    )
+    yield Experiment("four-online-mwait", Side("wide-current"), Side("small-mwait", "nokaslr"), machine=FOUR)
+    yield Experiment(
+        "four-offline-current", Side("wide-current"), Side("small-current", "nokaslr", offline=(1, 2, 3)), machine=FOUR
+    )
+    yield Experiment("idle-poll", Side("wide-current"), Side("small-hlt", "nokaslr nosmt idle=poll"))
+    yield Experiment("idle-halt", Side("wide-current"), Side("small-hlt", "nokaslr nosmt idle=halt"))
+    yield Experiment("idle-nomwait", Side("wide-current"), Side("small-hlt", "nokaslr nosmt idle=nomwait"))
+    yield Experiment("amd-nosmt", Side("wide-current"), Side("small-hlt", "nokaslr nosmt"), machine=EPYC)
+    yield Experiment("amd-mwait", Side("wide-current"), Side("small-mwait", "nokaslr"), machine=EPYC)
+    yield Experiment(
+        "no-monitor",
+        Side("wide-current"),
+        Side("small-hlt", "nokaslr nosmt"),
+        machine=Machine(cpu="Skylake-Client,-hle,-rtm"),
+    )
+
+
+def load_addresses() -> Iterator[Experiment]:
+    """Random load addresses on one side or both."""
+    for number in range(3):
+        tag = f"-{number}"
+        yield Experiment(
+            f"kaslr-both{tag}", Side("small-current", f"nosmt lab.run={number}"), Side("small-hlt", "nosmt")
+        )
+        yield Experiment(
+            f"kaslr-resumee{tag}", Side("small-current", f"nosmt lab.run={number}"), Side("small-hlt", "nokaslr nosmt")
+        )
+        yield Experiment(
+            f"kaslr-resumer{tag}", Side("wide-current", "nokaslr nosmt"), Side("small-hlt", f"nosmt lab.run={number}")
+        )
+        yield Experiment(
+            f"kaslr-same{tag}",
+            Side("small-hlt", f"nosmt lab.run={number}"),
+            Side("small-hlt", f"nosmt lab.run={number}"),
+        )
+
+
+FAMILIES: dict[str, Callable[[], Iterator[Experiment]]] = {
+    "parks": park_states,
+    "formats": formats,
+    "refusals": refusals,
+    "paging": paging,
+    "debian": debian,
+    "events": events,
+    "cpus": cpus,
+    "kaslr": load_addresses,
+}
+
+
+def every() -> list[Experiment]:
+    """All of them.
+
+    Raises:
+        ValueError: Two have one name.
+    """
+    out = [experiment for family in FAMILIES.values() for experiment in family()]
+    names = [experiment.name for experiment in out]
+    if len(set(names)) != len(names):
+        raise ValueError(f"two experiments of one name: {sorted(name for name in names if names.count(name) > 1)[0]}")
+    return out

@@ -1,0 +1,168 @@
+"""What is done in the guests, and on their disks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.lab.errors import LabError
+from tests.lab.experiment import Experiment, Side
+from tests.lab.gdb import Stub
+from tests.lab.kernels import Kernels
+from tests.lab.machine import PATIENCE, Vm
+
+ICR = {"nmi": 0xC4400, "smi": 0xC4200}
+"""APIC ICR words: delivery mode NMI or SMI, assert, all but self (SDM 3A, 11.6.1)."""
+MCE = "mce {cpu} 9 0xbd00000000000134 0x5 0x100000 0x8c"
+"""An uncorrected error in bank 9 with RIPV set, which the handler of an offline CPU ignores."""
+SMBASE_ENTRY = 0x38000
+"""Where a CPU that no firmware relocated enters SMM; SeaBIOS relocates the boot CPU only."""
+RSM = bytes.fromhex("0faa")
+MIB = 1 << 20
+DEVICE = "$(cat /sys/block/nvme0n1/dev)"
+
+
+def disk_size(experiment: Experiment) -> int:
+    """Bytes of the swap device: room for an uncompressed image."""
+    return (2 * experiment.machine.memory_mib + 128) * MIB
+
+
+def make_disk(path: Path, experiment: Experiment) -> None:
+    """Make an empty disk, or one with an ext2 file system that holds a swap file."""
+    with path.open("wb") as file:
+        file.truncate(disk_size(experiment))
+    if not experiment.swap_file:
+        return
+    root = path.parent / "root"
+    root.mkdir()
+    (root / "filler").write_bytes(os.urandom(3 * MIB))
+    (root / "swapfile").write_bytes(b"\1" * (experiment.machine.memory_mib + 64) * MIB)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext2", "-b", "4096", "-d", root, path], check=True)
+    shutil.rmtree(root)
+
+
+def resume_offset(disk: Path) -> int:
+    """The first block of the swap file, in pages (Documentation/power/swsusp-and-swap-files.rst)."""
+    listing = subprocess.run(["debugfs", "-R", "bmap /swapfile 0", disk], capture_output=True, text=True, check=True)
+    return int(listing.stdout.split()[0])
+
+
+def swap_on(experiment: Experiment) -> str:
+    """The shell line that gives the guest its swap."""
+    if experiment.swap_file:
+        mount = "mount -t ext2 /dev/nvme0n1 /mnt"
+        return f"{mount} && mkswap /mnt/swapfile >/dev/null && swapon /mnt/swapfile"
+    return "mkswap /dev/nvme0n1 >/dev/null && swapon /dev/nvme0n1"
+
+
+def resume_device(experiment: Experiment, disk: Path) -> str:
+    """The shell line that names the resume device; the kernel tries to resume from it at once."""
+    line = f"echo {DEVICE} > /sys/power/resume"
+    if experiment.swap_file:
+        return f"echo {resume_offset(disk)} > /sys/power/resume_offset; {line}"
+    return line
+
+
+def boot(vm: Vm, side: Side, kernels: Kernels) -> None:
+    """Wait until the guest takes orders, patching its kernel on the way if that is asked for."""
+    if side.patches:
+        patch(vm, side, kernels)
+    vm.wait_for(r"LAB ready\n", 90)
+
+
+def patch(vm: Vm, side: Side, kernels: Kernels) -> None:
+    """Write a side's patches when its kernel has its page tables (at ``do_basic_setup``).
+
+    Raises:
+        LabError: The kernel has no such symbol, or the breakpoint was not reached.
+    """
+    if "nokaslr" not in side.cmdline.split():
+        raise LabError("a kernel is patched only at its link address: add nokaslr")
+    symbols = kernels.symbols(side.kernel)
+    stub = vm.debugger()
+    stop = symbols["do_basic_setup"]
+    stub.breakpoint(stop)
+    stub.go()
+    stub.packet(60 * PATIENCE)
+    stub.clear(stop)
+    for where, data in side.patches:
+        name, _, offset = where.partition("+")
+        if name not in symbols:
+            raise LabError(f"{side.kernel} has no {name} to patch")
+        stub.write(symbols[name] + int(offset or "0", 0), bytes.fromhex(data))
+    stub.detach()
+
+
+def set_online(vm: Vm, side: Side) -> None:
+    """Take CPUs offline, then others back online."""
+    for value, cpus in ((0, side.offline), (1, side.online)):
+        for cpu in cpus:
+            vm.shell(f"echo {value} > /sys/devices/system/cpu/cpu{cpu}/online")
+
+
+def reached(vm: Vm, stub: Stub, start: int) -> bool:
+    """Wait until the resumer stands at its breakpoint; False when it gave the image up instead.
+
+    Raises:
+        LabError: Neither happened.
+    """
+    for _ in range(int(900 * PATIENCE)):
+        try:
+            stub.packet(0.1)
+        except LabError:
+            if not vm.listen(0.01) and vm.process.poll() is not None:
+                raise LabError(f"the resumer died before the handoff: {vm.text[start:][-300:]}") from None
+            if re.search(r"LAB done \d+\n", vm.text[start:], re.MULTILINE):
+                return False
+        else:
+            return True
+    raise LabError(f"the resumer neither resumed nor gave up: {vm.text[start:][-300:]}")
+
+
+def cause(vm: Vm, experiment: Experiment) -> None:
+    """Make the experiment's event happen, from the resumed guest."""
+    if experiment.event == "mce":
+        for cpu in range(1, experiment.machine.cpus):
+            vm.monitor.human(MCE.format(cpu=cpu))
+        vm.shell("true")
+        return
+    if experiment.event == "smi":
+        # A machine's firmware gives each CPU a handler; SeaBIOS leaves the APs with the reset vector in RAM.
+        stub = vm.debugger()
+        stub.write_physical(SMBASE_ENTRY, RSM)
+        stub.detach()
+    if experiment.event in ICR:
+        vm.shell(f"devmem 0xfee00300 32 {ICR[experiment.event]:#x}")
+
+
+def complaints(vm: Vm) -> list[str]:
+    """What a guest that lives on has to complain of."""
+    words = "BUG:|WARNING:|Oops|general protection|unable to handle|soft lockup|rcu.*stall|Machine check|NMI received"
+    listing = vm.shell(f"dmesg | grep -E '{words}' | tail -4")
+    return [line.partition("] ")[2][:100] for line in listing.splitlines()]
+
+
+def trim(disk: Path, path: Path) -> None:
+    """Keep a disk up to its last used MiB, with its holes."""
+    last = 0
+    with disk.open("rb") as file:
+        position = 0
+        size = os.fstat(file.fileno()).st_size
+        while position < size:
+            try:
+                start = os.lseek(file.fileno(), position, os.SEEK_DATA)
+            except OSError:
+                break  # ENXIO: only a hole follows
+            position = last = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+    part = path.with_suffix(".part")
+    copy_sparse(disk, part)
+    os.truncate(part, -(-last // MIB) * MIB)
+    part.rename(path)
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy a file and its holes; runs of zeros become holes too."""
+    subprocess.run(["cp", "--sparse=always", source, target], check=True)

@@ -1,0 +1,52 @@
+"""The kernels that the lab boots: bzImage for QEMU, vmlinux for hibercheck."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.errors import LabError
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Finds NAME.bzImage and NAME.vmlinux in some directories.
+
+    Args:
+        places: Directories, the first that has the file wins.
+    """
+
+    places: tuple[Path, ...]
+
+    def boot_file(self, name: str) -> Path:
+        """What QEMU boots."""
+        return self._find(f"{name}.bzImage")
+
+    def vmlinux(self, name: str) -> Path:
+        """What hibercheck reads."""
+        return self._find(f"{name}.vmlinux")
+
+    def has(self, name: str) -> bool:
+        """Whether both files are there."""
+        return all(any((place / f"{name}.{kind}").exists() for place in self.places) for kind in ("bzImage", "vmlinux"))
+
+    def symbols(self, name: str) -> dict[str, int]:
+        """Link-time addresses of all symbols."""
+        listing = subprocess.run(["nm", self.vmlinux(name)], capture_output=True, text=True, check=True).stdout
+        rows = (line.split() for line in listing.splitlines())
+        return {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
+
+    def _find(self, file: str) -> Path:
+        for place in self.places:
+            if (place / file).exists():
+                return place / file
+        looked = ", ".join(str(place) for place in self.places)
+        raise LabError(f"no {file} in {looked} (tests/lab/README.md says how to get it)")
+
+
+def default_places(work: Path, root: Path) -> tuple[Path, ...]:
+    """The work directory's kernels, then the committed ones unpacked, then $LAB_KERNELS."""
+    extra = os.environ.get("LAB_KERNELS")
+    return (work / "kernels", *((Path(extra),) if extra else ()), root / "fixtures" / "kernels")

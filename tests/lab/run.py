@@ -1,0 +1,203 @@
+"""Carry out an experiment: hibernate, boot again, resume, and see what becomes of the machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from tests.lab import initramfs
+from tests.lab.errors import LabError
+from tests.lab.experiment import Experiment, Side
+from tests.lab.gdb import Stub
+from tests.lab.guest import (
+    boot,
+    cause,
+    complaints,
+    copy_sparse,
+    disk_size,
+    make_disk,
+    reached,
+    resume_device,
+    set_online,
+    swap_on,
+    trim,
+)
+from tests.lab.kernels import Kernels
+from tests.lab.machine import Machine, Vm, wait_exit
+from tests.lab.truth import Truth, errno_of, fault_of, was_triple_fault
+
+CONSOLE = "console=ttyS0 panic=-1"
+TRIES = 3
+"""TCG itself kills about one boot in sixty; what dies before the handoff is run again."""
+
+
+@dataclass(slots=True)
+class Lab:
+    """The place where experiments run.
+
+    Args:
+        work: Directory for images, logs and cases.
+        kernels: Where the kernels are.
+    """
+
+    work: Path
+    kernels: Kernels
+    _locks: dict[str, threading.Lock] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def image(self, experiment: Experiment) -> Path:
+        """The image this experiment resumes, made if it is not there yet.
+
+        Raises:
+            LabError: The resumee did not hibernate.
+        """
+        key = experiment.image_key()
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        path = self.work / "images" / f"{key}.bin"
+        with lock:
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                retry(lambda: self._hibernate(experiment, path), "hibernation")
+        return path
+
+    def run(self, experiment: Experiment) -> Truth:
+        """Carry it out.
+
+        Raises:
+            LabError: It could not be carried out; nothing is known then.
+        """
+        image = self.image(experiment)
+        return retry(lambda: self._resume(experiment, image), experiment.name)
+
+    def memory(self, experiment: Experiment) -> Path:
+        """Where the dump of the resumer's memory is."""
+        return self.work / "memory" / f"{experiment.name}.elf"
+
+    def _start(self, side: Side, machine: Machine, disk: Path, place: Path) -> Vm:
+        initrd = self.work / "initramfs.gz"
+        with self._guard:
+            if not initrd.exists():
+                initramfs.build(initrd)
+        cmdline = f"{CONSOLE} {side.cmdline}".strip()
+        return Vm(machine, self.kernels.boot_file(side.kernel), initrd, cmdline, disk, place)
+
+    def _place(self, name: str) -> Path:
+        place = self.work / "run" / name
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        return place
+
+    def _hibernate(self, experiment: Experiment, path: Path) -> None:
+        place = self._place(f"e-{experiment.image_key()}")
+        disk = place / "disk"
+        make_disk(disk, experiment)
+        with self._start(experiment.resumee, experiment.machine, disk, place) as vm:
+            boot(vm, experiment.resumee, self.kernels)
+            vm.shell(swap_on(experiment))
+            if experiment.image_size is not None:
+                vm.shell(f"echo {experiment.image_size} > /sys/power/image_size")
+            vm.shell("echo shutdown > /sys/power/disk")
+            set_online(vm, experiment.resumee)
+            vm.shell(resume_device(experiment, disk))
+            start = vm.order("echo disk > /sys/power/state; echo LAB back $?")
+            if not wait_exit(vm, 90):
+                raise LabError(f"it did not hibernate: {vm.text[start:][-300:]}")
+        trim(disk, path)
+        disk.unlink()
+
+    def _resume(self, experiment: Experiment, image: Path) -> Truth:
+        place = self._place(experiment.name)
+        disk = place / "disk"
+        copy_sparse(image, disk)
+        os.truncate(disk, disk_size(experiment))
+        machine = experiment.resumer_machine or experiment.machine
+        try:
+            with self._start(experiment.resumer, machine, disk, place) as vm:
+                boot(vm, experiment.resumer, self.kernels)
+                set_online(vm, experiment.resumer)
+                target = self._restore_image(vm, experiment.resumer)
+                stub = vm.debugger()
+                stub.breakpoint(target)
+                stub.go()
+                start = vm.order(resume_device(experiment, disk))
+                return self._handoff(vm, stub, experiment, start, target)
+        finally:
+            disk.unlink()
+
+    def _restore_image(self, vm: Vm, side: Side) -> int:
+        symbols = self.kernels.symbols(side.kernel)
+        answer = vm.shell("grep -m1 ' _text$' /proc/kallsyms", 60)
+        found = re.search(r"([0-9a-f]{16}) \w _text", answer)
+        if not found:
+            raise LabError(f"no _text in /proc/kallsyms: {answer[-100:]}")
+        return symbols["restore_image"] + int(found[1], 16) - symbols["_text"]
+
+    def _handoff(self, vm: Vm, stub: Stub, experiment: Experiment, start: int, target: int) -> Truth:
+        if not reached(vm, stub, start):
+            stub.close()
+            errno = errno_of(vm.text[start:])
+            if errno is None:
+                vm.listen(1)
+                errno = errno_of(vm.text) or errno_of(vm.shell("dmesg | tail -40"))
+            return Truth("refused", errno=errno)
+        registers = [{"cpu": cpu, **found} for cpu, found in enumerate(vm.registers())]
+        if experiment.dump:
+            path = self.memory(experiment)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            vm.dump(path)
+        vm.monitor.human("log int,cpu_reset")
+        stub.clear(target)
+        stub.detach()
+        truth = Truth("resumes", boot_cpu=registers[:1], parked=registers[1:])
+        self._aftermath(vm, experiment, truth, start)
+        return truth
+
+    def _aftermath(self, vm: Vm, experiment: Experiment, truth: Truth, start: int) -> None:
+        try:
+            vm.wait_for(r"LAB back (\d+)\n", 30, start)
+        except LabError as error:
+            self._died(vm, truth, "in the handoff", error)
+            return
+        try:
+            cause(vm, experiment)
+            for _ in range(3):
+                vm.shell("sleep 1")
+        except LabError as error:
+            self._died(vm, truth, "after the handoff", error)
+            return
+        truth.remarks += complaints(vm)
+
+    def _died(self, vm: Vm, truth: Truth, when: str, error: LabError) -> None:
+        ended = wait_exit(vm, 1)
+        log = vm.log()
+        truth.outcome = "resets" if ended else "hangs"
+        truth.triple_fault = was_triple_fault(log)
+        truth.fault = fault_of(log)
+        truth.when = when
+        if not ended:
+            truth.remarks.append(str(error))
+
+
+T = TypeVar("T")
+
+
+def retry(action: Callable[[], T], what: str) -> T:
+    """Run an action again when the lab itself failed.
+
+    Raises:
+        LabError: It failed every time.
+    """
+    problems = []
+    for _ in range(TRIES):
+        try:
+            return action()
+        except LabError as error:
+            problems.append(str(error))
+    raise LabError(f"{what}: " + " / ".join(problems))

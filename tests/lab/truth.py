@@ -1,0 +1,72 @@
+"""What happened, in the form of the cases: exceptions from QEMU's log, registers, outcome."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+EXCEPTION = re.compile(
+    r"^ *\d+: v=([0-9a-f]+) e=([0-9a-f]+) i=(\d) cpl=\d IP=[0-9a-f]+:([0-9a-f]+) pc=[0-9a-f]+ "
+    r"SP=[0-9a-f]+:([0-9a-f]+)(?: env->regs\[R_EAX\]=[0-9a-f]+| CR2=([0-9a-f]+)| EAX=[0-9a-f]+)?",
+    re.MULTILINE,
+)
+"""One line of ``-d int`` (QEMU, target/i386/tcg/seg_helper.c, do_interrupt_all)."""
+
+
+@dataclass(slots=True)
+class Truth:
+    """What became of the machine."""
+
+    outcome: str
+    triple_fault: bool = False
+    errno: int | None = None
+    fault: dict[str, Any] | None = None
+    parked: list[dict[str, Any]] | None = None
+    boot_cpu: list[dict[str, Any]] | None = None
+    when: str | None = None
+    remarks: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The truth as it stands in cases.json."""
+        out: dict[str, Any] = {
+            "outcome": self.outcome,
+            "triple_fault": self.triple_fault,
+            "errno": self.errno,
+            "fault": self.fault,
+            "parked": self.parked,
+            "boot_cpu": self.boot_cpu,
+            "when": self.when,
+        }
+        return out | ({"remarks": self.remarks} if self.remarks else {})
+
+
+def last_exceptions(log: str, count: int = 4) -> list[list[str]]:
+    """The last exceptions (vector below 0x20) before the end of a log, as [vector, error code, RIP, RSP, CR2]."""
+    found = [match for match in EXCEPTION.finditer(log) if int(match[1], 16) < 0x20]
+    return [[m[1].zfill(2), m[2], m[4], m[5], m[6] or ""] for m in found[-count:]]
+
+
+def exception_chain(log: str, count: int = 3) -> list[list[str]]:
+    """The last ``check_exception old: 0xffffffff new 0xe`` lines of the log, which show nesting."""
+    found = re.findall(r"check_exception old: 0x([0-9a-f]+) new 0x([0-9a-f]+)", log)
+    return [list(pair) for pair in found[-count:]]
+
+
+def fault_of(log: str) -> dict[str, Any] | None:
+    """The fault record of a reset, None where nothing was logged."""
+    exceptions = last_exceptions(log)
+    if not exceptions:
+        return None
+    return {"last_exceptions": exceptions, "chain": exception_chain(log)}
+
+
+def was_triple_fault(log: str) -> bool:
+    """Whether QEMU logged a triple fault."""
+    return "Triple fault" in log
+
+
+def errno_of(console: str) -> int | None:
+    """The error of a refused image, from the kernel's own message."""
+    found = re.findall(r"resume failed \((-?\d+)\)", console)
+    return int(found[-1]) if found else None
