@@ -52,10 +52,11 @@ class Detail(IntEnum):
 def render(judged: Judged, console: Console, detail: Detail = Detail.NORMAL) -> None:
     """Print a judged report on ``console``."""
     report = judged.report
+    if detail is Detail.QUIET:
+        console.print(_headline(report), soft_wrap=True)
+        return
     prose = min(console.width, READABLE)
     console.print(_headline(report), width=prose)
-    if detail is Detail.QUIET:
-        return
     console.print()
     console.print(Text(explanation(report), style="dim"), width=prose)
     verbose = detail is Detail.VERBOSE

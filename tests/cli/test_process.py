@@ -1,0 +1,82 @@
+"""The command as a process: pipes, devices, start-up."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hibercheck import __version__
+from hibercheck.cli.commands import summaries
+
+COMMAND = [sys.executable, "-m", "hibercheck"]
+
+
+def run(*arguments, **options):
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def test_version():
+    for option in ("--version", "-V"):
+        ran = run(option)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"hibercheck {__version__}\n", "")
+
+
+def test_help_fits_a_screen():
+    ran = run("--help")
+    lines = ran.stdout.splitlines()
+    assert ran.returncode == 0
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 36
+    assert "--resumer KERNEL --resumee KERNEL" in ran.stdout
+
+
+def test_every_command_listed_in_the_help_answers_its_own():
+    for name in summaries():
+        ran = run(name, "--help")
+        assert ran.returncode == 0, (name, ran.stderr)
+        assert ran.stdout.startswith("Usage: hibercheck " + name)
+
+
+def test_a_full_disk_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run([*COMMAND, "check", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 3
+    assert ran.stderr == "hibercheck: cannot write the output: No space left on device\n"
+
+
+def test_a_closed_pipe_is_silent():
+    with subprocess.Popen([*COMMAND, "check", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+        process.wait(30)
+    assert errors == b""
+
+
+def test_a_missing_file_is_one_line():
+    pytest.importorskip("hibercheck.handoff.check")
+    ran = run("no-such-image", "--resumer", "no-such-r", "--resumee", "no-such-e")
+    assert ran.returncode == 3
+    assert ran.stderr.startswith("hibercheck: no-such-")
+    assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("option", "limit"), [("--version", 2), ("--help", 4)])
+def test_start_up_costs_next_to_nothing(option, limit):
+    """The median ratio of interleaved runs, so that another load on the machine hits both alike."""
+    code = "from hibercheck.cli.main import main; main()"
+    ratios = []
+    for _ in range(11):
+        base = seconds([sys.executable, "-c", "pass"])
+        ratios.append(seconds([sys.executable, "-c", code, option]) / base)
+    assert statistics.median(ratios) < limit
+
+
+def seconds(command):
+    start = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start

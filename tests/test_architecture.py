@@ -1,0 +1,88 @@
+"""The shape of the code: imports point one way, files stay small, nothing heavy is imported early."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "hibercheck"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 400
+
+MAY_IMPORT = {
+    "cli": {"cli", "report", "handoff", "swsusp", "kernel", "x86", "dump", "errors"},
+    "report": {"report", "handoff", "swsusp", "kernel", "x86", "dump", "errors"},
+    "handoff": {"handoff", "swsusp", "kernel", "x86", "dump", "errors"},
+    "swsusp": {"swsusp", "errors"},
+    "kernel": {"kernel", "errors"},
+    "x86": {"x86", "errors"},
+    "dump": {"dump", "errors"},
+    "errors": set(),
+}
+"""What each part may import.  Image, kernel, machine and dump meet in handoff and nowhere else."""
+
+ALLOWED = {("dump", "hibercheck.x86.memory")}
+"""A dump is one more physical memory, so it may name that protocol."""
+
+HEAVY = {"rich", "click", "construct", "elftools", "iced_x86", "lz4", "lzallright", "unicorn", "backports"}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield str(node.module), node.lineno
+            if node.module in {"hibercheck", *(f"hibercheck.{part}" for part in MAY_IMPORT)}:
+                yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    part = part_of(path)
+    if part not in MAY_IMPORT:
+        return  # hibercheck/__init__.py and __main__.py stand above all
+    wrong = []
+    for name, line in imports(path):
+        head, _, rest = name.partition(".")
+        target = rest.partition(".")[0]
+        if head != "hibercheck" or target not in MAY_IMPORT or (part, name) in ALLOWED:
+            continue
+        if any((part, name.rpartition(".")[0]) == pair for pair in ALLOWED):
+            continue
+        if target not in MAY_IMPORT[part]:
+            wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_answer_one_question(path):
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= MAX_LINES, f"{path.relative_to(ROOT)} has {lines} lines: it answers more than one question"
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: path.parent.name)
+def test_packages_import_nothing_heavy(package):
+    top = ast.parse(package.read_text(encoding="utf-8")).body
+    names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
+    assert not {name.partition(".")[0] for name in names} & HEAVY
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_quick_answers_import_nothing_heavy(option):
+    code = f"import sys; sys.argv = ['hibercheck', {option!r}]; from hibercheck.cli.main import main\n"
+    code += "try: main()\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {name.partition(".")[0] for name in run.stderr.split()} & {*HEAVY, "typing", "dataclasses", "re"}
