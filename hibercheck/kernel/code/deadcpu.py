@@ -1,0 +1,267 @@
+"""How a CPU that is taken offline dies: traits of the play_dead functions and of cpuidle's enter_dead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from hibercheck.errors import MissingFact
+from hibercheck.kernel.code import commits
+from hibercheck.kernel.code.disasm import Decoded, Flow
+from hibercheck.kernel.code.graph import reachable
+from hibercheck.kernel.code.model import Evidence, ParkLoop, ParkRole, Trait
+from hibercheck.kernel.code.parkloops import LoopReader
+from hibercheck.kernel.code.program import Function, Program
+from hibercheck.kernel.code.resume import ResumeReader
+from hibercheck.kernel.code.values import absent, calls_to, low32, quote, quote_call, references
+
+# arch/x86/include/asm/processor.h: X86_VENDOR_*
+_VENDORS = {
+    0: "Intel",
+    1: "Cyrix",
+    2: "AMD",
+    3: "UMC",
+    5: "Centaur",
+    7: "Transmeta",
+    8: "NSC",
+    9: "Hygon",
+    10: "Zhaoxin",
+}
+
+_ENTER_DEAD = (("acpi_idle", "acpi_idle_play_dead"), ("intel_idle", "intel_idle_enter_dead"))
+
+
+@dataclass(frozen=True)
+class DeadReader:
+    """Reads how CPUs park.
+
+    Attributes:
+        program: The kernel's code.
+        resume: What the resume hook installs.
+    """
+
+    program: Program
+    resume: ResumeReader
+
+    @cached_property
+    def _loops(self) -> LoopReader:
+        return LoopReader(self.program)
+
+    @cached_property
+    def native(self) -> Function | None:
+        """The play_dead of a running system."""
+        return self.program.function(self.resume.native) if self.resume.native is not None else None
+
+    @cached_property
+    def park_loops(self) -> tuple[ParkLoop, ...]:
+        """Every loop a CPU can park in, with the role of the function that leads to it."""
+        found: list[ParkLoop] = []
+        if self.resume.replacement is not None:
+            found += self._role("resume", self._loops.loops(self.resume.replacement[0]))
+        if self.native is not None:
+            found += self._role("native", self._loops.loops(self.native.entry))
+        for driver, name in _ENTER_DEAD:
+            symbol = self.program.find(name)
+            if symbol is not None:
+                loops = self._loops.loops(symbol.address, ports=True)
+                found += self._role("cpuidle", loops, driver)
+        return tuple(found)
+
+    @staticmethod
+    def _role(role: ParkRole, loops: Iterable[ParkLoop], driver: str | None = None) -> list[ParkLoop]:
+        return [replace(loop, role=role, driver=driver) for loop in loops]
+
+    # -- what happens in which order -------------------------------------------------------------------------------
+
+    def order(self) -> Trait[tuple[str, ...]]:
+        """In which order native_play_dead tries to park: mwait by CPUID's hint, cpuidle's enter_dead, HLT."""
+        name = "play_dead_order"
+        if self.native is None:
+            return Trait(name, None, (absent("native_play_dead"),), reason="CPU hotplug is not built in, or not found")
+        places = self._ways(self.native)
+        if not places:
+            return Trait(name, None, reason=f"{self.native.name} parks in no way that was recognised")
+        function = self.native
+        edges = function.successors
+        # Each way either does not return or falls through to the next, so one that can be reached only
+        # through another comes after it; of the rest, MWAIT is tried first (its conditions jump over it).
+        depth = {
+            way: sum(place not in reachable(edges, function.entry, {other}) for w, other in places.items() if w != way)
+            for way, place in places.items()
+        }
+        rank = {"mwait": 0, "cpuidle": 1, "hlt": 2}
+        ordered = tuple(sorted(places, key=lambda way: (depth[way], rank[way])))
+        evidence = tuple(self._quote_way(function, places[way]) for way in ordered)
+        commit = commits.CPUIDLE_FIRST if ordered[:1] == ("cpuidle",) else None
+        return Trait(name, ordered, evidence, commit)
+
+    def _quote_way(self, function: Function, address: int) -> Evidence:
+        if address in function.calls():
+            return quote_call(self.program, function, address)
+        return quote(function, function.nodes[address])
+
+    def _ways(self, function: Function) -> dict[str, int]:
+        """Where the function tries each way of parking."""
+        places: dict[str, int] = {}
+        own = {loop.wait: loop for loop in self.park_loops if loop.function_address == function.entry}
+        for wait, loop in own.items():
+            if not loop.after_kick and loop.kind in ("mwait", "hlt") and wait in function.nodes:
+                places.setdefault(loop.kind, wait)
+        idle = calls_to(function, [self.program.address("cpuidle_play_dead")])
+        if idle:
+            places["cpuidle"] = idle[0]
+        for loop in self.park_loops:
+            if loop.role == "native" and len(loop.via) > 1 and not loop.after_kick:
+                called = calls_to(function, [self.program.address(loop.via[1])])
+                if called and loop.kind in ("mwait", "hlt"):
+                    places.setdefault(loop.kind, called[0])
+        return places
+
+    def enter_dead(self) -> Trait[tuple[str, ...]]:
+        """How cpuidle drivers park a dead CPU: ``driver:kind``, for the drivers built into the kernel."""
+        name = "enter_dead"
+        present = [(driver, one) for driver, one in _ENTER_DEAD if self.program.find(one) is not None]
+        if not present:
+            return Trait(
+                name, (), tuple(absent(one) for _, one in _ENTER_DEAD), reason="a driver that is a module may have one"
+            )
+        values, evidence = [], []
+        for loop in self.park_loops:
+            if loop.role == "cpuidle" and not loop.after_kick:
+                values.append(f"{loop.driver}:{loop.kind}")
+                note = " -> ".join(loop.via)
+                evidence.append(Evidence(loop.symbol, loop.wait, f"{self._text(loop)}  # {note}"))
+        commit = None
+        if "intel_idle:mwait" in values:
+            commit = commits.INTEL_ENTER_DEAD
+        elif "acpi_idle:mwait" in values:
+            commit = commits.ACPI_FFH_DEAD
+        return Trait(name, tuple(values), tuple(evidence), commit)
+
+    @staticmethod
+    def _text(loop: ParkLoop) -> str:
+        return next((one.text for one in loop.instructions if one.address == loop.wait), loop.kind)
+
+    def resume_park(self, order: Trait[tuple[str, ...]], replaced: Trait[bool], sent: Trait[bool]) -> Trait[str]:
+        """What CPUs that the resumer takes offline itself end in."""
+        name = "resume_park"
+        if sent.value:
+            return Trait(name, "init", sent.evidence)
+        if replaced.value is None or sent.value is None:
+            return Trait(name, None, reason=replaced.reason or sent.reason)
+        if not replaced.value:
+            if not order.value:
+                return Trait(name, None, reason=order.reason)
+            return Trait(name, order.value[0], order.evidence[:1], reason="parked as on any CPU hotplug")
+        kinds = {loop.kind: loop for loop in self.park_loops if loop.role == "resume" and not loop.after_kick}
+        if len(kinds) != 1:
+            seen = " and ".join(sorted(kinds)) or "nothing recognised"
+            return Trait(name, None, replaced.evidence, reason=f"the replacement ends in {seen}")
+        kind, loop = next(iter(kinds.items()))
+        evidence = (*replaced.evidence, Evidence(loop.symbol, loop.wait, self._text(loop)))
+        return Trait(name, kind, evidence, commits.RESUME_HLT)
+
+    # -- the MWAIT loop --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _mwait(self) -> tuple[ParkLoop, Function] | None:
+        loops = [loop for loop in self.park_loops if loop.kind == "mwait"]
+        symbol = self.program.find("mwait_play_dead")
+        if not loops and symbol is not None:  # reached only through a cpuidle driver that is a module
+            loops = [loop for loop in self._loops.loops(symbol.address) if loop.kind == "mwait"]
+        if not loops:
+            return None
+        return loops[0], self.program.function(loops[0].function_address)
+
+    def vendor_check(self) -> Trait[tuple[str, ...]]:
+        """CPU vendors for which the MWAIT way returns at once."""
+        name = "mwait_vendor_check"
+        if self._mwait is None:
+            return Trait(name, None, reason="there is no MWAIT park loop")
+        loop, function = self._mwait
+        boot = self.program.address("boot_cpu_data")
+        if boot is None:
+            return Trait(name, None, (absent("boot_cpu_data"),), reason="the vendor's place is not known")
+        found: dict[str, Evidence] = {}
+        for node in function:
+            if any(one.address in self._vendor_places(boot) for one in node.operands):
+                found |= self._vendors_skipped(function, node, loop.wait)
+        commit = commits.NO_AMD_MWAIT if found else None
+        evidence = tuple(found.values()) or (
+            Evidence(function.name, function.entry, "does not look at the CPU vendor"),
+        )
+        return Trait(name, tuple(sorted(found)), evidence, commit)
+
+    def _vendor_places(self, boot: int) -> frozenset[int]:
+        try:
+            return frozenset({boot + self.program.kernel.offset_of("cpuinfo_x86", "x86_vendor")})
+        except MissingFact:
+            # struct cpuinfo_x86 begins x86, x86_vendor up to v6.9 and x86_model, x86, x86_vendor since.
+            return frozenset({boot + 1, boot + 2})
+
+    def _vendors_skipped(self, function: Function, load: Decoded, wait: int) -> dict[str, Evidence]:
+        """Vendors that a chain of comparisons after a load (or with memory) sends away from MWAIT."""
+        found: dict[str, Evidence] = {}
+        for compare in self._comparisons(function, load):
+            branch = function.nodes.get(compare.end)
+            if branch is None or branch.mnemonic not in ("je", "jne") or compare.immediate is None:
+                continue
+            equal = branch.target if branch.mnemonic == "je" else branch.end
+            vendor = _VENDORS.get(low32(compare.immediate))
+            if (
+                vendor
+                and equal is not None
+                and equal in function.nodes
+                and wait not in reachable(function.successors, equal)
+            ):
+                found[vendor] = quote(function, compare, vendor)
+        return found
+
+    @staticmethod
+    def _comparisons(function: Function, load: Decoded) -> list[Decoded]:
+        """The comparison that ``load`` is, or those of the register it loads, down the not-equal path."""
+        if load.mnemonic == "cmp":
+            return [load]
+        found: list[Decoded] = []
+        node = function.nodes.get(load.end)
+        while node is not None and len(found) < len(_VENDORS):
+            if node.mnemonic == "cmp" and node.destination == load.destination:
+                found.append(node)
+            elif node.flow not in (Flow.NEXT, Flow.BRANCH) or load.destination in node.written:
+                break
+            node = function.nodes.get(node.end)
+        return found
+
+    def monitored(self) -> Trait[str]:
+        """What MWAIT watches: a per-CPU line of its own, or the idle task's flags."""
+        name = "monitored"
+        if self._mwait is None:
+            return Trait(name, None, reason="there is no MWAIT park loop")
+        _, function = self._mwait
+        line = self.program.find("mwait_cpu_dead")
+        if line is not None:
+            found = references(function, line.address, line.size or 8)
+            if found:
+                return Trait(name, "percpu:mwait_cpu_dead", (quote(function, found[0], line.name),), commits.OWN_LINE)
+        for task in ("current_task", "pcpu_hot"):
+            address = self.program.address(task)
+            found = references(function, address) if address is not None else []
+            if found:
+                return Trait(name, "thread_info.flags", (quote(function, found[0], task),), commits.OWN_LINE)
+        return Trait(name, None, reason=f"the address that {function.name} gives to MONITOR was not recognised")
+
+    def kick_value(self) -> Trait[int]:
+        """The word that, found in the monitored line, sends the CPU from MWAIT to HLT."""
+        name = "kick_value"
+        if self._mwait is None:
+            return Trait(name, None, reason="there is no MWAIT park loop")
+        loop, function = self._mwait
+        inside = {one.address for one in loop.instructions}
+        for node in function:
+            if node.address in inside and node.mnemonic == "cmp" and node.immediate is not None:
+                branch = function.nodes.get(node.end)
+                leaves = branch is not None and any(to not in inside for to in function.successors[branch.address])
+                if leaves and low32(node.immediate) > 0xFFFF:
+                    return Trait(name, low32(node.immediate), (quote(function, node),), commits.KICK)
+        return Trait(name, None, reason="the loop compares the line with nothing: no word leads out of MWAIT")

@@ -1,0 +1,134 @@
+"""Where a kernel puts things: load address, paging modes, exception entries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hibercheck.errors import MissingFact
+from hibercheck.kernel.code import commits
+from hibercheck.kernel.code.model import Evidence, IdtGate, Trait
+from hibercheck.kernel.code.program import Program
+from hibercheck.kernel.code.values import absent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+START_KERNEL_MAP = 0xFFFFFFFF80000000
+
+# struct idt_data { unsigned int vector; unsigned int segment; struct idt_bits bits; const void *addr; };
+# struct idt_bits { u16 ist : 3, zero : 5, type : 5, dpl : 2, p : 1; };      arch/x86/include/asm/desc_defs.h
+_IDT_DATA = 24
+_MAX_GATES = 64
+
+
+@dataclass(frozen=True)
+class LayoutReader:
+    """Reads where things are.
+
+    Attributes:
+        program: The kernel's code.
+        data_symbols: Whether the symbols include data, so that absence means something.
+    """
+
+    program: Program
+    data_symbols: bool
+
+    def _config(self, option: str) -> str | None:
+        config = getattr(self.program.kernel, "config", None)
+        return None if config is None else config.get(option, "n")
+
+    def _presence(self, name: str, symbol: str, what: str, commit: str | None, *, data: bool) -> Trait[bool]:
+        """A trait that is true if and only if a symbol exists."""
+        found = self.program.find(symbol)
+        if found is not None:
+            return Trait(name, True, (Evidence(found.name, found.address, what),), commit)
+        if data and not self.data_symbols:
+            return Trait(name, None, reason=f"the kernel's symbols lack data, so absence of {symbol} says nothing")
+        if not data and self.program.find("native_play_dead") is None and self.program.find("startup_64") is None:
+            return Trait(name, None, reason="the kernel's symbols lack functions")
+        return Trait(name, False, (absent(symbol),), commit)
+
+    def la57(self) -> Trait[bool]:
+        """Whether it can run with five levels of page tables (CONFIG_X86_5LEVEL, always since v6.17)."""
+        return self._presence("la57", "level4_kernel_pgt", "the extra level's table", None, data=True)
+
+    def pti(self) -> Trait[bool]:
+        """Whether page-table isolation is built in."""
+        return self._presence("pti", "pti_init", "CONFIG_PAGE_TABLE_ISOLATION", commits.PTI, data=False)
+
+    def randomize_base(self) -> Trait[bool]:
+        """Whether the load address is random (unless ``nokaslr``)."""
+        return self._presence("randomize_base", "kaslr_get_random_long", "CONFIG_RANDOMIZE_BASE", None, data=False)
+
+    def randomize_memory(self) -> Trait[bool]:
+        """Whether the direct map's address is random."""
+        return self._presence(
+            "randomize_memory", "kernel_randomize_memory", "CONFIG_RANDOMIZE_MEMORY", None, data=False
+        )
+
+    def cea_random(self) -> Trait[bool]:
+        """Whether each CPU's entry area (its exception stacks) has a random place."""
+        return self._presence("cea_random", "_cea_offset", "per-CPU slot of the area", commits.RANDOM_CEA, data=True)
+
+    def fred(self) -> Trait[bool]:
+        """Whether it can take exceptions by FRED instead of the IDT (where the CPU has it)."""
+        return self._presence("fred", "asm_fred_entrypoint_kernel", "CONFIG_X86_FRED", None, data=False)
+
+    def physical_start(self) -> Trait[int]:
+        """Physical load address without KASLR: LOAD_PHYSICAL_ADDR, which is where the link put ``_text``."""
+        name = "physical_start"
+        text = self.program.find("_text") or self.program.find("startup_64") or self.program.find("_stext")
+        if text is None:
+            return Trait(name, None, (absent("_text"),), reason="the start of the kernel's text is not known")
+        evidence = Evidence(text.name, text.address, f"link address - {START_KERNEL_MAP:#x}")
+        return Trait(name, text.address - START_KERNEL_MAP, (evidence,))
+
+    def physical_align(self) -> Trait[int]:
+        """CONFIG_PHYSICAL_ALIGN, if the kernel carries its configuration."""
+        name = "physical_align"
+        value = self._config("CONFIG_PHYSICAL_ALIGN")
+        if value is None or value == "n":
+            reason = "the kernel does not carry its configuration; on x86-64 it is at least 2 MiB"
+            return Trait(name, None, reason=reason)
+        return Trait(name, int(value, 0), (Evidence("CONFIG_PHYSICAL_ALIGN", None, value),))
+
+    def cea_size(self) -> Trait[int]:
+        """Size of one CPU's entry area, from BTF."""
+        name = "cea_size"
+        try:
+            size = self.program.kernel.size_of("cpu_entry_area")
+        except MissingFact as missing:
+            return Trait(name, None, reason=str(missing))
+        return Trait(name, size, (Evidence("struct cpu_entry_area", None, f"{size:#x} bytes"),))
+
+    def idt_gates(self) -> Trait[tuple[IdtGate, ...]]:
+        """Gates of the exceptions, with their interrupt stacks, from the tables that the kernel fills its IDT from."""
+        name = "idt_gates"
+        gates: dict[int, IdtGate] = {}
+        evidence = []
+        # In the order in which the kernel applies them; a later one replaces an earlier gate.
+        for table in ("early_idts", "early_pf_idts", "def_idts", "ist_idts"):
+            symbol = self.program.find(table)
+            if symbol is None:
+                continue
+            evidence.append(Evidence(table, symbol.address, "struct idt_data[]"))
+            gates |= {gate.vector: gate for gate in self._table(symbol.address, symbol.size)}
+        if not {2, 8, 14} <= gates.keys():
+            missing = "the tables of IDT gates (def_idts) were not found or not understood"
+            return Trait(name, None, tuple(evidence), reason=missing)
+        return Trait(name, tuple(gates[vector] for vector in sorted(gates)), tuple(evidence))
+
+    def _table(self, start: int, size: int | None) -> Iterator[IdtGate]:
+        count = min(size // _IDT_DATA, _MAX_GATES) if size else _MAX_GATES
+        for index in range(count):
+            try:
+                entry = self.program.kernel.read(start + index * _IDT_DATA, _IDT_DATA)
+            except MissingFact:
+                return
+            vector, segment = int.from_bytes(entry[:4], "little"), int.from_bytes(entry[4:8], "little")
+            handler = int.from_bytes(entry[16:], "little")
+            # Without a size, the table ends where an entry makes no sense: not __KERNEL_CS, or no code address.
+            if vector > 255 or segment != 0x10 or handler < START_KERNEL_MAP:
+                return
+            yield IdtGate(vector, entry[8] & 7, handler, self.program.name(handler))

@@ -1,0 +1,164 @@
+"""What is read out of a kernel's code, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from hibercheck.kernel.code.disasm import Instruction
+
+T = TypeVar("T")
+
+ParkKind = Literal["mwait", "hlt", "port_io"]
+ParkRole = Literal["resume", "native", "cpuidle"]
+TouchKind = Literal["text", "percpu", "line", "rodata", "stack", "data", "io"]
+TouchAccess = Literal["read", "write", "fetch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Where a trait was read.
+
+    Attributes:
+        symbol: Function or object it was read in.
+        address: Link-time address, or None where the evidence is the absence of something.
+        text: The instruction, or one line that says what is there.
+    """
+
+    symbol: str
+    address: int | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trait(Generic[T]):
+    """One property of a kernel.
+
+    Attributes:
+        name: Stable name, as in the JSON.
+        value: The value; None is *unknown*, never a default.
+        evidence: What it was read from.
+        commit: The upstream change that brought (or took away) the behaviour: ``commit ("subject", in vX.Y)``.
+        reason: Why the value is unknown, or a remark on it.
+    """
+
+    name: str
+    value: T | None
+    evidence: tuple[Evidence, ...] = ()
+    commit: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """One access that a parked CPU makes on each turn of its loop.
+
+    Attributes:
+        kind: What is touched: ``text`` (the loop itself), ``percpu`` (GS-relative), ``line`` (the monitored line, by
+            register), ``rodata`` (the operand of VERW), ``stack``, ``data`` (anything else), ``io`` (a port).
+        access: ``read``, ``write`` or ``fetch``.
+        address: Link-time address (offset from the GS base if ``percpu``), or None if only registers know it.
+        symbol: Name at that address, if it has one.
+        register: Base register where the address is in one.
+        displacement: Added to the register; 0 if ``address`` is set.
+        size: Bytes.
+        instruction: Address of the instruction.
+    """
+
+    kind: TouchKind
+    access: TouchAccess
+    address: int | None
+    symbol: str | None
+    register: str | None
+    displacement: int
+    size: int
+    instruction: int
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Bytes of the loop that the kernel may rewrite at boot or later.
+
+    Attributes:
+        start: First byte.
+        end: Byte after the last.
+        why: ``jump label``, ``alternative``, ``paravirt``, ``return thunk``, ``call thunk``, ``retpoline``,
+            ``ftrace`` or ``lock prefix``.
+        variants: The contents it can have, where the tables say so (the built-in one first); else empty.
+    """
+
+    start: int
+    end: int
+    why: str
+    variants: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ParkLoop:
+    """Instructions that a parked CPU executes again and again.
+
+    Attributes:
+        kind: Which instruction it waits in.
+        symbol: Function that holds the loop.
+        function_address: Its address.
+        start: First byte of the part that holds the waiting instruction.
+        end: Byte after that part.
+        code: The bytes of ``[start, end)`` in the kernel file.
+        instructions: All instructions on any path round the loop, called functions included, in address order.
+        touches: What they access.
+        entry: Address where the loop is entered.
+        wait: Address of the waiting instruction; a CPU parked there has RIP ``wait`` (MWAIT under some emulators) or
+            the address after it.
+        ranges: Every range that can be fetched: ``[start, end)`` and the parts elsewhere.
+        patchable: Which of these bytes may differ in memory.
+        via: Functions through which it is reached, outermost first.
+        interrupts: Whether it waits with interrupts enabled (``sti; hlt``).
+        after_kick: Whether only a wake of another park loop leads here (MWAIT told to HLT by the kexec protocol).
+        line: Register that holds the address of the monitored line.
+        incomplete: Why the list of instructions may lack some (an indirect call), or None.
+        role: Who parks there: CPUs that the resume hook takes down (``resume``), CPUs taken offline before by
+            ``native_play_dead`` itself (``native``) or by the cpuidle driver that it asks (``cpuidle``).
+        driver: The cpuidle driver, for that role.
+    """
+
+    kind: ParkKind
+    symbol: str
+    function_address: int
+    start: int
+    end: int
+    code: bytes
+    instructions: tuple[Instruction, ...]
+    touches: tuple[Touch, ...]
+    entry: int
+    wait: int
+    ranges: tuple[tuple[int, int], ...]
+    patchable: tuple[Patch, ...] = ()
+    via: tuple[str, ...] = ()
+    interrupts: bool = False
+    after_kick: bool = False
+    line: str | None = None
+    incomplete: str | None = None
+    role: ParkRole = "native"
+    driver: str | None = None
+
+    @property
+    def pushes(self) -> bool:
+        """Whether a turn of the loop stores to the stack of the idle task."""
+        return any(touch.kind == "stack" and touch.access == "write" for touch in self.touches)
+
+
+@dataclass(frozen=True, slots=True)
+class IdtGate:
+    """One gate of the interrupt descriptor table, as the kernel sets it up.
+
+    Attributes:
+        vector: Exception number.
+        ist: Interrupt stack table index (1 to 7), or 0 for the current stack.
+        handler: Link-time address of the entry code.
+        symbol: Its name.
+    """
+
+    vector: int
+    ist: int
+    handler: int
+    symbol: str

@@ -1,0 +1,311 @@
+"""A kernel's functions as control-flow graphs, read on demand and by following the code.
+
+A function is what its entry reaches: the symbol's size, where there is one, only says where a jump leaves it.  That
+copes with kallsyms (no sizes), with ``.cold`` parts (reached by jumps), with ``static_cpu_has()`` sequences kept in
+``.altinstr_aux`` and with padding, whatever the compiler.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+from hibercheck.errors import MissingFact
+from hibercheck.kernel.code import names, tables
+from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Decoded, Flow, decode
+
+MAX_FUNCTION = 8192
+"""Instructions after which a function is given up as not being one; the largest here has under a thousand."""
+
+
+class SymbolLike(Protocol):
+    """What is used of a symbol."""
+
+    @property
+    def name(self) -> str:
+        """As linked."""
+        ...
+
+    @property
+    def address(self) -> int:
+        """Link-time value."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, or None if not known."""
+        ...
+
+
+class SectionLike(Protocol):
+    """What is used of a section."""
+
+    @property
+    def address(self) -> int:
+        """Link-time address."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+
+class KernelFile(Protocol):
+    """What reading the code needs of a kernel: `hibercheck.kernel.kernel.Kernel`, or facts read earlier."""
+
+    path: str
+
+    def symbols(self, wanted: Iterable[str], /) -> Mapping[str, SymbolLike]:
+        """Look up many names in one pass; absent names are absent."""
+        ...
+
+    def variants(self, name: str, /) -> Iterable[SymbolLike]:
+        """The symbol and its suffixed variants."""
+        ...
+
+    def read(self, address: int, size: int, /) -> bytes:
+        """Bytes at a link-time address; raises MissingFact outside the file."""
+        ...
+
+    def section(self, name: str, /) -> SectionLike | None:
+        """A section by name."""
+        ...
+
+    def nearest(self, address: int, /) -> tuple[SymbolLike, int] | None:
+        """The symbol below an address, and the distance."""
+        ...
+
+    def offset_of(self, struct: str, member: str, /) -> int:
+        """Offset of a member, from BTF; raises MissingFact."""
+        ...
+
+    def size_of(self, struct: str, /) -> int:
+        """Size of a type, from BTF; raises MissingFact."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function's control-flow graph, one node per instruction.
+
+    Attributes:
+        name: The symbol at its entry.
+        entry: Its address.
+        nodes: Every instruction reached, by address.
+        successors: Where each can go inside the function; jump labels go both ways.
+        tails: For each instruction that leaves by a jump, the function it goes to.
+        truncated: Why the graph may be incomplete, or None.
+    """
+
+    name: str
+    entry: int
+    nodes: Mapping[int, Decoded]
+    successors: Mapping[int, tuple[int, ...]]
+    tails: Mapping[int, int]
+    truncated: str | None = None
+
+    def __iter__(self) -> Iterator[Decoded]:
+        """Instructions in address order."""
+        return (self.nodes[address] for address in sorted(self.nodes))
+
+    def calls(self) -> dict[int, int]:
+        """Direct calls and tail jumps: address of the instruction to address called."""
+        direct = {one.address: one.target for one in self if one.flow is Flow.CALL and one.target is not None}
+        return direct | dict(self.tails)
+
+
+@dataclass
+class Program:
+    """Reads functions of one kernel.
+
+    Attributes:
+        kernel: Where bytes and symbols come from.
+    """
+
+    kernel: KernelFile
+    _functions: dict[int, Function] = field(default_factory=dict, repr=False)
+    _named: dict[int, str] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def known(self) -> Mapping[str, SymbolLike]:
+        """The symbols of `names.wanted`, looked up in one pass."""
+        return self.kernel.symbols(names.wanted())
+
+    @cached_property
+    def labels(self) -> Mapping[int, int]:
+        """Jump labels: address of the patchable instruction to the address it may jump to."""
+        return tables.jump_labels(self.kernel, self.known)
+
+    @cached_property
+    def _by_address(self) -> Mapping[int, str]:
+        return {symbol.address: name for name, symbol in sorted(self.known.items(), reverse=True) if symbol.address}
+
+    def _addresses(self, wanted: Iterable[str]) -> frozenset[int]:
+        return frozenset(self.known[name].address for name in wanted if name in self.known)
+
+    @cached_property
+    def _thunks(self) -> frozenset[int]:
+        return self._addresses(names.THUNKS)
+
+    @cached_property
+    def _complaints(self) -> frozenset[int]:
+        return self._addresses(names.COMPLAINTS)
+
+    @cached_property
+    def _noise(self) -> frozenset[int]:
+        return self._addresses(names.NOISE | names.COMPLAINTS)
+
+    @cached_property
+    def _auxiliary(self) -> tuple[int, int]:
+        section = self.kernel.section(".altinstr_aux")
+        return (section.address, section.address + section.size) if section else (0, 0)
+
+    def find(self, name: str) -> SymbolLike | None:
+        """The function or object of that name, whatever suffix the compiler gave it."""
+        for spelling in names.spellings(name):
+            if spelling in self.known:
+                return self.known[spelling]
+        return None
+
+    def address(self, name: str) -> int | None:
+        """Address of a symbol in `names`, or None if the kernel has none."""
+        symbol = self.find(name)
+        return symbol.address if symbol else None
+
+    def name(self, address: int) -> str:
+        """Name of what starts at (or, failing that, holds) an address, as ``symbol`` or ``symbol+0x1c``."""
+        if address in self._by_address:
+            return self._by_address[address]
+        if address not in self._named:
+            self._named[address] = self._look_up(address)
+        return self._named[address]
+
+    def _look_up(self, address: int) -> str:
+        found = self.kernel.nearest(address)
+        if found is None:
+            return f"{address:#x}"
+        symbol, offset = found
+        return f"{symbol.name}+{offset:#x}" if offset else symbol.name
+
+    def function_of(self, name: str) -> Function | None:
+        """The graph of a function by name, or None if the kernel has none."""
+        symbol = self.find(name)
+        return self.function(symbol.address) if symbol else None
+
+    def function(self, entry: int) -> Function:
+        """The graph of the function at an address (read once, then remembered)."""
+        if entry not in self._functions:
+            self._functions[entry] = _Reader(self, entry).read()
+        return self._functions[entry]
+
+    def fetch(self, address: int) -> Decoded | None:
+        """The instruction at an address, or None if there is none in the file."""
+        for size in range(MAX_INSTRUCTION, 0, -1):  # fewer bytes only at the end of a segment
+            try:
+                return decode(self.kernel.read(address, size), address)
+            except MissingFact:
+                continue
+        return None
+
+    def is_auxiliary(self, address: int) -> bool:
+        """Whether the address is in the out-of-line part of a ``static_cpu_has()``."""
+        first, end = self._auxiliary
+        return first <= address < end
+
+    def is_thunk(self, address: int) -> bool:
+        """Whether a jump or call to the address is a return, an indirect jump or a tracing no-op in disguise."""
+        return address in self._thunks
+
+    def is_complaint(self, address: int) -> bool:
+        """Whether a function reports that the kernel has gone wrong: nothing after it belongs to what is analysed."""
+        return address in self._complaints
+
+    def is_noise(self, address: int) -> bool:
+        """Whether a function is known to have nothing to do with parking, so that reading it would be waste."""
+        return address in self._noise
+
+    def pointer(self, address: int) -> int | None:
+        """The 64-bit word at a link-time address, or None if it is outside the file."""
+        try:
+            return int.from_bytes(self.kernel.read(address, 8), "little")
+        except MissingFact:
+            return None
+
+
+class _Reader:
+    """Reads one function by following its control flow."""
+
+    def __init__(self, program: Program, entry: int) -> None:
+        self._program = program
+        self._entry = entry
+        self._name = program.name(entry)
+        symbol = program.known.get(self._name)
+        self._end = entry + symbol.size if symbol and symbol.size else None
+        self._cold: dict[int, bool] = {}
+        self._nodes: dict[int, Decoded] = {}
+        self._successors: dict[int, tuple[int, ...]] = {}
+        self._tails: dict[int, int] = {}
+
+    def read(self) -> Function:
+        """Follow every path from the entry."""
+        queue = deque([self._entry])
+        truncated = None
+        while queue:
+            address = queue.popleft()
+            if address in self._nodes:
+                continue
+            if len(self._nodes) >= MAX_FUNCTION:
+                truncated = f"more than {MAX_FUNCTION} instructions"
+                break
+            node = self._program.fetch(address)
+            if node is None:
+                truncated = f"no instruction at {address:#x}"
+                continue
+            self._nodes[address] = node
+            following = self._follow(node)
+            self._successors[address] = following
+            queue.extend(following)
+        known = {a: tuple(t for t in s if t in self._nodes) for a, s in self._successors.items()}
+        return Function(self._name, self._entry, self._nodes, known, self._tails, truncated)
+
+    def _follow(self, node: Decoded) -> tuple[int, ...]:
+        targets: list[int] = []
+        label = self._program.labels.get(node.address)
+        if node.flow in (Flow.NEXT, Flow.CALL, Flow.INDIRECT_CALL, Flow.BRANCH) or label is not None:
+            targets.append(node.end)
+        if node.flow in (Flow.JUMP, Flow.BRANCH) and node.target is not None:
+            targets.append(node.target)
+        if label is not None and label not in targets:
+            targets.append(label)
+        return tuple(target for target in targets if self._stays(node, target))
+
+    def _stays(self, node: Decoded, target: int) -> bool:
+        """Whether control at ``target`` is still in this function; records a tail call where it is not."""
+        if self._inside(target):
+            return True
+        # Falling off the end is what follows a call that does not return; only a jump is a tail call.
+        if node.flow in (Flow.JUMP, Flow.BRANCH) and target == node.target:
+            self._tails[node.address] = target
+        return False
+
+    def _inside(self, target: int) -> bool:
+        if self._end is not None and self._entry <= target < self._end:
+            return True
+        if self._program.is_auxiliary(target):
+            return True
+        if target in self._cold:
+            return self._cold[target]
+        self._cold[target] = inside = self._belongs(target)
+        return inside
+
+    def _belongs(self, target: int) -> bool:
+        """Whether the symbol that holds ``target`` is this function or its cold part."""
+        holder = self._program.name(target).split("+", 1)[0]
+        if self._end is None and holder == self._name:
+            return True
+        stem = self._name.split(".", 1)[0]
+        return holder != self._name and holder.split(".", 1)[0] == stem and ".cold" in holder

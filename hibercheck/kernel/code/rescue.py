@@ -1,0 +1,121 @@
+"""Whom the rescue reaches: traits of ``cpuhp_smt_enable`` and ``freeze_secondary_cpus``."""
+
+from __future__ import annotations
+
+from hibercheck.kernel.code import commits
+from hibercheck.kernel.code.disasm import Decoded
+from hibercheck.kernel.code.model import Evidence, Trait
+from hibercheck.kernel.code.program import Function, Program
+from hibercheck.kernel.code.values import absent, calls_to, quote, quote_call, reaches, references
+
+_PRIMARY = ("topology_get_primary_thread", "topology_is_core_online")
+_TOPOLOGY = ("cpuid_to_apicid", "x86_topo_system", "__cpu_primary_thread_mask")
+
+
+def needs_primary(program: Program) -> Trait[bool]:
+    """Whether ``cpuhp_smt_enable`` passes over CPUs whose core's primary thread is offline.
+
+    It does if, between taking a CPU and calling ``_cpu_up`` for it, it asks for the CPU's primary thread: by a call of
+    ``topology_get_primary_thread`` or ``topology_is_core_online``, or inlined, by a second test of the online mask that
+    follows a look at the APIC ids.
+    """
+    name = "rescue_needs_primary"
+    function = program.function_of("cpuhp_smt_enable")
+    if function is None:
+        return Trait(name, None, (absent("cpuhp_smt_enable"),), reason="there is no rescue to restrict")
+    ups = calls_to(function, [program.address("_cpu_up"), program.address("cpu_up")])
+    if not ups:
+        return Trait(name, None, reason="cpuhp_smt_enable calls neither _cpu_up nor cpu_up: it could not be understood")
+    asked = _asks_for_primary(program, function, ups)
+    if asked:
+        return Trait(name, True, asked, commits.PRIMARY_ONLINE)
+    if function.truncated:
+        return Trait(name, None, reason=f"cpuhp_smt_enable could not be read to its end: {function.truncated}")
+    tests = [quote(function, node, "cpu_online(cpu)") for node in _online_tests(program, function)]
+    calls = ", ".join(sorted({program.name(target) for target in function.calls().values()}))
+    evidence = (*tests, Evidence(function.name, function.entry, f"it calls only {calls}"))
+    return Trait(name, False, evidence, commits.PRIMARY_ONLINE)
+
+
+def _asks_for_primary(program: Program, function: Function, ups: list[int]) -> tuple[Evidence, ...]:
+    """Evidence for the question in the function, before a CPU is brought up; empty if it is not asked."""
+    called = calls_to(function, [program.address(name) for name in _PRIMARY])
+    before = [address for address in called if any(reaches(function, address, up) for up in ups)]
+    if before:
+        return (quote_call(program, function, before[0]), *_second_test(program, function, before[0]))
+    for callee in {target for address, target in function.calls().items() if address not in ups}:
+        if program.is_thunk(callee) or program.is_noise(callee) or program.name(callee) not in _PRIMARY:
+            continue
+        return (quote(function, function.nodes[function.entry], program.name(callee)),)
+    online = _online_tests(program, function)
+    topology = [
+        node
+        for name in _TOPOLOGY
+        if (address := program.address(name)) is not None
+        for node in references(function, address, 4)
+    ]
+    if len(online) > 1 and topology:
+        return quote(function, topology[0], "APIC id of the CPU"), quote(function, online[-1], "cpu_online(primary)")
+    return ()
+
+
+def _online_tests(program: Program, function: Function) -> list[Decoded]:
+    """Bit tests of the mask of online CPUs."""
+    mask = program.address("__cpu_online_mask")
+    found = references(function, mask) if mask is not None else []
+    return [node for node in found if node.mnemonic in ("bt", "test")]
+
+
+def _second_test(program: Program, function: Function, after: int) -> tuple[Evidence, ...]:
+    tests = [node for node in _online_tests(program, function) if node.address > after]
+    return tuple(quote(function, node, "cpu_online(primary)") for node in tests[:1])
+
+
+def needs_node(program: Program) -> Trait[bool]:
+    """Whether ``cpuhp_smt_enable`` passes over CPUs of an offline NUMA node (it consults ``node_states``)."""
+    name = "rescue_needs_node"
+    function = program.function_of("cpuhp_smt_enable")
+    states = program.known.get("node_states")
+    if function is None:
+        return Trait(name, None, (absent("cpuhp_smt_enable"),), reason="there is no rescue to restrict")
+    found = references(function, states.address, states.size or 256) if states else []
+    if found:
+        return Trait(name, True, (quote(function, found[0], "node_online(cpu_to_node(cpu))"),))
+    return Trait(name, False, (absent("node_states", "cpuhp_smt_enable does not test it"),))
+
+
+def freeze_order(program: Program) -> Trait[str]:
+    """In which order ``freeze_secondary_cpus`` takes the online CPUs down: it walks the mask, or counts down."""
+    name = "freeze_order"
+    function = program.function_of("freeze_secondary_cpus") or program.function_of("disable_nonboot_cpus")
+    if function is None:
+        return Trait(name, None, (absent("freeze_secondary_cpus"),), reason="the function was not found")
+    walks = calls_to(function, [program.address(one) for one in ("_find_next_bit", "find_next_bit", "cpumask_next")])
+    in_loop = [address for address in walks if any(reaches(function, n, address) for n in function.successors[address])]
+    if in_loop:
+        return Trait(name, "ascending", (quote_call(program, function, in_loop[0]),))
+    counts = [
+        node
+        for node in function
+        if (node.mnemonic in ("sub", "dec") and node.immediate in (1, None))
+        or (node.mnemonic == "add" and _minus_1(node))
+    ]
+    looped = [n for n in counts if any(reaches(function, s, n.address) for s in function.successors[n.address])]
+    if looped and _online_tests(program, function):
+        return Trait(name, "descending", (quote(function, looped[0]),))
+    return Trait(name, None, reason=f"the loop of {function.name} was not recognised")
+
+
+def _minus_1(node: Decoded) -> bool:
+    return node.immediate is not None and node.immediate & 0xFFFFFFFF == 0xFFFFFFFF
+
+
+def rescans(program: Program) -> Trait[bool]:
+    """Whether dead SMT siblings are woken and parked again once the cpuidle driver is there, and after a resume."""
+    name = "rescans_dead_siblings"
+    function = program.function_of("arch_cpu_rescan_dead_smt_siblings")
+    if function is None:
+        return Trait(name, False, (absent("arch_cpu_rescan_dead_smt_siblings"),), commits.RESCAN)
+    called = calls_to(function, [program.address("cpuhp_smt_enable")])
+    evidence = [quote_call(program, function, address) for address in called]
+    return Trait(name, True, tuple(evidence) or (Evidence(function.name, function.entry, "exists"),), commits.RESCAN)

@@ -1,0 +1,179 @@
+"""The kernel's tables of code that it rewrites while it runs.
+
+Bytes in memory differ from the file where one of these tables says so; a comparison of a park loop with what an image
+holds must know which bytes those are.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hibercheck.errors import MissingFact
+from hibercheck.kernel.code import names
+from hibercheck.kernel.code.disasm import Decoded, Flow
+from hibercheck.kernel.code.model import Patch
+
+if TYPE_CHECKING:
+    from hibercheck.kernel.code.program import KernelFile, SymbolLike
+
+MAX_TABLE = 1 << 24
+"""Bytes; Debian's largest (.call_sites) has 1.1 MiB."""
+
+# struct jump_entry { s32 code; s32 target; long key; };   include/linux/jump_label.h, relative since
+# 50ff18ab497a ("jump_label: Implement generic support for relative references", in v4.20); three u64 before.
+_RELATIVE_JUMP = struct.Struct("<iiq")
+_ABSOLUTE_JUMP = struct.Struct("<QQQ")
+
+_NOPS = {2: bytes.fromhex("6690"), 5: bytes.fromhex("0f1f440000")}
+
+
+def _bounds(
+    kernel: KernelFile, known: Mapping[str, SymbolLike], first: str, last: str, section: str
+) -> tuple[int, int]:
+    """Where a table is: between two symbols, or a section of its own; (0, 0) if the kernel has none."""
+    if first in known and last in known:
+        start, end = known[first].address, known[last].address
+        if 0 < end - start <= MAX_TABLE:
+            return start, end
+    found = kernel.section(section)
+    return (found.address, found.address + min(found.size, MAX_TABLE)) if found else (0, 0)
+
+
+def _contents(kernel: KernelFile, start: int, end: int) -> bytes:
+    try:
+        return kernel.read(start, end - start) if end > start else b""
+    except MissingFact:
+        return b""
+
+
+def jump_labels(kernel: KernelFile, known: Mapping[str, SymbolLike]) -> dict[int, int]:
+    """Static branches: address of the instruction (a NOP or a JMP, by turns) to its destination.
+
+    Returns:
+        An empty mapping if the kernel has no such table or its symbols are not known; see `has_jump_labels`.
+    """
+    # The section's end symbol may precede its start symbol's address in small kernels that do not use jump labels.
+    start, end = _bounds(kernel, known, "__start___jump_table", "__stop___jump_table", "__jump_table")
+    data = _contents(kernel, start, end)
+    if len(data) % _RELATIVE_JUMP.size == 0 and _plausible_jumps(data, start):
+        return {
+            start + offset + code: start + offset + 4 + target
+            for offset, (code, target, _) in enumerate_packed(_RELATIVE_JUMP, data)
+        }
+    if len(data) % _ABSOLUTE_JUMP.size == 0:
+        return {code: target for _, (code, target, _) in enumerate_packed(_ABSOLUTE_JUMP, data) if code >> 47}
+    return {}
+
+
+def _plausible_jumps(data: bytes, start: int) -> bool:
+    """Whether the first entries, taken as relative, have a target near their code, as a 5-byte jump must."""
+    for offset, (code, target, _) in enumerate_packed(_RELATIVE_JUMP, data[: 16 * _RELATIVE_JUMP.size]):
+        if (start + offset + code) >> 31 != (1 << 33) - 1 or abs(4 + target - code) > 1 << 24:
+            return False
+    return bool(data)
+
+
+def enumerate_packed(layout: struct.Struct, data: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield (byte offset, fields) for each packed entry; a partial last one is ignored."""
+    whole = len(data) // layout.size * layout.size
+    for index, fields in enumerate(layout.iter_unpack(data[:whole])):
+        yield index * layout.size, fields
+
+
+class PatchSites:
+    """Which bytes of some instructions the kernel may rewrite.
+
+    Args:
+        kernel: The kernel.
+        known: Its symbols, those of `hibercheck.kernel.code.names` among them.
+        labels: What `jump_labels` gave.
+    """
+
+    def __init__(self, kernel: KernelFile, known: Mapping[str, SymbolLike], labels: Mapping[int, int]) -> None:
+        self._kernel = kernel
+        self._known = known
+        self._labels = labels
+        self._thunks = {
+            known[name].address: why
+            for group, why in (
+                (names.RETURN_THUNKS, "return thunk"),
+                (names.INDIRECT_THUNKS, "retpoline"),
+                ({"__fentry__"}, "ftrace"),
+            )
+            for name in group
+            if name in known
+        }
+
+    def within(self, nodes: Sequence[Decoded], ranges: tuple[tuple[int, int], ...]) -> tuple[Patch, ...]:
+        """Every patch that touches the instructions ``nodes``, which fill ``ranges``; in address order."""
+        found = [patch for node in nodes for patch in self._of(node)]
+        found += [
+            patch for start, end in ranges for patch in (*self._alternatives(start, end), *self._paravirt(start, end))
+        ]
+        return tuple(sorted(set(found), key=lambda patch: (patch.start, patch.why)))
+
+    def _of(self, node: Decoded) -> Iterator[Patch]:
+        """Patches that follow from the instruction itself; the tables list every such instruction (objtool)."""
+        if node.address in self._labels:
+            yield self._label(node, self._labels[node.address])
+        if node.target in self._thunks and node.flow in (Flow.JUMP, Flow.CALL):
+            yield Patch(node.address, node.end, self._thunks[node.target])
+        elif node.flow is Flow.CALL and self._kernel.section(".call_sites") is not None:
+            yield Patch(node.address, node.end, "call thunk")
+        if node.code[0] == 0xF0 and self._kernel.section(".smp_locks") is not None:
+            yield Patch(node.address, node.address + 1, "lock prefix", (b"\xf0", b"\x3e"))
+
+    @staticmethod
+    def _label(node: Decoded, target: int) -> Patch:
+        """A static branch: a NOP when not taken, a JMP to its destination when taken."""
+        near, far = target - (node.address + 2), target - (node.address + 5)
+        jump = (
+            b"\xeb" + near.to_bytes(1, "little", signed=True)
+            if node.size == 2
+            else b"\xe9" + far.to_bytes(4, "little", signed=True)
+        )
+        other = tuple(one for one in (jump, _NOPS[node.size]) if one != node.code)
+        return Patch(node.address, node.end, "jump label", (node.code, *other))
+
+    def _alternatives(self, start: int, end: int) -> Iterator[Patch]:
+        """Decode ``.altinstructions`` (arch/x86/include/asm/alternative.h), whose entry has shrunk and grown.
+
+        s32 instr, s32 replacement, u16 feature, u8 length, u8 replacement length, then a u8 of padding in older
+        kernels (13 bytes), nothing (12), or with the feature widened to 32 bits for flags (14).
+        """
+        first, last = _bounds(
+            self._kernel, self._known, "__alt_instructions", "__alt_instructions_end", ".altinstructions"
+        )
+        data = _contents(self._kernel, first, last)
+        for layout in (struct.Struct("<iiIBB"), struct.Struct("<iiHBB"), struct.Struct("<iiHBBB")):
+            if self._plausible(layout, data, first):
+                for offset, fields in enumerate_packed(layout, data):
+                    at = first + offset + fields[0]
+                    if at < end and at + fields[3] > start:
+                        yield Patch(at, at + fields[3], "alternative")
+                return
+
+    @staticmethod
+    def _plausible(layout: struct.Struct, data: bytes, start: int) -> bool:
+        """Whether the first entries make sense: a length, a replacement no longer than it, replacements ascending."""
+        if not data or len(data) % layout.size:
+            return False
+        previous = 0
+        for offset, fields in enumerate_packed(layout, data[: 256 * layout.size]):
+            replacement = start + offset + 4 + fields[1]
+            if fields[3] == 0 or fields[4] > fields[3] or (fields[4] and replacement < previous):
+                return False
+            previous = replacement if fields[4] else previous
+        return True
+
+    def _paravirt(self, start: int, end: int) -> Iterator[Patch]:
+        """``.parainstructions``: { u8 *instr; u8 type; u8 len; } padded to 16 bytes; alternatives since v6.8."""
+        first, last = _bounds(
+            self._kernel, self._known, "__parainstructions", "__parainstructions_end", ".parainstructions"
+        )
+        layout = struct.Struct("<QBB6x")
+        for _, (address, _, length) in enumerate_packed(layout, _contents(self._kernel, first, last)):
+            if start <= address < end:
+                yield Patch(address, address + length, "paravirt")

@@ -1,0 +1,134 @@
+"""Small readings of a function that several traits share: what it stores where, what it calls, how to quote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from hibercheck.kernel.code.disasm import Decoded, Flow
+from hibercheck.kernel.code.graph import reachable
+from hibercheck.kernel.code.model import Evidence
+from hibercheck.kernel.code.program import Function, Program
+
+_LOOK_BACK = 24
+"""Instructions searched for the definition of a register; compilers set one up close to its use."""
+
+_U32 = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store to a fixed address.
+
+    Attributes:
+        node: The instruction.
+        address: Where it stores.
+        value: What, if that is a constant; else None.
+    """
+
+    node: Decoded
+    address: int
+    value: int | None
+
+
+def quote(function: Function, node: Decoded, note: str = "") -> Evidence:
+    """Evidence that shows one instruction of a function."""
+    text = node.render().text
+    return Evidence(function.name, node.address, f"{text}  # {note}" if note else text)
+
+
+def quote_call(program: Program, function: Function, address: int) -> Evidence:
+    """Evidence that shows a call or tail jump, with the name of what it goes to."""
+    node = function.nodes[address]
+    target = function.calls()[address]
+    return Evidence(function.name, address, f"{'call' if node.flow is Flow.CALL else 'jmp'} {program.name(target)}")
+
+
+def absent(symbol: str, what: str = "the kernel has no such symbol") -> Evidence:
+    """Evidence that something is not there."""
+    return Evidence(symbol, None, what)
+
+
+def stores(function: Function) -> Iterator[Store]:
+    """Stores of the function to fixed addresses, with the constant stored where there is one."""
+    by_end = {node.end: node for node in function}
+    for node in function:
+        if node.mnemonic not in ("mov", "xchg"):
+            continue
+        for operand in node.operands:
+            if "write" in operand.access and operand.address is not None and not operand.gs:
+                value = node.immediate if node.immediate is not None else constant(node, node.source, by_end)
+                yield Store(node, operand.address, value)
+
+
+def constant(node: Decoded, register: str | None, by_end: dict[int, Decoded]) -> int | None:
+    """The constant a register holds at an instruction, from the straight-line code before it; None if unknown."""
+    before = by_end.get(node.address)
+    for _ in range(_LOOK_BACK):
+        if before is None or register is None or before.flow is not Flow.NEXT:
+            return None
+        if register in before.written:
+            return _defined(before)
+        before = by_end.get(before.address)
+    return None
+
+
+def _defined(node: Decoded) -> int | None:
+    """The constant that an instruction gives its destination, or None."""
+    if node.mnemonic == "mov" and not node.operands:
+        return node.immediate
+    if node.mnemonic == "lea" and node.effective is not None:
+        return node.effective.address
+    if node.mnemonic == "xor" and node.destination == node.source:
+        return 0
+    return None
+
+
+def references(function: Function, start: int, size: int = 1) -> list[Decoded]:
+    """Instructions that name an address in ``[start, start + size)``: as memory, as an immediate, or by LEA.
+
+    Displacements off a register count too: ``-0x7c30a800(%rax)`` names a per-CPU or an array symbol.
+    """
+    return [node for node in function if any(start <= named < start + size for named in _named(node))]
+
+
+def _named(node: Decoded) -> Iterator[int]:
+    """Every address that an instruction could name."""
+    operands = [*node.operands, *([node.effective] if node.effective is not None else [])]
+    for operand in operands:
+        value = operand.address if operand.address is not None else operand.displacement
+        yield value & ((1 << 64) - 1)
+    if node.immediate is not None:
+        yield node.immediate
+
+
+def calls_to(function: Function, targets: Iterable[int | None]) -> list[int]:
+    """Addresses of the calls and tail jumps to any of some functions."""
+    wanted = {target for target in targets if target is not None}
+    return sorted(address for address, target in function.calls().items() if target in wanted)
+
+
+def closure(program: Program, roots: Iterable[int], stop: Iterable[int | None], depth: int) -> list[Function]:
+    """The functions at ``roots`` and what they call directly, ``depth`` levels down, without those in ``stop``."""
+    barred = {target for target in stop if target is not None}
+    seen: dict[int, Function] = {}
+    level = [root for root in roots if root not in barred]
+    for _ in range(depth + 1):
+        following: list[int] = []
+        for entry in level:
+            if entry in seen or entry in barred or program.is_thunk(entry) or program.is_noise(entry):
+                continue
+            seen[entry] = function = program.function(entry)
+            following.extend(function.calls().values())
+        level = following
+    return list(seen.values())
+
+
+def reaches(function: Function, start: int, goal: int, avoid: Iterable[int] = ()) -> bool:
+    """Whether control gets from one instruction to another without passing some."""
+    return goal in reachable(function.successors, start, set(avoid))
+
+
+def low32(value: int) -> int:
+    """The low 32 bits of a sign-extended immediate."""
+    return value & _U32
