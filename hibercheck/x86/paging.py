@@ -244,7 +244,7 @@ def walk(
         problem = _entry_problem(mode, level, entry)
         if problem is not None:
             code, reason = problem
-            fault = Fault(PAGE_FAULT, code | _request_code(mode, access, user), reason)
+            fault = Fault(PAGE_FAULT, int(code | _request_code(mode, access, user)), reason)
             return Walk(address, access, cr3, tuple(steps), fault=fault)
         if level == 1 or (level in (2, 3) and entry & LARGE):
             break
@@ -252,7 +252,7 @@ def walk(
     size = 1 << (3 + 9 * level)
     denied = _denied(mode, steps, access, user, alignment_check)
     if denied is not None:
-        fault = Fault(PAGE_FAULT, PageFaultCode.P | _request_code(mode, access, user), denied)
+        fault = Fault(PAGE_FAULT, int(PageFaultCode.P | _request_code(mode, access, user)), denied)
         return Walk(address, access, cr3, tuple(steps), page_size=size, fault=fault)
     base = entry & mode.address_mask & ~(size - 1)
     return Walk(address, access, cr3, tuple(steps), physical=base | (address & (size - 1)), page_size=size)
@@ -272,7 +272,7 @@ def _entry_problem(mode: PagingMode, level: int, entry: int) -> tuple[int, str] 
     return None
 
 
-def _request_code(mode: PagingMode, access: Access, user: bool) -> int:
+def _request_code(mode: PagingMode, access: Access, user: bool) -> PageFaultCode:
     """Return the bits of the error code that only repeat what was asked (SDM 3A 4.7)."""
     code = PageFaultCode(0)
     if access is Access.WRITE:
@@ -281,7 +281,7 @@ def _request_code(mode: PagingMode, access: Access, user: bool) -> int:
         code |= PageFaultCode.U
     if access is Access.FETCH and (mode.nxe or mode.smep):
         code |= PageFaultCode.I
-    return int(code)
+    return code
 
 
 def _denied(mode: PagingMode, steps: list[Step], access: Access, user: bool, alignment_check: bool) -> str | None:
