@@ -34,6 +34,9 @@ class Image:
         record: The arch record.
         info: The writer's own account of the image.
         compressor: ``lzo``, ``lz4`` or ``none``.
+        header_offset: Byte offset of the header page in the file.
+        swap_map: Where the stored pages are; None for a snapshot stream.
+        stream: The pages behind the info page.
         warnings: What the user should know of the file, a line each.
     """
 
@@ -44,6 +47,7 @@ class Image:
         self.record: ArchRecord = found.record
         self.info: ImageInfo = found.info
         self.warnings: tuple[str, ...] = found.warnings
+        self.header_offset = found.offset
         self.swap_map = found.swap_map
         self.compressor = compressor_of(found.header.flags)
         self.stream = Stream(self._storage())

@@ -40,7 +40,8 @@ def head(runs: list[tuple[int, int]], notes: bytes) -> bytes:
     """Return everything in front of the pages.
 
     Segments carry physical addresses only.  Their virtual addresses are zero, as in what QEMU's dump-guest-memory
-    writes without paging: readers then translate by the kernel's own page tables, which are in the pages.
+    writes without paging: readers then translate by the kernel's own page tables, which are in the pages.  p_align is
+    zero, as in /proc/vmcore: by that crash tells such a core from a netdump, in which it looks for no VMCOREINFO.
 
     Args:
         runs: (first PFN, length), ascending; the pages follow one another in the file in this order.
@@ -63,7 +64,7 @@ def head(runs: list[tuple[int, int]], notes: bytes) -> bytes:
     offset = start
     for first, length in runs:
         size = length * PAGE_SIZE
-        parts.append(PHDR.pack(PT_LOAD, PF_RWX, offset, 0, first * PAGE_SIZE, size, size, PAGE_SIZE))
+        parts.append(PHDR.pack(PT_LOAD, PF_RWX, offset, 0, first * PAGE_SIZE, size, size, 0))
         offset += size
     parts.append(SHDR.pack(0, 0, 0, 0, 0, 1, 0, count if extended else 0, 0, 0))
     parts.append(notes)

@@ -1,0 +1,98 @@
+"""``hibercheck export``: an image as an ELF core of the resumee's memory."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hibercheck.cli.options import GroupedCommand, general_options, option
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hibercheck.swsusp.export import Exported
+    from hibercheck.swsusp.image import Image
+
+EPILOG = """\b
+Examples:
+  hibercheck export /dev/nvme0n1p3 vmcore
+  hibercheck export image.bin vmcore --kernel vmlinux-6.1
+  crash vmlinux-6.1 vmcore
+  drgn -c vmcore -s vmlinux-6.1
+
+Exit status: 0 fine, 2 usage, 3 unreadable input or output, 130 interrupted."""
+
+INPUT = "Input"
+
+
+@click.command(cls=GroupedCommand, epilog=EPILOG)
+@click.argument("image", metavar="FILE", type=click.Path())
+@click.argument("out", metavar="OUT", type=click.Path())
+@option(
+    "--resume-offset",
+    group=INPUT,
+    metavar="PAGES",
+    type=click.IntRange(min=0),
+    help="Page of the header, as the kernel's resume_offset=; searched for by default.",
+)
+@option("--kernel", group=INPUT, metavar="KERNEL", help="The image's kernel: adds the saved registers of its boot CPU.")
+@option("--symbols", group=INPUT, metavar="FILE", help="System.map or kallsyms of that kernel.")
+@option("--progress/--no-progress", group="Output", default=None, help="Show a progress bar; default: on a terminal.")
+@general_options
+def command(**given: Any) -> int:
+    """Write the hibernation image FILE as the vmcore OUT.
+
+    OUT is a sparse ELF64 core with every page at its physical address and the kernel's own VMCOREINFO, which crash
+    and drgn open.  It is written under a temporary name and renamed when it is whole.
+    """
+    from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting
+    from hibercheck.cli.progress import meter
+    from hibercheck.swsusp.export import export
+    from hibercheck.swsusp.image import open_image
+
+    prepare_standard_streams()
+    if given["symbols"] and not given["kernel"]:
+        raise click.UsageError("--symbols belong to a kernel: give --kernel too")
+    refuse_overwriting([given["out"]], [given["image"], given["kernel"], given["symbols"]])
+    with ExitStack() as stack:
+        image = stack.enter_context(open_image(given["image"], resume_offset=given["resume_offset"]))
+        notes, spare, remarks = _from_kernel(stack, image, given)
+        with meter("export", wanted=given["progress"]) as counter:
+            result = export(image, given["out"], notes=notes, vmcoreinfo=spare, progress=counter)
+    _say(image, result, remarks, given["out"])
+    return 0
+
+
+def _from_kernel(
+    stack: ExitStack, image: Image, given: dict[str, Any]
+) -> tuple[bytes, Callable[[], bytes | None] | None, list[str]]:
+    """Return the notes that the kernel's symbols give, what makes VMCOREINFO of them, and what could not be had."""
+    if given["kernel"] is None:
+        return b"", None, []
+    from hibercheck.cli.saved_cpu import saved_cpu, vmcoreinfo
+    from hibercheck.errors import MissingFact
+    from hibercheck.handoff.resumee import read_resumee
+    from hibercheck.kernel.kernel import open_kernel
+
+    kernel = stack.enter_context(open_kernel(given["kernel"], symbols=given["symbols"]))
+    space = read_resumee(image, kernel).space
+    try:
+        return saved_cpu(space), lambda: vmcoreinfo(space), []
+    except MissingFact as problem:
+        return b"", lambda: vmcoreinfo(space), [f"without registers: {problem}"]
+
+
+def _say(image: Image, result: Exported, remarks: list[str], out: str) -> None:
+    """Say on standard error what a user should know of the core; a plain success is silent but for a terminal."""
+    from hibercheck.report.sanitise import one_line
+    from hibercheck.report.words import count
+
+    if result.vmcoreinfo is None:
+        remarks = [*remarks, "no VMCOREINFO in the image's memory; give --kernel to have it made"]
+    for line in (*image.warnings, *remarks):
+        click.echo(f"hibercheck: {one_line(line)}", err=True)
+    if sys.stderr.isatty():
+        click.echo(f"{one_line(out)}: {count(result.frames, 'frame')} in {count(result.runs, 'segment')}", err=True)

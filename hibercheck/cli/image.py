@@ -1,0 +1,82 @@
+"""``hibercheck image``: show what is in a hibernation image, and verify it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hibercheck.cli.options import GroupedCommand, general_options, option
+
+if TYPE_CHECKING:
+    from hibercheck.report.image import ImageView
+
+EPILOG = """\b
+Examples:
+  hibercheck image /dev/nvme0n1p3
+  hibercheck image disk.img.zst --resume-offset 34816 --verify
+  hibercheck image image.bin --map --format json
+
+Exit status: 0 fine, 1 --verify found damage, 2 usage, 3 unreadable input, 130 interrupted."""
+
+OUTPUT = "Output"
+
+
+@click.command(cls=GroupedCommand, epilog=EPILOG)
+@click.argument("image", metavar="FILE", type=click.Path())
+@option(
+    "--resume-offset",
+    group="Input",
+    metavar="PAGES",
+    type=click.IntRange(min=0),
+    help="Page of the header, as the kernel's resume_offset=; searched for by default.",
+)
+@option("--verify", group="Input", is_flag=True, help="Decode everything and check lengths, PFN list and checksum.")
+@option("--map", "with_runs", group=OUTPUT, is_flag=True, help="List the runs of frames.")
+@option("--format", "form", group=OUTPUT, type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("-o", "--output", group=OUTPUT, metavar="FILE", help="Write to FILE instead of standard output.")
+@option("--width", group=OUTPUT, type=click.IntRange(40, 400), metavar="N", help="Columns of the text.")
+@option("--progress/--no-progress", group=OUTPUT, default=None, help="Show a progress bar; default: on a terminal.")
+@general_options
+def command(**given: Any) -> int:
+    """Show what is in the hibernation image FILE.
+
+    FILE is a swap partition, a disk with a swap file on it, a copy of either (also as .gz, .xz, .zst or .lz4), or a
+    raw /dev/snapshot stream.  It is only read.
+    """
+    from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting, write_file
+    from hibercheck.cli.progress import meter
+    from hibercheck.report.image import view
+    from hibercheck.swsusp.image import open_image
+
+    prepare_standard_streams()
+    refuse_overwriting([given["output"]], [given["image"]])
+    with open_image(given["image"], resume_offset=given["resume_offset"]) as image:
+        verified = None
+        if given["verify"]:
+            with meter("verify", wanted=given["progress"]) as counter:
+                verified = image.verify(counter)
+        content = _render(view(image, verified=verified, with_runs=given["with_runs"]), given)
+    if given["output"] is not None:
+        write_file(given["output"], content)
+    else:
+        sys.stdout.write(content)
+    return 0 if verified is None or verified.ok else 1
+
+
+def _render(shown: ImageView, given: dict[str, Any]) -> str:
+    if given["form"] == "json":
+        from hibercheck.report.image import render
+
+        return render(shown)
+    from hibercheck.cli.output import FILE_WIDTH, make_console
+    from hibercheck.report import image_text
+
+    color, width = given["color"], given["width"]
+    if given["output"] is not None:
+        color, width = "always" if color == "always" else "never", width or FILE_WIDTH
+    console = make_console(sys.stdout, color=color, width=width)
+    with console.capture() as captured:
+        image_text.render(shown, console)
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
