@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hibercheck.handoff.options import CheckOptions
     from hibercheck.report.gate import Judged
 
-FORMATS = ("text", "json")
+FORMATS = ("text", "json", "sarif", "junit", "ktap", "github", "gitlab", "markdown")
 FAIL_ON = ("safe", "benign", "latent", "risk", "fatal", "never")
 LOAD_ALIGNMENT = 0x200000
 """The least CONFIG_PHYSICAL_ALIGN of x86-64 (arch/x86/Kconfig)."""

@@ -37,11 +37,12 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``check`` before arguments that name no subcommand."""
-        if not args:
+        if not args and not ctx.resilient_parsing:
             raise click.UsageError("nothing to check; give IMAGE --resumer KERNEL --resumee KERNEL", ctx)
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
-        if args[0] not in own and args[0] not in self.list_commands(ctx):
-            self._suggest(ctx, args[0])
+        if args and args[0] not in own and args[0] not in self.list_commands(ctx):
+            if not ctx.resilient_parsing:
+                self._suggest(ctx, args[0])
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
 

@@ -1,8 +1,8 @@
 """What makes two findings of different runs the same finding.
 
 Rule, role and the resumer's symbol: never a frame number, an address or a path, which change from run to run while
-the defect stays.  The CPU is left out of the symbol's identity but counted, so that one defect on eight CPUs is eight
-stable fingerprints.
+the defect stays.  The offset within the symbol is left out as well: it changes with every compiler.  One defect on
+eight CPUs is eight findings; they are numbered in the order of the report, so that each has a fingerprint of its own.
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ def fingerprints(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 def identity(finding: Finding) -> str:
     """Return what identifies the defect behind a finding, whichever CPU it hits."""
-    symbol = finding.resumer.symbol or ""
+    symbol = (finding.resumer.symbol or "").partition("+")[0]
     return "\0".join((finding.rule, finding.role, symbol))

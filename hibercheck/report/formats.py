@@ -13,6 +13,12 @@ TEXT = "text"
 _MODULES = MappingProxyType(
     {
         "json": "hibercheck.report.json",
+        "sarif": "hibercheck.report.sarif",
+        "junit": "hibercheck.report.junit",
+        "ktap": "hibercheck.report.ktap",
+        "github": "hibercheck.report.github",
+        "gitlab": "hibercheck.report.gitlab",
+        "markdown": "hibercheck.report.markdown",
     }
 )
 NAMES = (TEXT, *_MODULES)

@@ -67,6 +67,13 @@ class Judged:
         """Whether the run passes the gate."""
         return self.exit_status is Exit.PASSED
 
+    def fails(self, finding: Finding, mark: Mark | None) -> bool:
+        """Tell whether this finding is one of those that make the run fail."""
+        if mark is not None or self.exit_status is not Exit.FAILED:
+            return False
+        strict = self.effective is Verdict.RISK or self.effective is Verdict.LATENT
+        return finding.level >= (Level.WARNING if strict else Level.ERROR)
+
     @property
     def marked(self) -> tuple[tuple[Finding, Mark | None], ...]:
         """Each finding with its mark."""

@@ -45,10 +45,14 @@ def percent(part: int, whole: int) -> str:
     return f"{share:.3g} %"
 
 
+_NAMES = frozenset({"nosmt", "nokaslr", "maxcpus", "idle", "mwait", "hlt", "init"})
+"""Words that a sentence may begin with and that are names: they keep their small letter."""
+
+
 def sentence(text: str) -> str:
     """Return ``text`` as a sentence: a full stop at its end, and a capital at its start unless that is a symbol."""
     text = text.strip()
     first = text.partition(" ")[0]
-    if first.isascii() and first.isalpha() and first.islower():
+    if first.isascii() and first.isalpha() and first.islower() and first not in _NAMES:
         text = text[0].upper() + text[1:]
     return text if not text or text[-1] in ".!?:" else f"{text}."

@@ -1,0 +1,77 @@
+"""A report as a row of test cases, one for each rule: what JUnit and KTAP have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from hibercheck.handoff.findings import Finding, Verdict
+from hibercheck.handoff.rules import RULES
+from hibercheck.report.gate import Exit, Judged, Mark
+from hibercheck.report.sanitise import one_line
+
+
+class Status(Enum):
+    """How a case ended."""
+
+    PASSED = auto()
+    FAILED = auto()
+    EXPECTED = auto()
+    """It would fail, and a suppression or the baseline says that it may."""
+    ERROR = auto()
+    """It could not be decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case.
+
+    Attributes:
+        name: ``HC201 park loop overwritten with other bytes``; the first case is ``verdict``.
+        status: How it ended.
+        reason: For anything but a pass: why, in one line.
+        lines: What was found, one line for each finding.
+    """
+
+    name: str
+    status: Status
+    reason: str
+    lines: tuple[str, ...]
+
+
+def cases(judged: Judged) -> tuple[Case, ...]:
+    """Return the verdict and then every rule as a case; the number of cases does not depend on what was found."""
+    found: dict[str, list[tuple[Finding, Mark | None]]] = {rule: [] for rule in RULES}
+    for finding, mark in judged.marked:
+        found.setdefault(finding.rule, []).append((finding, mark))
+    return (_verdict(judged), *(_rule(judged, rule, pairs) for rule, pairs in found.items()))
+
+
+def _verdict(judged: Judged) -> Case:
+    report = judged.report
+    headline = one_line(report.headline)
+    if judged.exit_status is Exit.UNDETERMINED:
+        missing = "; ".join(one_line(f"{note.fact}: {note.supply}") for note in report.missing)
+        return Case("verdict", Status.ERROR, missing or headline, (f"{report.verdict}: {headline}",))
+    failed = judged.exit_status is Exit.FAILED
+    expected = not failed and judged.effective is not report.verdict and report.verdict is not Verdict.UNDETERMINED
+    status = Status.FAILED if failed else Status.EXPECTED if expected else Status.PASSED
+    return Case("verdict", status, judged.reason, (f"{report.verdict}: {headline}",))
+
+
+def _rule(judged: Judged, rule: str, pairs: list[tuple[Finding, Mark | None]]) -> Case:
+    name = f"{rule} {RULES[rule].name}" if rule in RULES else rule
+    lines = tuple(describe(finding) for finding, _ in pairs)
+    if any(judged.fails(finding, mark) for finding, mark in pairs):
+        return Case(name, Status.FAILED, lines[0], lines)
+    marks = [mark for _, mark in pairs if mark is not None]
+    if marks:
+        return Case(name, Status.EXPECTED, one_line(f"{marks[0].kind}: {marks[0].reason}"), lines)
+    return Case(name, Status.PASSED, "", lines)
+
+
+def describe(finding: Finding) -> str:
+    """Return a finding in one line."""
+    who = "" if finding.cpu is None else f"CPU {finding.cpu}: "
+    where = f" ({finding.resumer.symbol})" if finding.resumer.symbol else ""
+    return one_line(f"{finding.level.name.lower()}: {who}{finding.message}{where}")

@@ -1,0 +1,32 @@
+"""A report as KTAP, version 1: what the kernel's own test tools read (Documentation/dev-tools/ktap.rst)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hibercheck import __version__
+from hibercheck.report.cases import Case, Status, cases
+from hibercheck.report.gate import Judged
+
+
+def render(judged: Judged) -> str:
+    """Return the whole document: the verdict, then one result for each rule."""
+    results = cases(judged)
+    lines = ["KTAP version 1", f"# hibercheck {__version__}", f"1..{len(results)}"]
+    for number, case in enumerate(results, 1):
+        lines += _result(number, case)
+    return "\n".join(lines) + "\n"
+
+
+def _result(number: int, case: Case) -> Iterator[str]:
+    """Yield a case's diagnostic lines, then its result: diagnostics come before the result they belong to."""
+    yield from (f"# {line}" for line in case.lines)
+    word = "ok" if case.status in (Status.PASSED, Status.EXPECTED) else "not ok"
+    directive = {Status.EXPECTED: " # XFAIL", Status.ERROR: " # ERROR"}.get(case.status, "")
+    reason = f" {_plain(case.reason)}" if directive and case.reason else ""
+    yield f"{word} {number} {_plain(case.name)}{directive}{reason}"
+
+
+def _plain(text: str) -> str:
+    """A ``#`` would begin a directive."""
+    return text.replace("#", "")

@@ -1,0 +1,122 @@
+"""A report as Markdown, for a job's summary or a mail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from hibercheck.handoff.findings import CpuReport, Evidence, Finding, Place
+from hibercheck.report import walks, words
+from hibercheck.report.gate import Judged, Mark
+from hibercheck.report.prose import explanation
+from hibercheck.report.sanitise import one_line
+from hibercheck.report.text_cpus import STATES, group
+from hibercheck.report.text_findings import title
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#!|~&$@])")
+
+
+def render(judged: Judged) -> str:
+    """Return the whole document."""
+    return "\n".join(_lines(judged)) + "\n"
+
+
+def _lines(judged: Judged) -> Iterator[str]:
+    report = judged.report
+    yield f"## hibercheck: {report.outcome} ({report.verdict})"
+    yield f"\n**{_text(words.sentence(report.headline))}**"
+    yield f"\n{_text(explanation(report))}"
+    yield f"\n{_text(f'Exit status {int(judged.exit_status)}: {judged.reason}.')}"
+    if report.cpus:
+        yield "\n| CPU | Parked in | Woken by | What becomes of it |\n|---|---|---|---|"
+        yield from map(_cpu, group(report.cpus))
+    for finding, mark in judged.marked:
+        yield from _finding(finding, mark)
+    if report.missing:
+        yield "\n### Missing\n"
+        yield from (
+            f"- {_text(words.sentence(note.fact))} {_text(words.sentence(note.supply))}" for note in report.missing
+        )
+    if report.assumptions:
+        yield "\n### Assumed\n\n| What | Is | Because of | To change it |\n|---|---|---|---|"
+        for fact in report.assumptions:
+            cells = (_text(fact.fact), _code(fact.value), _text(fact.source), _code(fact.option or ""))
+            yield f"| {' | '.join(cells)} |"
+    yield from (f"\n> {_text(warning)}" for warning in (*report.warnings, *judged.warnings))
+
+
+def _cpu(cpus: list[CpuReport]) -> str:
+    cpu = cpus[0]
+    state = "not parked: it copies" if cpu.boot_cpu else _text(STATES.get(cpu.state, cpu.state))
+    loop = f" {_code(cpu.loop)}" if cpu.loop else ""
+    wakes = "" if cpu.boot_cpu else _text(", ".join(cpu.wakes) or "nothing")
+    return f"| {words.cpus(each.cpu for each in cpus)} | {state}{loop} | {wakes} | {cpu.fate} |"
+
+
+def _finding(finding: Finding, mark: Mark | None) -> Iterator[str]:
+    who = "" if finding.cpu is None else f", CPU {finding.cpu}"
+    yield f"\n### {finding.rule} {finding.level.name.lower()}{who}: {_text(title(finding))}"
+    if mark is not None:
+        yield f"\nDoes not count ({mark.kind}): {_text(words.sentence(mark.reason))}"
+    yield f"\n{_text(words.sentence(finding.message))}"
+    places = [
+        (side, place)
+        for side, place in (("resumer", finding.resumer), ("resumee", finding.resumee))
+        if place != Place()
+    ]
+    if places:
+        yield ""
+        yield from (f"- {side}: {_place(place)}" for side, place in places)
+    shown = [line for evidence in finding.evidence for line in _evidence(evidence)]
+    if shown:
+        fence = _fence(shown)
+        yield f"\n{fence}text"
+        yield from shown
+        yield fence
+    if finding.advice:
+        yield f"\n**What to do:** {_text(words.sentence(finding.advice))}"
+
+
+def _place(place: Place) -> str:
+    parts = [_code(f"{place.virtual:#x}")] if place.virtual is not None else []
+    parts += [f"physical {_code(f'{place.physical:#x}')}"] if place.physical is not None else []
+    return ", ".join(parts + ([_code(place.symbol)] if place.symbol else []))
+
+
+def _evidence(evidence: Evidence) -> Iterator[str]:
+    """Yield lines for a fenced block."""
+    yield f"{one_line(evidence.title).rstrip('.:')}:"
+    for offset, before, after, marks in walks.byte_rows(evidence.before, evidence.after):
+        where = "" if evidence.address is None else f"{evidence.address + offset:#x}"
+        if evidence.before is not None:
+            yield f"  {where:18} before  {before}"
+        if evidence.after is not None:
+            yield f"  {where:18} after   {after}"
+        if marks:
+            yield f"  {'':18}         {marks}"
+    if evidence.walk is not None:
+        yield f"  {evidence.walk.access} {evidence.walk.address:#x} through CR3 {evidence.walk.cr3:#x}"
+        for name, table, index, entry, flags in walks.rows(evidence.walk):
+            yield f"  {name:<5} {table:<18} {index:>3}  {entry}  {flags}"
+        yield f"  -> {one_line(walks.ending(evidence.walk))}"
+    yield from (f"  {one_line(line)}" for line in evidence.lines)
+
+
+def _text(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", one_line(text))
+
+
+def _code(text: str) -> str:
+    """Return ``text`` as a code span that it cannot leave, also inside a table."""
+    if not text:
+        return ""
+    text = one_line(text).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    ticks = "`" * (longest + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{pad}{text}{pad}{ticks}"
+
+
+def _fence(lines: list[str]) -> str:
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    return "`" * max(3, longest + 1)
