@@ -11,9 +11,9 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from hibercheck.errors import MalformedKernel, MissingFact, Unsupported
+from hibercheck.kernel.binary import Bytes
 
 START_KERNEL_MAP = 0xFFFFFFFF80000000
 """Where the kernel's image is mapped (``__START_KERNEL_map``, arch/x86/include/asm/page_64_types.h)."""
@@ -56,22 +56,6 @@ _NT_GNU_BUILD_ID = 3
 MAX_SECTIONS = 1 << 16
 """More sections than any vmlinux has (a few dozen, a few thousand with ``-ffunction-sections``)."""
 _MAX_SECTION_NAME = 256
-
-
-class Bytes(Protocol):
-    """What the contents of a file are held in: `bytes`, or an `mmap.mmap` of it."""
-
-    def __len__(self) -> int:
-        """Length in bytes."""
-        ...
-
-    def __getitem__(self, index: slice, /) -> bytes:
-        """Return a copy of a range."""
-        ...
-
-    def find(self, sub: bytes, start: int = ..., end: int = ..., /) -> int:
-        """Return the first offset of ``sub`` in a range, or -1."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +221,7 @@ class ElfFile:
         return b"" if section.nobits else self._contents(section.offset, section.size)
 
     def file_range(self, address: int, size: int) -> tuple[int, int] | None:
-        """Where a range of addresses is in the file: offset, and the bytes stored there (the rest is zeros); or None."""
+        """Where a range of addresses is in the file: offset, and bytes stored there (the rest is zeros); or None."""
         index = bisect_right(self._starts, address) - 1
         if index < 0:
             return None

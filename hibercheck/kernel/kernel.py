@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from hibercheck.errors import InputProblem, MalformedKernel, MissingFact
-from hibercheck.kernel.elf import START_KERNEL_MAP, Bytes, ElfFile, Section
+from hibercheck.kernel.binary import Bytes
+from hibercheck.kernel.btf import Btf
+from hibercheck.kernel.elf import START_KERNEL_MAP, ElfFile, Section
 from hibercheck.kernel.symbols import Symbol, SymbolSource
 from hibercheck.kernel.symtab import ElfSymbols
 
@@ -23,7 +25,7 @@ _BANNER = b"Linux version "
 class Kernel:
     """One opened kernel; close it, or use it as a context manager.
 
-    Nothing is read before it is asked for.  All addresses are link-time addresses: what KASLR adds is the caller's business.
+    Nothing is read before it is asked for.  All addresses are link-time ones: what KASLR adds is the caller's business.
 
     Args:
         path: The file, as the user named it.
@@ -179,6 +181,37 @@ class Kernel:
     def section(self, name: str) -> Section | None:
         """The first section of that name, or None."""
         return self.elf.section(name)
+
+    # Types
+
+    @cached_property
+    def btf(self) -> Btf:
+        """The kernel's types.
+
+        Raises:
+            MissingFact: The kernel carries none (CONFIG_DEBUG_INFO_BTF is off).
+        """
+        section = self.section(".BTF")
+        if section is None:
+            advice = "give its vmlinux with CONFIG_DEBUG_INFO_BTF"
+            raise MissingFact("has no .BTF section, so no structure layouts", path=self.path, advice=advice)
+        return Btf(self.elf.section_bytes(section), self.path)
+
+    def offset_of(self, struct: str, member_path: str) -> int:
+        """Bytes from a structure's start to a member; see `hibercheck.kernel.btf.Btf.offset_of`."""
+        return self.btf.offset_of(struct, member_path)
+
+    def size_of(self, struct: str, member_path: str | None = None) -> int:
+        """Bytes that a structure or one of its members takes; see `hibercheck.kernel.btf.Btf.size_of`."""
+        return self.btf.size_of(struct, member_path)
+
+    def has_member(self, struct: str, member_path: str) -> bool:
+        """Whether a structure exists and has a member.
+
+        Raises:
+            MissingFact: The kernel carries no types, so that it is not known.
+        """
+        return self.btf.has_member(struct, member_path)
 
     # Per-CPU variables
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 
 from hibercheck.errors import MalformedKernel
+from hibercheck.kernel.binary import occurrences
 from hibercheck.kernel.elf import SHF_EXECINSTR, SHF_WRITE, SHT_SYMTAB, ElfFile
 from hibercheck.kernel.symbols import Symbol, rank
 
@@ -97,7 +98,7 @@ class ElfSymbols:
 
     def _anywhere(self, names: Iterable[bytes]) -> set[int]:
         """Every offset in the string table at which a symbol's name could begin and be one of the names."""
-        return {offset for name in names for offset in _occurrences(self._strings, name + b"\0")}
+        return {offset for name in names for offset in occurrences(self._strings, name + b"\0")}
 
     def _likely(self, names: set[bytes]) -> Iterator[tuple[int, bytes]]:
         """Offsets of names that are whole strings, or end a string in one of the ways that nearly all shared tails do.
@@ -122,13 +123,13 @@ class ElfSymbols:
         """Rows whose name is at one of the offsets, in the table's order."""
         if len(offsets) > _FEW:
             return list(compress(range(len(self._names)), map(offsets.__contains__, self._names)))
-        hits = (at for offset in offsets for at in _occurrences(self._packed_names, offset.to_bytes(4, sys.byteorder)))
+        hits = (at for offset in offsets for at in occurrences(self._packed_names, offset.to_bytes(4, sys.byteorder)))
         return sorted(at // 4 for at in hits if not at % 4)
 
     def variants(self, name: str) -> list[Symbol]:
         """See `SymbolSource.variants`."""
         # Every occurrence of ``name.`` is a candidate; `_rows` keeps those at which a symbol's name begins.
-        offsets = set(_occurrences(self._strings, f"{name}.".encode())) | self._anywhere([name.encode()])
+        offsets = set(occurrences(self._strings, f"{name}.".encode())) | self._anywhere([name.encode()])
         found = [symbol for group in self._collect(offsets).values() for symbol in group]
         return sorted(found, key=lambda one: rank(one.letter, one.name))
 
@@ -219,13 +220,6 @@ class ElfSymbols:
             if self._symbol(rows[at]):
                 return values[at]
         return None
-
-
-def _occurrences(haystack: bytes, needle: bytes) -> Iterator[int]:
-    at = haystack.find(needle)
-    while at >= 0:
-        yield at
-        at = haystack.find(needle, at + 1)
 
 
 def _one_of(words: list[bytes]) -> bytes:

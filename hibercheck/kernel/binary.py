@@ -1,0 +1,30 @@
+"""What the readers of kernel files share: how contents are held, and a search through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Bytes(Protocol):
+    """What the contents of a file are held in: `bytes`, or an `mmap.mmap` of it."""
+
+    def __len__(self) -> int:
+        """Length in bytes."""
+        ...
+
+    def __getitem__(self, index: slice, /) -> bytes:
+        """Return a copy of a range."""
+        ...
+
+    def find(self, sub: bytes, start: int = ..., end: int = ..., /) -> int:
+        """Return the first offset of ``sub`` in a range, or -1."""
+        ...
+
+
+def occurrences(haystack: Bytes, needle: bytes, start: int = 0) -> Iterator[int]:
+    """Yield every offset of ``needle``, overlapping ones too, from ``start`` on."""
+    at = haystack.find(needle, start)
+    while at >= 0:
+        yield at
+        at = haystack.find(needle, at + 1)
