@@ -5,13 +5,28 @@ All of them are looked up in one pass: on a kernel with DWARF a pass costs more 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-SUFFIXES = ("", ".isra.0", ".constprop.0", ".part.0", ".constprop.0.isra.0", ".isra.0.constprop.0", ".llvm")
-"""What GCC appends to a static function that it changed.  clang's ``.llvm.<hash>`` cannot be asked for by name and is
-found through `Program.variants` instead."""
+SUFFIXES = (".isra.0", ".constprop.0", ".part.0", ".constprop.0.isra.0", ".isra.0.constprop.0")
+"""What GCC appends to the name of a static function that it changed."""
 
 STATIC_FUNCTIONS = frozenset(
+    {
+        "acpi_idle_play_dead",
+        "intel_idle_enter_dead",
+        "mwait_play_dead",
+        "cpu_up",
+        "_cpu_up",
+        "unpack_orig_pfns",
+        "load_compressed_image",
+        "load_image_lzo",
+        "lzo_decompress_threadfn",
+        "decompress_threadfn",
+        "get_e820_md5",
+        "compute_e820_crc32",
+    }
+)
+"""Functions that may carry a suffix because they are static."""
+
+FUNCTIONS = frozenset(
     {
         "resume_play_dead",
         "acpi_idle_play_dead",
@@ -45,36 +60,20 @@ FUNCTIONS = frozenset(
         # the handoff in the resumer
         "hibernate_resume_nonboot_cpu_disable",
         "hibernation_restore",
-        "resume_target_kernel",
         "freeze_secondary_cpus",
         "disable_nonboot_cpus",
         "suspend_disable_secondary_cpus",
         "cpuhp_smt_enable",
-        "cpuhp_smt_disable",
         "swsusp_arch_resume",
         "restore_image",
-        "core_restore_code",
-        "restore_registers",
-        "cpuidle_pause",
         # what a dead CPU does
         "native_play_dead",
-        "play_dead_common",
-        "hlt_play_dead",
-        "cond_wakeup_cpu0",
         "start_cpu0",
         "cpuidle_play_dead",
         "acpi_processor_ffh_play_dead",
         "tboot_shutdown",
-        "pv_native_safe_halt",
-        "native_safe_halt",
-        "pv_native_irq_disable",
-        "smp_kick_mwait_play_dead",
-        "stop_this_cpu",
         # rescue and topology
         "topology_get_primary_thread",
-        "topology_is_primary_thread",
-        "topology_smt_thread_allowed",
-        "arch_resume_nosmt",
         "arch_cpu_rescan_dead_smt_siblings",
         "get_cpu_device",
         "kobject_uevent",
@@ -88,47 +87,27 @@ FUNCTIONS = frozenset(
         "native_x2apic_icr_write",
         "apic_icr_write",
         "__SCT__apic_call_icr_write",
-        "__const_udelay",
-        "__udelay",
         "_printk",
         "printk",
         # which images it accepts
         "snapshot_write_next",
         "swsusp_read",
-        "swsusp_check",
         "arch_hibernation_header_restore",
         "crc32_le",
         "crc32_le_base",
         "crc32_le_arch",
         "crypto_alloc_shash",
         "crypto_shash_digest",
-        "crypto_has_alg",
-        "crypto_alloc_comp",
-        "crypto_alloc_acomp",
         "lzo1x_decompress_safe",
-        "LZ4_decompress_safe",
         "lzo_mod_init",
         "lz4_mod_init",
-        "lzorle_mod_init",
         # exception entries
-        "asm_exc_nmi",
-        "asm_exc_page_fault",
-        "asm_exc_double_fault",
-        "asm_exc_machine_check",
-        "asm_exc_general_protection",
         "asm_fred_entrypoint_kernel",
-        "asm_fred_entrypoint_user",
-        "nmi",
-        "page_fault",
-        "double_fault",
-        "machine_check",
         # start-up
         "kernel_randomize_memory",
         "kaslr_get_random_long",
         "pti_init",
-        "pti_check_boottime_disable",
         "startup_64",
-        "secondary_startup_64",
     }
     | STATIC_FUNCTIONS
 )
@@ -136,69 +115,38 @@ FUNCTIONS = frozenset(
 OBJECTS = frozenset(
     {
         "smp_ops",
-        "pv_ops",
         "apic",
         "cpu_number",
         "pcpu_hot",
         "current_task",
-        "this_cpu_off",
         "mwait_cpu_dead",
         "boot_cpu_data",
-        "cpu_info",
-        "enable_start_cpu0",
-        "cpu_buf_idle_clear",
-        "mds_idle_clear",
         "cpu_smt_control",
         "cpuid_to_apicid",
         "__cpu_online_mask",
         "__cpu_present_mask",
         "__cpu_possible_mask",
-        "__per_cpu_offset",
         "node_states",
         "__cpu_primary_thread_mask",
         "init_task",
         "early_idts",
         "early_pf_idts",
-        "__per_cpu_start",
-        "__per_cpu_end",
         "x86_topo_system",
-        "orig_bm",
-        "copy_bm",
         "zero_bm",
         "swsusp_hardware_signature",
-        "swsusp_header",
         "hib_comp_algo",
-        "acpi_gbl_FADT",
-        "idt_table",
         "def_idts",
         "ist_idts",
         "_cea_offset",
-        "__pgtable_l5_enabled",
-        "pgtable_l5_enabled",
         "level4_kernel_pgt",
-        "init_top_pgt",
-        "init_level4_pgt",
         "_text",
         "_stext",
-        "_etext",
-        "_end",
-        "phys_base",
         "__start___jump_table",
         "__stop___jump_table",
         "__alt_instructions",
         "__alt_instructions_end",
         "__parainstructions",
         "__parainstructions_end",
-        "__return_sites",
-        "__return_sites_end",
-        "__retpoline_sites",
-        "__retpoline_sites_end",
-        "__call_sites",
-        "__call_sites_end",
-        "__smp_locks",
-        "__smp_locks_end",
-        "__start_static_call_sites",
-        "__stop_static_call_sites",
     }
 )
 
@@ -247,14 +195,10 @@ NOISE = frozenset(
 
 
 def wanted() -> frozenset[str]:
-    """Every name to look up, the suffixed spellings and the cold parts of functions included."""
-    names = set(FUNCTIONS | OBJECTS | THUNKS | COMPLAINTS | NOISE)
-    for name in STATIC_FUNCTIONS:
-        names.update(name + suffix for suffix in SUFFIXES)
-    names.update(f"{name}.cold" for name in tuple(names) if name.split(".", 1)[0] in FUNCTIONS)
-    return frozenset(names)
+    """Every name to look up at first."""
+    return FUNCTIONS | OBJECTS | THUNKS | COMPLAINTS | NOISE
 
 
-def spellings(name: str) -> Iterable[str]:
-    """The names under which a function may be linked, the plain one first."""
-    return (name + suffix for suffix in SUFFIXES) if name in STATIC_FUNCTIONS else (name,)
+def suffixed(name: str) -> tuple[str, ...]:
+    """The other names under which a function may be linked; empty for one that the compiler may not rename."""
+    return tuple(name + suffix for suffix in SUFFIXES) if name in STATIC_FUNCTIONS else ()

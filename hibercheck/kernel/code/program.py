@@ -141,8 +141,8 @@ class Program:
         return tables.jump_labels(self.kernel, self.known)
 
     @cached_property
-    def _by_address(self) -> Mapping[int, str]:
-        return {symbol.address: name for name, symbol in sorted(self.known.items(), reverse=True) if symbol.address}
+    def _by_address(self) -> Mapping[int, SymbolLike]:
+        return {symbol.address: symbol for _, symbol in sorted(self.known.items(), reverse=True) if symbol.address}
 
     def _addresses(self, wanted: Iterable[str]) -> frozenset[int]:
         return frozenset(self.known[name].address for name in wanted if name in self.known)
@@ -164,22 +164,39 @@ class Program:
         section = self.kernel.section(".altinstr_aux")
         return (section.address, section.address + section.size) if section else (0, 0)
 
+    @cached_property
+    def _renamed(self) -> Mapping[str, SymbolLike]:
+        """Static functions that exist only under a name with a suffix; the second and last look at the symbols."""
+        missing = sorted(name for name in names.STATIC_FUNCTIONS if name not in self.known)
+        found = self.kernel.symbols(other for name in missing for other in names.suffixed(name))
+        return {name: found[other] for name in missing for other in names.suffixed(name)[::-1] if other in found}
+
     def find(self, name: str) -> SymbolLike | None:
         """The function or object of that name, whatever suffix the compiler gave it."""
-        for spelling in names.spellings(name):
-            if spelling in self.known:
-                return self.known[spelling]
-        return None
+        if name in self.known or name not in names.STATIC_FUNCTIONS:
+            return self.known.get(name)
+        return self._renamed.get(name)
 
     def address(self, name: str) -> int | None:
         """Address of a symbol in `names`, or None if the kernel has none."""
         symbol = self.find(name)
         return symbol.address if symbol else None
 
+    def is_known(self, address: int) -> bool:
+        """Whether one of the symbols of `names` is at exactly that address."""
+        return address in self._by_address
+
+    def symbol_at(self, address: int) -> SymbolLike | None:
+        """The symbol that begins at an address, or None."""
+        if address in self._by_address:
+            return self._by_address[address]
+        found = self.kernel.nearest(address)
+        return found[0] if found is not None and found[1] == 0 else None
+
     def name(self, address: int) -> str:
         """Name of what starts at (or, failing that, holds) an address, as ``symbol`` or ``symbol+0x1c``."""
         if address in self._by_address:
-            return self._by_address[address]
+            return self._by_address[address].name
         if address not in self._named:
             self._named[address] = self._look_up(address)
         return self._named[address]
@@ -242,10 +259,11 @@ class _Reader:
     def __init__(self, program: Program, entry: int) -> None:
         self._program = program
         self._entry = entry
-        self._name = program.name(entry)
-        symbol = program.known.get(self._name)
-        self._end = entry + symbol.size if symbol and symbol.size else None
-        self._cold: dict[int, bool] = {}
+        symbol = program.symbol_at(entry)
+        self._name = symbol.name if symbol else f"{entry:#x}"
+        self._sized = bool(symbol and symbol.size)
+        self._parts = [(entry, entry + symbol.size)] if symbol and symbol.size else []
+        self._judged: dict[int, bool] = {}
         self._nodes: dict[int, Decoded] = {}
         self._successors: dict[int, tuple[int, ...]] = {}
         self._tails: dict[int, int] = {}
@@ -293,19 +311,24 @@ class _Reader:
         return False
 
     def _inside(self, target: int) -> bool:
-        if self._end is not None and self._entry <= target < self._end:
+        if any(start <= target < end for start, end in self._parts) or self._program.is_auxiliary(target):
             return True
-        if self._program.is_auxiliary(target):
-            return True
-        if target in self._cold:
-            return self._cold[target]
-        self._cold[target] = inside = self._belongs(target)
-        return inside
+        if target not in self._judged:
+            self._judged[target] = self._belongs(target)
+        return self._judged[target]
 
     def _belongs(self, target: int) -> bool:
         """Whether the symbol that holds ``target`` is this function or its cold part."""
-        holder = self._program.name(target).split("+", 1)[0]
-        if self._end is None and holder == self._name:
-            return True
+        if self._program.is_known(target):  # another function begins there
+            return False
+        found = self._program.kernel.nearest(target)
+        if found is None:
+            return False
+        holder = found[0]
+        if holder.address == self._entry:
+            return not self._sized
         stem = self._name.split(".", 1)[0]
-        return holder != self._name and holder.split(".", 1)[0] == stem and ".cold" in holder
+        cold = ".cold" in holder.name and holder.name.split(".", 1)[0] == stem
+        if cold and holder.size:
+            self._parts.append((holder.address, holder.address + holder.size))
+        return cold
