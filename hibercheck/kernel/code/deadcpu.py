@@ -113,9 +113,9 @@ class DeadReader:
             places["cpuidle"] = idle[0]
         for loop in self.park_loops:
             if loop.role == "native" and len(loop.via) > 1 and not loop.after_kick:
-                called = calls_to(function, [self.program.address(loop.via[1])])
+                called = [at for at, to in function.calls().items() if self.program.name(to) == loop.via[1]]
                 if called and loop.kind in ("mwait", "hlt"):
-                    places.setdefault(loop.kind, called[0])
+                    places.setdefault(loop.kind, min(called))
         return places
 
     def enter_dead(self) -> Trait[tuple[str, ...]]:
