@@ -1,0 +1,119 @@
+"""What a check asks of a kernel, in one place: what a facts file must keep."""
+
+from __future__ import annotations
+
+NEEDED_SYMBOLS: frozenset[str] = frozenset(
+    {
+        "_text",
+        "_etext",
+        "_stext",
+        "_end",
+        "restore_registers",
+        "core_restore_code",
+        "restore_image",
+        "init_top_pgt",
+        "init_level4_pgt",
+        "level4_kernel_pgt",
+        "level3_kernel_pgt",
+        "level2_kernel_pgt",
+        "level2_fixmap_pgt",
+        "level1_fixmap_pgt",
+        "phys_base",
+        "page_offset_base",
+        "vmemmap_base",
+        "vmalloc_base",
+        "__per_cpu_offset",
+        "__per_cpu_start",
+        "__per_cpu_end",
+        "pcpu_base_addr",
+        "linux_banner",
+        "saved_command_line",
+        "__cpu_present_mask",
+        "__cpu_possible_mask",
+        "__cpu_online_mask",
+        "frozen_cpus",
+        "nr_cpu_ids",
+        "cpu_smt_control",
+        "smp_num_siblings",
+        "__max_threads_per_core",
+        "x86_topo_system",
+        "cpuid_to_apicid",
+        "x86_cpu_to_apicid",
+        "boot_cpu_data",
+        "cpu_info",
+        "cpu_number",
+        "pcpu_hot",
+        "current_task",
+        "mwait_cpu_dead",
+        "this_cpu_off",
+        "x86_cap_flags",
+        "cpuidle_curr_driver",
+        "cpuidle_play_dead",
+        "cpuidle_devices",
+        "acpi_cstate",
+        "acpi_idle_driver",
+        "intel_idle_driver",
+        "acpi_idle_play_dead",
+        "intel_idle_enter_dead",
+        "acpi_processor_ffh_play_dead",
+        "e820_table_firmware",
+        "e820_table",
+        "idt_table",
+        "gdt_page",
+        "cpu_tss_rw",
+        "_cea_offset",
+        "asm_exc_nmi",
+        "asm_exc_machine_check",
+        "asm_exc_page_fault",
+        "asm_exc_double_fault",
+        "asm_exc_general_protection",
+        "native_play_dead",
+        "mwait_play_dead",
+        "hlt_play_dead",
+        "resume_play_dead",
+        "play_dead_common",
+        "cpuhp_smt_enable",
+        "hibernate_resume_nonboot_cpu_disable",
+        "freeze_secondary_cpus",
+        "smp_ops",
+        "swsusp_hardware_signature",
+        "__pgtable_l5_enabled",
+        "pgtable_l5_enabled",
+        "swapper_pg_dir",
+        "init_mm",
+        "__bss_start",
+        "__bss_stop",
+        "__brk_base",
+        "__brk_limit",
+        "__nosave_begin",
+        "__nosave_end",
+    }
+)
+"""Symbols whose addresses a check uses."""
+
+NEEDED_TEXT: frozenset[str] = frozenset(
+    {"restore_registers", "asm_exc_nmi", "asm_exc_machine_check", "asm_exc_page_fault", "asm_exc_double_fault"}
+)
+"""Functions whose first bytes a check looks at."""
+
+NEEDED_MEMBERS: frozenset[tuple[str, str]] = frozenset(
+    {
+        ("cpuinfo_x86", "x86_vendor"),
+        ("cpuinfo_x86", "x86_vendor_id"),
+        ("cpuinfo_x86", "x86_capability"),
+        ("cpuinfo_x86", "cpuid_level"),
+        ("cpuidle_driver", "name"),
+        ("cpuidle_driver", "states"),
+        ("cpuidle_driver", "state_count"),
+        ("cpuidle_state", "enter_dead"),
+        ("cpuidle_state", "flags"),
+        ("acpi_processor_cx", "entry_method"),
+        ("acpi_processor_cx", "address"),
+        ("pcpu_hot", "cpu_number"),
+        ("smp_ops", "play_dead"),
+    }
+)
+"""Structure members whose offsets a check uses."""
+
+NEEDED_SIZES: frozenset[str] = frozenset({"cpu_entry_area", "cpuidle_state", "cpuinfo_x86", "cpuidle_driver"})
+"""Structures whose sizes a check uses."""
