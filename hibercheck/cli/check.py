@@ -12,6 +12,7 @@ from hibercheck.cli.options import GroupedCommand, general_options, option
 from hibercheck.cli.values import AddressType, CpuListType, Output, OutputType
 
 if TYPE_CHECKING:
+    from hibercheck.handoff.findings import Report
     from hibercheck.handoff.options import CheckOptions
     from hibercheck.report.gate import Judged
 
@@ -31,21 +32,39 @@ Exit status: 0 fine, 1 a verdict at or above --fail-on, or the image is refused,
 3 unreadable or mismatched input, 4 undetermined, 130 interrupted.
 Every option can be set as HIBERCHECK_NAME in the environment."""
 
-INPUTS, SCENARIO, OUTPUT = "Inputs", "Scenario (default: as the image and the kernels have it)", "Output"
+INPUTS, SCENARIO = "Inputs", "Scenario (default: as the image and the kernels have it)"
+OUTPUT, GATE = "Output", "Gate"
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("image", metavar="IMAGE", type=click.Path())
-@option("--resumer", group=INPUTS, metavar="KERNEL", required=True, help="The kernel that will load the image.")
-@option("--resumee", group=INPUTS, metavar="KERNEL", required=True, help="The kernel whose memory is in the image.")
+@option(
+    "--resumer", group=INPUTS, metavar="KERNEL", reads=True, required=True, help="The kernel that will load the image."
+)
+@option(
+    "--resumee",
+    group=INPUTS,
+    metavar="KERNEL",
+    reads=True,
+    required=True,
+    help="The kernel whose memory is in the image.",
+)
 @option(
     "--resume-offset", group=INPUTS, metavar="PAGES", type=click.IntRange(min=0), help="Where the image's header is."
 )
-@option("--resumer-memory", group=INPUTS, metavar="FILE", help="A dump of the resumer's memory, taken before the copy.")
-@option("--resumer-registers", group=INPUTS, metavar="FILE", help="Its registers: QEMU's `info registers -a`.")
-@option("--resumer-facts", group=INPUTS, metavar="FILE", help="Facts collected on the resumer.")
-@option("--resumer-symbols", group=INPUTS, metavar="FILE", help="System.map or kallsyms of the resumer.")
-@option("--resumee-symbols", group=INPUTS, metavar="FILE", help="The same of the resumee.")
+@option(
+    "--resumer-memory",
+    group=INPUTS,
+    metavar="FILE",
+    reads=True,
+    help="A dump of the resumer's memory, taken before the copy.",
+)
+@option(
+    "--resumer-registers", group=INPUTS, metavar="FILE", reads=True, help="Its registers: QEMU's `info registers -a`."
+)
+@option("--resumer-facts", group=INPUTS, metavar="FILE", reads=True, help="Facts collected on the resumer.")
+@option("--resumer-symbols", group=INPUTS, metavar="FILE", reads=True, help="System.map or kallsyms of the resumer.")
+@option("--resumee-symbols", group=INPUTS, metavar="FILE", reads=True, help="The same of the resumee.")
 @option("--resumer-cmdline", group=SCENARIO, metavar="STR", help="The resumer's kernel command line.")
 @option("--resumer-offline", group=SCENARIO, type=CpuListType(), help="CPUs taken offline by hand in it: 2,3 or 1-3.")
 @option(
@@ -77,7 +96,17 @@ INPUTS, SCENARIO, OUTPUT = "Inputs", "Scenario (default: as the image and the ke
     help=f"{', '.join(FORMATS)}; repeatable, each may go to a file.",
 )
 @option("-o", "--output", group=OUTPUT, metavar="FILE", help="Write to FILE instead of standard output.")
-@option("--fail-on", group=OUTPUT, type=click.Choice(FAIL_ON), default="risk", help="The least verdict that fails.")
+@option("--fail-on", group=GATE, type=click.Choice(FAIL_ON), default="risk", help="The least verdict that fails.")
+@option(
+    "--suppressions",
+    group=GATE,
+    metavar="FILE",
+    multiple=True,
+    reads=True,
+    help="Findings that do not count, with reasons (TOML); repeatable.",
+)
+@option("--baseline", group=GATE, metavar="FILE", reads=True, help="Fail only on what this earlier run did not find.")
+@option("--write-baseline", group=GATE, metavar="FILE", help="Write what this run found, for --baseline.")
 @option("--width", group=OUTPUT, type=click.IntRange(40, 400), metavar="N", help="Columns of the text report.")
 @option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print one sentence only.")
 @option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Print every frame of every CPU, and the kernels' traits.")
@@ -93,11 +122,11 @@ def command(**given: Any) -> int:
     prepare_standard_streams()
     outputs = resolve_outputs(given["outputs"], given["output"])
     inputs = [given[name] for name in given if name in INPUT_FILES]
-    refuse_overwriting([output.path for output in outputs], inputs)
+    refuse_overwriting(
+        [*(output.path for output in outputs), given["write_baseline"]], [*inputs, *given["suppressions"]]
+    )
     report = check(given["image"], given["resumer"], given["resumee"], options=check_options(given))
-    from hibercheck.report.gate import judge
-
-    judged = judge(report, fail_on=given["fail_on"])
+    judged = decide(report, given)
     emit(judged, outputs, given)
     return int(judged.exit_status)
 
@@ -114,6 +143,28 @@ INPUT_FILES = frozenset(
         "resumee_symbols",
     }
 )
+
+
+def decide(report: Report, given: dict[str, Any]) -> Judged:
+    """Apply suppressions, baseline and threshold to a report; write the new baseline if one is wanted."""
+    import datetime
+
+    from hibercheck.report import baseline, suppressions
+    from hibercheck.report.gate import judge
+
+    marks, warnings = suppressions.apply(
+        report,
+        [entry for path in given["suppressions"] for entry in suppressions.load(path)],
+        datetime.datetime.now(tz=datetime.UTC).date(),
+    )
+    if given["baseline"] is not None:
+        marks = baseline.apply(report, baseline.load(given["baseline"]), marks, given["baseline"])
+    if given["write_baseline"] is not None:
+        from hibercheck.cli.output import write_file
+
+        write_file(given["write_baseline"], baseline.write(report))
+        marks = baseline.apply(report, baseline.load(given["write_baseline"]), marks, given["write_baseline"])
+    return judge(report, fail_on=given["fail_on"], marks=marks, warnings=warnings)
 
 
 def check_options(given: dict[str, Any]) -> CheckOptions:

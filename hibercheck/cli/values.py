@@ -2,44 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import click
 
-MAX_CPUS = 8192
-"""The largest CONFIG_NR_CPUS that x86-64 offers (arch/x86/Kconfig, NR_CPUS_RANGE_END)."""
+from hibercheck.report.cpulist import parse_cpu_list
 
-_RANGE = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+)(?::(?P<used>\d+)/(?P<group>\d+))?)?\Z", re.ASCII)
 _SUFFIXES = {"k": 10, "m": 20, "g": 30, "t": 40}
-
-
-def parse_cpu_list(text: str) -> frozenset[int]:
-    """Parse a list of CPUs as the kernel does: ``2,3``, ``1-3``, ``0-15:2/4``.
-
-    The grammar is ``bitmap_parselist()``'s (lib/bitmap-str.c): ``first[-last[:used/group]]``, separated by commas.
-
-    Raises:
-        ValueError: The text is not such a list, or names a CPU beyond `MAX_CPUS`; the message says which part.
-    """
-    cpus: set[int] = set()
-    for part in text.replace("\n", ",").split(","):
-        if not part.strip():
-            continue
-        match = _RANGE.match(part.strip())
-        if not match:
-            raise ValueError(f"{part.strip()!r} is not a CPU or a range of CPUs such as 1-3")
-        first = int(match["first"])
-        last = int(match["last"] or first)
-        if last < first:
-            raise ValueError(f"the range {part.strip()!r} ends before it begins")
-        if last >= MAX_CPUS:
-            raise ValueError(f"CPU {last} is beyond the {MAX_CPUS} that the kernel supports")
-        used, group = int(match["used"] or 1), int(match["group"] or 1)
-        if group == 0 or used > group:
-            raise ValueError(f"{part.strip()!r} uses {used} of each group of {group}")
-        cpus.update(cpu for cpu in range(first, last + 1) if (cpu - first) % group < used)
-    return frozenset(cpus)
 
 
 class CpuListType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4

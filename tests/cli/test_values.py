@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hibercheck.cli.values import MAX_CPUS, AddressType, Output, OutputType, parse_cpu_list
+from hibercheck.cli.values import AddressType, Output, OutputType
+from hibercheck.report.cpulist import MAX_CPUS, parse_cpu_list
 from hibercheck.report.words import cpus
 
 
