@@ -99,6 +99,7 @@ class FactsKernel(Kernel):
 
     def __init__(self, path: str, document: Json) -> None:
         self.path = path
+        self.document = document
         try:
             self._load(document)
         except DocumentError as error:

@@ -119,3 +119,20 @@ def rescans(program: Program) -> Trait[bool]:
     called = calls_to(function, [program.address("cpuhp_smt_enable")])
     evidence = [quote_call(program, function, address) for address in called]
     return Trait(name, True, tuple(evidence) or (Evidence(function.name, function.entry, "exists"),), commits.RESCAN)
+
+
+def reparks_siblings(program: Program) -> Trait[bool]:
+    """Whether, resumed with SMT off, it brings the siblings up and takes them down again (``arch_resume_nosmt``)."""
+    name = "reparks_siblings_after_resume"
+    function = program.function_of("arch_resume_nosmt")
+    if function is None:
+        return Trait(name, False, (absent("arch_resume_nosmt"),), commits.RESUME_RESCUE)
+    ways = ("cpuhp_smt_enable", "arch_cpu_rescan_dead_smt_siblings")
+    called = calls_to(function, [program.address(one) for one in ways])
+    if called:
+        evidence = tuple(quote_call(program, function, address) for address in called)
+        return Trait(name, True, evidence, commits.RESUME_RESCUE)
+    if function.truncated:
+        return Trait(name, None, reason=f"arch_resume_nosmt could not be read to its end: {function.truncated}")
+    evidence = (Evidence(function.name, function.entry, "it calls neither cpuhp_smt_enable nor the rescan"),)
+    return Trait(name, False, evidence, commits.RESUME_RESCUE)

@@ -11,7 +11,7 @@ from hibercheck.kernel.code.deadcpu import DeadReader
 from hibercheck.kernel.code.layout import LayoutReader
 from hibercheck.kernel.code.model import Evidence, IdtGate, ParkKind, ParkLoop, ParkRole, Patch, Touch, Trait
 from hibercheck.kernel.code.program import KernelFile, Program
-from hibercheck.kernel.code.rescue import freeze_order, needs_node, needs_primary, rescans
+from hibercheck.kernel.code.rescue import freeze_order, needs_node, needs_primary, reparks_siblings, rescans
 from hibercheck.kernel.code.resume import ResumeReader
 
 __all__ = ["Evidence", "IdtGate", "ParkLoop", "Patch", "Touch", "Trait", "Traits", "read_traits"]
@@ -37,6 +37,7 @@ class Traits:
         monitored: ``percpu:mwait_cpu_dead`` or ``thread_info.flags``.
         kick_value: Word that turns the MWAIT loop into HLT.
         rescans_dead_siblings: Whether SMT siblings are parked anew once the cpuidle driver is there.
+        reparks_siblings_after_resume: Whether, resumed with SMT off, it parks the siblings anew.
         zero_pages: Whether it understands the zero-page flag in PFNs.
         hw_sig: Whether it compares the hardware signature.
         compressors: What it decompresses without a module.
@@ -70,6 +71,7 @@ class Traits:
     monitored: Trait[str]
     kick_value: Trait[int]
     rescans_dead_siblings: Trait[bool]
+    reparks_siblings_after_resume: Trait[bool]
     zero_pages: Trait[bool]
     hw_sig: Trait[bool]
     compressors: Trait[tuple[str, ...]]
@@ -138,6 +140,7 @@ def read_traits(kernel: KernelFile) -> Traits:
         monitored=dead.monitored(),
         kick_value=dead.kick_value(),
         rescans_dead_siblings=rescans(program),
+        reparks_siblings_after_resume=reparks_siblings(program),
         zero_pages=accepts.zero_pages(),
         hw_sig=accepts.hw_sig(),
         compressors=accepts.compressors(),

@@ -1,0 +1,76 @@
+"""``hibercheck kernel``: show what a kernel does when it resumes, with evidence, or keep it as a facts file."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hibercheck.cli.options import GroupedCommand, general_options, option
+
+if TYPE_CHECKING:
+    from hibercheck.kernel.kernel import Kernel
+
+EPILOG = """\b
+Examples:
+  hibercheck kernel /boot/vmlinuz-6.12.94+deb13-cloud-amd64
+  hibercheck kernel vmlinux --format json -o vmlinux.facts.json
+  hibercheck image.bin --resumer vmlinux.facts.json --resumee 6.1.0-50-amd64
+
+Exit status: 0 fine, 2 usage, 3 unreadable input, 4 no banner, 130 interrupted."""
+
+OUTPUT = "Output"
+
+
+@click.command(cls=GroupedCommand, epilog=EPILOG)
+@click.argument("kernel", metavar="KERNEL")
+@option("--symbols", group="Input", metavar="FILE", help="A System.map or a copy of /proc/kallsyms for the kernel.")
+@option("--evidence/--no-evidence", group=OUTPUT, default=True, help="Show what each statement was read from.")
+@option("--all-symbols", group=OUTPUT, is_flag=True, help="Keep every symbol in the JSON, to name any address.")
+@option("--format", "form", group=OUTPUT, type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("-o", "--output", group=OUTPUT, metavar="FILE", help="Write to FILE instead of standard output.")
+@option("--width", group=OUTPUT, type=click.IntRange(40, 400), metavar="N", help="Columns of the text.")
+@general_options
+def command(**given: Any) -> int:
+    """Show how a kernel parks CPUs, whom it rescues before a resume, and which images it accepts.
+
+    KERNEL is a vmlinux, a vmlinuz, a package with one, the release of an installed kernel, or a facts file.  With
+    --format json the output is a facts file: other commands take it in place of the kernel.
+    """
+    from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting, write_file
+    from hibercheck.kernel.kernel import open_kernel
+
+    prepare_standard_streams()
+    refuse_overwriting([given["output"]], [given["kernel"], given["symbols"]])
+    with open_kernel(given["kernel"], symbols=given["symbols"]) as kernel:
+        content = _json(kernel, given) if given["form"] == "json" else _text(kernel, given)
+    if given["output"] is not None:
+        write_file(given["output"], content)
+    else:
+        sys.stdout.write(content)
+    return 0
+
+
+def _json(kernel: Kernel, given: dict[str, Any]) -> str:
+    import json
+
+    from hibercheck.kernel.code.facts import FactsKernel, facts_of
+
+    if isinstance(kernel, FactsKernel):
+        return json.dumps(kernel.document, indent=1) + "\n"
+    return json.dumps(facts_of(kernel, all_symbols=given["all_symbols"]), indent=1) + "\n"
+
+
+def _text(kernel: Kernel, given: dict[str, Any]) -> str:
+    from hibercheck.cli.output import FILE_WIDTH, make_console
+    from hibercheck.report import kernel_text
+    from hibercheck.report.kernel import view
+
+    color, width = given["color"], given["width"]
+    if given["output"] is not None:
+        color, width = "always" if color == "always" else "never", width or FILE_WIDTH
+    console = make_console(sys.stdout, color=color, width=width)
+    with console.capture() as captured:
+        kernel_text.render(view(kernel), console, evidence=given["evidence"])
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())

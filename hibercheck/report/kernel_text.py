@@ -1,0 +1,88 @@
+"""The kernel command's report as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from hibercheck.report.kernel import KernelView, touched, words
+from hibercheck.report.sanitise import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hibercheck.kernel.code.model import Evidence, ParkLoop, Trait
+
+LABEL = 52
+INDENT = "      "
+
+_STYLES = {"yes": "green", "no": "yellow", "unknown": "red"}
+
+
+def render(shown: KernelView, console: Console, *, evidence: bool = True) -> None:
+    """Print the report to ``console``; ``evidence`` adds what each statement was read from."""
+    from rich.text import Text  # noqa: PLC0415 - JSON needs no rich
+
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
+    line(f"{one_line(shown.path)}: Linux {one_line(shown.release)}", "bold")
+    for text in _identity(shown):
+        line(f"  {text}")
+    for title, rows in shown.sections():
+        line("")
+        line(title, "bold")
+        for label, trait in rows:
+            value = one_line(words(trait))
+            console.print(
+                Text.assemble((f"  {label.ljust(LABEL)}  ", "cyan"), (value, _STYLES.get(value, ""))), soft_wrap=True
+            )
+            for text in _grounds(trait, evidence=evidence):
+                line(f"{INDENT}{one_line(text)}", "dim")
+    line("")
+    line("Loops that CPUs are parked in", "bold")
+    for loop, who in shown.loops():
+        for text in _loop(loop, who):
+            line(text)
+    if not shown.traits.park_loops:
+        line("  none found")
+
+
+def _identity(shown: KernelView) -> Iterator[str]:
+    yield one_line(shown.banner)
+    if shown.build_id:
+        yield f"build id {shown.build_id}"
+    if shown.symbols is not None:
+        origin, number = shown.symbols
+        yield f"{number:,} symbols from {one_line(origin)}"
+
+
+def _grounds(trait: Trait[Any], *, evidence: bool) -> Iterator[str]:
+    """Why the value is what it is: the remark always, the rest on request."""
+    if trait.reason:
+        yield trait.reason
+    if not evidence:
+        return
+    for one in trait.evidence:
+        yield _evidence(one)
+    if trait.commit and trait.evidence:
+        yield f"see {trait.commit}"
+
+
+def _evidence(one: Evidence) -> str:
+    where = f"{one.address:016x}  " if one.address is not None else ""
+    return f"{where}{one.symbol}: {one.text}"
+
+
+def _loop(loop: ParkLoop, who: list[str]) -> Iterator[str]:
+    yield f"  {loop.kind} in {one_line(loop.symbol)}, {loop.start:#x}-{loop.end - 1:#x}"
+    yield f"{INDENT}parks {'; '.join(dict.fromkeys(who))}"
+    yield f"{INDENT}by {' -> '.join(map(one_line, loop.via))}" + (", with interrupts on" if loop.interrupts else "")
+    yield f"{INDENT}{one_line('; '.join(touched(loop)))}"
+    for patch in loop.patchable:
+        yield f"{INDENT}{patch.start:#x}-{patch.end - 1:#x} may be rewritten ({patch.why})"
+    if loop.incomplete:
+        yield f"{INDENT}incomplete: {loop.incomplete}"
+    for one in loop.instructions:
+        mark = ">" if one.address == loop.wait else " "
+        yield f"{INDENT}{mark} {one.address:016x}  {one_line(one.text)}"
