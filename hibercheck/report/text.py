@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.padding import Padding
 from rich.text import Text
 
-from hibercheck.handoff.findings import Outcome, Verdict
+from hibercheck.handoff.findings import Fate, Outcome, Verdict
 from hibercheck.report import picture, words
 from hibercheck.report.gate import Judged
 from hibercheck.report.prose import explanation
@@ -32,6 +32,9 @@ STYLES = {
     Verdict.UNDETERMINED: "bold cyan",
 }
 MARK_STYLES = {"x": "bold red", "=": "green", "o": "dim", "?": "cyan"}
+URGENCY = (Fate.DIES, Fate.UNKNOWN, Fate.STAYS_PARKED, Fate.PARKS_AGAIN, Fate.REINITIALISED, Fate.UNTOUCHED)
+PICTURED = 3
+"""CPUs whose frames are marked below the memory, those in danger first."""
 READABLE = 100
 """Columns beyond which prose is hard to read; tables use what there is."""
 
@@ -104,7 +107,7 @@ def _timeline(report: Report, console: Console) -> None:
 
 def _memory(report: Report, console: Console) -> None:
     glyphs = picture.UNICODE if "utf" in (console.encoding or "").lower() else picture.ASCII
-    shown = [cpu for cpu in report.cpus if cpu.footprint][:4]
+    shown = sorted((cpu for cpu in report.cpus if cpu.footprint), key=lambda cpu: URGENCY.index(cpu.fate))[:PICTURED]
     label = max([3, *(len(f"CPU {cpu.cpu}") for cpu in shown)])
     drawn = picture.draw(report.image, shown, max(console.width - label - 4, 16), glyphs)
     console.print(Text("\nPhysical memory", style="bold"))

@@ -111,7 +111,10 @@ def _prose(console: Console) -> int:
 
 def _footprint(cpu: CpuReport, console: Console, *, verbose: bool) -> None:
     uses = cpu.footprint if verbose else _worst(cpu.footprint)
-    title = f"\n  What CPU {cpu.cpu} uses when it wakes" + ("" if cpu.cr3 is None else f" (CR3 {cpu.cr3:#x})")
+    registers = ", ".join(
+        f"{name} {value:#x}" for name, value in (("RIP", cpu.rip), ("CR3", cpu.cr3)) if value is not None
+    )
+    title = f"\n  What CPU {cpu.cpu} uses when it wakes" + (f" ({registers})" if registers else "")
     console.print(Text(title, style="bold"))
     narrow = console.width < 100
     rows = table("For", "Frame", "In the resumer", "After the copy")

@@ -1,0 +1,144 @@
+"""Every format, against its own rules, on every sample."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from importlib.resources import files
+from xml.etree import ElementTree as ET
+
+import jsonschema
+import pytest
+
+from hibercheck.cli.check import FAIL_ON, FORMATS
+from hibercheck.handoff.findings import Place
+from hibercheck.handoff.rules import RULES
+from hibercheck.report import formats, gate
+from hibercheck.report.fingerprint import fingerprints
+from hibercheck.report.gate import Mark, judge
+from tests.report.samples import SAMPLES
+from tests.report.sarif import SARIF
+
+SCHEMA = json.loads(files("hibercheck.report").joinpath("schema/report.json").read_text())
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\udc80-\udcff]")
+XML_FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+ALL = pytest.mark.parametrize("name", SAMPLES)
+
+
+def rendered(name: str, form: str, **how: object) -> str:
+    return formats.renderer(form)(judge(SAMPLES[name](), **how))
+
+
+def test_the_command_offers_what_there_is():
+    assert FORMATS == formats.NAMES
+    assert FAIL_ON == gate.FAIL_ON
+
+
+@pytest.mark.parametrize("form", formats.NAMES[1:])
+@ALL
+def test_the_same_report_gives_the_same_bytes(name, form):
+    content = rendered(name, form)
+    assert content == rendered(name, form)
+    assert content.endswith("\n")
+    assert not content.endswith("\n\n")
+    assert not CONTROLS.search(content)
+
+
+@ALL
+def test_json_follows_its_schema(name):
+    document = json.loads(rendered(name, "json"))
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
+
+
+def test_the_schema_is_strict_enough_to_fail():
+    document = json.loads(rendered("fatal", "json"))
+    for damage in ({"outcome": "maybe"}, {"schema_version": 2}, {"cpus": [{}]}, {"image": None}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(document | damage, SCHEMA, cls=jsonschema.Draft202012Validator)
+
+
+@ALL
+def test_sarif_follows_the_standard(name):
+    document = json.loads(rendered(name, "sarif", marks=[Mark("suppressed", "known")] * len(SAMPLES[name]().findings)))
+    jsonschema.validate(document, SARIF, cls=jsonschema.Draft202012Validator)
+    run = document["runs"][0]
+    for result in run["results"]:
+        assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
+
+
+def test_fingerprints_do_not_follow_addresses_frames_or_paths():
+    report = SAMPLES["many-cpus"]()
+    moved = [
+        dataclasses.replace(finding, resumer=Place(1, 2, finding.resumer.symbol), message="other", evidence=())
+        for finding in report.findings
+    ]
+    prints = fingerprints(report.findings)
+    assert fingerprints(moved) == prints
+    assert len(set(prints)) == len(prints)
+    renamed = [dataclasses.replace(finding, role="monitored line") for finding in report.findings]
+    assert not set(fingerprints(renamed)) & set(prints)
+
+
+@ALL
+def test_junit_counts_are_true(name):
+    content = rendered(name, "junit")
+    assert not XML_FORBIDDEN.search(content)
+    suite = ET.fromstring(content)[0]  # noqa: S314 - our own output
+    cases = suite.findall("testcase")
+    assert int(suite.get("tests")) == len(cases) == len(RULES) + 1
+    assert int(suite.get("failures")) == len(suite.findall("testcase/failure"))
+    assert int(suite.get("errors")) == len(suite.findall("testcase/error"))
+    passed = judge(SAMPLES[name]()).passed
+    assert passed == (not suite.findall("testcase/failure") and not suite.findall("testcase/error"))
+
+
+@ALL
+def test_ktap_parses(name):
+    lines = rendered(name, "ktap").splitlines()
+    assert lines[0] == "KTAP version 1"
+    results = []
+    for line in lines[1:]:
+        if line.startswith("# ") or line == f"1..{len(RULES) + 1}":
+            continue
+        match = re.fullmatch(r"(ok|not ok) (\d+) ([^#]+?)(?: # (XFAIL|ERROR|SKIP|TIMEOUT)( [^#]*)?)?", line)
+        assert match, line
+        results.append(match)
+    assert [int(match[2]) for match in results] == list(range(1, len(RULES) + 2))
+    assert judge(SAMPLES[name]()).passed == all(match[1] == "ok" for match in results)
+
+
+def test_ktap_says_what_is_expected_and_what_is_open():
+    marks = [Mark("suppressed", "ticket #7")] * len(SAMPLES["fatal"]().findings)
+    content = rendered("fatal", "ktap", marks=marks)
+    assert "ok 4 HC201 park loop overwritten with other bytes # XFAIL suppressed: ticket 7" in content
+    assert "not ok 1 verdict # ERROR the resumer has no symbols" in rendered("undetermined", "ktap")
+
+
+@ALL
+def test_github_commands_are_one_line_each(name):
+    for line in rendered(name, "github").splitlines():
+        assert re.fullmatch(r"::(error|warning|notice) title=[^:,\r\n]+::[^\r\n]*", line)
+
+
+def test_github_messages_are_escaped():
+    assert "x%250A" in rendered("hostile", "github")
+
+
+@ALL
+def test_gitlab_issues_are_complete(name):
+    issues = json.loads(rendered(name, "gitlab"))
+    assert len({issue["fingerprint"] for issue in issues}) == len(issues)
+    for issue in issues:
+        assert set(issue) == {"description", "check_name", "fingerprint", "severity", "location"}
+        assert issue["severity"] in {"info", "minor", "major", "critical", "blocker"}
+        assert issue["location"]["lines"]["begin"] == 1
+
+
+def test_markdown_cannot_be_left():
+    content = rendered("hostile", "markdown")
+    assert "<script>" not in re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", content)
+    rows = [line for line in content.splitlines() if line.startswith("| 1 |")]
+    assert len(rows) == 1
+    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 5
