@@ -18,10 +18,10 @@ RESCAN = '4c529a4a7260 ("x86/smp: PM/hibernate: Split arch_resume_nosmt()", in v
 ZERO_PAGES = '005e8dddd497 ("PM: hibernate: don\'t store zero pages in the image file", in v6.6)'
 LZ4 = '8bc29736357e ("PM: hibernate: Add support for LZ4 compression for hibernation", in v6.9)'
 E820_CRC32 = (
-    'f5d1499ae209 ("PM: hibernate: x86: Use crc32 instead of md5 for hibernation e820 integrity check", in v5.14)'
+    'f5d1499ae209 ("PM: hibernate: x86: Use crc32 instead of md5 for hibernation e820 integrity check", in v5.13)'
 )
 E820_MD5 = '62a03defeabd ("PM / hibernate: Verify the consistent of e820 memory map by md5 digest", in v4.10)'
-HW_SIG = '74d95555eb8b ("PM: hibernate: Allow ACPI hardware signature to be honoured", in v5.17)'
+HW_SIG = '74d9555580c4 ("PM: hibernate: Allow ACPI hardware signature to be honoured", in v5.17)'
 JUMP_PHYS = '65c0554b73c9 ("x86/power/64: Fix kernel text mapping corruption during image restoration", in v4.8)'
 PTI = 'aa8c6248f8c7 ("x86/mm/pti: Add infrastructure for page table isolation", in v4.15)'
 RANDOM_CEA = '97e3d26b5e5f ("x86/mm: Randomize per-cpu entry area", in v6.2)'

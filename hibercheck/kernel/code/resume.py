@@ -170,7 +170,7 @@ class ResumeReader:
         for function in scanned:
             found = self._init_command(function)
             if found is not None:
-                return Trait(name, True, found, reason="no mainline kernel up to 7.3 does this for hibernation")
+                return Trait(name, True, found, commits.INIT_ON_SHUTDOWN, "mainline up to 7.3 did so only on shutdown")
         broken = next((function for function in scanned if function.truncated), None)
         if broken is not None:
             return self._unreadable(name, broken)
