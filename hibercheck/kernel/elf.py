@@ -1,8 +1,8 @@
 """ELF64 headers of a vmlinux: sections, segments, notes, and bytes at a virtual address.
 
 Only headers and what is asked for are touched: a vmlinux with debug information is hundreds of megabytes, nearly all of
-it DWARF.  The headers are decoded with `struct` alone, because importing a general ELF library costs more than all of this
-module's work (about 50 ms against 1 ms).
+it DWARF.  The headers are decoded with `struct` alone, because importing a general ELF library costs more than all of
+this module's work (about 50 ms against 1 ms).
 """
 
 from __future__ import annotations

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hibercheck.errors import InputProblem, MalformedKernel, MissingFact
+from hibercheck.errors import MissingFact
+from hibercheck.kernel import ikconfig
 from hibercheck.kernel.binary import Bytes
 from hibercheck.kernel.btf import Btf
 from hibercheck.kernel.elf import START_KERNEL_MAP, ElfFile, Section
+from hibercheck.kernel.locate import locate
+from hibercheck.kernel.sources import map_file, symbols_of
 from hibercheck.kernel.symbols import Symbol, SymbolSource
-from hibercheck.kernel.symtab import ElfSymbols
 
 __all__ = ["START_KERNEL_MAP", "Kernel", "Section", "Symbol", "open_kernel"]
 
@@ -31,12 +33,14 @@ class Kernel:
         path: The file, as the user named it.
         elf: The vmlinux inside it.
         source: Where its symbols come from.
+        wrappers: What it was taken out of, outermost first, such as ``("Debian package", "bzImage")``.
     """
 
-    def __init__(self, path: str, elf: ElfFile, source: SymbolSource) -> None:
+    def __init__(self, path: str, elf: ElfFile, source: SymbolSource, wrappers: tuple[str, ...] = ()) -> None:
         self.path = path
         self.elf = elf
         self.source = source
+        self.wrappers = wrappers
         self._symbols: dict[str, tuple[Symbol, ...]] = {}
 
     def __enter__(self) -> Self:
@@ -213,6 +217,17 @@ class Kernel:
         """
         return self.btf.has_member(struct, member_path)
 
+    # Configuration
+
+    @cached_property
+    def config(self) -> Mapping[str, str] | None:
+        """The kernel's configuration, if it carries it (CONFIG_IKCONFIG): ``{"CONFIG_SMP": "y", ...}``; else None."""
+        for _, offset, size in self.elf.loaded():
+            found = ikconfig.find(self.elf.data, offset, offset + size)
+            if found is not None:
+                return found
+        return None
+
     # Per-CPU variables
 
     @cached_property
@@ -251,18 +266,14 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
         MalformedKernel: It contradicts its own format.
         Unsupported: It is something else, which the message names.
     """
-    data = _map(Path(path_or_release))
-    elf = ElfFile(data, path_or_release)
-    return Kernel(path_or_release, elf, ElfSymbols(elf))
+    path = locate(path_or_release)
+    shown = path_or_release if Path(path_or_release) == path else str(path)
+    data: Bytes = map_file(path, shown)
+    wrappers: tuple[str, ...] = ()
+    if data[:4] != b"\x7fELF":
+        from hibercheck.kernel.payload import unwrap  # noqa: PLC0415 - a vmlinux needs no decompressors
 
-
-def _map(path: Path) -> Bytes:
-    """Map a file for reading."""
-    try:
-        with path.open("rb") as file:
-            if not path.stat().st_size:
-                raise MalformedKernel("is empty", path=str(path))
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputProblem(f"cannot be read: {reason}", path=str(path)) from error
+        found = unwrap(data, shown)
+        data, wrappers = found.data, found.wrappers
+    elf = ElfFile(data, shown)
+    return Kernel(shown, elf, symbols_of(elf, symbols), wrappers)

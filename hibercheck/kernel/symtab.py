@@ -1,7 +1,7 @@
 """The symbol table of a vmlinux, decoded in bulk and by column.
 
-A kernel has 100,000 to 250,000 symbols and a check asks for some dozens, so nothing is made per symbol that nobody asked
-for: names are found in the string table as it is, values are one strided slice.
+A kernel has 100,000 to 250,000 symbols and a check asks for some dozens, so nothing is made per symbol that nobody
+asked for: names are found in the string table as it is, values are one strided slice.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python tests/support/debian_kernels.py /var/tmp/kernels --suite trixie --suite bookworm --debug
 
-apt is pointed at a private root below the target directory, with sources of its own, so that neither the machine's sources
+apt is pointed at a private root below the target directory, with its own sources, so that neither the machine's sources
 nor its package state is read or changed, and no privilege is needed.  Each package is unpacked beside itself:
 ``boot/vmlinuz-RELEASE`` and ``usr/lib/debug/.../vmlinux-RELEASE``; nothing else is extracted.
 """

@@ -1,0 +1,302 @@
+"""The symbol table that a kernel carries in its own read-only data (kernel/kallsyms.c, scripts/kallsyms.c).
+
+It has no header and, in a stripped kernel, no symbols of its own, so it is found by what its parts must be.  In order:
+
+* until 6.3: ``addresses`` or (``offsets``, ``relative_base``), ``num_syms``, ``names``, ``markers``,
+  [``seqs_of_names``], ``token_table``, ``token_index``
+* since 404bad70fcf7 ("scripts/kallsyms: change the output order", in v6.4): ``num_syms``, ``names``, ``markers``,
+  ``token_table``, ``token_index``, ``offsets``, [``relative_base``], ``seqs_of_names``
+
+The token table is unmistakable: the digits, which every kernel's symbols use, stand for themselves in it.  Markers are
+32-bit numbers (64-bit before 4.20).  Addresses are of one of four kinds, told apart by what makes an ascending list:
+absolute; relative to a base; relative to a base but absolute where not negative (per-CPU symbols before 6.15); relative
+to the entry's own place (where there is no base).
+
+Nothing here knows of ELF: the contents can be a file's, or a machine's memory through `MemoryBytes`.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, islice, pairwise
+
+from hibercheck.kernel.binary import Bytes, occurrences
+from hibercheck.kernel.symbols import TableSymbols
+
+_DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
+_DIGIT_0 = 0x30
+_TOKENS = 256
+_MARKER_EVERY = 256
+_MAX_TABLE = 1 << 16
+_MAX_SYMBOLS = 1 << 21
+_MAX_NAME = 512
+_MIN_STEP, _MAX_STEP = 2 * _MARKER_EVERY, (_MAX_NAME + 2) * _MARKER_EVERY
+_PIECE = 1 << 20
+_MAX_GAP = 3 * _MAX_SYMBOLS + _PIECE
+_MAX_HITS = 32
+_KERNEL_HALF = 1 << 63
+_MAX_SPAN = 1 << 31
+_MASK = (1 << 64) - 1
+_LETTERS = frozenset(b"AaBbCcDdGgIiNnPpRrSsTtUuVvWw-?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """Where the token table starts, what each token stands for, and where the token index ends."""
+
+    start: int
+    texts: tuple[bytes, ...]
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The compressed names: where their number is, their expansions with the type letter first."""
+
+    count_at: int
+    texts: list[bytes]
+
+
+class MemoryBytes:
+    """A range of virtual memory as the contents to search; what cannot be read counts as zeros.
+
+    Args:
+        read: Gives the bytes at an address, or None where it knows nothing; asked for whole pages.
+        start: First address, page-aligned.
+        end: Address after the last.
+    """
+
+    _page = 4096
+
+    def __init__(self, read: Callable[[int, int], bytes | None], start: int, end: int) -> None:
+        self._read = read
+        self._start = start
+        self._size = end - start
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: slice, /) -> bytes:
+        start, stop, _ = index.indices(self._size)
+        first = start - start % self._page
+        pages = [
+            self._read(self._start + at, self._page) or bytes(self._page)
+            for at in range(first, max(stop, first), self._page)
+        ]
+        return b"".join(pages)[start - first : max(stop, start) - first]
+
+    def find(self, sub: bytes, start: int = 0, end: int | None = None, /) -> int:
+        """Return the first offset of ``sub``, or -1; reads in pieces."""
+        stop = self._size if end is None else min(end, self._size)
+        for at in range(start, stop, _PIECE):
+            piece = self[at : min(at + _PIECE + len(sub) - 1, stop)]
+            found = piece.find(sub)
+            if found >= 0:
+                return at + found
+        return -1
+
+
+def find(data: Bytes, address: int, start: int = 0, end: int | None = None) -> TableSymbols | None:
+    """Recover the symbols out of a kernel's read-only data.
+
+    Args:
+        data: The contents.
+        address: Virtual address of ``data[0]``; the symbols are relative to it where the kernel keeps no base.
+        start: Where in the contents to begin.
+        end: Where to stop.
+
+    Returns:
+        The symbols with the values that the kernel itself computes: link-time ones from a file, as relocated from a
+        running kernel's memory.  None when there is no such table (CONFIG_KALLSYMS is off) or none that is consistent.
+    """
+    stop = len(data) if end is None else end
+    hits = (at for at in occurrences(data, _DIGITS, start) if at < stop)
+    for hit in islice(hits, _MAX_HITS):
+        tokens = _tokens(data, hit)
+        if tokens is None:
+            continue
+        for markers_at, markers in _markers(data, start, tokens.start):
+            names = _names(data, start, markers_at, markers, tokens.texts)
+            addresses = _addresses(data, address, start, names, tokens) if names is not None else None
+            if names is not None and addresses is not None:
+                letters = [chr(text[0]) for text in names.texts]
+                texts = [text[1:].decode("utf-8", "replace") for text in names.texts]
+                return TableSymbols("kallsyms", texts, addresses, letters)
+    return None
+
+
+def _align(value: int, to: int) -> int:
+    return -(-value // to) * to
+
+
+def _tokens(data: Bytes, hit: int) -> _Tokens | None:
+    """The token table around its entry for the digit 0, proven by the index that follows it."""
+    rest = data[hit : hit + _MAX_TABLE].split(b"\0", _TOKENS - _DIGIT_0)
+    if len(rest) <= _TOKENS - _DIGIT_0:
+        return None
+    end = hit + sum(len(text) + 1 for text in rest[:-1])
+    for index_at in sorted({_align(end, to) for to in (2, 4, 8, 16)}):
+        raw = data[index_at : index_at + 2 * _TOKENS]
+        if len(raw) < 2 * _TOKENS:
+            return None
+        index = struct.unpack(f"<{_TOKENS}H", raw)
+        begin = hit - index[_DIGIT_0]
+        if index[0] or begin < 0:
+            continue
+        texts = data[begin:end].split(b"\0")[:-1]
+        if len(texts) == _TOKENS and index == (0, *accumulate(len(text) + 1 for text in texts[:-1])):
+            return _Tokens(begin, tuple(texts), index_at + 2 * _TOKENS)
+    return None
+
+
+def _markers(data: Bytes, start: int, table_at: int) -> Iterator[tuple[int, list[int]]]:
+    """Ascending numbers from 0 before the token table, nearest first: where they begin, and the numbers.
+
+    Each marker is the offset of the next 256th name.  Between them and the tokens there may be ``seqs_of_names``.
+    """
+    top = table_at // 4 * 4
+    bottom = max(start, table_at - _MAX_GAP)
+    for high in range(top, bottom, -_PIECE):
+        low = max(bottom, high - _PIECE) // 4 * 4
+        words = memoryview(data[low : min(high + 16, top)])
+        words = words[: len(words) // 4 * 4].cast("I")
+        pairs = list(pairwise(words))
+        for at in range(len(pairs) - 1, -1, -1):
+            if pairs[at][0] or pairs[at][1] > _MAX_STEP:
+                continue
+            for size in (4, 8):
+                run = _ascending(data, low + 4 * at, top, size)
+                if len(run) > 1:
+                    yield low + 4 * at, run
+
+
+def _ascending(data: Bytes, at: int, end: int, size: int) -> list[int]:
+    """The numbers at a place for as long as they could be markers."""
+    run = [0]
+    for chunk in range(at, end, 4096):
+        raw = data[chunk : min(chunk + 4096, end)]
+        words = memoryview(raw[: len(raw) // size * size]).cast("I" if size == 4 else "Q")
+        for word in words[1:] if chunk == at else words:
+            if not _MIN_STEP <= word - run[-1] <= _MAX_STEP:
+                return run
+            run.append(word)
+    return run
+
+
+def _names(data: Bytes, start: int, markers_at: int, markers: list[int], tokens: tuple[bytes, ...]) -> _Names | None:
+    """The names before the markers: their number is right before them, and every marker must point at a name."""
+    bottom = max(start, markers_at - markers[-1] - 2 * _MAX_STEP) // 4 * 4
+    top = markers_at - markers[max(0, len(markers) - 8)]
+    # The run of markers may have swallowed a few words of what follows, hence some play in their number.
+    fewest, most = _MARKER_EVERY * max(1, len(markers) - 8), _MARKER_EVERY * len(markers)
+    raw = data[bottom:top]
+    for at, count in enumerate(memoryview(raw[: len(raw) // 4 * 4]).cast("I")):
+        if not fewest < count <= most:
+            continue
+        count_at = bottom + 4 * at
+        for names_at in (count_at + 4, count_at + 8):
+            texts = _expand(data[names_at:markers_at], count, markers, tokens)
+            if texts is not None:
+                return _Names(count_at, texts)
+    return None
+
+
+def _expand(raw: bytes, count: int, markers: list[int], tokens: tuple[bytes, ...]) -> list[bytes] | None:
+    """Decode ``count`` names that fill ``raw``, or None at the first contradiction to the markers."""
+    if _walk(raw[: markers[1] + 2], 0, _MARKER_EVERY) != markers[1]:
+        return None
+    texts: list[bytes] = []
+    position, join, token = 0, b"".join, tokens.__getitem__
+    try:
+        for number in range(count):
+            if not number % _MARKER_EVERY and position != markers[number // _MARKER_EVERY]:
+                return None
+            # One byte of length, or since 73bbb94466fd ("kallsyms: support "big" kernel symbols", in v6.1) two.
+            length = raw[position]
+            position += 1
+            if length & 0x80:
+                length = length & 0x7F | raw[position] << 7
+                position += 1
+            texts.append(join(map(token, raw[position : position + length])))
+            position += length
+    except IndexError:
+        return None
+    if not len(raw) - 16 < position <= len(raw):
+        return None
+    return texts if all(len(text) > 1 and text[0] in _LETTERS for text in texts) else None
+
+
+def _walk(raw: bytes, position: int, count: int) -> int:
+    """Offset after ``count`` names, or -1 when they run over the end."""
+    for _ in range(count):
+        if position + 1 >= len(raw):
+            return -1
+        length = raw[position]
+        position += 1
+        if length & 0x80:
+            length = length & 0x7F | raw[position] << 7
+            position += 1
+        position += length
+    return position
+
+
+def _addresses(data: Bytes, address: int, start: int, names: _Names, tokens: _Tokens) -> list[int] | None:
+    """The symbols' values, by whichever layout gives an ascending list within the kernel."""
+    count = len(names.texts)
+    for offsets_at, base_at in _places(names.count_at, tokens.end, count):
+        if offsets_at < start:
+            continue
+        raw = data[offsets_at : offsets_at + 4 * count]
+        field = data[base_at : base_at + 8]
+        if len(raw) < 4 * count or len(field) < 8:
+            continue
+        base = int.from_bytes(field, "little")
+        if base < _KERNEL_HALF or base % 4096:
+            continue
+        offsets = struct.unpack(f"<{count}i", raw)
+        found = _plausible([base + (offset & 0xFFFFFFFF) for offset in offsets])
+        found = found or _plausible([offset if offset >= 0 else base - 1 - offset for offset in offsets])
+        if found:
+            return found
+    return _own_place(data, address, tokens.end, count) or _absolute(data, start, names.count_at, count)
+
+
+def _places(count_at: int, tokens_end: int, count: int) -> Iterator[tuple[int, int]]:
+    """Where offsets and base can be: after the tokens (since 6.4), or before the number of names."""
+    yield tokens_end, _align(tokens_end + 4 * count, 8)
+    base_at = count_at // 8 * 8 - 8
+    yield (base_at - 4 * count) // 8 * 8, base_at
+
+
+def _own_place(data: Bytes, address: int, at: int, count: int) -> list[int] | None:
+    """Offsets from each entry's own address, after the tokens."""
+    raw = data[at : at + 4 * count]
+    if len(raw) < 4 * count:
+        return None
+    entry = address + at
+    return _plausible([(entry + 4 * n + offset) & _MASK for n, offset in enumerate(struct.unpack(f"<{count}i", raw))])
+
+
+def _absolute(data: Bytes, start: int, count_at: int, count: int) -> list[int] | None:
+    """Absolute addresses, before the number of names.
+
+    So until 2213e9a66bb8 ("kallsyms: add support for relative offsets in kallsyms address table", in v4.6).
+    """
+    at = count_at // 8 * 8 - 8 * count
+    if at < start:
+        return None
+    raw = data[at : at + 8 * count]
+    return _plausible(list(struct.unpack(f"<{count}Q", raw))) if len(raw) == 8 * count else None
+
+
+def _plausible(addresses: list[int]) -> list[int] | None:
+    """The addresses, if they ascend and those in the kernel's half lie within 2 GiB; else None."""
+    if any(first > second for first, second in pairwise(addresses)):
+        return None
+    upper = bisect_left(addresses, _KERNEL_HALF)
+    if upper == len(addresses) or addresses[-1] - addresses[upper] > _MAX_SPAN or addresses[-1] > _MASK:
+        return None
+    return addresses

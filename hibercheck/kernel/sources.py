@@ -1,0 +1,164 @@
+"""Where a kernel's symbols come from: its own table, the one it carries for itself, or a file beside it."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from hibercheck.errors import InputProblem, MalformedKernel, Mismatch, MissingFact
+from hibercheck.kernel.elf import START_KERNEL_MAP, ElfFile
+from hibercheck.kernel.symbols import Symbol, SymbolSource, TableSymbols
+from hibercheck.kernel.symtab import MAX_SYMBOLS, ElfSymbols
+
+_MAX_FILE = 256 << 20
+_ALIGNMENT = 0x200000
+"""KASLR moves a kernel by multiples of this (CONFIG_PHYSICAL_ALIGN is at least 2 MiB on x86-64)."""
+
+
+def map_file(path: Path, shown: str) -> mmap.mmap:
+    """Map a file for reading.
+
+    Raises:
+        InputProblem: It cannot be read, or is empty.
+    """
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise InputProblem(f"cannot be read: {error.strerror or error}", path=shown) from error
+    except ValueError as error:
+        raise InputProblem("is empty", path=shown) from error
+
+
+class EmbeddedSymbols:
+    """The kallsyms of a stripped kernel, recovered when first asked for; see `SymbolSource`."""
+
+    origin = "kallsyms"
+
+    def __init__(self, elf: ElfFile) -> None:
+        self._elf = elf
+        self._table: TableSymbols | None = None
+
+    def _found(self) -> TableSymbols:
+        if self._table is None:
+            from hibercheck.kernel import kallsyms  # noqa: PLC0415 - a vmlinux with symbols does not need it
+
+            for address, offset, size in self._elf.loaded():
+                self._table = kallsyms.find(self._elf.data, address - offset, offset, offset + size)
+                if self._table is not None:
+                    return self._table
+            advice = "give its System.map or a copy of its /proc/kallsyms as its symbols"
+            raise MissingFact("has no symbols: neither .symtab nor kallsyms", path=self._elf.path, advice=advice)
+        return self._table
+
+    def __len__(self) -> int:
+        return len(self._found())
+
+    def __iter__(self) -> Iterator[Symbol]:
+        return iter(self._found())
+
+    def lookup(self, names: Iterable[str]) -> Mapping[str, tuple[Symbol, ...]]:
+        """See `SymbolSource.lookup`."""
+        return self._found().lookup(names)
+
+    def variants(self, name: str) -> list[Symbol]:
+        """See `SymbolSource.variants`."""
+        return self._found().variants(name)
+
+    def nearest_many(self, addresses: Iterable[int]) -> Mapping[int, Symbol]:
+        """See `SymbolSource.nearest_many`."""
+        return self._found().nearest_many(addresses)
+
+    def next_address(self, address: int) -> int | None:
+        """See `SymbolSource.next_address`."""
+        return self._found().next_address(address)
+
+
+def symbols_of(elf: ElfFile, file: str | None) -> SymbolSource:
+    """The best source of a kernel's symbols.
+
+    Args:
+        elf: The kernel.
+        file: A System.map or a copy of /proc/kallsyms, to be used instead of the kernel's own.
+
+    Raises:
+        InputProblem: The file cannot be read, or does not hold symbols.
+        Mismatch: It belongs to another kernel.
+    """
+    if file is not None:
+        return _from_file(elf, file)
+    own = ElfSymbols(elf)
+    return own if len(own) > 1 else EmbeddedSymbols(elf)
+
+
+def _from_file(elf: ElfFile, file: str) -> TableSymbols:
+    data = map_file(Path(file), file)
+    if len(data) > _MAX_FILE:
+        raise MalformedKernel(f"is larger than {_MAX_FILE >> 20} MiB", path=file, advice="give a System.map")
+    with data:
+        names, addresses, letters = _parse(data[:], file)
+    try:
+        text = names.index("_text")
+    except ValueError:
+        raise MalformedKernel("does not list _text, so it is not all of a kernel's symbols", path=file) from None
+    if not addresses[text]:
+        advice = "read /proc/kallsyms as root, with kernel.kptr_restrict 0 or 1"
+        raise InputProblem("has its addresses hidden", path=file, advice=advice)
+    moved = addresses[text] - _text_of(elf)
+    if moved % _ALIGNMENT or moved < 0:
+        what = f"its _text is {addresses[text]:#x}"
+        raise Mismatch(f"belongs to another kernel than {elf.path}: {what}", path=file)
+    if moved:
+        # A running kernel's list, with KASLR: what is in the kernel's image moved, zero-based per-CPU offsets did not.
+        addresses = [address - moved if address >= START_KERNEL_MAP else address for address in addresses]
+    table = TableSymbols(file, names, addresses, letters)
+    _check(elf, table, file)
+    return table
+
+
+def _parse(data: bytes, file: str) -> tuple[list[str], list[int], list[str]]:
+    """The columns of ``address letter name [module]`` lines; modules' symbols are left out."""
+    if b"The real System.map is in" in data[:4096]:
+        advice = "take it from the -dbg package that it names, or leave the option out"
+        raise InputProblem("is Debian's placeholder, without symbols", path=file, advice=advice)
+    if data.count(b"\n") > MAX_SYMBOLS:
+        raise MalformedKernel(f"has more than {MAX_SYMBOLS} lines", path=file)
+    names, addresses, letters = [], [], []
+    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+        fields = line.split()
+        if not fields or (len(fields) > 3 and fields[3].startswith("[")):
+            continue
+        try:
+            address, letter, name = int(fields[0], 16), fields[1], fields[2]
+        except (ValueError, IndexError):
+            where = f"line {number} is not 'address letter name'"
+            raise MalformedKernel(where, path=file, advice="give a System.map or a copy of /proc/kallsyms") from None
+        if len(letter) != 1 or not 0 <= address < 1 << 64:
+            raise MalformedKernel(f"line {number} is not 'address letter name'", path=file)
+        names.append(name)
+        addresses.append(address)
+        letters.append(letter)
+    return names, addresses, letters
+
+
+def _text_of(elf: ElfFile) -> int:
+    """Link-time address of ``_text``: the start of the kernel's lowest executable section or segment."""
+    section = elf.section(".text")
+    if section is not None:
+        return section.address
+    return min(address for address, _, _ in elf.loaded() if address >= START_KERNEL_MAP)
+
+
+def _check(elf: ElfFile, table: TableSymbols, file: str) -> None:
+    """Prove the symbols by one whose contents are known."""
+    banner = table.lookup(["linux_banner"]).get("linux_banner")
+    if banner is None:
+        return
+    try:
+        text = elf.read(banner[0].address, 14)
+    except MissingFact:
+        text = b""
+    if text != b"Linux version ":
+        what = f"its linux_banner ({banner[0].address:#x}) is not where that kernel has it"
+        raise Mismatch(f"belongs to another kernel than {elf.path}: {what}", path=file)
