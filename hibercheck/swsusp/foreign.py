@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from hibercheck.errors import MalformedImage, Unsupported
-from hibercheck.swsusp.header import HIBERNATE_SIG, SWAP_SIGS
+from hibercheck.swsusp.header import HIBERNATE_SIG
 
 # libblkid/src/superblocks/swap.c lists the signatures of all that ever lived in a swap area.
 SIGNATURES = {
@@ -23,13 +21,12 @@ STARTS = {
 RESUME_ADVICE = "give the device itself and, for a swap file, --resume-offset as in the kernel's resume_offset="
 
 
-def recognise(path: str, page: bytes, read: Callable[[int, int], bytes]) -> Unsupported | MalformedImage | None:
-    """Name what is on a header page that is neither a hibernation image nor swap space, if anything known.
+def recognise(path: str, page: bytes) -> Unsupported | None:
+    """Name what is on a page that should be a header, if it is anything known but a kernel's image or swap space.
 
     Args:
         path: The file, for the message.
-        page: Its page where the header should be.
-        read: Reads (offset, size) relative to that page.
+        page: That page.
     """
     signature = page[-10:]
     if signature in SIGNATURES:
@@ -40,15 +37,15 @@ def recognise(path: str, page: bytes, read: Callable[[int, int], bytes]) -> Unsu
     for start, (what, advice) in STARTS.items():
         if page.startswith(start):
             return Unsupported(what, path=path, advice=advice)
-    for size in OTHER_PAGE_SIZES:
-        found = read(size - 10, 10)
-        if found == HIBERNATE_SIG:
-            return Unsupported(
-                f"the image of a kernel with pages of {size >> 10} KiB", path=path, advice="x86-64 has pages of 4 KiB"
-            )
-        if found in SWAP_SIGS:
-            return MalformedImage(f"plain swap space with pages of {size >> 10} KiB, no image in it", path=path)
     return None
+
+
+def other_page_size(path: str, size: int, signature: bytes) -> Unsupported | MalformedImage:
+    """Say that the signature at the end of a first page of ``size`` bytes is of a kernel with such pages."""
+    pages = f"pages of {size >> 10} KiB"
+    if signature == HIBERNATE_SIG:
+        return Unsupported(f"the image of a kernel with {pages}", path=path, advice="x86-64 has pages of 4 KiB")
+    return MalformedImage(f"plain swap space with {pages}, no hibernation image in it", path=path)
 
 
 def plain_swap(path: str, offset: int) -> MalformedImage:

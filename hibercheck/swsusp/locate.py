@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from hibercheck.errors import HibercheckError, MalformedImage, Unsupported, UsageProblem
-from hibercheck.swsusp.foreign import RESUME_ADVICE, plain_swap, recognise
+from hibercheck.swsusp.foreign import OTHER_PAGE_SIZES, RESUME_ADVICE, other_page_size, plain_swap, recognise
 from hibercheck.swsusp.header import (
     HIBERNATE_SIG,
     SIG_OFFSET,
@@ -74,10 +74,22 @@ def find_image(source: Source, resume_offset: int | None) -> Found:
         stream = _snapshot_stream(page)
         if stream is not None:
             return stream
-    other = recognise(source.path, page, source.read) if len(page) == PAGE_SIZE else None
-    if other is not None:
-        raise other
-    return _search(source)
+        other = recognise(source.path, page)
+        if other is not None:
+            raise other
+    return _at_other_page_size(source) or _search(source)
+
+
+def _at_other_page_size(source: Source) -> Found | None:
+    """Look where kernels with larger pages put their signature; a swap file's header may be there as well."""
+    for size in OTHER_PAGE_SIZES:
+        page = source.read(size - PAGE_SIZE, PAGE_SIZE)
+        if _is_swap(page):
+            found = _try(source, size - PAGE_SIZE, 0)
+            if isinstance(found, Found):
+                return found
+            raise other_page_size(source.path, size, page[SIG_OFFSET:])
+    return None
 
 
 def open_at(source: Source, offset: int, *, base: int = 0) -> Found:
@@ -106,6 +118,8 @@ def open_at(source: Source, offset: int, *, base: int = 0) -> Found:
 
 
 def _follow(source: Source, header: Header, offset: int, base: int) -> Found:
+    if header.image == 0:
+        raise MalformedImage("the header names no swap map", path=source.path, offset=offset)
     swap_map = SwapMap(source, header.image, base=base)
     where, _ = swap_map.run_at(0)
     page = source.read(where, PAGE_SIZE)
@@ -152,7 +166,7 @@ def _at_resume_offset(source: Source, resume_offset: int) -> Found:
         if _is_swap(source.read(base + offset, PAGE_SIZE)):
             return open_at(source, base + offset, base=base)
     page = source.read(offset, PAGE_SIZE)
-    other = recognise(source.path, page, lambda start, size: source.read(offset + start, size))
+    other = recognise(source.path, page)
     if other is not None:
         raise other
     message = f"no swap signature at resume offset {resume_offset}"

@@ -163,7 +163,19 @@ class BlockStorage:
         try:
             return decode(self._decoder, data, min(BLOCK_PAGES, self.pages - number * BLOCK_PAGES))
         except CorruptBlock as problem:
+            hole = self._hole(number)
+            if hole is not None:
+                raise self._corrupt(number, "lies in a hole of the sparse file", hole) from problem
             raise self._corrupt(number, str(problem), offset) from problem
+
+    def _hole(self, number: int) -> int | None:
+        """Return the offset of a stored page of block ``number`` that was never written, if there is one."""
+        first, end = self._starts[number], self._starts[number + 1]
+        for offset, size in self._map.ranges(first, end - first):
+            for page in range(offset, offset + size, PAGE_SIZE):
+                if self._source.is_hole(page):
+                    return page
+        return None
 
     def _corrupt(self, number: int, message: str, offset: int) -> MalformedImage:
         return MalformedImage(f"compressed block {number} {message}", path=self._source.path, offset=offset)

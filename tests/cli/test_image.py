@@ -1,0 +1,87 @@
+"""hibercheck image and hibercheck export, as commands."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from hibercheck.cli import export, image
+from tests.support.image_format import PAGE
+from tests.support.image_writer import ImageWriter
+from tests.swsusp.strategies import page
+
+BANNER = b"Linux version 6.1.0-\x1b[2Jx (a@b.org) (gcc) #1 SMP Debian\n"
+FRAMES = {pfn: page(4 * pfn + 3) for pfn in range(0x100, 0x200)} | {0x300: None, 0x1998: BANNER.ljust(PAGE, b"\0")}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(ImageWriter(frames=FRAMES, compressor="lz4", zero_flag=True, hw_sig=0x77).write(tmp_path / "image.bin"))
+
+
+def run(command, *arguments, **more):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments], standalone_mode=False, **more)
+
+
+def test_text(path):
+    result = run(image.command, path, "--map", "--verify", "--color", "never")
+    assert result.return_value == 0, result.output
+    assert "258 in 3 runs up to PFN 0x1998, 1 of them zero and without data" in result.output
+    assert "0x000000100000-0x0000001fffff  256" in result.output
+    assert "restore_registers at 0xffffffff81997000, physical 0x1997000; CR3 0x3c6a000" in result.output
+    assert "signature 0x00000077 (FACS)" in result.output
+    assert "checksum is right" in result.output
+    assert "\x1b" not in result.output
+
+
+def test_picture_shows_every_frame_and_no_more(path):
+    result = run(image.command, path, "--color", "never")
+    rows = [line.split() for line in result.output.splitlines() if line.startswith("  0x")]
+    cells = "".join(cells for _, cells in rows)
+    assert [address for address, _ in rows] == ["0x000000000000", "0x000000200000", "0x000001800000"]
+    assert cells.count("█") == 256 // 8
+    assert cells.count("░") == 2
+
+
+def test_json_is_the_same_each_time_and_complete(path, tmp_path):
+    first = run(image.command, path, "--format", "json", "--verify", "--map").stdout
+    document = json.loads(first)
+    assert document["memory"] == {
+        "frames": 258, "zero_frames": 1, "data_pages": 257, "runs": 3, "last_pfn": 0x1998, "share_of_ram": 0.0079,
+    }  # fmt: skip
+    assert document["runs"] == [[0x100, 0x100], [0x300, 1], [0x1998, 1]]
+    assert document["header"]["flags"] == ["CRC32_MODE", "HW_SIG", "COMPRESSION_ALG_LZ4"]
+    assert document["verification"]["ok"]
+    run(image.command, path, "--format", "json", "--verify", "--map", "-o", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == first
+
+
+def test_damage_is_status_1_and_named(tmp_path):
+    path = ImageWriter(frames=FRAMES, damage=["crc"]).write(tmp_path / "i")
+    result = run(image.command, path, "--verify")
+    assert result.return_value == 1
+    assert "the checksum is" in result.output
+    assert run(image.command, path).return_value == 0
+
+
+def test_progress_goes_to_standard_error_only_if_wanted(path):
+    assert run(image.command, path, "--verify").stderr == ""
+    assert "MB/s" in run(image.command, path, "--verify", "--progress").stderr
+
+
+def test_the_image_is_never_overwritten(path):
+    assert run(image.command, path, "-o", path).exception is not None
+    assert run(export.command, path, path).exception is not None
+
+
+def test_export(path, tmp_path):
+    result = run(export.command, path, tmp_path / "core")
+    assert result.return_value == 0
+    assert "no VMCOREINFO" in result.stderr
+    assert (tmp_path / "core").read_bytes()[:4] == b"\x7fELF"
+
+
+def test_symbols_need_a_kernel(path, tmp_path):
+    result = run(export.command, path, tmp_path / "core", "--symbols", path)
+    assert "--kernel" in str(result.exception)
+    assert not (tmp_path / "core").exists()

@@ -1,0 +1,166 @@
+"""Cores: every frame at its address, and clients that open them."""
+
+import os
+import struct
+
+import pytest
+from elftools.elf.elffile import ELFFile
+from hypothesis import given, settings
+
+from hibercheck.errors import InputProblem, MalformedImage
+from hibercheck.swsusp.export import export
+from hibercheck.swsusp.image import open_image
+from hibercheck.swsusp.vmcore import NOTE_ROOM, PN_XNUM, USER_REGS, data_offset, head, note, prstatus
+from tests.support.image_format import PAGE
+from tests.support.image_writer import ZERO, ImageWriter
+from tests.swsusp.strategies import page, writers
+
+VMCOREINFO = b"OSRELEASE=6.1.0-test\nPAGESIZE=4096\nNUMBER(phys_base)=0\n"
+
+
+def export_to(writer, path, **more):
+    image = writer.write(path.with_name("image.bin"))
+    with open_image(str(image)) as opened:
+        return export(opened, str(path), **more)
+
+
+def segments(path):
+    with path.open("rb") as stream:
+        elf = ELFFile(stream)
+        assert elf["e_type"] == "ET_CORE"
+        return [
+            (segment["p_paddr"], segment.data()) for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"
+        ]
+
+
+def notes(path):
+    with path.open("rb") as stream:
+        elf = ELFFile(stream)
+        (segment,) = (segment for segment in elf.iter_segments() if segment["p_type"] == "PT_NOTE")
+        stream.seek(segment["p_offset"])
+        data = stream.read(segment["p_filesz"])
+    result = []
+    while data:
+        name, size, kind = struct.unpack_from("<3I", data)
+        start = 12 + (name + 3) // 4 * 4
+        result.append((data[12 : 12 + name].rstrip(b"\0"), kind, data[start : start + size]))
+        data = data[start + (size + 3) // 4 * 4 :]
+    return result
+
+
+@settings(deadline=None, max_examples=60)
+@given(writers())
+def test_every_frame_is_at_its_address(tmp_path_factory, writer):
+    path = tmp_path_factory.mktemp("export") / "core"
+    result = export_to(writer, path)
+    found = {}
+    for address, data in segments(path):
+        for offset in range(0, len(data), PAGE):
+            found[(address + offset) // PAGE] = data[offset : offset + PAGE]
+    assert found == {pfn: content or ZERO for pfn, content in writer.frames.items()}
+    assert result.frames == len(found)
+    assert sorted(path.parent.iterdir()) == [path, path.with_name("image.bin")]
+
+
+def test_zeros_are_holes(tmp_path):
+    frames = dict.fromkeys(range(2000)) | {1000: page(3)}
+    result = export_to(ImageWriter(frames=frames), tmp_path / "core")
+    assert result.written == PAGE
+    assert (tmp_path / "core").stat().st_blocks * 512 < 64 << 10
+
+
+def test_vmcoreinfo_of_the_image_itself_is_found(tmp_path):
+    other = VMCOREINFO.replace(b"6.1.0-test", b"other").replace(b"phys_base)=0", b"phys_base)=4096")
+    frames = {
+        5: other.ljust(PAGE, b"\0"),
+        6: note(b"VMCOREINFO", 0, VMCOREINFO).ljust(PAGE, b"\0"),
+        7: b"OSRELEASE=nothing else".ljust(PAGE, b"\0"),
+    }
+    result = export_to(ImageWriter(frames=frames), tmp_path / "core", vmcoreinfo=lambda: pytest.fail("not needed"))
+    assert result.found
+    assert notes(tmp_path / "core") == [(b"VMCOREINFO", 0, VMCOREINFO)]
+
+
+def test_vmcoreinfo_that_is_ambiguous_is_not_used(tmp_path):
+    frames = {pfn: VMCOREINFO.replace(b"=0\n", b"=%d\n" % pfn).ljust(PAGE, b"\0") for pfn in (5, 6)}
+    result = export_to(ImageWriter(frames=frames), tmp_path / "core")
+    assert result.vmcoreinfo is None
+    result = export_to(ImageWriter(frames=frames), tmp_path / "core", vmcoreinfo=lambda: VMCOREINFO)
+    assert (result.found, result.vmcoreinfo) == (False, VMCOREINFO.decode())
+
+
+def test_registers(tmp_path):
+    registers = {name: number + 1 for number, name in enumerate(USER_REGS)}
+    export_to(ImageWriter(frames={5: None}), tmp_path / "core", notes=prstatus(registers, pid=7))
+    ((name, kind, status),) = notes(tmp_path / "core")
+    assert (name, kind, len(status)) == (b"CORE", 1, 336)
+    assert struct.unpack_from("<27Q", status, 112) == tuple(range(1, 28))
+    assert struct.unpack_from("<i", status, 32) == (7,)
+
+
+@pytest.mark.parametrize("damage", ["block-garbage", "length-zero", "pfn-twice", "count-of-data"])
+def test_nothing_is_half_written(tmp_path, damage):
+    target = tmp_path / "core"
+    target.write_text("before")
+    frames = {pfn: page(4 * pfn + 3) for pfn in range(3000)}
+    with pytest.raises(MalformedImage):
+        export_to(ImageWriter(frames=frames, damage=[damage], damaged_block=50), target)
+    assert target.read_text() == "before"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["core", "image.bin"]
+
+
+def test_an_interrupt_leaves_nothing(tmp_path):
+    def interrupt(_done, _total):
+        raise KeyboardInterrupt
+
+    frames = {pfn: page(4 * pfn + 3) for pfn in range(3000)}
+    with pytest.raises(KeyboardInterrupt):
+        export_to(ImageWriter(frames=frames), tmp_path / "core", progress=interrupt)
+    assert [each.name for each in tmp_path.iterdir()] == ["image.bin"]
+
+
+def test_a_target_that_cannot_be_written(tmp_path):
+    image = ImageWriter(frames={5: None}).write(tmp_path / "image.bin")
+    target = str(tmp_path / "no" / "core")
+    with open_image(str(image)) as opened, pytest.raises(InputProblem, match=r"cannot be written: No such file"):
+        export(opened, target)
+
+
+def test_the_core_has_the_permissions_of_any_new_file(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        export_to(ImageWriter(frames={5: None}), tmp_path / "core")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "core").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("count", [PN_XNUM - 2, PN_XNUM - 1, 70000])
+def test_more_segments_than_the_elf_header_can_count(tmp_path, count):
+    path = tmp_path / "core"
+    path.write_bytes(head([(2 * number, 1) for number in range(count)], b""))
+    assert path.stat().st_size == data_offset(count)
+    with path.open("rb") as stream:
+        elf = ELFFile(stream)
+        assert elf.num_segments() == count + 1
+        assert elf.get_segment(count)["p_paddr"] == 2 * (count - 1) * PAGE
+
+
+def test_drgn_reads_physical_memory(tmp_path):
+    drgn = pytest.importorskip("drgn")
+    frames = {pfn: page(4 * pfn + 3) for pfn in (1, 2, 3, 0x1000, 0x1001, 0x100000)} | {4: None}
+    export_to(ImageWriter(frames=frames), tmp_path / "core", notes=note(b"VMCOREINFO", 0, VMCOREINFO + KERNEL))
+    program = drgn.Program()
+    program.set_core_dump(str(tmp_path / "core"))
+    assert program["UTS_RELEASE"].string_() == b"6.1.0-test"
+    for pfn, content in frames.items():
+        assert program.read(pfn * PAGE, PAGE, physical=True) == (content or ZERO)
+    with pytest.raises(drgn.FaultError):
+        program.read(0x2000 * PAGE, 8, physical=True)
+
+
+KERNEL = b"KERNELOFFSET=0\nSYMBOL(swapper_pg_dir)=ffffffff82a10000\nNUMBER(pgtable_l5_enabled)=0\n"
+
+
+def test_notes_fit_their_room():
+    assert len(note(b"VMCOREINFO", 0, bytes(PAGE)) + prstatus({})) <= NOTE_ROOM
