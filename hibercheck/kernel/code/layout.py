@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.model import Evidence, IdtGate, Trait
-from hibercheck.kernel.code.program import Program
+from hibercheck.kernel.code.program import Program, SymbolLike
 from hibercheck.kernel.code.values import absent
 
 if TYPE_CHECKING:
@@ -113,22 +113,23 @@ class LayoutReader:
             if symbol is None:
                 continue
             evidence.append(Evidence(table, symbol.address, "struct idt_data[]"))
-            gates |= {gate.vector: gate for gate in self._table(symbol.address, symbol.size)}
+            gates |= {gate.vector: gate for gate in self._table(symbol)}
         if not {2, 8, 14} <= gates.keys():
             missing = "the tables of IDT gates (def_idts) were not found or not understood"
             return Trait(name, None, tuple(evidence), reason=missing)
         return Trait(name, tuple(gates[vector] for vector in sorted(gates)), tuple(evidence))
 
-    def _table(self, start: int, size: int | None) -> Iterator[IdtGate]:
-        count = min(size // _IDT_DATA, _MAX_GATES) if size else _MAX_GATES
+    def _table(self, symbol: SymbolLike) -> Iterator[IdtGate]:
+        try:
+            count = min(self.program.kernel.extent(symbol) // _IDT_DATA, _MAX_GATES)
+            table = self.program.kernel.read(symbol.address, count * _IDT_DATA)
+        except MissingFact:
+            return
         for index in range(count):
-            try:
-                entry = self.program.kernel.read(start + index * _IDT_DATA, _IDT_DATA)
-            except MissingFact:
-                return
+            entry = table[index * _IDT_DATA :][:_IDT_DATA]
             vector, segment = int.from_bytes(entry[:4], "little"), int.from_bytes(entry[4:8], "little")
             handler = int.from_bytes(entry[16:], "little")
-            # Without a size, the table ends where an entry makes no sense: not __KERNEL_CS, or no code address.
+            # Where only the next symbol ends the table there may be padding: not __KERNEL_CS, or no code address.
             if vector > 255 or segment != 0x10 or handler < START_KERNEL_MAP:
                 return
             yield IdtGate(vector, entry[8] & 7, handler, self.program.name(handler))

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import names, tables
@@ -77,6 +77,10 @@ class KernelFile(Protocol):
 
     def nearest(self, address: int, /) -> tuple[SymbolLike, int] | None:
         """The symbol below an address, and the distance."""
+        ...
+
+    def extent(self, symbol: Any, /) -> int:  # noqa: ANN401 - the kernel's own kind of symbol
+        """Bytes that belong to a symbol, up to the next one if its size is not known; raises MissingFact."""
         ...
 
     def offset_of(self, struct: str, member: str, /) -> int:
