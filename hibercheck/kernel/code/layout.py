@@ -35,8 +35,11 @@ class LayoutReader:
     data_symbols: bool
 
     def _config(self, option: str) -> str | None:
-        config = getattr(self.program.kernel, "config", None)
-        return None if config is None else config.get(option, "n")
+        # Finding a configuration means searching the whole file, so the symbol that marks one is asked for first.
+        if self.data_symbols and self.program.find("kernel_config_data") is None:
+            return None
+        config = self.program.kernel.config
+        return None if config is None else config.get(option)
 
     def _presence(self, name: str, symbol: str, what: str, commit: str | None, *, data: bool) -> Trait[bool]:
         """A trait that is true if and only if a symbol exists."""
@@ -88,7 +91,7 @@ class LayoutReader:
         """CONFIG_PHYSICAL_ALIGN, if the kernel carries its configuration."""
         name = "physical_align"
         value = self._config("CONFIG_PHYSICAL_ALIGN")
-        if value is None or value == "n":
+        if value is None:
             reason = "the kernel does not carry its configuration; on x86-64 it is at least 2 MiB"
             return Trait(name, None, reason=reason)
         return Trait(name, int(value, 0), (Evidence("CONFIG_PHYSICAL_ALIGN", None, value),))

@@ -139,6 +139,7 @@ OBJECTS = frozenset(
         "def_idts",
         "ist_idts",
         "_cea_offset",
+        "kernel_config_data",
         "level4_kernel_pgt",
         "_text",
         "_stext",

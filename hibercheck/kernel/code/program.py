@@ -59,6 +59,11 @@ class KernelFile(Protocol):
 
     path: str
 
+    @property
+    def config(self) -> Mapping[str, str] | None:
+        """The configuration, if the kernel carries it."""
+        ...
+
     def symbols(self, wanted: Iterable[str], /) -> Mapping[str, SymbolLike]:
         """Look up many names in one pass; absent names are absent."""
         ...
