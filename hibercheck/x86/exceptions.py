@@ -289,7 +289,7 @@ class _Delivering:
 
         The LDT is taken to be empty: no kernel puts its entry code there.
         """
-        code = (selector & ~7) + EXT
+        code = (selector & ~3) + EXT
         if selector & ~3 == 0:
             raise _ExceptionRaised(GENERAL_PROTECTION, EXT, "the gate's code segment is null")
         if selector & 4 or (selector | 7) > self.cpu.gdt_limit:
@@ -315,7 +315,7 @@ class _Delivering:
         # struct of the 64-bit TSS: u32 reserved; u64 rsp[3]; u64 reserved; u64 ist[7]    SDM 3A figure 7-11
         offset = 0x24 + 8 * (ist - 1) if ist else 4 + 8 * privilege
         if offset + 7 > self.cpu.tr_limit:
-            raise _ExceptionRaised(INVALID_TSS, (self.cpu.tr & ~7) + EXT, "the stack pointer is beyond the TSS's limit")
+            raise _ExceptionRaised(INVALID_TSS, (self.cpu.tr & ~3) + EXT, "the stack pointer is beyond the TSS's limit")
         raw = self._access(Role.TSS, self.cpu.tr_base + offset, 8, Access.READ)
         rsp = int.from_bytes(raw, "little")
         if not self.mode.is_canonical(rsp):

@@ -34,6 +34,9 @@ MAX_STORES = 256
 TIMEOUT_MICROSECONDS = 10_000_000
 """A guard against a ``rep`` prefix with a count of 2**60; no run that ends takes so long."""
 
+NOWHERE = 1 << 63
+"""Where the emulator is told to stop: no CPU can get to an address that is not canonical."""
+
 MSR_EFER = 0xC0000080
 INVALID_OPCODE, PAGE_FAULT = 6, 14
 
@@ -160,6 +163,7 @@ class _Run:
     left: int | None = None
     stores: list[Store] = field(default_factory=list)
     interrupt: int | None = None
+    cr2: int = 0
     unknown_pfn: int | None = None
     exhausted: bool = False
     stopped: bool = False
@@ -178,7 +182,7 @@ class _Run:
         while error is None and not self._ended():
             before = self.instructions
             try:
-                self.uc.emu_start(address, 0, timeout=TIMEOUT_MICROSECONDS, count=self.limit - self.instructions)
+                self.uc.emu_start(address, NOWHERE, timeout=TIMEOUT_MICROSECONDS, count=self.limit - self.instructions)
             except error_type as problem:
                 error = problem
             # the emulator stops after a HLT, as if it had been woken at once we go on behind it
@@ -247,6 +251,8 @@ class _Run:
 
     def _on_interrupt(self, uc: Any, number: int, _data: object) -> None:  # noqa: ANN401
         self.interrupt = number
+        # read here: on its way out the emulator looks at the address where it is to stop, and that may fault too
+        self.cr2 = uc.reg_read(self.const.UC_X86_REG_CR2)
         uc.emu_stop()
 
     def _on_unmapped(self, _uc: Any, _kind: int, address: int, size: int, _value: int, _data: object) -> bool:  # noqa: ANN401
@@ -281,7 +287,7 @@ class _Run:
 
     def _page_fault(self) -> Execution | set[int]:
         """Tell a fault of the modelled CPU from one that only comes of tables we have not given the emulator."""
-        cr2 = self.uc.reg_read(self.const.UC_X86_REG_CR2)
+        cr2 = self.cr2
         rip = self.uc.reg_read(self.const.UC_X86_REG_RIP)
         self.rip = rip
         walks = [self._walk(cr2, access) for access in Access]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
+from hibercheck.x86.cpu import CpuState
+from hibercheck.x86.memory import MappedFrames
 from hibercheck.x86.paging import Access, PagingMode
 
-unicorn = pytest.importorskip("unicorn")
-from unicorn import unicorn_const as uc_const  # noqa: E402
-from unicorn import x86_const as x86  # noqa: E402
+try:
+    import unicorn
+    from unicorn import unicorn_const as uc_const
+    from unicorn import x86_const as x86
+except ImportError:  # an optional extra: its tests are skipped
+    unicorn = None
 
 CODE = {Access.READ: b"\x8a\x03\x90", Access.WRITE: b"\x88\x03\x90", Access.FETCH: b"\xff\xe3"}
 """mov al, [rbx]; nop / mov [rbx], al; nop / jmp rbx."""
@@ -33,12 +39,12 @@ class Probe:
     cr2: int | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class UnicornMmu:
     """Does single accesses; ``error_code_offset`` is where unicorn's saved context keeps the last error code."""
 
     error_code_offset: int | None = None
-    last_context: bytes = b""
+    last_context: bytes = field(default=b"", repr=False)
 
     def probe(
         self,
@@ -58,7 +64,7 @@ class UnicornMmu:
         uc.reg_write(x86.UC_X86_REG_CR3, cr3)
         uc.msr_write(0xC0000080, 0x501 | mode.nxe << 11)
         uc.reg_write(x86.UC_X86_REG_CR0, 0x80040033 | mode.write_protect << 16)
-        for pfn, content in self._with_code(frames, mode, cr3, CODE[access]).items():
+        for pfn, content in self.with_code(frames, mode, cr3, CODE[access]).items():
             uc.mem_map(pfn << 12, 0x1000)
             uc.mem_write(pfn << 12, content)
         result = Probe()
@@ -93,7 +99,9 @@ class UnicornMmu:
         uc.reg_write(x86.UC_X86_REG_R11, 2)
         uc.msr_write(0xC0000081, 0x0023 << 48)
         try:
-            uc.emu_start(base + (0x1000 if user else 0), 0, count=3 if user else 2)
+            # the emulator looks at the page of the address where it is to stop afterwards, and would spoil the error
+            # code if it were not mapped
+            uc.emu_start(base + (0x1000 if user else 0), base + (0x2FFF if user else 0xFFF), count=3 if user else 2)
         except unicorn.UcError:
             assert result.physical is not None
         context = bytes(uc.context_save())
@@ -110,11 +118,11 @@ class UnicornMmu:
         return (address | -(1 << mode.virtual_bits)) & MASK64
 
     @staticmethod
-    def _with_code(frames, mode: PagingMode, cr3: int, code: bytes) -> dict[int, bytes]:
+    def with_code(frames, mode: PagingMode, cr3: int, code: bytes) -> dict[int, bytes]:
         """Add the probe's code: page 0 for the supervisor, page 1 leads to page 2 for the user."""
         every = {pfn: bytearray(content) for pfn, content in frames.items()}
         chain = [cr3 >> 12, *CODE_FRAMES[: mode.levels - 1]]
-        for level, (table, below) in enumerate(zip(chain, chain[1:], strict=False)):
+        for level, (table, below) in enumerate(itertools.pairwise(chain)):
             entries = every.setdefault(table, bytearray(4096))
             struct.pack_into("<Q", entries, 8 * (CODE_SLOT if level == 0 else 0), below << 12 | 7)
         table = every.setdefault(chain[-1], bytearray(4096))
@@ -139,6 +147,8 @@ _CALIBRATION = (
 
 @pytest.fixture(scope="session")
 def unicorn_mmu() -> UnicornMmu:
+    if unicorn is None:
+        pytest.skip("unicorn is not installed")
     mmu = UnicornMmu()
     seen = []
     for access, user, entry, code in _CALIBRATION:
@@ -154,3 +164,93 @@ def unicorn_mmu() -> UnicornMmu:
     assert len(places) == 1
     mmu.error_code_offset = places[0]
     return mmu
+
+
+class Machine:
+    """A CPU with IDT, GDT, TSS, stacks and handlers, each on a page of its own that a test can take away or damage."""
+
+    IDT, GDT, TSS, IST, STACK = (0xFFFFFE0000000000 + 0x10000 * i for i in range(5))
+    HANDLERS = 0xFFFFFFFF81400000
+    STACK_PAGES = 2
+    ROOT = 0x1000
+    IST_TOP = IST + 0x1000
+    RIP, RSP = 0xFFFFFFFF81000123, STACK + 0x1000 * STACK_PAGES - 0x48
+
+    def __init__(self) -> None:
+        self.frames: dict[int, bytearray] = {1: bytearray(4096)}
+        self._next = 2
+        self.pages: dict[int, int] = {}
+        """Physical address of the last-level entry, by virtual page."""
+        for base in (self.IDT, self.GDT, self.TSS, self.IST, self.HANDLERS, self.RIP & ~0xFFF):
+            self.map(base)
+        for page in range(self.STACK_PAGES):
+            self.map(self.STACK + 0x1000 * page)
+        self.write(self.GDT + 0x10, struct.pack("<Q", 0x00AF9B000000FFFF))
+        self.write(self.TSS + 0x24, struct.pack("<7Q", *[self.IST_TOP] * 7))
+        self.write(self.TSS + 4, struct.pack("<3Q", *[self.STACK + 0x1000] * 3))
+        for vector in range(256):
+            self.gate(vector, ist=1 if vector in (2, 8, 18) else 0)
+
+    def new_frame(self) -> int:
+        self._next += 1
+        self.frames[self._next] = bytearray(4096)
+        return self._next
+
+    def map(self, address: int, flags: int = 3) -> None:
+        table = self.ROOT >> 12
+        for level in (4, 3, 2, 1):
+            index = address >> (3 + 9 * level) & 511
+            entry = struct.unpack_from("<Q", self.frames[table], 8 * index)[0]
+            if not entry:
+                entry = self.new_frame() << 12 | (flags if level == 1 else 7)
+                struct.pack_into("<Q", self.frames[table], 8 * index, entry)
+            if level == 1:
+                self.pages[address & ~0xFFF] = table << 12 | 8 * index
+            table = entry >> 12
+
+    def entry(self, address: int) -> int:
+        place = self.pages[address & ~0xFFF]
+        return struct.unpack_from("<Q", self.frames[place >> 12], place & 0xFFF)[0]
+
+    def set_entry(self, address: int, entry: int) -> None:
+        place = self.pages[address & ~0xFFF]
+        struct.pack_into("<Q", self.frames[place >> 12], place & 0xFFF, entry)
+
+    def unmap(self, address: int) -> None:
+        self.set_entry(address, 0)
+
+    def write(self, address: int, content: bytes) -> None:
+        frame = self.frames[self.entry(address) >> 12 & 0xFFFFFFF]
+        frame[address & 0xFFF : (address & 0xFFF) + len(content)] = content
+
+    def gate(self, vector: int, *, ist: int = 0, kind: int = 0x8E, selector: int = 0x10, handler: int | None = None):
+        handler = self.HANDLERS + 16 * vector if handler is None else handler
+        low = handler & 0xFFFF | selector << 16 | ist << 32 | kind << 40 | (handler >> 16 & 0xFFFF) << 48
+        self.write(self.IDT + 16 * vector, struct.pack("<QQ", low, handler >> 32))
+
+    @property
+    def memory(self) -> MappedFrames:
+        return MappedFrames({pfn: bytes(content) for pfn, content in self.frames.items()})
+
+    @property
+    def cpu(self) -> CpuState:
+        return CpuState(
+            rip=self.RIP,
+            rsp=self.RSP,
+            rflags=0x46,
+            cr0=0x80050033,
+            cr3=self.ROOT,
+            cr4=0x3506F0,
+            efer=0xD01,
+            idt_base=self.IDT,
+            idt_limit=0xFFF,
+            gdt_base=self.GDT,
+            gdt_limit=0x7F,
+            tr_base=self.TSS,
+            tr_limit=0x67,
+        )
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()

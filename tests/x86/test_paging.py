@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
@@ -128,7 +129,7 @@ def test_mode_from_registers():
 
 # ---- against unicorn ----
 
-TABLE_PFNS = tuple(0x100 + i for i in range(6)) + (0xFFFFFE0,)
+TABLE_PFNS = (*range(0x100, 0x106), 0xFFFFFE0)
 bits = st.sampled_from
 
 
@@ -149,6 +150,26 @@ def entries(draw, level):
     if level == 1:
         return flags | large | draw(st.integers(0x10000, 0xFFFFF)) << 12
     return flags | large | draw(bits(TABLE_PFNS)) << 12
+
+
+@dataclass(frozen=True, repr=False)
+class Situation:
+    frames: dict[int, bytes]
+    mode: PagingMode
+    cr3: int
+    address: int
+    access: Access
+    user: bool
+    alignment_check: bool
+
+    def __repr__(self):
+        entries = {
+            f"{pfn:#x}[{place}]": hex(entry)
+            for pfn, content in self.frames.items()
+            for place, (entry,) in enumerate(struct.iter_unpack("<Q", content))
+            if entry
+        }
+        return f"{self.access} {self.address:#x} user={self.user} ac={self.alignment_check} {self.mode} {entries}"
 
 
 @st.composite
@@ -179,19 +200,19 @@ def situations(draw):
             break
     access = draw(bits(list(Access)))
     user, alignment_check = draw(st.booleans()), draw(st.booleans())
-    return {p: bytes(f) for p, f in frames.items()}, mode, root << 12, address, access, user, alignment_check
+    plain = {pfn: bytes(content) for pfn, content in frames.items()}
+    return Situation(plain, mode, root << 12, address, access, user, alignment_check and not user)
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(situations())
 def test_walk_equals_unicorn(unicorn_mmu, situation):
-    frames, mode, cr3, address, access, user, alignment_check = situation
-    memory = MappedFrames(unicorn_mmu._with_code(frames, mode, cr3, b""))
-    ours = walk(memory, mode, cr3, address, access, user=user, alignment_check=alignment_check and not user)
+    mode, cr3, address, access = situation.mode, situation.cr3, situation.address, situation.access
+    rights = {"user": situation.user, "alignment_check": situation.alignment_check}
+    memory = MappedFrames(unicorn_mmu.with_code(situation.frames, mode, cr3, b""))
+    ours = walk(memory, mode, cr3, address, access, **rights)
     assume(ours.unknown_pfn is None)
-    theirs = unicorn_mmu.probe(
-        frames, mode, cr3, address, access, user=user, alignment_check=alignment_check and not user
-    )
+    theirs = unicorn_mmu.probe(situation.frames, mode, cr3, address, access, **rights)
     event(ours.fault.reason.split("0x")[0][-28:] if ours.fault else f"translated, {ours.page_size}")
     if ours.fault is None:
         assert theirs.vector is None

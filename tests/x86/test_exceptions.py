@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import pytest
+
+from hibercheck.errors import MissingFact
+from hibercheck.x86.cpu import FredState
+from hibercheck.x86.exceptions import DeliveryEnd, Role, combine, deliver
+from hibercheck.x86.paging import CR4_FRED
+
+
+def roles(delivery):
+    return [(access.role, access.walk.address) for access in delivery.accesses]
+
+
+def vectors(delivery):
+    return [(raised.vector, raised.error_code, raised.cr2) for raised in delivery.raised]
+
+
+def test_nmi_is_delivered_on_its_ist_stack(machine):
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert delivery.end is DeliveryEnd.HANDLED
+    assert roles(delivery) == [
+        (Role.IDT_GATE, machine.IDT + 0x20),
+        (Role.CODE_SEGMENT, machine.GDT + 0x10),
+        (Role.TSS, machine.TSS + 0x24),
+        (Role.STACK, machine.IST_TOP - 8),
+        (Role.HANDLER, machine.HANDLERS + 0x20),
+    ]
+    assert (delivery.rip, delivery.rsp) == (machine.HANDLERS + 0x20, machine.IST_TOP - 40)
+    assert vectors(delivery) == [(2, None, None)]
+    assert delivery.first_failure is None
+
+
+def test_interrupt_without_ist_reads_no_tss_and_aligns_the_stack(machine):
+    cpu = replace(machine.cpu, rsp=machine.RSP - 4)
+    delivery = deliver(machine.memory, cpu, 0x40)
+    assert [access.role for access in delivery.accesses] == [
+        *(Role.IDT_GATE, Role.CODE_SEGMENT, Role.STACK, Role.HANDLER)
+    ]
+    assert delivery.rsp == ((machine.RSP - 4) & ~15) - 40
+
+
+def test_from_user_mode_the_stack_comes_of_the_tss(machine):
+    delivery = deliver(machine.memory, replace(machine.cpu, cs=0x33), 0x40)
+    assert (Role.TSS, machine.TSS + 4) in roles(delivery)
+    assert delivery.rsp == machine.STACK + 0x1000 - 40
+
+
+def test_page_fault_pushes_an_error_code(machine):
+    delivery = deliver(machine.memory, machine.cpu, 14, error_code=2, cr2=0x1234)
+    assert vectors(delivery) == [(14, 2, 0x1234)]
+    assert delivery.rsp == (machine.RSP & ~15) - 48
+
+
+def test_pushes_across_a_page_boundary_touch_both_pages(machine):
+    cpu = replace(machine.cpu, rsp=machine.STACK + 0x1010)
+    delivery = deliver(machine.memory, cpu, 0x40)
+    stacks = [access.walk.address for access in delivery.accesses if access.role is Role.STACK]
+    assert stacks == [machine.STACK + 0x1008, machine.STACK + 0xFF8]
+
+
+def test_no_idt_at_all_is_a_triple_fault(machine):
+    machine.unmap(machine.IDT)
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert delivery.end is DeliveryEnd.SHUTDOWN
+    # the page fault of the gate of #PF itself turns into #DF and is not raised on its own
+    assert vectors(delivery) == [(2, None, None), (14, 0, machine.IDT + 0x20), (8, 0, None)]
+    assert roles(delivery) == [(Role.IDT_GATE, machine.IDT + 16 * vector) for vector in (2, 14, 8)]
+    assert {raised.rip for raised in delivery.raised} == {machine.RIP}
+    assert delivery.first_failure is delivery.accesses[0]
+
+
+def test_a_missing_gdt_reports_the_descriptor(machine):
+    machine.unmap(machine.GDT)
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert vectors(delivery) == [(2, None, None), (14, 0, machine.GDT + 0x10), (8, 0, None)]
+
+
+def test_a_missing_stack_double_faults_and_is_survived_on_the_ist(machine):
+    cpu = replace(machine.cpu, rsp=machine.STACK)
+    delivery = deliver(machine.memory, cpu, 0x40)
+    below = machine.STACK - 8
+    assert vectors(delivery) == [(0x40, None, None), (14, 2, below), (8, 0, None)]
+    assert (delivery.end, delivery.rip) == (DeliveryEnd.HANDLED, machine.HANDLERS + 0x80)
+
+
+def test_reserved_bits_in_the_idt_mapping(machine):
+    machine.set_entry(machine.IDT, machine.entry(machine.IDT) | 1 << 51)
+    delivery = deliver(machine.memory, replace(machine.cpu, max_phys_bits=40), 2)
+    assert vectors(delivery)[1] == (14, 9, machine.IDT + 0x20)
+
+
+def test_smap_holds_for_tables_whatever_ac(machine):
+    machine.set_entry(machine.IDT, machine.entry(machine.IDT) | 4)
+    cpu = replace(machine.cpu, rflags=0x40002)
+    assert deliver(machine.memory, cpu, 2).end is DeliveryEnd.SHUTDOWN
+    assert deliver(machine.memory, replace(cpu, cr4=0x20), 2).end is DeliveryEnd.HANDLED
+
+
+@pytest.mark.parametrize(
+    ("damage", "vector", "code"),
+    [
+        (lambda m: m.gate(2, kind=0x0E), 11, 2 * 8 + 3),  # not present: #NP(vector, IDT, EXT)
+        (lambda m: m.gate(2, kind=0x85), 13, 2 * 8 + 3),  # a task gate
+        (lambda m: m.gate(2, selector=0), 13, 1),
+        (lambda m: m.gate(2, selector=0x80), 13, 0x81),  # beyond the GDT
+        (lambda m: m.gate(2, selector=0x14), 13, 0x15),  # in the LDT
+        (lambda m: m.gate(2, selector=0x18), 13, 0x19),  # no descriptor
+        (lambda m: m.gate(2, handler=0x1234_5678_9ABC_DEF0), 13, 1),
+        (lambda m: m.write(m.GDT + 0x10, struct.pack("<Q", 0x00AF1B000000FFFF)), 11, 0x11),
+        (lambda m: m.write(m.GDT + 0x10, struct.pack("<Q", 0x00CF9B000000FFFF)), 13, 0x11),  # 32-bit code
+        (lambda m: m.write(m.GDT + 0x10, struct.pack("<Q", 0x00AFFB000000FFFF)), 13, 0x11),  # user code
+        (lambda m: m.write(m.GDT + 0x10, struct.pack("<Q", 0x00AF93000000FFFF)), 13, 0x11),  # data
+        (lambda m: m.write(m.TSS + 0x24, struct.pack("<Q", 0x8000_0000_0000)), 12, 1),
+    ],
+)
+def test_damaged_tables(machine, damage, vector, code):
+    damage(machine)
+    machine.gate(8, ist=2)
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert vectors(delivery)[1] == (vector, code, None)
+
+
+def test_limits(machine):
+    assert vectors(deliver(machine.memory, replace(machine.cpu, idt_limit=0x2E), 2))[1] == (13, 0x13, None)
+    assert vectors(deliver(machine.memory, replace(machine.cpu, tr_limit=0x2A), 2))[1] == (10, 0x41, None)
+    assert vectors(deliver(machine.memory, replace(machine.cpu, gdt_limit=0x16), 2))[1] == (13, 0x11, None)
+
+
+def test_a_contributory_exception_in_an_nmi_is_delivered(machine):
+    machine.gate(2, kind=0x0E)
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert (delivery.end, delivery.rip) == (DeliveryEnd.HANDLED, machine.HANDLERS + 16 * 11)
+    assert delivery.rsp == (machine.RSP & ~15) - 48
+
+
+def test_two_contributory_exceptions_are_a_double_fault(machine):
+    machine.gate(2, kind=0x0E)
+    machine.gate(11, kind=0x0E)
+    assert vectors(deliver(machine.memory, machine.cpu, 2)) == [(2, None, None), (11, 0x13, None), (8, 0, None)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "becomes"),
+    [(2, 14, 14), (2, 13, 13), (14, 14, 8), (14, 13, 8), (13, 14, 14), (13, 13, 8), (18, 14, 14), (0x40, 11, 11)],
+)
+def test_combination(first, second, becomes):
+    assert combine(first, second) == becomes
+
+
+def test_a_handler_that_is_not_mapped_faults_afterwards_and_is_no_double_fault(machine):
+    far = machine.HANDLERS + 0x100000
+    machine.gate(2, ist=1, handler=far)
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert vectors(delivery) == [(2, None, None), (14, 16, far)]
+    assert delivery.raised[1].rip == far
+    assert delivery.raised[1].rsp == machine.IST_TOP - 40
+    assert (delivery.end, delivery.rip) == (DeliveryEnd.HANDLED, machine.HANDLERS + 16 * 14)
+
+
+def test_a_storm_fills_the_stack_and_ends_in_the_double_fault_handler(machine):
+    far = machine.HANDLERS + 0x100000
+    machine.gate(14, handler=far)
+    delivery = deliver(machine.memory, machine.cpu, 0x0E, error_code=0, cr2=1)
+    assert vectors(delivery)[-2:] == [(14, 16, far), (8, 0, None)]
+    assert delivery.raised[-2].rsp == machine.STACK
+    assert (delivery.end, delivery.rip) == (DeliveryEnd.HANDLED, machine.HANDLERS + 0x80)
+
+
+def test_a_storm_on_an_ist_stack_never_ends(machine):
+    machine.gate(14, ist=1, handler=machine.HANDLERS + 0x100000)
+    delivery = deliver(machine.memory, machine.cpu, 14, error_code=0, cr2=1)
+    assert delivery.end is DeliveryEnd.LOOPS
+
+
+def test_a_storm_whose_double_fault_handler_is_missing_too_never_ends(machine):
+    for vector in (8, 14):
+        machine.gate(vector, ist=1 if vector == 8 else 0, handler=machine.HANDLERS + 0x100000)
+    assert deliver(machine.memory, machine.cpu, 14, error_code=0, cr2=1).end is DeliveryEnd.LOOPS
+
+
+def test_unknown_memory_is_named(machine):
+    pfn = machine.entry(machine.GDT) >> 12
+    del machine.frames[pfn]
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert (delivery.end, delivery.unknown_pfn) == (DeliveryEnd.UNKNOWN, pfn)
+    assert delivery.accesses[-1].role is Role.CODE_SEGMENT
+
+
+# ---- FRED ----
+
+
+@pytest.fixture
+def fred(machine):
+    state = FredState(
+        config=machine.HANDLERS | 1 << 6,
+        stack_levels=2 << 2 * 2 | 1 << 2 * 18 | 3 << 2 * 8,
+        stacks=(0x10, machine.IST_TOP - 0x400, machine.IST_TOP, machine.IST_TOP - 0x800),
+    )
+    return replace(machine.cpu, cr4=0x3506F0 | CR4_FRED, fred=state)
+
+
+def test_fred_reads_no_tables(machine, fred):
+    for address in (machine.IDT, machine.GDT, machine.TSS):
+        machine.unmap(address)
+    delivery = deliver(machine.memory, fred, 2)
+    assert roles(delivery) == [(Role.STACK, machine.IST_TOP - 8), (Role.HANDLER, machine.HANDLERS + 256)]
+    assert delivery.rsp == machine.IST_TOP - 64
+
+
+def test_fred_stays_on_its_stack_below_the_red_zone(machine, fred):
+    delivery = deliver(machine.memory, fred, 14, error_code=0, cr2=1)
+    assert delivery.rsp == ((machine.RSP - 64) & ~63) - 64
+
+
+def test_fred_double_fault_takes_its_level(machine, fred):
+    delivery = deliver(machine.memory, replace(fred, rsp=machine.STACK), 14, error_code=0, cr2=1)
+    assert [raised.vector for raised in delivery.raised] == [14, 8]
+    assert delivery.rsp == machine.IST_TOP - 0x800 - 64
+
+
+def test_fred_from_user_mode_enters_at_the_page(machine, fred):
+    user = replace(fred, cs=0x33, fred=replace(fred.fred, stacks=(machine.IST_TOP, 0, 0, 0)))
+    delivery = deliver(machine.memory, user, 14, error_code=4, cr2=1)
+    assert (delivery.rip, delivery.rsp) == (machine.HANDLERS, machine.IST_TOP - 64)
+
+
+def test_fred_without_its_registers_is_a_missing_fact(machine, fred):
+    with pytest.raises(MissingFact, match="FRED MSRs"):
+        deliver(machine.memory, replace(fred, fred=None), 2)
