@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hibercheck import __version__
+from hibercheck.cli import group
 from hibercheck.cli.commands import summaries
 
 COMMAND = [sys.executable, "-m", "hibercheck"]
@@ -80,3 +81,9 @@ def seconds(command):
     start = time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
+
+
+def test_the_table_of_commands_is_complete():
+    directory = Path(group.__file__).parent
+    exporting = {path.stem for path in directory.glob("*.py") if "\ndef command(" in path.read_text(encoding="utf-8")}
+    assert set(summaries()) == exporting

@@ -1,0 +1,53 @@
+"""The manual pages are what the commands say, and every reader of manual pages accepts them."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hibercheck.cli.commands import summaries
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "man").glob("man?/*"))
+
+
+@pytest.fixture(scope="module")
+def generator():
+    spec = importlib.util.spec_from_file_location("generate_manual", ROOT / "man" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_they_are_in_step_with_the_commands(generator):
+    committed = {str(path.relative_to(ROOT / "man")): path.read_text(encoding="utf-8") for path in PAGES}
+    assert committed == generator.pages(), "python man/generate.py writes them anew"
+
+
+def test_there_is_one_for_each_command_and_each_kind_of_user():
+    names = {path.name for path in PAGES}
+    assert names >= {"hibercheck.1", *(f"hibercheck-{name}.1" for name in summaries())}
+    assert names >= {"hibercheck-ci.7", "hibercheck-qa.7", "hibercheck-diagnose.7"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_mandoc_has_nothing_to_say(page):
+    if not shutil.which("mandoc"):
+        pytest.skip("mandoc is not installed")
+    run = subprocess.run(["mandoc", "-Tlint", "-Wwarning", page], capture_output=True, text=True, check=False)
+    assert run.stdout + run.stderr == ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_man_has_nothing_to_say(page):
+    if not shutil.which("man") or not shutil.which("groff"):
+        pytest.skip("man or groff is not installed")
+    environment = {"LC_ALL": "C.UTF-8", "MANWIDTH": "80", "PATH": "/usr/bin:/bin", "MAN_DISABLE_SECCOMP": "1"}
+    command = ["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", page]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "hibercheck" in run.stdout
