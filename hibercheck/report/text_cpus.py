@@ -38,10 +38,10 @@ FRAMES = 12
 """Rows of a footprint that are shown unless everything is asked for."""
 
 
-def table(*headers: str) -> Table:
-    """Return an empty table without lines, for the report's look."""
+def table(*headers: str, columns: int = 0) -> Table:
+    """Return an empty table without lines, for the report's look: with headers, or with so many bare columns."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=bool(headers))
-    for header in headers:
+    for header in headers or ("",) * columns:
         made.add_column(header, overflow="fold")
     return made
 

@@ -62,12 +62,11 @@ def _finding(findings: Sequence[Finding], console: Console) -> None:
     head = (f"{finding.rule} {finding.level.name.lower()}", STYLES[finding.level])
     console.print(Padding(Text.assemble("\n", head, (who, "bold"), f"  {title(finding)}"), (0, 0, 0, 2)))
     _indented(Text(words.sentence(clean(finding.message))), console, prose=True)
-    places = table()
+    places = table(columns=4)
     for side, place in (("resumer", finding.resumer), ("resumee", finding.resumee)):
         if place != Place():
             places.add_row(Text(side, style="dim"), *_place(place))
     if places.row_count:
-        places.show_header = False
         console.print(Padding(places, (0, 0, 0, INDENT)))
     for evidence in finding.evidence:
         _evidence(evidence, console)
@@ -102,7 +101,7 @@ def _evidence(evidence: Evidence, console: Console) -> None:
 
 
 def _bytes(evidence: Evidence, console: Console) -> None:
-    rows = table()
+    rows = table(columns=3)
     for offset, before, after, marks in walks.byte_rows(evidence.before, evidence.after):
         where = "" if evidence.address is None else f"{evidence.address + offset:#x}"
         if evidence.before is not None:
@@ -113,7 +112,6 @@ def _bytes(evidence: Evidence, console: Console) -> None:
             )
         if marks:
             rows.add_row("", "", Text(marks, style="red"))
-    rows.show_header = False
     console.print(Padding(rows, (0, 0, 0, INDENT + 2)))
     length = max(len(evidence.before or b""), len(evidence.after or b""))
     if length > walks.MAX_BYTES:

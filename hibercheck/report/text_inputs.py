@@ -45,11 +45,10 @@ def missing_section(report: Report, console: Console) -> None:
 def input_section(report: Report, console: Console, *, verbose: bool) -> None:
     """Print what was read."""
     console.print(Text("\nRead", style="bold"))
-    rows = table()
+    rows = table(columns=2)
     rows.add_row("image", Text(_image(report.image)))
     for role, kernel in (("resumer", report.resumer), ("resumee", report.resumee)):
         rows.add_row(role, Text(_kernel(kernel, verbose=verbose)))
-    rows.show_header = False
     console.print(Padding(rows, (0, 0, 0, 2)))
     if verbose:
         _traits(report, console)
@@ -85,8 +84,7 @@ def _traits(report: Report, console: Console) -> None:
         if not kernel.traits:
             continue
         console.print(Text(f"\n  What the {role}'s code says", style="bold"))
-        rows = table()
+        rows = table(columns=2)
         for name, value in kernel.traits:
             rows.add_row(Text(clean(name)), Text(clean(value)))
-        rows.show_header = False
         console.print(Padding(rows, (0, 0, 0, 4)))
