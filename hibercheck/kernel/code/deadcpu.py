@@ -29,6 +29,9 @@ _VENDORS = {
     10: "Zhaoxin",
 }
 
+_TASK = ("current_task", "pcpu_hot", "cpu_current_top_of_stack", "kernel_stack", "cpu_tss", "cpu_tss_rw")
+"""Per-CPU objects that lead to the running task: its pointer, or (up to v4.8) its stack."""
+
 _ENTER_DEAD = (("acpi_idle", "acpi_idle_play_dead"), ("intel_idle", "intel_idle_enter_dead"))
 
 
@@ -83,7 +86,7 @@ class DeadReader:
         if not places:
             return Trait(name, None, reason=f"{self.native.name} parks in no way that was recognised")
         function = self.native
-        edges = function.successors
+        edges = self._loops.edges(function)
         # Each way either does not return or falls through to the next, so one that can be reached only
         # through another comes after it; of the rest, MWAIT is tried first (its conditions jump over it).
         depth = {
@@ -213,7 +216,7 @@ class DeadReader:
                 vendor
                 and equal is not None
                 and equal in function.nodes
-                and wait not in reachable(function.successors, equal)
+                and wait not in reachable(self._loops.edges(function), equal)
             ):
                 found[vendor] = quote(function, compare, vendor)
         return found
@@ -244,9 +247,9 @@ class DeadReader:
             found = references(function, line.address, line.size or 8)
             if found:
                 return Trait(name, "percpu:mwait_cpu_dead", (quote(function, found[0], line.name),), commits.OWN_LINE)
-        for task in ("current_task", "pcpu_hot"):
-            address = self.program.address(task)
-            found = references(function, address) if address is not None else []
+        for task in _TASK:
+            symbol = self.program.find(task)
+            found = references(function, symbol.address, symbol.size or 8) if symbol else []
             if found:
                 return Trait(name, "thread_info.flags", (quote(function, found[0], task),), commits.OWN_LINE)
         return Trait(name, None, reason=f"the address that {function.name} gives to MONITOR was not recognised")

@@ -62,7 +62,7 @@ class LoopReader:
         function = self._program.function(entry)
         if function.name in via or len(via) >= _MAX_DEPTH:
             return
-        edges = self._ap_edges(function)
+        edges = self.edges(function)
         live = reachable(edges, function.entry)
         path = (*via, function.name)
         mine = dict(self._own_loops(function, edges, live, ports))
@@ -136,8 +136,12 @@ class LoopReader:
                 places.add(hot + 12)  # struct pcpu_hot: current_task 0, preempt_count 8, cpu_number 12, since v6.2
         return frozenset(places)
 
-    def _ap_edges(self, function: Function) -> dict[int, tuple[int, ...]]:
-        """The function's edges without those only CPU 0 takes (``if (!smp_processor_id() && enable_start_cpu0)``)."""
+    def edges(self, function: Function) -> dict[int, tuple[int, ...]]:
+        """A function's edges as a CPU other than CPU 0 takes them.
+
+        Left out are what only CPU 0 does (``if (!smp_processor_id() && enable_start_cpu0) start_cpu0()``) and what
+        follows calls that do not come back, which is some other path's code.
+        """
         edges = dict(function.successors)
         by_end = {node.end: node for node in function}
         for node in function:
@@ -157,7 +161,7 @@ class LoopReader:
         if entry not in self._returning:
             self._returning[entry] = True  # a recursive call is taken to return
             function = self._program.function(entry)
-            live = reachable(self._ap_edges(function), entry)
+            live = reachable(self.edges(function), entry)
             leaves = (Flow.RETURN, Flow.INDIRECT_JUMP)
             self._returning[entry] = any(function.nodes[one].flow in leaves or one in function.tails for one in live)
         return self._returning[entry]
@@ -254,7 +258,7 @@ class LoopReader:
         return None
 
     def _live_nodes(self, function: Function) -> dict[int, Decoded]:
-        live = reachable(self._ap_edges(function), function.entry)
+        live = reachable(self.edges(function), function.entry)
         return {address: function.nodes[address] for address in live}
 
     @staticmethod

@@ -87,7 +87,8 @@ def needs_node(program: Program) -> Trait[bool]:
 def freeze_order(program: Program) -> Trait[str]:
     """In which order ``freeze_secondary_cpus`` takes the online CPUs down: it walks the mask, or counts down."""
     name = "freeze_order"
-    function = program.function_of("freeze_secondary_cpus") or program.function_of("disable_nonboot_cpus")
+    wanted = ("freeze_secondary_cpus", "__freeze_secondary_cpus", "disable_nonboot_cpus")
+    function = next((found for one in wanted if (found := program.function_of(one)) is not None), None)
     if function is None:
         return Trait(name, None, (absent("freeze_secondary_cpus"),), reason="the function was not found")
     walks = calls_to(function, [program.address(one) for one in ("_find_next_bit", "find_next_bit", "cpumask_next")])

@@ -23,6 +23,13 @@ _KERNEL_TEXT = (1 << 33) - 1
 _ICR_MODE, _ICR_INIT, _ICR_OTHER = 0x700, 0x500, 0xCF000 | 0x800
 _X2APIC_ICR = 0x830
 
+_TAKE_DOWN = (
+    "freeze_secondary_cpus",
+    "__freeze_secondary_cpus",
+    "disable_nonboot_cpus",
+    "suspend_disable_secondary_cpus",
+)
+
 _MASKS = (("present", "__cpu_present_mask"), ("possible", "__cpu_possible_mask"), ("online", "__cpu_online_mask"))
 
 
@@ -85,7 +92,7 @@ class ResumeReader:
         name = "rescues_offline"
         if self.hook is None:
             return self._without_hook(name)
-        stop = self._address("freeze_secondary_cpus", "cpuhp_smt_enable", "_cpu_up", "suspend_disable_secondary_cpus")
+        stop = self._address(*_TAKE_DOWN, "cpuhp_smt_enable", "_cpu_up")
         for function in closure(self.program, [self.hook.entry], stop, 1):
             found = calls_to(function, self._address("cpuhp_smt_enable"))
             if found:
@@ -181,10 +188,7 @@ class ResumeReader:
 
     def _init_candidates(self) -> list[Function]:
         """The functions between parking and the copy.  What brings CPUs up sends INITs too, and is not meant."""
-        stop = self._address(
-            "freeze_secondary_cpus", "cpuhp_smt_enable", "_cpu_up", "cpu_up", "disable_nonboot_cpus", "restore_image",
-            "suspend_disable_secondary_cpus",
-        )  # fmt: skip
+        stop = self._address(*_TAKE_DOWN, "cpuhp_smt_enable", "_cpu_up", "cpu_up", "restore_image")
         arch = self.program.address("swsusp_arch_resume")
         functions = closure(self.program, [self.hook.entry] if self.hook else [], stop, 2)
         return functions + closure(self.program, [arch] if arch else [], stop, 1)
