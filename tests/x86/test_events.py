@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from hibercheck.x86.cpu import ParkState
+from hibercheck.x86.events import ALWAYS, WAKES, Effect, Event, Facts, rule, wakes
+
+
+@pytest.mark.parametrize(("event", "state"), list(itertools.product(Event, ParkState)))
+def test_every_event_in_every_state_has_rows_that_end_with_always(event, state):
+    rows = [row for row in WAKES if row.event is event and row.state is state]
+    assert rows
+    assert rows[-1].condition is ALWAYS
+    assert all(row.condition is not ALWAYS for row in rows[:-1])
+    assert len({row.condition.name for row in rows}) == len(rows)
+    assert all(row.sources for row in rows)
+
+
+def effect(event, state, **facts):
+    return rule(event, state, Facts(**facts)).effect
+
+
+def test_a_store_wakes_mwait_alone():
+    woken = [state for state in ParkState if effect(Event.STORE, state).touches_memory]
+    assert woken == [ParkState.MWAIT]
+
+
+def test_an_smi_restarts_hlt_and_does_not_restart_mwait():
+    assert effect(Event.SMI, ParkState.HLT) is Effect.RESTARTS
+    assert effect(Event.SMI, ParkState.HLT, auto_halt_restart=False) is Effect.CONTINUES
+    assert effect(Event.SMI, ParkState.MWAIT) is Effect.CONTINUES
+
+
+@pytest.mark.parametrize("state", [ParkState.MWAIT, ParkState.HLT, ParkState.PORT_IO])
+def test_nmi_and_machine_check(state):
+    assert effect(Event.NMI, state) is Effect.DELIVERS
+    assert effect(Event.NMI, state, nmi_blocked=True) is Effect.HELD
+    assert effect(Event.MACHINE_CHECK, state) is Effect.DELIVERS
+    assert effect(Event.MACHINE_CHECK, state, machine_checks_enabled=False) is Effect.SHUTS_DOWN
+    assert effect(Event.MACHINE_CHECK, state, machine_check_in_progress=True) is Effect.SHUTS_DOWN
+
+
+def test_init_depends_on_the_bsp_flag():
+    for state in (ParkState.RUNNING, ParkState.MWAIT, ParkState.HLT, ParkState.PORT_IO):
+        assert effect(Event.INIT, state) is Effect.WAITS_FOR_SIPI
+        assert effect(Event.INIT, state, bsp=True) is Effect.RESETS
+
+
+def test_wait_for_sipi_is_deaf_but_for_sipi_and_machine_checks():
+    effects = {event: effect(event, ParkState.WAIT_FOR_SIPI) for event in Event}
+    assert not any(value.touches_memory for value in effects.values())
+    assert effects[Event.SIPI] is Effect.STARTS
+    assert effects[Event.MACHINE_CHECK] is Effect.SHUTS_DOWN
+    assert effects[Event.INIT] is Effect.NONE
+
+
+def test_an_interrupt_needs_the_apic_and_the_flag():
+    hlt = ParkState.HLT
+    assert effect(Event.INTERRUPT, hlt, interrupts_enabled=True) is Effect.NONE
+    assert effect(Event.INTERRUPT, hlt, apic_enabled=True) is Effect.HELD
+    assert effect(Event.INTERRUPT, hlt, apic_enabled=True, interrupts_enabled=True) is Effect.DELIVERS
+    masked = effect(Event.INTERRUPT, ParkState.MWAIT, apic_enabled=True, mwait_breaks_on_masked=True)
+    assert masked is Effect.CONTINUES
+
+
+def test_parked_states_are_ordered_by_what_can_wake_them():
+    woken = {state: {row.event for row in wakes(state)} for state in ParkState}
+    assert woken[ParkState.WAIT_FOR_SIPI] < woken[ParkState.HLT] < woken[ParkState.MWAIT]
