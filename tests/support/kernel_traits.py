@@ -1,0 +1,89 @@
+"""Write the table of what Debian's kernels do: fixtures/kernel-traits.json.
+
+    python tests/support/debian_kernels.py /var/tmp/kernels --debug
+    python tests/support/kernel_traits.py /var/tmp/kernels fixtures/kernel-traits.json
+
+Reads every kernel below the directory, vmlinuz and vmlinux alike, and refuses to write a table in which the two files of
+one kernel differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from hibercheck.kernel.code.codec import encode
+from hibercheck.kernel.code.traits import Traits, read_traits
+from hibercheck.kernel.kernel import Kernel, open_kernel
+
+
+def kernels_below(directory: Path) -> list[Path]:
+    """Every kernel file of a package unpacked below a directory, in order of its path."""
+    return sorted(
+        path
+        for package in directory.glob("linux-*/")
+        for path in package.rglob("vmlinu[xz]*")
+        if path.is_file() and not path.is_symlink()
+    )
+
+
+def package_version(kernel: Path, directory: Path) -> tuple[str, str]:
+    """The Debian package that a kernel was unpacked from, and its version."""
+    package = kernel.relative_to(directory).parts[0]
+    (deb,) = directory.glob(f"{package}_*.deb")
+    _, version, _ = deb.name.split("_")
+    return package.removesuffix("-dbg"), version
+
+
+def summary(traits: Traits) -> dict[str, Any]:
+    """The values of the traits, and of the loops what tells them apart."""
+    values = {trait.name: encode(trait.value) for trait in traits if trait.name != "idt_gates"}
+    values["ist"] = {str(gate.vector): gate.ist for gate in traits.idt_gates.value or () if gate.ist}
+    values["unknown"] = sorted(trait.name for trait in traits if trait.value is None)
+    values["park_loops"] = [
+        f"{loop.role}{f' {loop.driver}' if loop.driver else ''} {loop.kind} {loop.symbol} {loop.start:#x}-{loop.end:#x}"
+        f"{' kicked' if loop.after_kick else ''}"
+        for loop in traits.park_loops
+    ]
+    return values
+
+
+def row(kernel: Kernel, package: str, version: str) -> dict[str, Any]:
+    """One kernel's row of the table."""
+    return {
+        "package": package,
+        "version": version,
+        "release": kernel.release,
+        "build_id": kernel.build_id,
+        "traits": summary(read_traits(kernel)),
+    }
+
+
+def main() -> int:
+    """Refresh the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, help="where tests/support/debian_kernels.py put the kernels")
+    parser.add_argument("table", type=Path, help="the JSON file to write")
+    arguments = parser.parse_args()
+    rows: dict[str, dict[str, Any]] = {}
+    read: dict[str, set[str]] = {}
+    for path in kernels_below(arguments.directory):
+        with open_kernel(str(path)) as kernel:
+            found = row(kernel, *package_version(path, arguments.directory))
+        key = found["build_id"]
+        if key in rows and rows[key]["traits"] != found["traits"]:
+            print(f"{path}: differs from the other file of {found['release']}", file=sys.stderr)
+            return 1
+        rows[key] = found
+        read.setdefault(key, set()).add("vmlinux" if path.name.startswith("vmlinux") else "vmlinuz")
+        print(f"{found['release']}: {path.name}", file=sys.stderr)
+    table = sorted(({**found, "read": sorted(read[key])} for key, found in rows.items()), key=lambda one: one["release"])
+    arguments.table.write_text(json.dumps(table, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
