@@ -75,7 +75,11 @@ def _integer(value: str | None) -> int | None:
 def parse_size(value: str | None) -> int | None:
     """Parse a size as ``memparse()`` does (``512M``, ``0x1000``); None when there is no number."""
     found = _SIZE.match(value or "")
-    return int(found.group(1), 0 if found.group(1)[:2].lower() == "0x" else 10) << _UNITS[found.group(2).lower()] if found else None
+    return (
+        int(found.group(1), 0 if found.group(1)[:2].lower() == "0x" else 10) << _UNITS[found.group(2).lower()]
+        if found
+        else None
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,13 +81,22 @@ def read_features(space: KernelSpace) -> CpuFeatures:
 
 def _member(space: KernelSpace, name: str, otherwise: int) -> int:
     """Return a member's offset in struct cpuinfo_x86 from BTF, else the place where it stands without."""
-    found = space.kernel.has_member("cpuinfo_x86", name)
-    return space.kernel.offset_of("cpuinfo_x86", name) if found else otherwise
+    placed = _placed_by_btf(space, name)
+    return otherwise if placed is None else placed
+
+
+def _placed_by_btf(space: KernelSpace, name: str) -> int | None:
+    """Return a member's offset in struct cpuinfo_x86, or None where the kernel has no types or no such member."""
+    try:
+        return space.kernel.offset_of("cpuinfo_x86", name)
+    except MissingFact:
+        return None
 
 
 def _vendor_offset(space: KernelSpace, data: bytes) -> int:
-    if space.kernel.has_member("cpuinfo_x86", "x86_vendor_id"):
-        return space.kernel.offset_of("cpuinfo_x86", "x86_vendor_id")
+    placed = _placed_by_btf(space, "x86_vendor_id")
+    if placed is not None:
+        return placed
     places = [data.find(vendor) for vendor in VENDORS]
     found = min((place for place in places if place > 0), default=None)
     if found is None:
@@ -97,8 +106,9 @@ def _vendor_offset(space: KernelSpace, data: bytes) -> int:
 
 def _capability_offset(space: KernelSpace, data: bytes) -> int:
     """Find x86_capability[]: it follows ``u32 extended_cpuid_level; int cpuid_level``."""
-    if space.kernel.has_member("cpuinfo_x86", "x86_capability"):
-        return space.kernel.offset_of("cpuinfo_x86", "x86_capability")
+    placed = _placed_by_btf(space, "x86_capability")
+    if placed is not None:
+        return placed
     for place in range(0, 64, 4):
         extended, basic, edx, extended_edx = struct.unpack_from("<IiII", data, place)
         levels = _LOWEST_EXTENDED_LEAF <= extended <= 0x8000_0FFF and 0 < basic <= 0xFF

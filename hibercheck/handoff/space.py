@@ -55,7 +55,8 @@ class KernelSpace:
         if known is None:
             found = self.walk(page)
             if found.physical is None:
-                why = found.fault.reason if found.fault else f"the table in PFN {found.unknown_pfn or 0:#x} is not known"
+                unknown = f"the table in PFN {found.unknown_pfn or 0:#x} is not known"
+                why = found.fault.reason if found.fault else unknown
                 raise MissingFact(f"{self.kernel.release}'s memory at {address:#x} cannot be read: {why}")
             known = self._pages[page] = found.physical
         return known + (address - page)
@@ -120,11 +121,15 @@ class KernelSpace:
         """Return the physical address of a link-time address of the kernel's image."""
         return address - START_KERNEL_MAP + self.phys_base
 
+    def in_image(self, physical: int) -> bool:
+        """Tell whether a physical address lies in the kernel's image."""
+        link = physical - self.phys_base + START_KERNEL_MAP
+        return self.kernel.require("_text").address <= link < self.kernel.require("_end").address
+
     def image_symbol(self, physical: int) -> str | None:
         """Name what of the kernel's image lies at a physical address, or None outside it."""
-        link = physical - self.phys_base + START_KERNEL_MAP
-        first, last = self.kernel.require("_text").address, self.kernel.require("_end").address
-        if not first <= link < last:
+        if not self.in_image(physical):
             return None
+        link = physical - self.phys_base + START_KERNEL_MAP
         found = self.kernel.nearest(link)
         return f"{found[0].name}+{found[1]:#x}" if found else None

@@ -1,0 +1,225 @@
+"""The engine: open, read facts, plan, replay, judge, and put it all into a report."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from hibercheck.dump.dump import Dump, open_dump
+from hibercheck.handoff.explain import Explainer
+from hibercheck.handoff.findings import (
+    Assumption,
+    Evidence,
+    Fate,
+    Finding,
+    Level,
+    MissingFactNote,
+    Place,
+    Report,
+    Share,
+    Verdict,
+)
+from hibercheck.handoff.judge import Judgement, judge
+from hibercheck.handoff.kernels import open_for_check
+from hibercheck.handoff.naming import Namer
+from hibercheck.handoff.options import CheckOptions
+from hibercheck.handoff.plan import Plan, make_plan
+from hibercheck.handoff.refusal import Acceptance, judge_acceptance
+from hibercheck.handoff.resumee import read_resumee
+from hibercheck.handoff.rules import RULES
+from hibercheck.handoff.summary import (
+    cpu_reports,
+    image_summary,
+    resumee_summary,
+    resumer_summary,
+    scenario_summary,
+    sentence,
+)
+from hibercheck.handoff.verdict import decide
+from hibercheck.kernel.code.traits import read_traits
+from hibercheck.swsusp.image import open_image
+
+
+def check(image: str, resumer: str, resumee: str, options: CheckOptions) -> Report:
+    """Predict what becomes of the machine.
+
+    Args:
+        image: Path of the image.
+        resumer: Path or release of the kernel that loads it.
+        resumee: Path or release of the kernel that wrote it.
+        options: The scenario and further inputs.
+
+    Raises:
+        HibercheckError: An input cannot be read, or does not belong to the others.
+    """
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_image(image, resume_offset=options.resume_offset))
+        ours = stack.enter_context(open_for_check(resumer, options.resumer_symbols))
+        theirs = (
+            ours
+            if _same(resumer, resumee, options)
+            else stack.enter_context(open_for_check(resumee, options.resumee_symbols))
+        )
+        facts = read_resumee(opened, theirs)
+        plan = make_plan(opened, ours, read_traits(ours), facts, options)
+        acceptance = judge_acceptance(opened, plan.traits, facts, plan.cmdline)
+        judgement = None if acceptance.refusal else judge(plan, _dump(stack, options))
+        return _report(plan, acceptance, judgement)
+
+
+def _same(resumer: str, resumee: str, options: CheckOptions) -> bool:
+    return resumer == resumee and options.resumer_symbols == options.resumee_symbols
+
+
+def _dump(stack: ExitStack, options: CheckOptions) -> Dump | None:
+    if options.resumer_memory is None:
+        return None
+    return stack.enter_context(open_dump(options.resumer_memory, registers=options.resumer_registers))
+
+
+def _report(plan: Plan, acceptance: Acceptance, judgement: Judgement | None) -> Report:
+    outcome, verdict = decide(acceptance, judgement)
+    return Report(
+        outcome=outcome,
+        verdict=verdict,
+        headline=_headline(plan, acceptance, judgement, verdict),
+        findings=_findings(plan, acceptance, judgement),
+        cpus=cpu_reports(plan, judgement) if judgement else (),
+        image=image_summary(plan.image, plan.resumee),
+        resumer=resumer_summary(plan, judgement),
+        resumee=resumee_summary(plan.resumee),
+        scenario=scenario_summary(plan),
+        assumptions=(*plan.assumptions, *_place_assumptions(plan, judgement)),
+        missing=_missing(acceptance, judgement),
+        share=_share(judgement),
+        warnings=_warnings(plan),
+    )
+
+
+def _findings(plan: Plan, acceptance: Acceptance, judgement: Judgement | None) -> tuple[Finding, ...]:
+    if acceptance.refusal is not None:
+        refusal = acceptance.refusal
+        error = f" (error -{refusal.errno})" if refusal.errno else ""
+        message = f"{plan.resumer.release} {refusal.reason}{error}"
+        return (Finding("HC402", Level.ERROR, None, "image", message, advice=refusal.advice),)
+    if judgement is None:
+        return ()
+    found = [*_boot_cpu_finding(plan, judgement)]
+    explainer = Explainer(Namer(judgement.memory, plan.resumee) if judgement.memory else None)
+    for result in judgement.aps:
+        found.extend(explainer.findings(result))
+    return tuple(sorted(found, key=lambda finding: (-finding.level, finding.rule, finding.cpu or 0)))
+
+
+def _boot_cpu_finding(plan: Plan, judgement: Judgement) -> tuple[Finding, ...]:
+    replay = judgement.boot_cpu
+    if replay is None or replay.survives:
+        return ()
+    cpu = plan.bringup.boot_cpu
+    theirs = plan.resumee.levels
+    message = (
+        f"CPU {cpu} pages with {replay.levels} levels and loads the page tables of the resumee, which has {theirs}: "
+        "its next fetch fails, and so does every exception after it"
+    )
+    record = plan.image.record
+    evidence = Evidence(f"CPU {cpu} fetches {replay.address:#x}, just after loading CR3", walk=replay.walk)
+    place = Place(replay.address, record.jump_address_phys, "restore_registers")
+    advice = RULES["HC401"].remedy.partition(". ")[0].rstrip(".")
+    return (Finding("HC401", Level.ERROR, cpu, "paging mode", message, Place(), place, (evidence,), advice),)
+
+
+def _headline(plan: Plan, acceptance: Acceptance, judgement: Judgement | None, verdict: Verdict) -> str:
+    """Say in one sentence what happens and why."""
+    if acceptance.refusal is not None:
+        return f"{plan.resumer.release} will not load this image: it {acceptance.refusal.reason}"
+    assert judgement is not None  # noqa: S101 - only a refusal leaves no judgement
+    if verdict is Verdict.FATAL:
+        return _fatal_headline(plan, judgement)
+    if verdict is Verdict.UNDETERMINED:
+        missing = _missing(acceptance, judgement)
+        return f"cannot tell: {missing[0].fact} is not known" if missing else "cannot tell"
+    if verdict is Verdict.RISK:
+        risky = [result for result in judgement.aps if result.depends is not None]
+        sweep = judgement.sweep
+        share = f"; it fails in {sweep.failing} of {sweep.placements} places" if sweep else ""
+        return f"the machine may reset: {_cpus(risky)} may be lost, as {risky[0].depends}{share}"
+    return _survival_headline(judgement, verdict)
+
+
+def _fatal_headline(plan: Plan, judgement: Judgement) -> str:
+    if judgement.boot_cpu is not None and not judgement.boot_cpu.survives:
+        levels, theirs = judgement.boot_cpu.levels, plan.resumee.levels
+        return (
+            f"the machine resets: CPU {plan.bringup.boot_cpu} runs with {levels}-level paging when it loads the "
+            f"{theirs}-level page tables of the resumee"
+        )
+    dead = [result for result in judgement.aps if result.fate is Fate.DIES and result.depends is None]
+    first = dead[0]
+    state = first.parked.state.value.replace("_", " ")
+    return f"the machine resets {first.when}: {_cpus(dead)}, parked in {state}: {sentence(first)}"
+
+
+def _survival_headline(judgement: Judgement, verdict: Verdict) -> str:
+    if verdict is Verdict.LATENT:
+        exposed = [result for result in judgement.aps if result.exposure]
+        if exposed:
+            return f"the machine resumes, but {_cpus(exposed)} stays behind in memory that is the resumee's now"
+        return "the machine resumes, but a CPU runs on page tables that are overwritten, by what it has cached of them"
+    if verdict is Verdict.BENIGN:
+        lucky = [result for result in judgement.aps if result.fate is Fate.PARKS_AGAIN]
+        return f"the machine resumes, by luck: what {_cpus(lucky)} runs through is overwritten with the same bytes"
+    return "the machine resumes: nothing wakes a parked CPU in memory that the image overwrites"
+
+
+def _cpus(results: list) -> str:  # type: ignore[type-arg]
+    numbers = [str(result.parked.cpu) for result in results]
+    return f"CPU {numbers[0]}" if len(numbers) == 1 else f"CPUs {', '.join(numbers)}"
+
+
+def _missing(acceptance: Acceptance, judgement: Judgement | None) -> tuple[MissingFactNote, ...]:
+    facts = list(acceptance.unknown)
+    if judgement is not None:
+        facts += judgement.missing
+        facts += [result.missing for result in judgement.aps if result.missing is not None]
+    return tuple(MissingFactNote(*fact) for fact in dict.fromkeys(facts))
+
+
+def _share(judgement: Judgement | None) -> Share | None:
+    if judgement is None or judgement.sweep is None:
+        return None
+    return Share(judgement.sweep.failing, judgement.sweep.placements, "2 MiB-aligned load addresses of the resumer")
+
+
+def _place_assumptions(plan: Plan, judgement: Judgement | None) -> tuple[Assumption, ...]:
+    memory = judgement.memory if judgement else None
+    if memory is not None and memory.resumer.exact:
+        return (
+            Assumption("the resumer's load address", f"{_load(plan, memory.resumer.phys_base):#x}", "its memory dump"),
+        )
+    if plan.placement.phys_base is None:
+        return (
+            Assumption("the resumer's load address", "random", "no nokaslr on its command line", "--resumer-phys-base"),
+        )
+    source = "given" if plan.options.resumer_phys_base is not None else "fixed: no KASLR"
+    return (
+        Assumption(
+            "the resumer's load address", f"{_load(plan, plan.placement.phys_base):#x}", source, "--resumer-phys-base"
+        ),
+        Assumption(
+            "the resumer's run-time memory (per-CPU areas, stacks)",
+            "not known; only what does not depend on it is used",
+            "no dump",
+            "--resumer-memory",
+        ),
+    )
+
+
+def _load(plan: Plan, phys_base: int) -> int:
+    return (plan.traits.physical_start.value or 0) + phys_base
+
+
+def _warnings(plan: Plan) -> tuple[str, ...]:
+    found = []
+    if plan.image.header.consumed:
+        found.append("the image has been resumed from before: its signature is put back; the kernel would not load it")
+    found.extend(f"not read from the image: {name}: {why}" for name, why in sorted(plan.resumee.missing.items()))
+    return tuple(found)

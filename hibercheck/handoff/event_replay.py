@@ -1,0 +1,135 @@
+"""An event that reaches a parked CPU after the handoff: does the CPU come back to its loop?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.loop_replay import ApContext, LoopReplay, LoopState, replay_loop
+from hibercheck.handoff.resumee import Resumee
+from hibercheck.kernel.code.model import ParkLoop
+from hibercheck.x86.cpu import CpuState, ParkState
+from hibercheck.x86.events import VECTORS, Effect, Event, Facts, rule
+from hibercheck.x86.exceptions import Delivery, DeliveryEnd, Role, deliver
+from hibercheck.x86.memory import PAGE_SHIFT
+
+
+@dataclass(frozen=True, slots=True)
+class EventReplay:
+    """What an event comes to.
+
+    Attributes:
+        event: The event.
+        effect: What it does to a CPU so parked, by the manual.
+        state: INTACT or SAME if the CPU parks again, FOREIGN if it is lost, UNKNOWN where a fact is missing.
+        delivery: The delivery, where there was one.
+        loop: The turn of the loop that follows, where there was one.
+        reason: One clause.
+    """
+
+    event: Event
+    effect: Effect
+    state: LoopState
+    delivery: Delivery | None
+    loop: LoopReplay | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFacts:
+    """How the resumer enters its handlers.
+
+    Attributes:
+        cpu: Registers for delivery, or None where they are not known.
+        tables_placed: Whether the GDT's and TSS's addresses are facts (the IDT's always is).
+        handlers: Link-time address of the handler by vector, where known.
+    """
+
+    cpu: CpuState | None
+    tables_placed: bool
+    handlers: dict[int, int]
+
+
+def replay_event(
+    memory: Composite,
+    event: Event,
+    state: ParkState,
+    loop: ParkLoop | None,
+    context: ApContext,
+    entry: EntryFacts,
+    resumee: Resumee,
+    facts: Facts,
+) -> EventReplay:
+    """Let an event reach a CPU that is parked in what is now the resumee's memory."""
+    effect = rule(event, state, facts).effect
+    if effect.ends_machine:
+        return EventReplay(event, effect, LoopState.FOREIGN, None, None, f"it {effect.value}")
+    if not effect.touches_memory or loop is None:
+        return EventReplay(event, effect, LoopState.INTACT, None, None, "it touches nothing")
+    if effect is not Effect.DELIVERS:
+        return _back_in_loop(memory, event, effect, loop, context, None, LoopState.INTACT)
+    if entry.cpu is None:
+        return EventReplay(event, effect, LoopState.UNKNOWN, None, None, "its IDT, GDT and TSS are not known")
+    delivery = deliver(memory, entry.cpu, VECTORS[event], reason=event.value)
+    judged, reason = _judge(memory, delivery, entry, resumee)
+    if judged in {LoopState.FOREIGN, LoopState.UNKNOWN}:
+        return EventReplay(event, effect, judged, delivery, None, reason)
+    return _back_in_loop(memory, event, effect, loop, context, delivery, judged)
+
+
+def _back_in_loop(
+    memory: Composite,
+    event: Event,
+    effect: Effect,
+    loop: ParkLoop,
+    context: ApContext,
+    delivery: Delivery | None,
+    judged: LoopState,
+) -> EventReplay:
+    """Go on in the loop; nothing that was cached before the event can be counted on."""
+    turn = replay_loop(memory, loop, context)
+    state = LoopState.FOREIGN if turn.state is LoopState.STALE else turn.state
+    reason = "it parks again" if state <= LoopState.SAME else "it does not find its loop again"
+    return EventReplay(event, effect, max(state, judged), delivery, turn, reason)
+
+
+def _judge(memory: Composite, delivery: Delivery, entry: EntryFacts, resumee: Resumee) -> tuple[LoopState, str]:
+    """Decide whether a delivery reaches a handler that returns."""
+    if delivery.end in {DeliveryEnd.SHUTDOWN, DeliveryEnd.LOOPS}:
+        used = {access.role for access in delivery.accesses if access.walk.physical is not None}
+        if not entry.tables_placed and used & {Role.CODE_SEGMENT, Role.TSS, Role.STACK}:
+            return LoopState.UNKNOWN, "the places of its GDT and TSS are not known"
+        return LoopState.FOREIGN, delivery.reason
+    if delivery.end is DeliveryEnd.UNKNOWN:
+        return LoopState.UNKNOWN, delivery.reason
+    return _judge_handler(memory, delivery, entry, resumee)
+
+
+def _judge_handler(memory: Composite, delivery: Delivery, entry: EntryFacts, resumee: Resumee) -> tuple[LoopState, str]:
+    """Decide whether the handler reached is a whole one: the resumer's own untouched, or the resumee's own in place.
+
+    The resumee's handler finds its per-CPU area by the CPU number in the GDT, sees that the CPU is offline and
+    returns (exc_nmi, arch/x86/kernel/nmi.c, and exc_machine_check test arch_cpu_is_offline() and its kin).
+    """
+    fetch = delivery.accesses[-1].walk
+    vector = delivery.raised[-1].vector
+    if vector not in VECTORS.values():
+        return LoopState.FOREIGN, f"it ends in the handler of vector {vector}"
+    overwritten = any(
+        memory.overwritten(pfn)
+        for access in delivery.accesses
+        for pfn in _frames(access.walk.table_pfns, access.walk.physical)
+    )
+    if not overwritten:
+        return LoopState.INTACT, "its own handler is untouched"
+    own = resumee.kernel.symbol("asm_exc_nmi" if vector == VECTORS[Event.NMI] else "asm_exc_machine_check")
+    if own is not None and fetch.physical is not None:
+        space = resumee.space
+        expected = (own.address + space.kaslr_offset) & 0xFFFF_FFFF_FFFF_FFFF
+        if delivery.rip == expected and fetch.physical == space.image_physical(own.address):
+            return LoopState.SAME, "the resumee's own handler runs and returns"
+    return LoopState.FOREIGN, f"it jumps to {delivery.rip:#x}, which is no handler any more"
+
+
+def _frames(tables: tuple[int, ...], physical: int | None) -> tuple[int, ...]:
+    return tables if physical is None else (*tables, physical >> PAGE_SHIFT)

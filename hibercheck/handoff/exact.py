@@ -1,0 +1,119 @@
+"""The resumer out of a dump of its memory: where it lies, its CPUs' registers, which loop each waits in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hibercheck.dump.dump import Dump
+from hibercheck.dump.registers import CpuRegisters
+from hibercheck.errors import MissingFact, Mismatch
+from hibercheck.handoff.needs import KernelView
+from hibercheck.handoff.space import KernelSpace
+from hibercheck.kernel.code.model import ParkLoop
+from hibercheck.x86.cpu import ParkState
+from hibercheck.x86.paging import CR4_LA57, PagingMode, walk
+
+_KASLR_STEP = 1 << 21
+_KASLR_RANGE = 1 << 30  # KERNEL_IMAGE_SIZE with RANDOMIZE_BASE, arch/x86/include/asm/page_64_types.h
+_PCID = 0xFFF
+_RESET_RIP = 0xFFF0
+
+
+@dataclass(frozen=True, slots=True)
+class DumpedResumer:
+    """The resumer's memory as a dump has it: every frame is a fact."""
+
+    kernel: KernelView
+    dump: Dump
+    mode: PagingMode
+    cr3: int
+    kaslr_offset: int
+    phys_base: int
+    exact: bool = True
+
+    def frame(self, pfn: int) -> bytes | None:
+        """Return the frame's contents; None outside the dump."""
+        return self.dump.frame(pfn)
+
+    def knows_entry(self, _table: int, _index: int) -> bool:
+        """Every entry is known."""
+        return True
+
+    def bytes_at(self, address: int, size: int) -> bytes | None:
+        """Return bytes at a run-time virtual address, through the resumer's own page tables."""
+        try:
+            return self.space.read(address, size)
+        except MissingFact:
+            return None
+
+    @property
+    def space(self) -> KernelSpace:
+        """The resumer's address space."""
+        return KernelSpace(self.kernel, self.dump, self.mode, self.cr3, self.kaslr_offset, self.phys_base)
+
+
+def open_resumer(dump: Dump, kernel: KernelView, path: str, max_phys_bits: int) -> DumpedResumer:
+    """Find the resumer in a dump by its banner, at whatever address KASLR has put it.
+
+    Raises:
+        Mismatch: No CPU's page tables lead to the resumer's banner.
+    """
+    link = kernel.require("linux_banner").address
+    banner = kernel.banner.strip().encode()
+    for registers in dump.cpus:
+        if not registers.cr3 or registers.cr4 is None:
+            continue
+        mode = PagingMode(levels=5 if registers.cr4 & CR4_LA57 else 4, max_phys_bits=max_phys_bits)
+        cr3 = registers.cr3 & ~_PCID
+        for offset in range(0, _KASLR_RANGE, _KASLR_STEP):
+            found = walk(dump, mode, cr3, link + offset)
+            if found.physical is None:
+                continue
+            phys_base = found.physical - (link - 0xFFFF_FFFF_8000_0000)
+            space = KernelSpace(kernel, dump, mode, cr3, offset, phys_base)
+            if _holds(space, link + offset, banner):
+                root = kernel.require("init_top_pgt").address - 0xFFFF_FFFF_8000_0000 + phys_base
+                return DumpedResumer(kernel, dump, mode, root, offset, phys_base)
+    raise Mismatch(
+        f"is no dump of '{kernel.banner.strip()}'", path=path, advice="give a dump taken while the resumer runs"
+    )
+
+
+def _holds(space: KernelSpace, address: int, banner: bytes) -> bool:
+    try:
+        return space.read(address, len(banner)) == banner
+    except MissingFact:
+        return False
+
+
+def registers_by_cpu(resumer: DumpedResumer, cpus: frozenset[int]) -> dict[int, CpuRegisters]:
+    """Match the dump's CPUs with logical numbers by their per-CPU bases; by position where that says nothing."""
+    space = resumer.space
+    bases = {}
+    for cpu in cpus:
+        try:
+            bases[space.percpu_base(cpu)] = cpu
+        except MissingFact:
+            continue
+    matched = {}
+    for registers in resumer.dump.cpus:
+        number = bases.get(registers.gs_base or 0)
+        if number is None:
+            number = bases.get(registers.kernel_gs_base or 0, registers.cpu)
+        matched.setdefault(number, registers)
+    return matched
+
+
+def park_state(
+    registers: CpuRegisters, loops: tuple[ParkLoop, ...], kaslr_offset: int
+) -> tuple[ParkState, ParkLoop | None] | None:
+    """Read from its instruction pointer how a CPU is parked, or None when it is not (yet)."""
+    if registers.rip == _RESET_RIP or not (registers.cr0 or 1) & 1:
+        return ParkState.WAIT_FOR_SIPI, None
+    link = (registers.rip - kaslr_offset) & 0xFFFF_FFFF_FFFF_FFFF
+    order = sorted(loops, key=lambda loop: (loop.role != "resume", loop.after_kick))
+    for loop in order:
+        if any(start <= link < end for start, end in loop.ranges):
+            state = {"mwait": ParkState.MWAIT, "hlt": ParkState.HLT, "port_io": ParkState.PORT_IO}[loop.kind]
+            return state, loop
+    return None

@@ -1,0 +1,29 @@
+"""Opening a kernel for a check: a kernel file in any of its forms, or a facts file; its symbols asked for at once."""
+
+from __future__ import annotations
+
+from hibercheck.kernel.code.names import wanted
+from hibercheck.kernel.kernel import Kernel, open_kernel
+
+HANDOFF_SYMBOLS = frozenset(
+    {
+        "linux_banner", "restore_registers", "nr_cpu_ids", "__cpu_present_mask", "frozen_cpus", "cpu_smt_control",
+        "saved_command_line", "e820_table_firmware", "boot_cpu_data", "x86_cap_flags", "x86_cpu_to_apicid",
+        "x86_topo_system", "smp_num_siblings", "__per_cpu_offset", "__per_cpu_start", "cpuidle_curr_driver",
+        "cpuidle_play_dead", "acpi_cstate", "_text", "_etext", "_end", "init_top_pgt", "level4_kernel_pgt",
+        "level3_kernel_pgt", "level2_kernel_pgt", "arch_resume_nosmt", "asm_exc_nmi", "asm_exc_machine_check",
+        "gdt_page", "mcheck_cpu_init", "mwait_cpu_dead",
+    }
+)  # fmt: skip
+"""Every symbol that the handoff asks for; one pass over the table finds them all."""
+
+
+def open_for_check(path: str, symbols: str | None) -> Kernel:
+    """Open a kernel and look up all symbols that a check needs in one pass.
+
+    Raises:
+        HibercheckError: The file cannot be read as a kernel.
+    """
+    kernel = open_kernel(path, symbols=symbols)
+    kernel.symbols([*HANDOFF_SYMBOLS, *wanted()])
+    return kernel
