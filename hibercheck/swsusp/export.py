@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from hibercheck.errors import InputProblem, MalformedImage
@@ -67,6 +68,7 @@ class _Writer:
         self._meta = image.info.meta_pages
         self._descriptor = descriptor
         self._start = start
+        self._writing = Lock()
 
     def add(self, batch: _Batch, number: int, plain: bytes | memoryview) -> None:
         """Write the data pages of chunk ``number``."""
@@ -86,9 +88,11 @@ class _Writer:
         self._look(batch, data, (begin - first) * PAGE_SIZE)
 
     def _write(self, piece: memoryview, offset: int) -> None:
-        while piece:
-            done = os.pwrite(self._descriptor, piece, offset)
-            piece, offset = piece[done:], offset + done
+        # One at a time: the kernel lets one writer into a file, and others would spin where a decoder could run.
+        with self._writing:
+            while piece:
+                done = os.pwrite(self._descriptor, piece, offset)
+                piece, offset = piece[done:], offset + done
 
     def _look(self, batch: _Batch, data: bytes, begin: int) -> None:
         """Keep pages that may hold the VMCOREINFO text."""

@@ -50,8 +50,6 @@ class Source:
         """Map the first ``size`` bytes; views of earlier mappings stay valid."""
         try:
             mapped = mmap.mmap(self._descriptor, size, prot=mmap.PROT_READ)
-            # Readahead of a random walk over a cold disk would read the whole image.
-            mapped.madvise(mmap.MADV_RANDOM)
         except OSError as problem:
             raise InputProblem(f"cannot be mapped: {problem.strerror}", path=self.path) from problem
         self._maps.append(mapped)
