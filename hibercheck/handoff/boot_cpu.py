@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.resumee import Resumee
-
 from hibercheck.x86.paging import Access, PagingMode, Walk, walk
 
 _MOV_CR3 = b"\x0f\x22"  # mov r64, cr3: the ModRM byte with reg = 3 follows
@@ -45,7 +44,7 @@ def replay_boot_cpu(memory: Composite, resumee: Resumee) -> BootCpuReplay:
         encryption_mask=space.mode.encryption_mask,
     )
     found = walk(memory, mode, space.cr3, address, Access.FETCH)
-    expected = memory.image.record.jump_address_phys + (address - start)
+    expected = space.image_physical(resumee.kernel.require("restore_registers").address) + (address - start)
     return BootCpuReplay(address, found, mode.levels, found.physical == expected)
 
 

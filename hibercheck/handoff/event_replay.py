@@ -102,10 +102,10 @@ def _judge(memory: Composite, delivery: Delivery, entry: EntryFacts, resumee: Re
         return LoopState.FOREIGN, delivery.reason
     if delivery.end is DeliveryEnd.UNKNOWN:
         return LoopState.UNKNOWN, delivery.reason
-    return _judge_handler(memory, delivery, entry, resumee)
+    return _judge_handler(memory, delivery, resumee)
 
 
-def _judge_handler(memory: Composite, delivery: Delivery, entry: EntryFacts, resumee: Resumee) -> tuple[LoopState, str]:
+def _judge_handler(memory: Composite, delivery: Delivery, resumee: Resumee) -> tuple[LoopState, str]:
     """Decide whether the handler reached is a whole one: the resumer's own untouched, or the resumee's own in place.
 
     The resumee's handler finds its per-CPU area by the CPU number in the GDT, sees that the CPU is offline and

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hibercheck.dump.dump import Dump
 from hibercheck.dump.registers import CpuRegisters
-from hibercheck.errors import MissingFact, Mismatch
+from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.space import KernelSpace
 from hibercheck.kernel.code.model import ParkLoop
@@ -95,7 +95,7 @@ def registers_by_cpu(resumer: DumpedResumer, cpus: frozenset[int]) -> dict[int, 
             bases[space.percpu_base(cpu)] = cpu
         except MissingFact:
             continue
-    matched = {}
+    matched: dict[int, CpuRegisters] = {}
     for registers in resumer.dump.cpus:
         number = bases.get(registers.gs_base or 0)
         if number is None:

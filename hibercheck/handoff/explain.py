@@ -115,7 +115,7 @@ class Explainer:
             if item.access is not Access.FETCH or not item.leaf_overwritten or item.before is None:
                 continue
             now = self._bytes_at_leaf(item)
-            same = now is not None and now == item.before or item.change is Change.SAME or item.tables_only
+            same = (now is not None and now == item.before) or item.change is Change.SAME or item.tables_only
             resumer, resumee = self.namer.places(item)
             cpu = result.parked.cpu
             what = "the same bytes" if same else "other bytes"
@@ -257,7 +257,7 @@ class Explainer:
             Level.ERROR if dies else Level.NOTE,
             result.parked.cpu,
             "park state",
-            f"CPU {result.parked.cpu} waits for a SIPI with CR4.MCE clear: a broadcast machine check resets the machine",
+            f"CPU {result.parked.cpu} waits for a SIPI with CR4.MCE clear: a broadcast machine check resets it all",
         )
 
     def _window(self, result: ApResult) -> Iterator[Finding]:

@@ -14,10 +14,12 @@ from hibercheck.handoff.event_replay import EntryFacts
 from hibercheck.handoff.exact import DumpedResumer, open_resumer, park_state, registers_by_cpu
 from hibercheck.handoff.findings import Fate
 from hibercheck.handoff.loop_replay import ApContext
+from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.park import Parked
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.resumer import PlacedKernel, ResumerMemory, default_page_offset
 from hibercheck.handoff.sweep import Sweep, sweep
+from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import CpuState, ParkState, infer_efer
 from hibercheck.x86.events import Event, Facts, rule
 from hibercheck.x86.memory import PAGE_SIZE
@@ -30,6 +32,7 @@ _GDT_LIMIT, _IDT_LIMIT, _TSS_LIMIT = 0x7F, 0xFFF, 0x206F
 _CR0, _EFER = 0x8005_0033, 0xD01
 _CR4_BASE, _CR4_MCE, _CR4_LA57, _CR4_SMEP, _CR4_SMAP = 0x20, 1 << 6, 1 << 12, 1 << 20, 1 << 21
 _DEFAULT_PHYS_BITS = 52
+_LOAD_PHYSICAL_ADDRESS = 16 << 20  # CONFIG_PHYSICAL_START's default
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,8 @@ def _placed_facts(plan: Plan, parked: Parked) -> Facts:
 def _swept(plan: Plan, levels: int) -> Judgement:
     """Judge every placement: which CPUs something makes run, and in how many places that kills one of them."""
     results: list[ApResult] = []
-    warm, cold = [], []
+    warm: list[ParkLoop] = []
+    cold: list[ParkLoop] = []
     for parked in plan.parked:
         results.append(_unplaced(plan, parked))
         if results[-1].depends is None or parked.loop is None:
@@ -226,19 +230,17 @@ def _swept(plan: Plan, levels: int) -> Judgement:
         (warm if plan.options.spurious_mwait and results[-1].cause is Event.SPURIOUS else cold).append(parked.loop)
     found = None
     if warm or cold:
-        lowest = plan.traits.physical_start.value or (16 << 20)
-        found = _sweep_both(plan, tuple(warm), tuple(cold), lowest, levels)
+        found = sweep(
+            plan.image,
+            plan.resumer,
+            plan.resumee,
+            (*warm, *cold),
+            plan.traits.physical_start.value or _LOAD_PHYSICAL_ADDRESS,
+            tables_matter=bool(cold),
+            levels=levels,
+        )
         results = [_settle(result, found) for result in results]
     return Judgement(None, _boot_cpu_unplaced(plan, levels), tuple(results), {}, found)
-
-
-def _sweep_both(plan: Plan, warm: tuple, cold: tuple, lowest: int, levels: int) -> Sweep:  # type: ignore[type-arg]
-    loops = cold or warm
-    return (
-        sweep(plan.image, plan.resumer, plan.resumee, (*warm, *cold), lowest, tables_matter=bool(cold), levels=levels)
-        if loops
-        else Sweep(0, 0)
-    )
 
 
 def _unplaced(plan: Plan, parked: Parked) -> ApResult:
@@ -291,7 +293,7 @@ class _Nowhere:
     exact: bool = False
 
     @property
-    def kernel(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def kernel(self) -> KernelView:
         return self.plan.resumer
 
     def frame(self, _pfn: int) -> bytes | None:

@@ -80,3 +80,7 @@ class KernelView(Protocol):
     def size_of(self, struct: str) -> int:
         """Return a type's size in bytes; raises MissingFact."""
         ...
+
+    def has_member(self, struct: str, member: str) -> bool:
+        """Tell whether a structure has a member; raises MissingFact where types are not known."""
+        ...

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hibercheck.errors import MalformedImage, MissingFact, Mismatch
+from hibercheck.errors import MalformedImage, Mismatch, MissingFact
 from hibercheck.handoff.cpufacts import (
     CpuFeatures,
     Topology,
@@ -139,15 +139,15 @@ def _open_space(image: Image, kernel: KernelView) -> KernelSpace:
     if restore is None:
         raise MissingFact(f"{kernel.path} has no symbol restore_registers: not a kernel that can hibernate")
     offset = (record.jump_address - restore.address) & 0xFFFF_FFFF_FFFF_FFFF
-    phys_base = record.jump_address_phys - (restore.address - START_KERNEL_MAP)
-    mode, cr3 = _paging(image)
+    mode, cr3, entry = _paging(image)
+    phys_base = entry - (restore.address - START_KERNEL_MAP)
     space = KernelSpace(kernel, image, mode, cr3, offset, phys_base)
     _check_banner(image, space)
     return space
 
 
-def _paging(image: Image) -> tuple[PagingMode, int]:
-    """Find the paging mode in which the resumee's CR3 leads to its own entry point.
+def _paging(image: Image) -> tuple[PagingMode, int, int]:
+    """Find the paging mode in which the resumee's CR3 leads to its own entry point, and that point's physical address.
 
     Its page tables say it themselves, so no symbol is needed.  The C-bit of memory encryption, if set in CR3, is
     above every physical address and stripped.
@@ -159,8 +159,9 @@ def _paging(image: Image) -> tuple[PagingMode, int]:
     for levels in (4, 5):
         mode = PagingMode(levels=levels, encryption_mask=mask)
         found = walk(image, mode, record.cr3, record.jump_address)
-        if found.physical == record.jump_address_phys & ~mask:
-            return mode, record.cr3 & ~mask
+        # records from before v4.8 do not hold the physical address, so that any translation has to do
+        if found.physical is not None and record.jump_address_phys in {None, found.physical, found.physical | mask}:
+            return mode, record.cr3 & ~mask, found.physical
     raise MalformedImage(
         f"the resumee's page tables at CR3 {record.cr3:#x} do not lead to its entry point {record.jump_address:#x}",
         path=image.path,

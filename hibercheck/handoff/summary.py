@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hibercheck.handoff.ap import ApResult, can_be_woken
 from hibercheck.handoff.findings import CpuReport, Fate, ImageSummary, KernelSummary, ScenarioSummary
 from hibercheck.handoff.judge import Judgement
@@ -40,7 +42,7 @@ def image_summary(image: Image, resumee: Resumee | None) -> ImageSummary:
         ram_pages=(ram >> PAGE_SHIFT) or image.info.num_physpages,
         cr3=image.record.cr3,
         jump_address=image.record.jump_address,
-        jump_address_phys=image.record.jump_address_phys,
+        jump_address_phys=image.record.jump_address_phys or 0,
         consumed=image.header.consumed,
     )
 
@@ -50,7 +52,7 @@ def _coarse_runs(image: Image) -> tuple[tuple[int, int], ...]:
     runs = list(image.pfns.runs())
     if len(runs) <= _RUNS_SHOWN:
         return tuple(runs)
-    gaps = sorted(second[0] - first[0] - first[1] for first, second in zip(runs, runs[1:], strict=False))
+    gaps = sorted(second[0] - first[0] - first[1] for first, second in pairwise(runs))
     widest = gaps[len(gaps) - _RUNS_SHOWN + 1]
     merged = [runs[0]]
     for first, length in runs[1:]:

@@ -1,5 +1,7 @@
 """The state of one CPU as far as it decides what the CPU touches when something makes it run."""
 
+# ruff: noqa: D102 - the properties of RegisterSource are registers, and their names say which
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -52,23 +54,40 @@ class FredState:
 class RegisterSource(Protocol):
     """Anything with the registers of one CPU, such as a dump's; None where it does not know."""
 
-    rip: int
-    rsp: int
-    rflags: int
-    cs: int
-    ss: int
-    cr0: int | None
-    cr3: int | None
-    cr4: int | None
-    efer: int | None
-    gdt_base: int | None
-    gdt_limit: int | None
-    idt_base: int | None
-    idt_limit: int | None
-    tr: int | None
-    tr_base: int | None
-    tr_limit: int | None
-    gs_base: int | None
+    @property
+    def rip(self) -> int: ...
+    @property
+    def rsp(self) -> int: ...
+    @property
+    def rflags(self) -> int: ...
+    @property
+    def cs(self) -> int: ...
+    @property
+    def ss(self) -> int: ...
+    @property
+    def cr0(self) -> int | None: ...
+    @property
+    def cr3(self) -> int | None: ...
+    @property
+    def cr4(self) -> int | None: ...
+    @property
+    def efer(self) -> int | None: ...
+    @property
+    def gdt_base(self) -> int | None: ...
+    @property
+    def gdt_limit(self) -> int | None: ...
+    @property
+    def idt_base(self) -> int | None: ...
+    @property
+    def idt_limit(self) -> int | None: ...
+    @property
+    def tr(self) -> int | None: ...
+    @property
+    def tr_base(self) -> int | None: ...
+    @property
+    def tr_limit(self) -> int | None: ...
+    @property
+    def gs_base(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
