@@ -8,10 +8,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.lab.compare import BAD, compare, markdown, summary, text
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment
 from tests.lab.families import FAMILIES, every
 from tests.lab.kernels import Kernels, default_places
+from tests.lab.pack import pack
 from tests.lab.record import Record
 from tests.lab.run import Lab
 
@@ -29,6 +31,18 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--jobs", type=int, default=2, help="machines at a time (default: %(default)s)")
     run.add_argument("--again", action="store_true", help="also those measured already")
     run.set_defaults(action=command_run)
+    check = commands.add_parser("compare", help="run hibercheck on what has been measured")
+    check.add_argument("--name", action="append", help="only cases whose name contains this")
+    check.add_argument("--jobs", type=int, default=2)
+    check.add_argument("--no-memory", action="store_true", help="leave out the runs with the resumer's memory")
+    check.add_argument("--bad", action="store_true", help="print only the rows that disagree")
+    check.add_argument("--markdown", type=Path, help="also write the table of agreement here")
+    check.set_defaults(action=command_compare)
+    box = commands.add_parser("pack", help="write measured cases, compressed and described, into a directory")
+    box.add_argument("target", type=Path)
+    box.add_argument("--family", action="append", choices=FAMILIES)
+    box.add_argument("--name", action="append")
+    box.set_defaults(action=command_pack)
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     return int(options.action(options))
@@ -52,7 +66,7 @@ def command_run(options: argparse.Namespace) -> int:
         start = time.monotonic()
         try:
             truth = lab.run(experiment)
-        except LabError as error:
+        except (LabError, OSError) as error:
             print(f"{experiment.name:44} not run: {error}", flush=True)
             return False
         memory = experiment.dump and truth.boot_cpu is not None
@@ -66,6 +80,29 @@ def command_run(options: argparse.Namespace) -> int:
         results = list(pool.map(one, todo))
     print(f"{sum(results)} of {len(todo)} experiments measured", flush=True)
     return 0 if all(results) else 1
+
+
+def command_compare(options: argparse.Namespace) -> int:
+    """Run hibercheck on the measured cases; 1 when any disagrees."""
+    cases = Record(options.work).everything()
+    if options.name:
+        cases = [case for case in cases if any(part in case["name"] for part in options.name)]
+    rows = compare(cases, options.work, options.jobs, dumps=not options.no_memory)
+    print(text([row for row in rows if row.grade in BAD] if options.bad else rows))
+    if options.bad:
+        print(summary(rows))
+    if options.markdown:
+        options.markdown.write_text(markdown(rows) + "\n")
+    return 1 if any(row.grade in BAD for row in rows) else 0
+
+
+def command_pack(options: argparse.Namespace) -> int:
+    """Pack the chosen experiments, as far as they have been measured."""
+    names = {experiment.name for experiment in chosen(options)}
+    cases = [case for case in Record(options.work).cases() if case["name"] in names]
+    pack(cases, options.work, options.target)
+    print(f"{len(cases)} of {len(names)} cases packed into {options.target}")
+    return 0 if len(cases) == len(names) else 1
 
 
 if __name__ == "__main__":

@@ -46,6 +46,8 @@ class Experiment:
         resumer_machine: The hardware under the resumer where it differs (memory, CPU features).
         event: What happens after the handoff.
         image_size: Written to /sys/power/image_size; None leaves the default.
+        fill_mib: MiB of the resumee's memory to fill, so that the image covers frames that would be free otherwise.
+        fill_byte: With what (an instruction of interest: 0x00, 0xcc, 0x90).
         swap_file: Swap to a file in an ext2 file system instead of the whole disk.
         dump: Keep the resumer's memory at ``restore_image``.
         arguments: Further arguments hibercheck gets.
@@ -59,6 +61,8 @@ class Experiment:
     resumer_machine: Machine | None = None
     event: Event = "none"
     image_size: int | None = 0
+    fill_mib: int = 0
+    fill_byte: int = 0
     swap_file: bool = False
     dump: bool = True
     arguments: tuple[str, ...] = ()
@@ -67,6 +71,7 @@ class Experiment:
     def image_key(self) -> str:
         """Name of the image: experiments that hibernate in the same way share one."""
         facts: list[Any] = [asdict(self.resumee), asdict(self.machine), self.image_size, self.swap_file]
+        facts += [self.fill_mib, self.fill_byte] if self.fill_mib else []
         return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:10]
 
     def hibercheck_arguments(self) -> list[str]:

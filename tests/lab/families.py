@@ -20,20 +20,72 @@ DEBIAN = ("debian-6.1.176", "debian-6.12.94", "debian-7.3.4")
 
 def short(kernel: str) -> str:
     """A kernel's name as part of an experiment's."""
-    return kernel.replace("debian-", "deb").replace("small-", "").replace("wide-", "w-")
+    return (
+        kernel.replace("debian-", "deb")
+        .replace("small-", "")
+        .replace("wide-", "w-")
+        .replace("lean-", "l-")
+        .replace("mid-", "m-")
+    )
 
 
 def park_states() -> Iterator[Experiment]:
     """Each way to park and each layout of the resumee, siblings taken offline by nosmt."""
-    for resumee in ("small-current", "wide-current"):
+    for resumee in ("small-current", "wide-current", "lean-current", "mid-current"):
         for park in PARKS:
             yield Experiment(
                 f"nosmt-{park}-{short(resumee)}", Side(resumee, "nokaslr nosmt"), Side(f"small-{park}", "nokaslr nosmt")
             )
     for park in PARKS:
         yield Experiment(f"online-{park}-wide", Side("wide-current"), Side(f"small-{park}"))
-    yield Experiment("nosmt-whlt-small", Side("small-current", "nokaslr nosmt"), Side("wide-hlt", "nokaslr nosmt"))
-    yield Experiment("nosmt-whlt-whlt", Side("wide-hlt", "nokaslr nosmt"), Side("wide-hlt", "nokaslr nosmt"))
+        yield Experiment(f"online-{park}-lean", Side("lean-current"), Side(f"small-{park}"))
+    for resumer in ("wide-hlt", "lean-hlt", "lean-mwait", "mid-hlt"):
+        for resumee in ("small-current", "wide-current", "lean-current", "mid-current"):
+            yield Experiment(
+                f"nosmt-{short(resumer)}-{short(resumee)}-x",
+                Side(resumee, "nokaslr nosmt"),
+                Side(resumer, "nokaslr nosmt"),
+            )
+
+
+def filled() -> Iterator[Experiment]:
+    """Images that cover much of the memory: what the parked CPU finds there is zeros, INT3 or NOP."""
+    for resumer in ("small-mwait", "small-hlt", "small-current", "small-init", "wide-hlt", "lean-hlt"):
+        yield Experiment(
+            f"zeros-{short(resumer)}",
+            Side("mid-current", "nokaslr nosmt"),
+            Side(resumer, "nokaslr nosmt"),
+            fill_mib=24,
+            image_size=None,
+        )
+    for byte in (0xCC, 0x90):
+        for resumer in ("small-mwait", "small-hlt"):
+            yield Experiment(
+                f"fill-{byte:02x}-{short(resumer)}",
+                Side("mid-current", "nokaslr nosmt"),
+                Side(resumer, "nokaslr nosmt"),
+                fill_mib=24,
+                image_size=None,
+                fill_byte=byte,
+            )
+    yield Experiment(
+        "zeros-m-hlt",
+        Side("small-current", "nokaslr nosmt"),
+        Side("mid-hlt", "nokaslr nosmt"),
+        fill_mib=24,
+        image_size=None,
+    )
+    for resumer in ("debian-6.1.176", "debian-6.12.94", "debian-7.3.4"):
+        for event in ("none", "nmi"):
+            yield Experiment(
+                f"zeros-{short(resumer)}-{event}",
+                Side("mid-current", "nokaslr iomem=relaxed", offline=(1,)),
+                Side(resumer, "nokaslr"),
+                machine=CLOUD,
+                event=event,
+                fill_mib=64,
+                image_size=None,
+            )
 
 
 def formats() -> Iterator[Experiment]:
@@ -46,7 +98,7 @@ def formats() -> Iterator[Experiment]:
     )
     yield Experiment("default-size", Side("small-current"), Side("small-init"), image_size=None)
     yield Experiment(
-        "swap-file", Side("wide-current", "nokaslr nosmt"), Side("wide-hlt", "nokaslr nosmt"), swap_file=True
+        "swap-file", Side("mid-current", "nokaslr nosmt"), Side("mid-hlt", "nokaslr nosmt"), swap_file=True
     )
     yield Experiment(
         "lz4-73", Side("debian-7.3.4", "nokaslr hibernate.compressor=lz4"), Side("debian-7.3.4"), machine=CLOUD
@@ -203,8 +255,34 @@ def load_addresses() -> Iterator[Experiment]:
         )
 
 
+def committed() -> Iterator[Experiment]:
+    """What fixtures/ holds: every verdict, from three small kernels and as few images as possible."""
+    first = Side("mid-current", "nokaslr nosmt")
+    second = Side("small-current", "nokaslr nosmt")
+    yield Experiment("fatal", first, Side("small-hlt", "nokaslr nosmt init_on_free=1"), image_size=None, fill_mib=24)
+    yield Experiment("safe", first, Side("small-current", "nokaslr nosmt"), image_size=None, dump=False, fill_mib=24)
+    yield Experiment("benign", second, Side("small-hlt", "nokaslr nosmt"), dump=False)
+    yield Experiment("same-build", second, Side("small-current", "nokaslr nosmt"), dump=False)
+    yield Experiment("no-overlap", second, Side("mid-current", "nokaslr nosmt"), dump=False)
+    yield Experiment("random-address", second, Side("small-hlt", "nosmt init_on_free=1"))
+    yield Experiment(
+        "paging-mode", Side("small-current"), Side("small-current", "nokaslr no5lvl"), machine=LA57, dump=False
+    )
+    yield Experiment(
+        "latent",
+        Side("mid-current", "nokaslr iomem=relaxed hibernate=nocompress", offline=(1,)),
+        Side("small-current"),
+        event="nmi",
+        image_size=None,
+        dump=False,
+        fill_mib=24,
+    )
+
+
 FAMILIES: dict[str, Callable[[], Iterator[Experiment]]] = {
+    "committed": committed,
     "parks": park_states,
+    "filled": filled,
     "formats": formats,
     "refusals": refusals,
     "paging": paging,

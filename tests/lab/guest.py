@@ -58,6 +58,12 @@ def swap_on(experiment: Experiment) -> str:
     return "mkswap /dev/nvme0n1 >/dev/null && swapon /dev/nvme0n1"
 
 
+def fill(experiment: Experiment) -> str:
+    """The shell line that fills memory: ramfs pages, which are neither reclaimed nor swapped."""
+    stream = f"tr '\\000' '\\{experiment.fill_byte:03o}' < /dev/zero | head -c {experiment.fill_mib}m"
+    return f"mkdir -p /fill && mount -t ramfs none /fill && {stream} > /fill/bytes"
+
+
 def resume_device(experiment: Experiment, disk: Path) -> str:
     """The shell line that names the resume device; the kernel tries to resume from it at once."""
     line = f"echo {DEVICE} > /sys/power/resume"

@@ -131,10 +131,17 @@ class Vm:
         return bool(piece)
 
     def order(self, line: str) -> int:
-        """Send a shell line to the guest, without waiting; returns where its output starts."""
+        """Send a shell line to the guest, without waiting; returns where its output starts.
+
+        Raises:
+            LabError: QEMU has ended.
+        """
         here = len(self.text)
         self.serial.settimeout(20)
-        self.serial.sendall(line.encode() + b"\n")
+        try:
+            self.serial.sendall(line.encode() + b"\n")
+        except OSError as error:
+            raise LabError(f"the machine has ended: {error}") from error
         return here
 
     def shell(self, line: str, seconds: float = 30) -> str:

@@ -64,15 +64,19 @@ class Record:
         """All cases with an outcome hibercheck can predict."""
         return self._load()["cases"]
 
+    def everything(self) -> list[dict[str, Any]]:
+        """All cases, those included in which chance decided."""
+        return [case for rows in self._load().values() for case in rows]
+
     def has(self, name: str) -> bool:
         """Whether an experiment has been measured."""
-        data = self._load()
-        return any(case["name"] == name for case in [*data["cases"], *data["oddities"]])
+        return any(case["name"] == name for case in self.everything())
 
     def add(self, experiment: Experiment, truth: Truth, *, with_memory: bool) -> None:
         """Write one down, in place of an older one of that name.
 
-        A machine that neither comes back nor resets has no place among the outcomes: it is kept under ``oddities``.
+        Where a parked CPU ran away and yet the machine did not reset (``hangs``, ``survives``), chance decided: such
+        cases are kept under ``oddities``.
         """
         case = case_of(experiment, truth, with_memory=with_memory)
         with self._lock:

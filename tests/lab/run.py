@@ -21,6 +21,7 @@ from tests.lab.guest import (
     complaints,
     copy_sparse,
     disk_size,
+    fill,
     make_disk,
     reached,
     resume_device,
@@ -30,7 +31,7 @@ from tests.lab.guest import (
 )
 from tests.lab.kernels import Kernels
 from tests.lab.machine import Machine, Vm, wait_exit
-from tests.lab.truth import Truth, errno_of, fault_of, was_triple_fault
+from tests.lab.truth import Truth, errno_of, fault_of, runaway, was_triple_fault
 
 CONSOLE = "console=ttyS0 panic=-1"
 TRIES = 3
@@ -101,6 +102,8 @@ class Lab:
         with self._start(experiment.resumee, experiment.machine, disk, place) as vm:
             boot(vm, experiment.resumee, self.kernels)
             vm.shell(swap_on(experiment))
+            if experiment.fill_mib:
+                vm.shell(fill(experiment), 60)
             if experiment.image_size is not None:
                 vm.shell(f"echo {experiment.image_size} > /sys/power/image_size")
             vm.shell("echo shutdown > /sys/power/disk")
@@ -165,6 +168,10 @@ class Lab:
         except LabError as error:
             self._died(vm, truth, "in the handoff", error)
             return
+        if lost := runaway(vm.log(), truth.parked or []):
+            truth.outcome = "survives"
+            truth.fault = {"last_exceptions": [lost]}
+            truth.remarks.append("a parked CPU ran away before the resumee brought it back")
         try:
             cause(vm, experiment)
             for _ in range(3):

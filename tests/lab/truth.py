@@ -61,6 +61,19 @@ def fault_of(log: str) -> dict[str, Any] | None:
     return {"last_exceptions": exceptions, "chain": exception_chain(log)}
 
 
+def runaway(log: str, parked: list[dict[str, Any]]) -> list[str] | None:
+    """The first exception that a parked CPU took, recognised by its stack; None where none did.
+
+    A CPU that takes one has left its park loop: what it does then is chance, even if the machine survives.
+    """
+    stacks = [int(cpu["rsp"], 16) for cpu in parked if cpu.get("gdt_base")]
+    for match in EXCEPTION.finditer(log):
+        own = int(match[1], 16) in range(0x20) and int(match[1], 16) not in (2, 0x12)  # NMI and #MC come from outside
+        if own and any(abs(int(match[5], 16) - stack) < 0x2000 for stack in stacks):
+            return [match[1].zfill(2), match[2], match[4], match[5], match[6] or ""]
+    return None
+
+
 def was_triple_fault(log: str) -> bool:
     """Whether QEMU logged a triple fault."""
     return "Triple fault" in log

@@ -5,6 +5,7 @@
 #
 # A KERNEL is LAYOUT-PARK: LAYOUT small or wide (two configurations, so two layouts of text, data and per-CPU area),
 # PARK mwait, hlt, current or init (how hibernate_resume_nonboot_cpu_disable() parks the other CPUs: see park.patch).
+# PARK stock builds the source as it is (layout v73 wants Debian's linux-source-7.3).
 # Default: small-* and wide-current, wide-hlt.  OUTPUT gets KERNEL.vmlinux (for hibercheck) and KERNEL.bzImage (for QEMU).
 # A layout takes about 4 minutes on two cores, another PARK of it 20 seconds.
 set -eu
@@ -19,21 +20,25 @@ shift 2
 export KBUILD_BUILD_TIMESTAMP='2026-11-22 00:00:00 +0000' KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=hibercheck KBUILD_BUILD_VERSION=1
 export LC_ALL=C
 
-grep -q HIBERNATE_PARK_CURRENT "$source/kernel/power/Kconfig" || patch -s -p1 -d "$source" <"$here/park.patch"
-
 for kernel; do
     layout=${kernel%%-*}
     park=${kernel#*-}
     build=$output/build-$layout
     mkdir -p "$build"
+    choice=CONFIG_HIBERNATE_PARK_$(echo "$park" | tr a-z A-Z)=y
+    if [ "$park" = stock ]; then
+        choice=CONFIG_HIBERNATION=y
+    elif ! grep -q HIBERNATE_PARK_CURRENT "$source/kernel/power/Kconfig"; then
+        patch -s -p1 -d "$source" <"$here/park.patch"
+    fi
     {
         cat "$here/small.config"
         [ "$layout" = small ] || cat "$here/$layout.config"
         echo "CONFIG_LOCALVERSION=\"-lab-$kernel\""
-        echo "CONFIG_HIBERNATE_PARK_$(echo "$park" | tr a-z A-Z)=y"
+        echo "$choice"
     } >"$build/.config"
     make -s -C "$source" O="$build" olddefconfig
-    grep -q "^CONFIG_HIBERNATE_PARK_$(echo "$park" | tr a-z A-Z)=y" "$build/.config" || { echo "build.sh: no such kernel: $kernel" >&2; exit 2; }
+    grep -qx "$choice" "$build/.config" || { echo "build.sh: no such kernel: $kernel" >&2; exit 2; }
     make -s -C "$source" O="$build" -j "${JOBS:-2}" bzImage
     cp "$build/vmlinux" "$output/$kernel.vmlinux"
     cp "$build/arch/x86/boot/bzImage" "$output/$kernel.bzImage"
