@@ -2,6 +2,8 @@
 
 # ruff: noqa: D102 - the properties of RegisterSource are registers, and their names say which
 
+# ruff: noqa: D102 - the members of the protocol are documented with `CpuState`
+
 from __future__ import annotations
 
 from dataclasses import dataclass
