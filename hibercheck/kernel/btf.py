@@ -173,7 +173,7 @@ class Btf:
                 # struct btf_member { __u32 name_off; __u32 type; __u32 offset; };
                 # With kind_flag set, bits 24-31 of the offset are the size of a bit-field.
                 offset = base + (place & 0xFFFFFF if current.flag else place)
-                if self._strings.startswith(key, name_at):
+                if name and self._strings.startswith(key, name_at):
                     return offset, number
                 if not name_at:
                     pending.append((offset, self._resolved(self._type(number))))

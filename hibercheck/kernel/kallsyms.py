@@ -261,7 +261,8 @@ def _addresses(data: Bytes, address: int, start: int, names: _Names, tokens: _To
         found = found or _plausible([offset if offset >= 0 else base - 1 - offset for offset in offsets])
         if found:
             return found
-    return _own_place(data, address, tokens.end, count) or _absolute(data, start, names.count_at, count)
+    # In this order: zeros after the tokens would pass for offsets from their own places.
+    return _absolute(data, start, names.count_at, count) or _own_place(data, address, tokens.end, count)
 
 
 def _places(count_at: int, tokens_end: int, count: int) -> Iterator[tuple[int, int]]:

@@ -258,7 +258,8 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
     """Open a kernel.
 
     Args:
-        path_or_release: A kernel file, a package or unpacked tree with one, or the release of an installed kernel.
+        path_or_release: A kernel file, a package or unpacked tree with one, the release of an installed kernel, or a facts
+            file that ``hibercheck kernel --format json`` wrote.
         symbols: A System.map or a copy of /proc/kallsyms to take symbols from instead.
 
     Raises:
@@ -269,6 +270,10 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
     path = locate(path_or_release)
     shown = path_or_release if Path(path_or_release) == path else str(path)
     data: Bytes = map_file(path, shown)
+    if data[:1] == b"{":
+        from hibercheck.kernel.code.facts import parse_facts  # noqa: PLC0415 - it imports this module
+
+        return parse_facts(shown, data[:])
     wrappers: tuple[str, ...] = ()
     if data[:4] != b"\x7fELF":
         from hibercheck.kernel.payload import unwrap  # noqa: PLC0415 - a vmlinux needs no decompressors

@@ -17,7 +17,8 @@ from hibercheck.kernel.binary import Bytes
 from hibercheck.kernel.compression import CHUNK, decompressed, slices, spool
 from hibercheck.kernel.compression import recognise as recognise_compression
 
-_KERNEL = re.compile(r"(?:^|/)(?:vmlinu[xz](?:-[^/]*)?|bzImage|kernel-[^/]*)(?:\.(?:gz|xz|zst|bz2|debug))?$")
+_KERNEL = re.compile(r"(?:^|/)(?:vmlinu[xz](?:[-.][^/]*)?|bzImage|kernel-[0-9][^/]*)$")
+_NO_KERNEL = re.compile(r"\.(?:ko(?:\.[a-z]+)?|hmac|py|o|a|h|c|map|symvers|rpm|deb)$")
 _SMALLEST_KERNEL = 1 << 16
 _MAX_MEMBERS = 1 << 20
 _AR_MAGIC = b"!<arch>\n"
@@ -131,7 +132,7 @@ def _rpm_data(data: Bytes, path: str) -> Iterator[bytes]:
 
 
 def _is_kernel(name: str, size: int) -> bool:
-    return size >= _SMALLEST_KERNEL and _KERNEL.search(name) is not None
+    return size >= _SMALLEST_KERNEL and bool(_KERNEL.search(name)) and not _NO_KERNEL.search(name)
 
 
 def _from_tar(stream: _Stream, path: str) -> Bytes:

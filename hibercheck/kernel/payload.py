@@ -68,7 +68,7 @@ def unwrap(data: Bytes, path: str) -> Unwrapped:
 
 def _take_off(data: Bytes, path: str) -> tuple[str, Bytes]:
     """Name of the outermost wrapper and what is inside it."""
-    head = data[:_HEAD]
+    head = data[:_HEAD].ljust(_HEAD, b"\0")
     if head[_HDRS_AT : _HDRS_AT + 4] == b"HdrS":
         return "bzImage", _bzimage(data, head, path)
     if head[:8] == b"MZ\0\0zimg":
@@ -160,7 +160,7 @@ def _zboot(data: Bytes, head: bytes, path: str) -> Bytes:
 
 def _pe_section(data: Bytes, head: bytes, path: str) -> Bytes:
     """The kernel in a unified kernel image: its ``.linux`` section (UAPI group specification UKI)."""
-    (at,) = struct.unpack_from("<I", head.ljust(0x40, b"\0"), 0x3C)
+    (at,) = struct.unpack_from("<I", head, 0x3C)
     coff = data[at : at + 4 + _COFF.size]
     if len(coff) < 4 + _COFF.size or coff[:4] != b"PE\0\0":
         raise MalformedKernel(

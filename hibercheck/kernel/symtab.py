@@ -168,7 +168,8 @@ class ElfSymbols:
         wanted = sorted(set(addresses))
         self._passes += 1
         if self._order is None and self._passes <= _FEW:
-            found = self._best_below(wanted, *self._near(wanted))
+            near = self._best_below(wanted, *self._near(wanted))
+            found = {address: one for address, one in near.items() if one.address >> 12 >= (address >> 12) - 1}
             wanted = [address for address in wanted if address not in found]
         else:
             found = {}
