@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hibercheck.errors import MissingFact
+from hibercheck.errors import MissingFact, UsageProblem
 from hibercheck.kernel import ikconfig
 from hibercheck.kernel.binary import Bytes
 from hibercheck.kernel.btf import Btf
@@ -258,7 +258,7 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
     """Open a kernel.
 
     Args:
-        path_or_release: A kernel file, a package or unpacked tree with one, the release of an installed kernel, or a facts
+        path_or_release: A kernel file, a package or unpacked tree with one, an installed kernel's release, or a facts
             file that ``hibercheck kernel --format json`` wrote.
         symbols: A System.map or a copy of /proc/kallsyms to take symbols from instead.
 
@@ -266,6 +266,7 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
         InputProblem: It cannot be read.
         MalformedKernel: It contradicts its own format.
         Unsupported: It is something else, which the message names.
+        UsageProblem: Symbols are given with a facts file.
     """
     path = locate(path_or_release)
     shown = path_or_release if Path(path_or_release) == path else str(path)
@@ -273,6 +274,8 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
     if data[:1] == b"{":
         from hibercheck.kernel.code.facts import parse_facts  # noqa: PLC0415 - it imports this module
 
+        if symbols is not None:
+            raise UsageProblem("a facts file has symbols of its own", path=shown, advice="give no symbol file with it")
         return parse_facts(shown, data[:])
     wrappers: tuple[str, ...] = ()
     if data[:4] != b"\x7fELF":
