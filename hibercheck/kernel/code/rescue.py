@@ -39,24 +39,32 @@ def needs_primary(program: Program) -> Trait[bool]:
 
 def _asks_for_primary(program: Program, function: Function, ups: list[int]) -> tuple[Evidence, ...]:
     """Evidence for the question in the function, before a CPU is brought up; empty if it is not asked."""
-    called = calls_to(function, [program.address(name) for name in _PRIMARY])
-    before = [address for address in called if any(reaches(function, address, up) for up in ups)]
-    if before:
-        return (quote_call(program, function, before[0]), *_second_test(program, function, before[0]))
-    for callee in {target for address, target in function.calls().items() if address not in ups}:
-        if program.is_thunk(callee) or program.is_noise(callee) or program.name(callee) not in _PRIMARY:
+    primary = [program.address(name) for name in _PRIMARY]
+    for address, target in sorted(function.calls().items()):
+        if not any(reaches(function, address, up) for up in ups if up != address):
             continue
-        return (quote(function, function.nodes[function.entry], program.name(callee)),)
-    online = _online_tests(program, function)
-    topology = [
-        node
-        for name in _TOPOLOGY
-        if (address := program.address(name)) is not None
-        for node in references(function, address, 4)
-    ]
+        if target in primary:
+            return (quote_call(program, function, address), *_second_test(program, function, address))
+        if _asks(program, target, primary):
+            return (quote_call(program, function, address),)
+    online, topology = _online_tests(program, function), _topology(program, function)
     if len(online) > 1 and topology:
         return quote(function, topology[0], "APIC id of the CPU"), quote(function, online[-1], "cpu_online(primary)")
     return ()
+
+
+def _asks(program: Program, target: int, primary: list[int | None]) -> bool:
+    """Whether a helper called for each CPU asks for the primary thread itself."""
+    if program.is_thunk(target) or program.is_noise(target) or program.is_known(target):
+        return False
+    helper = program.function(target)
+    return bool(calls_to(helper, primary)) or bool(_online_tests(program, helper) and _topology(program, helper))
+
+
+def _topology(program: Program, function: Function) -> list[Decoded]:
+    """Instructions that look at APIC ids or at the layout of cores."""
+    known = [address for name in _TOPOLOGY if (address := program.address(name)) is not None]
+    return [node for address in known for node in references(function, address, 4)]
 
 
 def _online_tests(program: Program, function: Function) -> list[Decoded]:

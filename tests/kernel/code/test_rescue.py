@@ -1,0 +1,73 @@
+"""Whom cpuhp_smt_enable() passes over."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kernel.code.conftest import PARTS
+
+ASK = " mov %ebx, %edi\n call topology_get_primary_thread\n test %eax, %eax\n js 2f\n bt %rax, __cpu_online_mask(%rip)\n jae 2f\n"
+INLINED = " mov cpuid_to_apicid(,%rbx,4), %ecx\n and $-2, %ecx\n bt %rcx, __cpu_online_mask(%rip)\n jae 2f\n"
+APICIDS = ".data\nobj cpuid_to_apicid, 64\n.text\n"
+
+
+def smt(extra):
+    return PARTS["smt"].replace(" mov %ebx, %edi\n call _cpu_up", extra + " mov %ebx, %edi\n call _cpu_up")
+
+
+def test_no_question_is_asked(made):
+    trait = made.traits().rescue_needs_primary
+    assert trait.value is False
+    assert trait.evidence
+
+
+@pytest.mark.parametrize("question", [ASK, INLINED], ids=["called", "inlined"])
+def test_the_primary_thread_is_asked_for(made, question):
+    trait = made.traits(smt=smt(question), extra=APICIDS).rescue_needs_primary
+    assert trait.value is True
+    assert "2066f00e5b2d" in trait.commit
+
+
+def test_the_question_in_a_helper(made):
+    helper = "fn helper\n call topology_get_primary_thread\n ret\nend helper\n"
+    assert made.traits(smt=smt(" call helper\n"), extra=helper).rescue_needs_primary.value is True
+
+
+def test_a_question_after_bringing_up_is_no_condition(made):
+    late = PARTS["smt"].replace(" xor %eax, %eax\n pop", " call topology_get_primary_thread\n xor %eax, %eax\n pop")
+    assert made.traits(smt=late).rescue_needs_primary.value is False
+
+
+def test_two_tests_without_topology_are_not_it(made):
+    twice = smt(" bt %rax, __cpu_online_mask(%rip)\n jae 2f\n")
+    assert made.traits(smt=twice).rescue_needs_primary.value is False
+
+
+def test_a_rescue_that_brings_nothing_up_is_not_understood(made):
+    trait = made.traits(smt=PARTS["smt"].replace("call _cpu_up", "nop")).rescue_needs_primary
+    assert trait.value is None
+    assert "could not be understood" in trait.reason
+
+
+def test_no_rescue_no_restriction(made):
+    hook = "fn hibernate_resume_nonboot_cpu_disable\n mov smp_ops(%rip), %rax\n ret\nend hibernate_resume_nonboot_cpu_disable\n"
+    assert made.traits(smt="", hook=hook).rescue_needs_primary.value is None
+
+
+def test_the_static_function_under_another_name(made):
+    renamed = {name: part.replace("_cpu_up", "_cpu_up.constprop.0") for name, part in PARTS.items()}
+    renamed["smt"] = smt(ASK).replace("_cpu_up", "_cpu_up.constprop.0")
+    assert made.traits(**renamed).rescue_needs_primary.value is True
+
+
+def freeze(body):
+    return PARTS["other"].replace("fn freeze_secondary_cpus\n", f"fn freeze_secondary_cpus\n{body}")
+
+
+def test_order_of_taking_down(made):
+    down = " mov $8, %rbp\n1: bt %rbp, __cpu_online_mask(%rip)\n jae 2f\n nop\n2: sub $1, %rbp\n jns 1b\n"
+    up = "1: call _find_next_bit\n cmp nr_cpu_ids(%rip), %eax\n jb 1b\n"
+    bits = "fn _find_next_bit\n ret\nend _find_next_bit\n"
+    assert made.traits(other=freeze(down)).freeze_order.value == "descending"
+    assert made.traits(other=freeze(up), extra=bits).freeze_order.value == "ascending"
+    assert made.traits().freeze_order.value is None
