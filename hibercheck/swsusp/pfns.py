@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
-from itertools import compress
+from collections.abc import Iterable, Iterator
+from heapq import nlargest
+from itertools import compress, count, islice, pairwise
+from operator import add, sub
 
 from hibercheck.errors import MalformedImage
 from hibercheck.swsusp.runs import WORD, counts_up
@@ -231,22 +233,47 @@ class PfnList:
             yield from range(max(first, start), min(end, stop))
             segment += 1
 
+    def _lengths(self) -> Iterator[int]:
+        return map(sub, islice(self.ranks, 1, None), self.ranks)
+
     def segments(self) -> Iterator[tuple[int, int, int]]:
         """Yield (first PFN, length, index of its first data page or -1 for zeros), ascending."""
-        for segment, start in enumerate(self.starts):
-            zero = self.data[segment] == self.data[segment + 1]
-            length = self.ranks[segment + 1] - self.ranks[segment]
-            yield start, length, -1 if zero else self.data[segment]
+        following = islice(self.data, 1, None)
+        for start, length, data, after in zip(self.starts, self._lengths(), self.data, following, strict=False):
+            yield start, length, -1 if data == after else data
 
     def runs(self) -> Iterator[tuple[int, int]]:
-        """Yield (first PFN, length) of the maximal runs of consecutive frames, zero frames included, ascending."""
-        first, length = -1, 0
-        for start, count, _ in self.segments():
-            if start == first + length and length:
-                length += count
-                continue
-            if length:
-                yield first, length
-            first, length = start, count
+        """Return (first PFN, length) of the maximal runs of consecutive frames, zero frames included, ascending."""
+        segments = zip(self.starts, self._lengths(), strict=True)
+        return _joined(segments) if self.has_zero_flag else segments
+
+    def coarse_runs(self, most: int) -> tuple[tuple[int, int], ...]:
+        """Return no more than ``most`` runs (at least one) that cover all frames: the smallest gaps are closed.
+
+        Memory does not grow with the number of runs.
+        """
+        if not self.starts:
+            return ()
+        ends = map(add, self.starts, self._lengths())
+        gaps = map(sub, islice(self.starts, 1, None), ends)
+        widest = nlargest(most - 1, zip(gaps, count(1), strict=False))
+        cuts = [0, *sorted(place for gap, place in widest if gap), len(self.starts)]
+        runs = []
+        for cut, after in pairwise(cuts):
+            first, last = self.starts[cut], after - 1
+            runs.append((first, self.starts[last] + self.ranks[after] - self.ranks[last] - first))
+        return tuple(runs)
+
+
+def _joined(segments: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Join segments that follow one another, of which one is stored and the other zero."""
+    first, length = -1, 0
+    for start, size in segments:
+        if length and start == first + length:
+            length += size
+            continue
         if length:
             yield first, length
+        first, length = start, size
+    if length:
+        yield first, length

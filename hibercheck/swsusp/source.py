@@ -11,6 +11,8 @@ import errno
 import mmap
 import os
 import stat
+import struct
+from collections.abc import Callable
 from typing import Self
 
 from hibercheck.errors import InputProblem, MalformedImage
@@ -25,6 +27,8 @@ RESIDENT_BYTES = 32 << 20
 
 FAULT_AROUND = 64 << 10
 """What the kernel maps around one fault in the page cache (``fault_around_bytes``, mm/memory.c)."""
+
+_WORD: Callable[[mmap.mmap, int], tuple[int]] = struct.Struct("<Q").unpack_from
 
 
 class Source:
@@ -65,10 +69,16 @@ class Source:
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset``; fewer, or none, past the end of the file."""
-        self.reaches(offset + size)
         data = self._maps[-1][offset : offset + size]
         self._account(size)
         return data
+
+    def word(self, offset: int) -> int:
+        """Return the little-endian 64-bit word at ``offset``, which lies within the file, as the caller has checked."""
+        self._touched += FAULT_AROUND
+        if self._touched > RESIDENT_BYTES:
+            self._account(0)
+        return _WORD(self._maps[-1], offset)[0]
 
     def pieces(self, ranges: list[tuple[int, int]]) -> bytes | memoryview:
         """Return the bytes of consecutive (offset, size) ranges as one object, without copying if there is one.

@@ -115,11 +115,12 @@ class BlockStorage:
         """
         starts = self._starts
         index = starts[-1]
+        word = self._source.word
         while len(starts) <= number + 1:
             offset, run = self._map.run_at(index)
             end = index + run
             while index < end and len(starts) <= number + 1:
-                length = int.from_bytes(self._source.read(offset, LENGTH_SIZE), "little")
+                length = word(offset)
                 if not 0 < length <= MAX_COMPRESSED:
                     raise self._bad_length(len(starts) - 1, length, offset)
                 stored = (length + LENGTH_SIZE + PAGE_SIZE - 1) // PAGE_SIZE

@@ -1,6 +1,7 @@
 """The PFN list and the run tables against plain lists."""
 
 import struct
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,19 @@ def test_against_a_plain_list(entries):
     assert [pfn for first, length in pfns.runs() for pfn in range(first, first + length)] == [pfn for pfn, _ in entries]
     for place in range(0, len(data), max(1, len(data) // 50)):
         assert pfns.pfn_of(place) == data[place]
+
+
+@given(flagged(), st.integers(1, 12))
+def test_coarse_runs_close_the_smallest_gaps(entries, most):
+    pfns = listed(entries)
+    runs = list(pfns.runs())
+    coarse = pfns.coarse_runs(most)
+    assert len(coarse) == min(most, len(runs))
+    assert {first for first, _ in coarse} <= {first for first, _ in runs}
+    assert {first + length for first, length in coarse} <= {first + length for first, length in runs}
+    gaps = sorted(after - first - length for (first, length), (after, _) in pairwise(runs))
+    left = sorted(after - first - length for (first, length), (after, _) in pairwise(coarse))
+    assert left == gaps[len(gaps) - len(left) :]
 
 
 @given(flagged(), st.data())
