@@ -99,7 +99,7 @@ _HC2 = (
         "what the CPU touches, and the walk through the new contents fails or ends at another place.",
         "The next fetch or load whose translation is not cached goes astray: a page fault whose handler cannot be "
         "reached either, hence a double fault, a triple fault, and a reset. Caches decide when, not whether.",
-        "Resume with the kernel build that hibernated, loaded at the same address, or with a resumer that parks its CPUs "
+        "Resume with the kernel build that hibernated, loaded at the same address, or with a resumer that parks CPUs "
         "on page tables of their own, or where nothing can wake them.",
         (_HLT_2016, "Intel SDM volume 3A, 4-level and 5-level paging; 'Caching Translation Information'", _SDM_DF),
     ),

@@ -10,7 +10,7 @@ from hibercheck.report import walks, words
 from hibercheck.report.gate import Judged, Mark
 from hibercheck.report.prose import explanation
 from hibercheck.report.sanitise import one_line
-from hibercheck.report.text_cpus import STATES, group
+from hibercheck.report.text_cpus import STATES, fate, group
 from hibercheck.report.text_findings import title
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#!|~&$@])")
@@ -50,7 +50,7 @@ def _cpu(cpus: list[CpuReport]) -> str:
     state = "not parked: it copies" if cpu.boot_cpu else _text(STATES.get(cpu.state, cpu.state))
     loop = f" {_code(cpu.loop)}" if cpu.loop else ""
     wakes = "" if cpu.boot_cpu else _text(", ".join(cpu.wakes) or "nothing")
-    return f"| {words.cpus(each.cpu for each in cpus)} | {state}{loop} | {wakes} | {cpu.fate} |"
+    return f"| {words.cpus(each.cpu for each in cpus)} | {state}{loop} | {wakes} | {fate(cpu)} |"
 
 
 def _finding(finding: Finding, mark: Mark | None) -> Iterator[str]:

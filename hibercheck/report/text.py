@@ -89,7 +89,7 @@ def _share(report: Report, console: Console) -> None:
     share = report.share
     part = words.percent(share.failing, share.placements)
     console.print(
-        Text(f"\nOf {share.placements:,} {clean(share.of)}, {share.failing:,} fail ({part})."),
+        Text(f"\n{share.failing:,} of {share.placements:,} fail ({part}): {words.sentence(clean(share.of))}"),
         width=min(console.width, READABLE),
     )
 

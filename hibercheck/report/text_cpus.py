@@ -34,6 +34,8 @@ STATES = {
 }
 SINGLY = 8
 """Up to this many CPUs each has a row of its own; beyond, those that share everything share a row."""
+WIDE = 110
+"""Columns from which virtual addresses fit beside everything else."""
 FRAMES = 12
 """Rows of a footprint that are shown unless everything is asked for."""
 
@@ -90,12 +92,18 @@ def _wakes(cpu: CpuReport) -> Text:
 
 
 def _fate(cpu: CpuReport) -> Text:
-    return Text(str(cpu.fate), style=FATES[cpu.fate])
+    return Text(fate(cpu), style=FATES[cpu.fate])
+
+
+def fate(cpu: CpuReport) -> str:
+    """Return what becomes of a CPU in a word or two: the copying one that lives on is the resumee's first."""
+    return "enters the resumee" if cpu.boot_cpu and cpu.fate is Fate.UNTOUCHED else str(cpu.fate)
 
 
 def _sentences(cpus: Sequence[CpuReport], console: Console) -> None:
     cpu = cpus[0]
-    parts = [words.sentence(clean(part)) for part in (cpu.why, cpu.sentence) if part]
+    told = (cpu.sentence if cpu.fate is not Fate.UNTOUCHED else "",) if cpu.boot_cpu else (cpu.why, cpu.sentence)
+    parts = [words.sentence(clean(part)) for part in told if part]
     if not parts:
         return
     who = f"{words.cpu_phrase([each.cpu for each in cpus])}: "
@@ -116,13 +124,17 @@ def _footprint(cpu: CpuReport, console: Console, *, verbose: bool) -> None:
     )
     title = f"\n  What CPU {cpu.cpu} uses when it wakes" + (f" ({registers})" if registers else "")
     console.print(Text(title, style="bold"))
-    narrow = console.width < 100
-    rows = table("For", "Frame", "In the resumer", "After the copy")
+    wide = verbose and console.width >= WIDE
+    rows = table("For", "Frame", *(["Address"] if wide else []), "In the resumer", "After the copy")
     for use in uses:
-        frame = Text("unknown" if use.pfn is None else f"{use.pfn:#x}")
-        if use.virtual is not None and not narrow:
-            frame.append(f"  {use.virtual:#x}", style="dim")
-        rows.add_row(Text(clean(use.role)), frame, Text(clean(use.resumer or "")), after(use))
+        address = "" if use.virtual is None else f"{use.virtual:#x}"
+        rows.add_row(
+            Text(clean(use.role)),
+            Text("unknown" if use.pfn is None else f"{use.pfn:#x}"),
+            *([Text(address, style="dim")] if wide else []),
+            Text(clean(use.resumer or "")),
+            after(use),
+        )
     console.print(Padding(rows, (0, 0, 0, 4)))
     left = len(cpu.footprint) - len(uses)
     if left:

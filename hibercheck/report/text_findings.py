@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.padding import Padding
 from rich.text import Text
 
-from hibercheck.handoff.findings import Evidence, Finding, Level, Place
+from hibercheck.handoff.findings import Evidence, Fate, Finding, Level, Place
 from hibercheck.handoff.rules import RULES
 from hibercheck.report import walks, words
 from hibercheck.report.fingerprint import identity
@@ -24,25 +24,37 @@ INDENT = 4
 
 
 def finding_section(judged: Judged, console: Console, *, verbose: bool) -> None:
-    """Print all findings, the heaviest first; those that do not count come last and short."""
+    """Print all findings, the heaviest first; notes, and those that do not count, are short and last."""
     if not judged.report.findings:
         return
     console.print(Text("\nFindings", style="bold"))
     legend = False
     counted = [finding for finding, mark in judged.marked if mark is None]
-    for findings in group(sorted(counted, key=lambda finding: -finding.level), together=not verbose):
+    brief = [] if verbose else [finding for finding in counted if finding.level is Level.NOTE]
+    full = [finding for finding in in_order(judged) if finding not in brief]
+    for findings in group(full, together=not verbose and len(full) > SINGLY):
         _finding(findings, console)
         legend |= any(evidence.walk is not None for evidence in findings[0].evidence)
     if legend:
-        console.print(Padding(Text(f"\nFlags: {walks.FLAGS_LEGEND}.", style="dim"), (0, 0, 0, INDENT)))
+        _indented(Text(f"\nFlags: {walks.FLAGS_LEGEND}.", style="dim"), console, prose=True)
+    for findings in group(brief, together=True):
+        _head(findings, console)
+        _indented(Text(words.sentence(clean(findings[0].message))), console, prose=True)
     for finding, mark in judged.marked:
         if mark is not None:
             _marked(finding, mark, console)
 
 
+def in_order(judged: Judged) -> list[Finding]:
+    """Return the findings that count: by weight, and of those the ones first whose CPU dies."""
+    dying = {cpu.cpu for cpu in judged.report.cpus if cpu.fate is Fate.DIES}
+    counted = [finding for finding, mark in judged.marked if mark is None]
+    return sorted(counted, key=lambda finding: (-finding.level, finding.cpu is not None and finding.cpu not in dying))
+
+
 def group(findings: Sequence[Finding], *, together: bool) -> list[list[Finding]]:
     """Put findings of one defect on many CPUs together."""
-    if not together or len(findings) <= SINGLY:
+    if not together:
         return [[finding] for finding in findings]
     groups: dict[str, list[Finding]] = {}
     for finding in findings:
@@ -51,16 +63,23 @@ def group(findings: Sequence[Finding], *, together: bool) -> list[list[Finding]]
 
 
 def title(finding: Finding) -> str:
-    """Return the rule's name, or the finding's role where the rule is not in the catalogue."""
-    return RULES[finding.rule].name if finding.rule in RULES else finding.role
+    """Return the rule's name; a note that a heavier rule made is only about its role, as is one without a rule."""
+    rule = RULES.get(finding.rule)
+    return rule.name if rule is not None and (finding.level > Level.NOTE or rule.level is Level.NOTE) else finding.role
+
+
+def _head(findings: Sequence[Finding], console: Console) -> None:
+    finding = findings[0]
+    cpus = sorted({each.cpu for each in findings if each.cpu is not None})
+    who = f"  {words.cpu_phrase(cpus)}" if cpus else ""
+    which = f" (CPU {finding.cpu} is shown)" if len(cpus) > 1 else ""
+    head = (f"{finding.rule} {finding.level.name.lower()}", STYLES[finding.level])
+    console.print(Padding(Text.assemble("\n", head, (who, "bold"), f"  {clean(title(finding))}{which}"), (0, 0, 0, 2)))
 
 
 def _finding(findings: Sequence[Finding], console: Console) -> None:
     finding = findings[0]
-    cpus = [each.cpu for each in findings if each.cpu is not None]
-    who = f"  {words.cpu_phrase(cpus)}" if cpus else ""
-    head = (f"{finding.rule} {finding.level.name.lower()}", STYLES[finding.level])
-    console.print(Padding(Text.assemble("\n", head, (who, "bold"), f"  {title(finding)}"), (0, 0, 0, 2)))
+    _head(findings, console)
     _indented(Text(words.sentence(clean(finding.message))), console, prose=True)
     places = table(columns=4)
     for side, place in (("resumer", finding.resumer), ("resumee", finding.resumee)):
@@ -82,7 +101,7 @@ def _place(place: Place) -> tuple[Text, Text, Text]:
 
 
 def _evidence(evidence: Evidence, console: Console) -> None:
-    _indented(Text(f"{clean(evidence.title).rstrip('.:')}:"), console, prose=True)
+    _indented(Text(words.sentence(f"{clean(evidence.title).rstrip('.:')}:")), console, prose=True)
     if evidence.before is not None or evidence.after is not None:
         _bytes(evidence, console)
     if evidence.walk is not None:

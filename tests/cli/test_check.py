@@ -55,7 +55,7 @@ def test_every_option_reaches_the_engine(hibercheck, engine):
         "i", *KERNELS, "--resumer-cmdline", "nosmt nokaslr", "--resumer-offline", "2,3", "--resumer-idle", "mwait",
         "--resumer-phys-base", "16M", "--spurious-mwait", "--suppose", "nmi", "--suppose", "mce",
         "--resume-offset", "8",
-        "--resumer-memory", "m", "--resumer-registers", "g", "--resumer-facts", "f", "--resumer-symbols", "s",
+        "--resumer-memory", "m", "--resumer-registers", "g", "--resumer-symbols", "s",
         "--resumee-symbols", "t",
     )  # fmt: skip
     options = engine.asked.options
@@ -68,7 +68,6 @@ def test_every_option_reaches_the_engine(hibercheck, engine):
     assert options.resume_offset == 8
     assert options.resumer_memory == "m"
     assert options.resumer_registers == "g"
-    assert options.resumer_facts == "f"
     assert options.resumer_symbols == "s"
     assert options.resumee_symbols == "t"
 
