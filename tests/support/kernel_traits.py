@@ -3,8 +3,8 @@
     python tests/support/debian_kernels.py /var/tmp/kernels --debug
     python tests/support/kernel_traits.py /var/tmp/kernels fixtures/kernel-traits.json
 
-Reads every kernel below the directory, vmlinuz and vmlinux alike, and refuses to write a table in which the two files of
-one kernel differ.
+Reads every kernel below the directory, vmlinuz and vmlinux alike, and refuses to write a table in which the two files
+of one kernel differ.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def main() -> int:
         rows[key] = found
         read.setdefault(key, set()).add("vmlinux" if path.name.startswith("vmlinux") else "vmlinuz")
         print(f"{found['release']}: {path.name}", file=sys.stderr)
-    table = sorted(({**found, "read": sorted(read[key])} for key, found in rows.items()), key=lambda one: one["release"])
+    table = sorted(
+        ({**found, "read": sorted(read[key])} for key, found in rows.items()), key=lambda one: one["release"]
+    )
     arguments.table.write_text(json.dumps(table, indent=1) + "\n")
     return 0
 

@@ -7,6 +7,7 @@ import pytest
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code.traits import read_traits
 from hibercheck.kernel.kernel import Kernel, open_kernel
+from hibercheck.kernel.symbols import Symbol
 from tests.kernel.code.conftest import PARTS
 
 
@@ -179,16 +180,13 @@ def test_without_sizes_all_is_the_same(made, monkeypatch):
     path = made.path()
     with open_kernel(path) as kernel:
         with_sizes = read_traits(kernel)
-    without(monkeypatch, "sizes")
+    forget_sizes(monkeypatch)
     with open_kernel(path) as kernel:
         assert read_traits(kernel) == with_sizes
 
 
-def without(monkeypatch, what):
+def forget_sizes(monkeypatch):
     """Make kernels look like those whose symbols come from kallsyms: without sizes."""
-    from hibercheck.kernel.symbols import Symbol
-
-    assert what == "sizes"
     symbols, nearest = Kernel.symbols, Kernel.nearest
 
     def bare(symbol):

@@ -6,7 +6,14 @@ import pytest
 
 from tests.kernel.code.conftest import PARTS
 
-ASK = " mov %ebx, %edi\n call topology_get_primary_thread\n test %eax, %eax\n js 2f\n bt %rax, __cpu_online_mask(%rip)\n jae 2f\n"
+ASK = """
+ mov %ebx, %edi
+ call topology_get_primary_thread
+ test %eax, %eax
+ js 2f
+ bt %rax, __cpu_online_mask(%rip)
+ jae 2f
+"""
 INLINED = " mov cpuid_to_apicid(,%rbx,4), %ecx\n and $-2, %ecx\n bt %rcx, __cpu_online_mask(%rip)\n jae 2f\n"
 APICIDS = ".data\nobj cpuid_to_apicid, 64\n.text\n"
 
@@ -50,7 +57,8 @@ def test_a_rescue_that_brings_nothing_up_is_not_understood(made):
 
 
 def test_no_rescue_no_restriction(made):
-    hook = "fn hibernate_resume_nonboot_cpu_disable\n mov smp_ops(%rip), %rax\n ret\nend hibernate_resume_nonboot_cpu_disable\n"
+    name = "hibernate_resume_nonboot_cpu_disable"
+    hook = f"fn {name}\n mov smp_ops(%rip), %rax\n ret\nend {name}\n"
     assert made.traits(smt="", hook=hook).rescue_needs_primary.value is None
 
 

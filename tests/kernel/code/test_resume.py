@@ -72,14 +72,23 @@ def test_the_replacement_may_have_any_name(made):
 
 
 def test_a_register_that_a_call_could_have_changed_is_unknown(made):
-    body = " mov $resume_play_dead, %rax\n call cpuhp_smt_enable\n mov %rax, smp_ops+0x10(%rip)\n mov %rbx, smp_ops+0x10(%rip)\n ret"
+    body = """
+ mov $resume_play_dead, %rax
+ call cpuhp_smt_enable
+ mov %rax, smp_ops+0x10(%rip)
+ mov %rbx, smp_ops+0x10(%rip)
+ ret"""
     traits = made.traits(hook=hook(body))
     assert traits.replaces_play_dead.value is None
     assert traits.resume_park.value is None
 
 
 def test_saving_and_restoring_is_not_replacing(made):
-    body = " push %rbx\n mov smp_ops+0x10(%rip), %rbx\n call freeze_secondary_cpus\n mov %rbx, smp_ops+0x10(%rip)\n pop %rbx\n ret"
+    body = """
+ mov smp_ops+0x10(%rip), %rbx
+ call freeze_secondary_cpus
+ mov %rbx, smp_ops+0x10(%rip)
+ ret"""
     traits = made.traits(hook=hook(body))
     assert traits.hibernate_disable_hook.value is True
     assert traits.replaces_play_dead.value is False
