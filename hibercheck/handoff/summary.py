@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 
 from hibercheck.handoff.ap import ApResult, can_be_woken
 from hibercheck.handoff.findings import CpuReport, Fate, ImageSummary, KernelSummary, ScenarioSummary
@@ -38,30 +37,13 @@ def image_summary(image: Image, resumee: Resumee | None) -> ImageSummary:
         compressor=image.compressor,
         pages=len(image.pfns),
         zero_pages=image.pfns.zero_count,
-        runs=_coarse_runs(image),
+        runs=image.pfns.coarse_runs(_RUNS_SHOWN),
         ram_pages=(ram >> PAGE_SHIFT) or image.info.num_physpages,
         cr3=image.record.cr3,
         jump_address=image.record.jump_address,
         jump_address_phys=image.record.jump_address_phys or 0,
         consumed=image.header.consumed,
     )
-
-
-def _coarse_runs(image: Image) -> tuple[tuple[int, int], ...]:
-    """Return what the image covers in at most a few hundred runs: the smallest gaps are closed beyond that."""
-    runs = list(image.pfns.runs())
-    if len(runs) <= _RUNS_SHOWN:
-        return tuple(runs)
-    gaps = sorted(second[0] - first[0] - first[1] for first, second in pairwise(runs))
-    widest = gaps[len(gaps) - _RUNS_SHOWN + 1]
-    merged = [runs[0]]
-    for first, length in runs[1:]:
-        start, size = merged[-1]
-        if first - start - size < widest:
-            merged[-1] = (start, first + length - start)
-        else:
-            merged.append((first, length))
-    return tuple(merged)
 
 
 def resumer_summary(plan: Plan, judgement: Judgement | None) -> KernelSummary:
