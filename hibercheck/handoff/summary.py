@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from hibercheck.handoff.ap import ApResult, can_be_woken
 from hibercheck.handoff.findings import CpuReport, Fate, ImageSummary, KernelSummary, ScenarioSummary
 from hibercheck.handoff.judge import Judgement
