@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
-from hibercheck.dump import elf, kdump
+from hibercheck.dump import elf, flattened, kdump
 from hibercheck.dump.listing import read_listing
 from hibercheck.dump.notes import Note, parse_vmcoreinfo, read_cpus, read_vmcoreinfo
 from hibercheck.dump.registers import CpuRegisters
-from hibercheck.dump.source import Source
+from hibercheck.dump.source import Readable, Source
 from hibercheck.errors import InputProblem, MalformedDump, Unsupported
 from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE
 
@@ -24,7 +24,6 @@ __all__ = ["CpuRegisters", "Dump", "open_dump"]
 CACHED_FRAMES = 1024
 
 _OTHER_FORMATS = {
-    kdump.FLATTENED_MAGIC: ("a flattened makedumpfile stream", "rearrange it with `makedumpfile -R FILE < stream`"),
     b"DISKDUMP": ("an old diskdump", "only kdump-compressed files of makedumpfile are read"),
     b"EMiL": ("a LiME dump", "take it with format=raw and give it with the registers"),
     b"\x28\xb5\x2f\xfd": ("compressed with zstd", "decompress it first"),
@@ -46,7 +45,7 @@ class RawMemory:
 
     kind = "raw"
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Readable) -> None:
         if source.size < PAGE_SIZE:
             raise MalformedDump("is smaller than one page", path=source.path)
         self._source = source
@@ -74,7 +73,7 @@ class Dump:
 
     def __init__(
         self,
-        source: Source,
+        source: Readable,
         frames: _Frames,
         cpus: tuple[CpuRegisters, ...],
         vmcoreinfo: Mapping[str, str] | None,
@@ -134,16 +133,19 @@ def open_dump(path: str, *, registers: str | None = None) -> Dump:
         Unsupported: It is a dump of a format that is not read.
     """
     listing = read_listing(registers) if registers is not None else None
-    source = Source(path)
+    file = Source(path)
     try:
-        return _open(source, listing)
+        return _open(file, listing)
     except InputProblem:
-        source.close()
+        file.close()
         raise
 
 
-def _open(source: Source, listing: tuple[CpuRegisters, ...] | None) -> Dump:
+def _open(source: Readable, listing: tuple[CpuRegisters, ...] | None) -> Dump:
     magic = source.read(0, min(16, source.size))
+    if magic == flattened.MAGIC:
+        source = flattened.Flattened(source)
+        magic = source.read(0, min(16, source.size))
     notes: list[Note] = []
     vmcoreinfo: Mapping[str, str] | None = None
     frames: _Frames
@@ -162,7 +164,7 @@ def _open(source: Source, listing: tuple[CpuRegisters, ...] | None) -> Dump:
     return Dump(source, frames, listing if listing is not None else read_cpus(notes, source.path), vmcoreinfo)
 
 
-def _refuse(source: Source, magic: bytes) -> None:
+def _refuse(source: Readable, magic: bytes) -> None:
     for start, (what, advice) in _OTHER_FORMATS.items():
         if magic.startswith(start):
             raise Unsupported(f"is {what}", path=source.path, advice=advice)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from construct import Bytes, Const, ConstructError, Int8ul, Int16ul, Int32ul, Int64ul, Struct
 
 from hibercheck.dump.notes import Note, iter_notes
-from hibercheck.dump.source import Source
+from hibercheck.dump.source import Readable
 from hibercheck.errors import MalformedDump, Unsupported
 from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE
 
@@ -73,7 +73,7 @@ class ElfCore:
 
     kind = "ELF"
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Readable) -> None:
         self._source = source
         segments = []
         self.notes: list[Note] = []
@@ -139,7 +139,7 @@ class ElfCore:
                 yield first, number
 
 
-def _read_header(source: Source) -> Any:  # noqa: ANN401 - construct's containers are untyped
+def _read_header(source: Readable) -> Any:  # noqa: ANN401 - construct's containers are untyped
     try:
         header = _HEADER.parse(source.read(0, min(64, source.size), "ELF header"))
     except ConstructError as error:

@@ -16,7 +16,7 @@ from construct import Bytes, Const, ConstructError, Int32sl, Int32ul, Int64ul, P
 from lzallright import LZOCompressor, LZOError
 
 from hibercheck.dump.notes import Note, iter_notes
-from hibercheck.dump.source import Source
+from hibercheck.dump.source import Readable
 from hibercheck.errors import MalformedDump, Unsupported
 from hibercheck.x86.memory import PAGE_SIZE
 
@@ -26,7 +26,6 @@ else:
     from backports import zstd
 
 MAGIC = b"KDUMP   "
-FLATTENED_MAGIC = b"makedumpfile"
 MAX_NOTES = 64 << 20
 MAX_FRAMES = 1 << 40
 """No x86-64 machine has more frames (52 address bits)."""
@@ -90,9 +89,12 @@ class KdumpFile:
 
     kind = "kdump-compressed"
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Readable) -> None:
         self._source = source
         header = self._parse(_HEADER, 0, "header")
+        machine = header.utsname[4 * 65 :].partition(b"\0")[0].decode("latin-1")
+        if machine not in ("x86_64", ""):  # of 32-bit machines the headers differ too
+            raise Unsupported(f"is a dump of a machine of type {machine!r}, not x86_64", path=source.path)
         if header.block_size != PAGE_SIZE:
             raise Unsupported(f"has blocks of {header.block_size} bytes, not 4096", path=source.path)
         if header.sub_hdr_size < 1:

@@ -9,9 +9,24 @@ from __future__ import annotations
 import os
 import stat
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from hibercheck.errors import InputProblem, MalformedDump
+
+
+class Readable(Protocol):
+    """What the formats read from: a file, or a stream that is read as one."""
+
+    path: str
+    size: int
+
+    def read(self, offset: int, size: int, what: str = "data") -> bytes:
+        """Return exactly ``size`` bytes at ``offset``."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
 
 
 class Source:

@@ -217,7 +217,6 @@ def test_bad_listings(write, text, message):
         (b"hello", MalformedDump, "neither an ELF core.*--resumer-registers"),
         (b"\x7fELF", MalformedDump, "header is cut"),
         (b"KDUMP   ", MalformedDump, "header of .* outside the file"),
-        (b"makedumpfile\0\0\0\0", Unsupported, "flattened.*makedumpfile -R"),
         (b"\x28\xb5\x2f\xfd rest", Unsupported, "zstd"),
         (b"\xfd7zXZ\0", Unsupported, "xz"),
         (b"EMiL", Unsupported, "LiME"),
