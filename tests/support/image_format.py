@@ -107,9 +107,8 @@ def map_pages(
     return numbers, pages
 
 
-def running_crc(chunks: Sequence[bytes]) -> int:
-    """Return the kernel's checksum: crc32_le from 0 without a final inversion."""
-    crc = 0
+def running_crc(chunks: Sequence[bytes], crc: int = 0) -> int:
+    """Return the kernel's checksum, or continue it: crc32_le from 0 without a final inversion."""
     for chunk in chunks:
         crc = zlib.crc32(chunk, crc ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
     return crc
