@@ -6,13 +6,14 @@ asked for: names are found in the string table as it is, values are one strided 
 
 from __future__ import annotations
 
-import re
 import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import compress
+from functools import cached_property
+from itertools import accumulate, chain, compress
+from operator import itemgetter
 
 from hibercheck.errors import MalformedKernel
 from hibercheck.kernel.binary import occurrences
@@ -29,8 +30,10 @@ MAX_SYMBOLS = 1 << 21
 _STT_OBJECT, _STT_SECTION, _STT_FILE = 1, 3, 4
 _STB_GLOBAL, _STB_WEAK = 1, 2
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
-_TAIL_OF = (b"", b"_", b"__", b"__ksymtab_", b"__pfx_", b"__pi_")
-"""What precedes a name whose string GNU ld stores as the end of a longer one, in nearly all cases."""
+_ENDING = 5
+"""So many last bytes of a string sift the candidates: enough to leave few, and few names are shorter."""
+_BUCKET_SHIFT = 16
+_MAX_BUCKETS = 32
 _FEW = 4
 """Up to so many things are looked for one by one, more than that all in one pass: measured, not critical."""
 
@@ -71,9 +74,18 @@ class ElfSymbols:
             self._strings = elf.section_bytes(elf.sections[section.link])
         self._names = _column(self._table, "I", 6, 0)
         self._packed_names = self._names.tobytes()
-        self._passes = 0
-        self._order: array[int] | None = None
-        self._ordered_values: array[int] | None = None
+        self._endings: tuple[list[bytes], array[int]] | None = None
+        self._buckets: dict[int, tuple[Sequence[int], Sequence[int]]] = {}
+        self._order: tuple[Sequence[int], Sequence[int]] | None = None
+
+    @cached_property
+    def _values(self) -> array[int]:
+        return _column(self._table, "Q", 3, 1)
+
+    @cached_property
+    def _granules(self) -> bytes:
+        """Bits 16 to 31 of each value, packed."""
+        return _column(self._table, "H", 12, 5).tobytes()
 
     def __len__(self) -> int:
         return len(self._names)
@@ -87,29 +99,37 @@ class ElfSymbols:
     def lookup(self, names: Iterable[str]) -> dict[str, tuple[Symbol, ...]]:
         """See `SymbolSource.lookup`."""
         wanted = {key for name in names if (key := name.encode("utf-8", "replace")) and b"\0" not in key}
-        if len(wanted) <= _FEW:
-            return self._collect(self._anywhere(wanted))
-        # GNU ld shares tails, LLD does not even merge equal strings, so a name can be anywhere and more than once, and
-        # what looks like it may be the end of another string that no symbol uses as its name.
-        likely = dict(self._likely(wanted))
-        found = self._collect(likely.keys() | self._anywhere(wanted.difference(likely.values())))
-        rest = wanted.difference(name.encode() for name in found).intersection(likely.values())
-        return found | self._collect(self._anywhere(rest)) if rest else found
+        return self._collect(self._offsets(wanted))
 
-    def _anywhere(self, names: Iterable[bytes]) -> set[int]:
-        """Every offset in the string table at which a symbol's name could begin and be one of the names."""
-        return {offset for name in names for offset in occurrences(self._strings, name + b"\0")}
+    def _offsets(self, names: set[bytes]) -> set[int]:
+        """Every offset in the string table at which one of the names stands, up to a NUL.
 
-    def _likely(self, names: set[bytes]) -> Iterator[tuple[int, bytes]]:
-        """Offsets of names that are whole strings, or end a string in one of the ways that nearly all shared tails do.
-
-        One pass for all names costs as much as finding five by themselves.
+        GNU ld lets ``idt_table`` be the end of ``bringup_idt_table``, LLD does not even merge equal strings: a name can
+        be anywhere and more than once.  Many names at once are sifted by the last bytes of each string.
         """
-        whole = {prefix + name: name for name in names for prefix in _TAIL_OF}
-        pattern = re.compile(rb"\0(" + _one_of(sorted(whole)) + rb")(?=\0)")
-        for match in pattern.finditer(self._strings):
-            name = whole[match[1]]
-            yield match.end() - len(name), name
+        offsets: set[int] = set()
+        if len(names) > _FEW and (index := self._string_index()) is not None:
+            endings, ends = index
+            wanted: dict[bytes, list[bytes]] = {}
+            for name in names:
+                if len(name) >= _ENDING:
+                    wanted.setdefault(name[-_ENDING:], []).append(name)
+            for at in compress(range(len(endings)), map(wanted.__contains__, endings)):
+                end = ends[at] + at
+                offsets.update(end - len(name) for name in wanted[endings[at]] if self._strings.endswith(name, 0, end))
+            names = {name for name in names if len(name) < _ENDING}
+        return offsets.union(at for name in names for at in occurrences(self._strings, name + b"\0"))
+
+    def _string_index(self) -> tuple[list[bytes], array[int]] | None:
+        """The last bytes of each string, and where each ends, not counting the NULs before it.
+
+        None when there are so many strings for so few symbols that an index would only cost memory.
+        """
+        if self._endings is None and self._strings.count(0) <= 4 * len(self._names) + 0x10000:
+            strings = self._strings.split(b"\0")
+            endings = list(map(itemgetter(slice(-_ENDING, None)), strings))
+            self._endings = endings, array("I", accumulate(map(len, strings)))
+        return self._endings
 
     def _collect(self, offsets: set[int]) -> dict[str, tuple[Symbol, ...]]:
         found: dict[str, list[Symbol]] = {}
@@ -129,7 +149,7 @@ class ElfSymbols:
     def variants(self, name: str) -> list[Symbol]:
         """See `SymbolSource.variants`."""
         # Every occurrence of ``name.`` is a candidate; `_rows` keeps those at which a symbol's name begins.
-        offsets = set(occurrences(self._strings, f"{name}.".encode())) | self._anywhere([name.encode()])
+        offsets = set(occurrences(self._strings, f"{name}.".encode())) | self._offsets({name.encode()})
         found = [symbol for group in self._collect(offsets).values() for symbol in group]
         return sorted(found, key=lambda one: rank(one.letter, one.name))
 
@@ -164,72 +184,58 @@ class ElfSymbols:
         return letter.upper() if bind == _STB_GLOBAL else letter
 
     def nearest_many(self, addresses: Iterable[int]) -> dict[int, Symbol]:
-        """See `SymbolSource.nearest_many`; one pass over the values for any number of addresses."""
-        wanted = sorted(set(addresses))
-        self._passes += 1
-        if self._order is None and self._passes <= _FEW:
-            near = self._best_below(wanted, *self._near(wanted))
-            found = {address: one for address, one in near.items() if one.address >> 12 >= (address >> 12) - 1}
-            wanted = [address for address in wanted if address not in found]
-        else:
-            found = {}
-        return found | self._best_below(wanted, *self._sorted()) if wanted else found
-
-    def _near(self, addresses: list[int]) -> tuple[array[int], list[int]]:
-        """Values, ascending, and rows of the symbols in the addresses' own pages and the pages before.
-
-        Nearly always that is enough.  Bits 16 to 31 of the values, one strided slice, are sifted first, which is cheap.
-        """
-        values = _column(self._table, "Q", 3, 1)
-        pages = {page for address in addresses for page in (address >> 12, (address >> 12) - 1)}
-        granules = {page >> 4 & 0xFFFF for page in pages}
-        likely = compress(range(len(values)), map(granules.__contains__, _column(self._table, "H", 12, 5)))
-        rows = [row for row in likely if values[row] >> 12 in pages]
-        rows.sort(key=values.__getitem__)
-        return array("Q", map(values.__getitem__, rows)), rows
-
-    def _sorted(self) -> tuple[array[int], array[int]]:
-        """All values in ascending order, and the row of each."""
-        if self._order is None or self._ordered_values is None:
-            values = _column(self._table, "Q", 3, 1)
-            self._order = array("I", sorted(range(len(values)), key=values.__getitem__))
-            self._ordered_values = array("Q", map(values.__getitem__, self._order))
-        return self._ordered_values, self._order
-
-    def _best_below(self, addresses: Sequence[int], values: Sequence[int], rows: Sequence[int]) -> dict[int, Symbol]:
-        """The best symbol for each address, among rows in ascending order of their values."""
-        found: dict[int, Symbol] = {}
-        for address in addresses:
-            last = bisect_right(values, address) - 1
-            while last >= 0:
-                first = bisect_left(values, values[last])
-                same = [
-                    symbol
-                    for row in rows[first : last + 1]
-                    if (symbol := self._symbol(row)) and symbol.letter not in "aA"
-                ]
-                if same:
-                    found[address] = min(same, key=lambda one: (not one.size, rank(one.letter, one.name)))
+        """See `SymbolSource.nearest_many`."""
+        found = {}
+        for address in set(addresses):
+            number = address >> _BUCKET_SHIFT
+            for bucket in range(number, max(number - _MAX_BUCKETS, -1), -1):
+                best = self._best_below(address, *self._bucket(bucket))
+                if best is not None:
                     break
-                last = first - 1
+            else:
+                best = self._best_below(address, *self._sorted())
+            if best is not None:
+                found[address] = best
         return found
+
+    def _bucket(self, number: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Ascending values, and rows, of the symbols in one 64 KiB of the address space.
+
+        They are found by bits 16 to 31 of their values, which is a strided slice away; sorting all values would cost as
+        much as a hundred of these.
+        """
+        if number not in self._buckets:
+            needle = (number & 0xFFFF).to_bytes(2, sys.byteorder)
+            hits = (at // 2 for at in occurrences(self._granules, needle) if not at % 2)
+            pairs = sorted((value, row) for row in hits if (value := self._values[row]) >> _BUCKET_SHIFT == number)
+            self._buckets[number] = [value for value, _ in pairs], [row for _, row in pairs]
+        return self._buckets[number]
+
+    def _sorted(self) -> tuple[Sequence[int], Sequence[int]]:
+        """All values in ascending order, and the row of each."""
+        if self._order is None:
+            rows = array("I", sorted(range(len(self._values)), key=self._values.__getitem__))
+            self._order = array("Q", map(self._values.__getitem__, rows)), rows
+        return self._order
+
+    def _best_below(self, address: int, values: Sequence[int], rows: Sequence[int]) -> Symbol | None:
+        """The best symbol for an address, among rows in ascending order of their values."""
+        last = bisect_right(values, address) - 1
+        while last >= 0:
+            first = bisect_left(values, values[last])
+            named = (symbol for row in rows[first : last + 1] if (symbol := self._symbol(row)))
+            same = [symbol for symbol in named if symbol.letter not in "aA"]
+            if same:
+                return min(same, key=lambda one: (not one.size, rank(one.letter, one.name)))
+            last = first - 1
+        return None
 
     def next_address(self, address: int) -> int | None:
         """See `SymbolSource.next_address`."""
-        values, rows = self._sorted()
-        for at in range(bisect_right(values, address), len(values)):
-            if self._symbol(rows[at]):
-                return values[at]
+        number = address >> _BUCKET_SHIFT
+        buckets = map(self._bucket, range(number, number + _MAX_BUCKETS))
+        for values, rows in chain(buckets, (self._sorted() for _ in range(1))):
+            for at in range(bisect_right(values, address), len(values)):
+                if self._symbol(rows[at]):
+                    return values[at]
         return None
-
-
-def _one_of(words: list[bytes]) -> bytes:
-    """A regular expression for exactly these words, branching by character: twice as fast as a plain alternation."""
-    if words == [b""]:
-        return b""
-    branches: dict[bytes, list[bytes]] = {}
-    for word in words:
-        branches.setdefault(word[:1], []).append(word[1:])
-    optional = branches.pop(b"", None) is not None
-    pattern = b"(?:" + b"|".join(re.escape(first) + _one_of(rest) for first, rest in branches.items()) + b")"
-    return pattern + b"?" if optional else pattern
