@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-from hibercheck.dump.dump import Dump, open_dump
+from hibercheck.handoff.ap import ApResult
 from hibercheck.handoff.explain import Explainer
 from hibercheck.handoff.findings import (
     Assumption,
@@ -16,10 +17,12 @@ from hibercheck.handoff.findings import (
     Place,
     Report,
     Share,
+    TimelineEvent,
     Verdict,
 )
-from hibercheck.handoff.judge import Judgement, judge
-from hibercheck.handoff.kernels import open_for_check
+from hibercheck.handoff.judge import judge
+from hibercheck.handoff.judgement import Judgement
+from hibercheck.handoff.kernels import open_resumee, open_resumer
 from hibercheck.handoff.naming import Namer
 from hibercheck.handoff.options import CheckOptions
 from hibercheck.handoff.plan import Plan, make_plan
@@ -34,9 +37,14 @@ from hibercheck.handoff.summary import (
     scenario_summary,
     sentence,
 )
+from hibercheck.handoff.timeline import follow, timeline_events, worst_epoch_finding
 from hibercheck.handoff.verdict import decide
 from hibercheck.kernel.code.traits import read_traits
 from hibercheck.swsusp.image import open_image
+from hibercheck.x86.cpu import ParkState
+
+if TYPE_CHECKING:
+    from hibercheck.dump.dump import Dump
 
 
 def check(image: str, resumer: str, resumee: str, options: CheckOptions) -> Report:
@@ -53,11 +61,11 @@ def check(image: str, resumer: str, resumee: str, options: CheckOptions) -> Repo
     """
     with ExitStack() as stack:
         opened = stack.enter_context(open_image(image, resume_offset=options.resume_offset))
-        ours = stack.enter_context(open_for_check(resumer, options.resumer_symbols))
+        ours = stack.enter_context(open_resumer(resumer, options.resumer_symbols))
         theirs = (
             ours
             if _same(resumer, resumee, options)
-            else stack.enter_context(open_for_check(resumee, options.resumee_symbols))
+            else stack.enter_context(open_resumee(resumee, options.resumee_symbols))
         )
         facts = read_resumee(opened, theirs)
         plan = make_plan(opened, ours, read_traits(ours), facts, options)
@@ -73,6 +81,8 @@ def _same(resumer: str, resumee: str, options: CheckOptions) -> bool:
 def _dump(stack: ExitStack, options: CheckOptions) -> Dump | None:
     if options.resumer_memory is None:
         return None
+    from hibercheck.dump.dump import open_dump  # noqa: PLC0415 - dumps are rare and their readers slow to load
+
     return stack.enter_context(open_dump(options.resumer_memory, registers=options.resumer_registers))
 
 
@@ -91,7 +101,8 @@ def _report(plan: Plan, acceptance: Acceptance, judgement: Judgement | None) -> 
         assumptions=(*plan.assumptions, *_place_assumptions(plan, judgement)),
         missing=_missing(acceptance, judgement),
         share=_share(judgement),
-        warnings=_warnings(plan),
+        timeline=_timeline(plan, judgement),
+        warnings=_warnings(plan, judgement),
     )
 
 
@@ -107,7 +118,24 @@ def _findings(plan: Plan, acceptance: Acceptance, judgement: Judgement | None) -
     explainer = Explainer(Namer(judgement.memory, plan.resumee) if judgement.memory else None)
     for result in judgement.aps:
         found.extend(explainer.findings(result))
+        found.extend(_worst_epoch(plan, judgement, result))
     return tuple(sorted(found, key=lambda finding: (-finding.level, finding.rule, finding.cpu or 0)))
+
+
+def _worst_epoch(plan: Plan, judgement: Judgement, result: ApResult) -> tuple[Finding, ...]:
+    """Note a CPU that the copy itself may wake at a worse time than its end."""
+    if judgement.memory is None or result.parked.state is not ParkState.MWAIT or result.fate is Fate.DIES:
+        return ()
+    line = follow(judgement.memory, result, judgement.contexts)
+    finding = worst_epoch_finding(result, line, len(plan.image.pfns)) if line else None
+    return (finding,) if finding else ()
+
+
+def _timeline(plan: Plan, judgement: Judgement | None) -> tuple[TimelineEvent, ...]:
+    if judgement is None or judgement.memory is None or not plan.options.timeline:
+        return ()
+    lines = tuple(filter(None, (follow(judgement.memory, result, judgement.contexts) for result in judgement.aps)))
+    return timeline_events(Namer(judgement.memory, plan.resumee), judgement.aps, lines, plan.bringup.boot_cpu)
 
 
 def _boot_cpu_finding(plan: Plan, judgement: Judgement) -> tuple[Finding, ...]:
@@ -217,8 +245,10 @@ def _load(plan: Plan, phys_base: int) -> int:
     return (plan.traits.physical_start.value or 0) + phys_base
 
 
-def _warnings(plan: Plan) -> tuple[str, ...]:
+def _warnings(plan: Plan, judgement: Judgement | None) -> tuple[str, ...]:
     found = []
+    if plan.options.timeline and judgement is not None and judgement.memory is None:
+        found.append("there is no timeline: where the resumer lies is not known (give --resumer-memory)")
     if plan.image.header.consumed:
         found.append("the image has been resumed from before: its signature is put back; the kernel would not load it")
     found.extend(f"not read from the image: {name}: {why}" for name, why in sorted(plan.resumee.missing.items()))

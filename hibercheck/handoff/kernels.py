@@ -18,12 +18,21 @@ HANDOFF_SYMBOLS = frozenset(
 """Every symbol that the handoff asks for; one pass over the table finds them all."""
 
 
-def open_for_check(path: str, symbols: str | None) -> Kernel:
-    """Open a kernel and look up all symbols that a check needs in one pass.
+def open_resumer(path: str, symbols: str | None) -> Kernel:
+    """Open the resumer and look up all symbols that reading its code and placing it needs, in one pass.
 
     Raises:
         HibercheckError: The file cannot be read as a kernel.
     """
+    return _opened(path, symbols, HANDOFF_SYMBOLS | wanted())
+
+
+def open_resumee(path: str, symbols: str | None) -> Kernel:
+    """Open the resumee, of which only data is read; raises like `open_resumer`."""
+    return _opened(path, symbols, HANDOFF_SYMBOLS)
+
+
+def _opened(path: str, symbols: str | None, names: frozenset[str]) -> Kernel:
     kernel = open_kernel(path, symbols=symbols)
-    kernel.symbols([*HANDOFF_SYMBOLS, *wanted()])
+    kernel.symbols(names)
     return kernel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hibercheck.handoff.ap import ApResult, can_be_woken
 from hibercheck.handoff.findings import CpuReport, Fate, ImageSummary, KernelSummary, ScenarioSummary
-from hibercheck.handoff.judge import Judgement
+from hibercheck.handoff.judgement import Judgement
 from hibercheck.handoff.loop_replay import LoopState
 from hibercheck.handoff.naming import Namer
 from hibercheck.handoff.plan import Plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hibercheck.handoff.findings import Fate, Outcome, Verdict
-from hibercheck.handoff.judge import Judgement
+from hibercheck.handoff.judgement import Judgement
 from hibercheck.handoff.loop_replay import LoopState
 from hibercheck.handoff.refusal import Acceptance
 from hibercheck.x86.cpu import ParkState

@@ -1,0 +1,46 @@
+"""What a replay found, and what all three ways of replaying share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hibercheck.handoff.ap import ApResult, Suppositions
+from hibercheck.handoff.boot_cpu import BootCpuReplay
+from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.loop_replay import ApContext
+from hibercheck.handoff.plan import Plan
+from hibercheck.handoff.sweep import Sweep
+
+_DEFAULT_PHYS_BITS = 52
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the replay found.
+
+    Attributes:
+        memory: The finished copy; None where the resumer's place is not known.
+        boot_cpu: The boot CPU's own step; None where it is not known.
+        aps: Every other CPU.
+        contexts: What is known of their registers.
+        sweep: The result over all placements, where the place is not known.
+        missing: Facts that the answer lacks: (fact, how to supply it).
+    """
+
+    memory: Composite | None
+    boot_cpu: BootCpuReplay | None
+    aps: tuple[ApResult, ...]
+    contexts: dict[int, ApContext]
+    sweep: Sweep | None = None
+    missing: tuple[tuple[str, str], ...] = ()
+
+
+def suppositions(plan: Plan) -> Suppositions:
+    """Take what is supposed from the options."""
+    return Suppositions(plan.options.spurious_mwait, plan.options.suppose)
+
+
+def physical_bits(plan: Plan) -> int:
+    """Return MAXPHYADDR of the machine, 52 where the image does not tell."""
+    features = plan.resumee.features
+    return (features.physical_bits if features else None) or _DEFAULT_PHYS_BITS
