@@ -1,0 +1,172 @@
+"""How fast images are read, beside the bare decompressor, and how much memory a large one takes.
+
+Figures: ``pytest -s -m slow tests/bench/test_image.py``.  What is compared runs in turns in one process; medians count.
+Times are asserted only on a machine that is otherwise idle; memory always.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from hibercheck.swsusp.codec import BLOCK_SIZE
+from hibercheck.swsusp.export import export
+from hibercheck.swsusp.image import open_image
+from tests.support.image_large import enlarge, free_bytes
+
+pytestmark = pytest.mark.slow
+
+RUNS = 5
+FRAMES = 1 << 18
+LARGE = 16 << 20
+DEBIAN = ("images/b9e5b9779f.bin.xz", "kernels/debian-6.1.176.vmlinux.xz")
+RESUMER = "kernels/park-hlt.vmlinux.xz"
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("bench")
+    if free_bytes(directory) < 8 << 30:
+        pytest.skip("needs 8 GiB of temporary files")
+    yield directory
+    for path in directory.iterdir():
+        path.unlink()
+
+
+@pytest.fixture
+def memory_disk(tmp_path):
+    """Where a core is written to: memory, so that hibercheck is measured and not the disk."""
+    shared = Path("/dev/shm")  # noqa: S108
+    if not shared.is_dir() or free_bytes(shared) < 2 << 30:
+        yield tmp_path
+        return
+    directory = Path(tempfile.mkdtemp(dir=shared))
+    yield directory
+    shutil.rmtree(directory)
+
+
+def busy() -> bool:
+    return os.getloadavg()[0] > 0.4 * len(os.sched_getaffinity(0))
+
+
+def bare(kind, blocks):
+    """Decode blocks that are in memory, one after the other, keeping the last: the best one thread can do."""
+    last = b""
+    if kind == "lzo":
+        from lzallright import LZOCompressor  # noqa: PLC0415
+
+        for block in blocks:
+            last = LZOCompressor.decompress(block, BLOCK_SIZE)
+    else:
+        from lz4.block import decompress  # noqa: PLC0415
+
+        for block in blocks:
+            last = decompress(block, uncompressed_size=BLOCK_SIZE)
+    return last
+
+
+def median_of_turns(before=lambda: None, **contenders):
+    times = {name: [] for name in contenders}
+    for _ in range(RUNS):
+        for name, run in contenders.items():
+            before()
+            begun = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def test_verify_and_export_beside_the_bare_decompressor(unpacked, room, memory_disk):
+    was_busy = busy()
+    path = enlarge(unpacked(DEBIAN[0]), room / "image", frames=FRAMES, tiny=False, checksum=True)
+    with open_image(str(path)) as image:
+        storage = image.stream.storage
+        blocks = [bytes(storage.payload(number)[1]) for number in range(image.stream.chunks)]
+        assert image.verify().ok
+        seconds = median_of_turns(
+            bare=lambda: bare(image.compressor, blocks),
+            verify=image.verify,
+            export=lambda: export(image, str(memory_disk / "core")),
+            before=lambda: (memory_disk / "core").unlink(missing_ok=True),
+        )
+        volume = image.info.size / 1e6
+    for name, each in seconds.items():
+        print(f"{name:8}{volume / each:8.0f} MB/s  {seconds['bare'] / each:5.2f} of the bare decompressor")
+    if was_busy or busy():
+        pytest.skip("the machine is busy: figures only")
+    assert seconds["verify"] <= seconds["bare"] / 0.9
+    assert seconds["export"] <= seconds["bare"] / 0.9
+
+
+@pytest.fixture(scope="module")
+def large(unpacked, room):
+    """The image of a machine of 64 GiB that holds all of it, in a million runs."""
+    return enlarge(unpacked(DEBIAN[0]), room / "large", frames=LARGE)
+
+
+def measured(*arguments):
+    """Run hibercheck; return its exit status, processor seconds, wall seconds and peak memory in MiB."""
+    program = (
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run([sys.executable, '-m', 'hibercheck', *sys.argv[1:]], stdout=subprocess.DEVNULL)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(done.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)\n"
+    )
+    begun = time.perf_counter()
+    out = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, check=True
+    ).stdout
+    wall = time.perf_counter() - begun
+    status, processor, memory = out.split()
+    return int(status), float(processor), wall, float(memory)
+
+
+def test_verdict_on_a_machine_of_64_gib(unpacked, large):
+    kernels = ("--resumer", unpacked(RESUMER), "--resumee", unpacked(DEBIAN[1]))
+    small = measured(unpacked(DEBIAN[0]), *kernels)
+    runs = [measured(large, *kernels) for _ in range(3)]
+    status, processor, wall, memory = (statistics.median(each) for each in zip(*runs, strict=True))
+    print(f"small: {small[1]:.2f} s of processor, {small[3]:.0f} MiB")
+    print(f"16 million frames: {processor:.2f} s of processor, {wall:.2f} s, {memory:.0f} MiB")
+    assert status == small[0]
+    assert memory < 300
+    assert processor < 3
+
+
+def test_large_image_command_in_bounded_memory(large):
+    status, processor, wall, memory = measured("image", large, "--format", "json")
+    print(f"image: {processor:.2f} s of processor, {wall:.2f} s, {memory:.0f} MiB")
+    assert status == 0
+    assert memory < 200
+
+
+def test_verify_and_export_in_bounded_memory(unpacked, room):
+    path = enlarge(unpacked(DEBIAN[0]), room / "image", frames=FRAMES, tiny=False)
+    for arguments in (("image", path, "--verify"), ("export", path, room / "core")):
+        *_, memory = measured(*arguments)
+        print(f"{arguments[0]} of a gigabyte: {memory:.0f} MiB")
+        assert memory < 150
+
+
+def test_time_follows_the_list_and_not_the_data(unpacked, room):
+    """The same PFN list before much or little data: reading the list and a page costs the same."""
+    seconds = {}
+    for name, tiny in (("little", True), ("much", False)):
+        path = enlarge(unpacked(DEBIAN[0]), room / name, frames=FRAMES, tiny=tiny)
+
+        def ask(path=path):
+            with open_image(str(path)) as image:
+                assert image.frame(image.record.cr3 >> 12) is not None
+
+        ask()
+        seconds[name] = median_of_turns(ask=ask)["ask"]
+    print({name: f"{each * 1e3:.1f} ms" for name, each in seconds.items()})
+    assert seconds["much"] < 2 * seconds["little"] + 0.02
