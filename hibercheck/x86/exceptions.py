@@ -251,15 +251,16 @@ class _Delivering:
         Each new fault pushes another frame below the last one, over whatever lies there, until a push faults.
         """
         page = self.rsp & ~(PAGE_SIZE - 1)
+        step = previous_rsp - self.rsp
         for _ in range(MAX_STACK_PAGES):
-            if self.rsp == previous_rsp or page in self.exhausted:
+            if step <= 0 or page in self.exhausted:
                 raise _StormError(f"the handler at {self.rip:#x} can never be fetched")
             below = walk(self.memory, self.mode, self.cpu.cr3, page - 8, Access.WRITE, stack=True)
             if below.unknown_pfn is not None:
                 raise UnknownMemory(below.unknown_pfn)
             if below.fault is not None:
                 self.exhausted.add(page)
-                self.rsp = page
+                self.rsp -= (self.rsp - page) // step * step
                 return
             page -= PAGE_SIZE
         raise _StormError(f"the handler at {self.rip:#x} can never be fetched; its faults fill memory downwards")

@@ -172,13 +172,13 @@ class Machine:
     IDT, GDT, TSS, IST, STACK = (0xFFFFFE0000000000 + 0x10000 * i for i in range(5))
     HANDLERS = 0xFFFFFFFF81400000
     STACK_PAGES = 2
-    ROOT = 0x1000
     IST_TOP = IST + 0x1000
     RIP, RSP = 0xFFFFFFFF81000123, STACK + 0x1000 * STACK_PAGES - 0x48
 
-    def __init__(self) -> None:
-        self.frames: dict[int, bytearray] = {1: bytearray(4096)}
-        self._next = 2
+    def __init__(self, first: int = 1) -> None:
+        self.ROOT = first << 12
+        self.frames: dict[int, bytearray] = {first: bytearray(4096)}
+        self._next = first
         self.pages: dict[int, int] = {}
         """Physical address of the last-level entry, by virtual page."""
         for base in (self.IDT, self.GDT, self.TSS, self.IST, self.HANDLERS, self.RIP & ~0xFFF):
@@ -254,3 +254,9 @@ class Machine:
 @pytest.fixture
 def machine() -> Machine:
     return Machine()
+
+
+@pytest.fixture(scope="session")
+def machine_type():
+    """The class above: test modules cannot import a conftest."""
+    return Machine

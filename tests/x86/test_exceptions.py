@@ -166,7 +166,7 @@ def test_a_storm_fills_the_stack_and_ends_in_the_double_fault_handler(machine):
     machine.gate(14, handler=far)
     delivery = deliver(machine.memory, machine.cpu, 0x0E, error_code=0, cr2=1)
     assert vectors(delivery)[-2:] == [(14, 16, far), (8, 0, None)]
-    assert delivery.raised[-2].rsp == machine.STACK
+    assert machine.STACK <= delivery.raised[-2].rsp < machine.STACK + 48
     assert (delivery.end, delivery.rip) == (DeliveryEnd.HANDLED, machine.HANDLERS + 0x80)
 
 
