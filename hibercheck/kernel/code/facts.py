@@ -182,13 +182,16 @@ class FactsKernel(Kernel):
         return [one.address for one in symbols], symbols
 
     def nearest_many(self, addresses: Iterable[int]) -> dict[int, tuple[Symbol, int]]:
-        """See `Kernel.nearest_many`; an address no kept symbol is known to cover has no name."""
+        """See `Kernel.nearest_many`; what no kept symbol covers is named by its distance from the image's start."""
         starts, symbols = self._ordered
+        text, end = self._table.get("_text"), self._table.get("_end")
         found = {}
         for address in addresses:
             index = bisect_right(starts, address) - 1
             if index >= 0 and address - starts[index] < (symbols[index].size or 1):
                 found[address] = (symbols[index], address - starts[index])
+            elif text is not None and end is not None and text.address <= address < end.address:
+                found[address] = (text, address - text.address)
         return found
 
     def extent(self, symbol: Symbol) -> int:
