@@ -65,7 +65,7 @@ class Kernel:
         Raises:
             MissingFact: There is none, so this is hardly a kernel.
         """
-        symbol = self.symbol("linux_banner")
+        symbol = self._symbol_if_any("linux_banner")
         if symbol is not None:
             line = self.read_string(symbol.address, _MAX_BANNER)
             if line.startswith(_BANNER):
@@ -106,6 +106,13 @@ class Kernel:
     def symbol(self, name: str) -> Symbol | None:
         """The symbol of that name, or None; of several, a global one, or the first in the file."""
         return self.symbols([name]).get(name)
+
+    def _symbol_if_any(self, name: str) -> Symbol | None:
+        """As `symbol`, also for a kernel without symbols."""
+        try:
+            return self.symbol(name)
+        except MissingFact:
+            return None
 
     def all_named(self, name: str) -> tuple[Symbol, ...]:
         """Every symbol of exactly that name, best first: static functions of several files can share one."""
@@ -237,7 +244,7 @@ class Kernel:
         Raises:
             MissingFact: Neither the symbol nor the section is there.
         """
-        symbol = self.symbol("__per_cpu_start")
+        symbol = self._symbol_if_any("__per_cpu_start")
         if symbol is not None:
             return symbol.address
         section = self.section(".data..percpu")

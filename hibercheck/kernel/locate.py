@@ -82,6 +82,11 @@ def _in_tree(tree: Path) -> Path:
     return next(_of_release(tree, releases[0]))
 
 
+def _without_suffix(name: str) -> str:
+    """A file's name without what compression or stripping added to it."""
+    return next((name.removesuffix(suffix) for suffix in _SUFFIXES if suffix and name.endswith(suffix)), name)
+
+
 def _releases(tree: Path) -> set[str]:
     """Releases of the kernels in the places where kernels are."""
     releases = set()
@@ -92,12 +97,11 @@ def _releases(tree: Path) -> set[str]:
         if not parent.is_dir():
             continue
         for entry in parent.iterdir():
-            release = entry.name.removeprefix(start)
-            if not entry.name.startswith(start) or not release:
+            if not entry.name.startswith(start) or entry.name == start:
                 continue
-            for suffix in _SUFFIXES:
-                name = release.removesuffix(suffix) if suffix and not after else release
-                if (tree / (place.format(release=name) + suffix)).is_file():
-                    releases.add(name)
-                    break
+            release = entry.name.removeprefix(start)
+            if not after:
+                release = _without_suffix(release)
+            if any((tree / (place.format(release=release) + suffix)).is_file() for suffix in _SUFFIXES):
+                releases.add(release)
     return releases

@@ -28,7 +28,8 @@ def map_file(path: Path, shown: str) -> mmap.mmap:
     except OSError as error:
         raise InputProblem(f"cannot be read: {error.strerror or error}", path=shown) from error
     except ValueError as error:
-        raise InputProblem("is empty", path=shown) from error
+        reason = "is empty" if "empty" in str(error) else f"cannot be read: {error}"
+        raise InputProblem(reason, path=shown) from error
 
 
 class EmbeddedSymbols:

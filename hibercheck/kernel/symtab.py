@@ -110,13 +110,15 @@ class ElfSymbols:
         offsets: set[int] = set()
         if len(names) > _FEW and (index := self._string_index()) is not None:
             endings, ends = index
-            wanted: dict[bytes, list[bytes]] = {}
+            wanted: dict[bytes, tuple[bytes, ...]] = {}
             for name in names:
                 if len(name) >= _ENDING:
-                    wanted.setdefault(name[-_ENDING:], []).append(name)
+                    wanted[name[-_ENDING:]] = (*wanted.get(name[-_ENDING:], ()), name)
+            ends_with = self._strings.endswith
             for at in compress(range(len(endings)), map(wanted.__contains__, endings)):
-                end = ends[at] + at
-                offsets.update(end - len(name) for name in wanted[endings[at]] if self._strings.endswith(name, 0, end))
+                end, candidates = ends[at] + at, wanted[endings[at]]
+                if ends_with(candidates, 0, end):
+                    offsets.update(end - len(name) for name in candidates if ends_with(name, 0, end))
             names = {name for name in names if len(name) < _ENDING}
         return offsets.union(at for name in names for at in occurrences(self._strings, name + b"\0"))
 

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from hibercheck.errors import MissingFact
+from hibercheck.kernel.kernel import START_KERNEL_MAP, Kernel, open_kernel
+from tests.support.btf_writer import INT, STRUCT, Type, write_btf
+from tests.support.elf_writer import (
+    ALLOC,
+    BANNER,
+    BUILD_ID,
+    RODATA,
+    SYMBOLS,
+    TEXT,
+    Section,
+    Sym,
+    write_elf,
+    write_kernel,
+)
+from tests.support.wrappers import COMPRESS, bzimage
+
+CONFIG = b'# made\nCONFIG_SMP=y\nCONFIG_HZ=250\nCONFIG_LOCALVERSION="-made"\n# CONFIG_KEXEC is not set\n'
+
+
+def opened(tmp_path: Path, data: bytes) -> Kernel:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(data)
+    return open_kernel(str(path))
+
+
+def test_what_a_kernel_says_of_itself(tmp_path: Path) -> None:
+    with opened(tmp_path, write_kernel(SYMBOLS)) as kernel:
+        assert kernel.banner == BANNER.rstrip(b"\n\0").decode()
+        assert kernel.release == "6.1.0-made"
+        assert kernel.build_id == BUILD_ID
+        assert kernel.percpu_zero_based
+        assert kernel.config is None
+        assert kernel.wrappers == ()
+    assert START_KERNEL_MAP == 0xFFFFFFFF80000000
+
+
+def test_a_kernel_in_wrappers(tmp_path: Path) -> None:
+    with opened(tmp_path, COMPRESS["xz"](bzimage(COMPRESS["zstd"](write_kernel(SYMBOLS))))) as kernel:
+        assert kernel.wrappers == ("xz", "bzImage")
+        assert kernel.require("idt_table").address == TEXT + 0x4000000
+
+
+def test_bytes_by_address(tmp_path: Path) -> None:
+    with opened(tmp_path, write_kernel(SYMBOLS)) as kernel:
+        assert kernel.read_u64(TEXT + 0x3000000) == 0x0706050403020100
+        assert kernel.read_u32(TEXT + 0x3000004) == 0x07060504
+        assert kernel.read_string(0) == b"percpu data"
+        assert kernel.read_string(TEXT + 0x3000FFF, 100) == b"\xff"
+        assert kernel.is_bss(kernel.require("idt_table").address)
+        with pytest.raises(MissingFact):
+            kernel.read_string(1 << 62)
+
+
+def test_symbols_are_remembered(tmp_path: Path) -> None:
+    with opened(tmp_path, write_kernel(SYMBOLS)) as kernel:
+        first = kernel.symbols(["idt_table", "absent", "native_play_dead"])
+        assert sorted(first) == ["idt_table", "native_play_dead"]
+        kernel.source.lookup = None  # type: ignore[method-assign, assignment]
+        assert kernel.symbol("absent") is None
+        assert kernel.require("idt_table") == first["idt_table"]
+        with pytest.raises(MissingFact, match=r"no symbol absent in its \.symtab \(\d+ symbols\)"):
+            kernel.require("absent")
+
+
+def test_several_of_one_name(tmp_path: Path) -> None:
+    symbols = [*SYMBOLS, Sym("init", TEXT + 8, 1), Sym("init", TEXT + 16, 1), Sym("init.cold", TEXT + 32, 1)]
+    with opened(tmp_path, write_kernel(symbols)) as kernel:
+        assert [one.address - TEXT for one in kernel.all_named("init")] == [8, 16]
+        assert [one.address - TEXT for one in kernel.variants("init")] == [8, 16, 32]
+        assert kernel.symbol("init") == kernel.all_named("init")[0]
+
+
+def test_naming_addresses(tmp_path: Path) -> None:
+    with opened(tmp_path, write_kernel(SYMBOLS)) as kernel:
+        named = kernel.nearest_many([TEXT + 0x105, 7, TEXT + 0x2000, 1 << 40])
+        assert {address: (one.name, offset) for address, (one, offset) in named.items()} == {
+            TEXT + 0x105: ("native_play_dead", 5),
+            7: ("__per_cpu_start", 7),
+        }
+        assert kernel.nearest(TEXT - 1) is None
+
+
+def test_extents(tmp_path: Path) -> None:
+    with opened(tmp_path, write_kernel(SYMBOLS)) as kernel:
+        assert kernel.extent(kernel.require("native_play_dead")) == 0x20
+        assert kernel.extent(kernel.require("_text")) == 0x100
+        assert kernel.extent(kernel.require("__per_cpu_start")) == 4096
+
+
+def test_percpu_area_with_addresses(tmp_path: Path) -> None:
+    at = TEXT + 0x5000000
+    data = write_elf([Section(".text", TEXT, b"x" * 16), Section(".data..percpu", at, bytes(64))])
+    with opened(tmp_path, data) as kernel:
+        assert kernel.percpu_start == at
+    with (
+        opened(tmp_path, write_elf([Section(".text", TEXT, b"x")])) as kernel,
+        pytest.raises(MissingFact, match="per-CPU"),
+    ):
+        assert kernel.percpu_start
+    with opened(tmp_path, write_kernel([*SYMBOLS[:3], Sym("__per_cpu_start", at, 0, 0, 1, 5)])) as kernel:
+        assert kernel.percpu_start == at
+        assert not kernel.percpu_zero_based
+
+
+def test_types(tmp_path: Path) -> None:
+    types = write_btf([Type(INT, "long", 8), Type(STRUCT, "thread_info", 16, (("flags", 1, 0), ("work", 1, 64)))])
+    with opened(tmp_path, write_kernel(SYMBOLS, extra=[Section(".BTF", RODATA + 0x800000, types)])) as kernel:
+        assert kernel.offset_of("thread_info", "work") == 8
+        assert kernel.size_of("thread_info") == 16
+        assert kernel.has_member("thread_info", "flags")
+        assert not kernel.has_member("thread_info", "absent")
+
+
+def test_without_types(tmp_path: Path) -> None:
+    with opened(tmp_path, write_kernel(SYMBOLS)) as kernel, pytest.raises(MissingFact, match=r"no \.BTF section"):
+        kernel.has_member("thread_info", "flags")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_embedded_configuration(tmp_path: Path, damaged: bool) -> None:
+    packed = bytearray(gzip.compress(CONFIG))
+    if damaged:
+        packed[12] ^= 0xFF
+        packed[20] ^= 0xFF
+    rodata = b"IKCFG_ST" + bytes(packed) + b"IKCFG_ED"
+    with opened(tmp_path, write_kernel(SYMBOLS, rodata=rodata)) as kernel:
+        if not damaged:
+            assert kernel.config == {"CONFIG_SMP": "y", "CONFIG_HZ": "250", "CONFIG_LOCALVERSION": "-made"}
+        else:
+            assert kernel.config is None
+
+
+def test_no_banner(tmp_path: Path) -> None:
+    kernel = opened(tmp_path, write_elf([Section(".text", TEXT, b"x" * 64, ALLOC)]))
+    with pytest.raises(MissingFact, match="Linux version"):
+        assert kernel.banner
