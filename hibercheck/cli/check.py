@@ -106,6 +106,7 @@ OUTPUT, GATE = "Output", "Gate"
 )
 @option("--baseline", group=GATE, metavar="FILE", reads=True, help="Fail only on what this earlier run did not find.")
 @option("--write-baseline", group=GATE, metavar="FILE", help="Write what this run found, for --baseline.")
+@option("--timeline", group=OUTPUT, is_flag=True, help="Show what each CPU would do between any two copies.")
 @option("--width", group=OUTPUT, type=click.IntRange(40, 400), metavar="N", help="Columns of the text report.")
 @option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print one sentence only.")
 @option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Print every frame of every CPU, and the kernels' traits.")

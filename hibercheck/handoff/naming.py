@@ -13,7 +13,7 @@ from hibercheck.handoff.touch import Change, Touched
 from hibercheck.x86.memory import PAGE_SHIFT
 from hibercheck.x86.paging import walk
 
-_LEVEL_NAMES = {5: "PML5", 4: "PML4", 3: "page-directory-pointer table", 2: "page directory", 1: "page table"}
+LEVEL_NAMES = {5: "PML5", 4: "PML4", 3: "page-directory-pointer table", 2: "page directory", 1: "page table"}
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -82,7 +82,7 @@ class Namer:
             same = None if not overwritten else now is not None and _equivalent(now.entry, step.entry)
             uses.append(
                 FrameUse(
-                    role=f"{_LEVEL_NAMES[step.level]} of the {item.role}",
+                    role=f"{LEVEL_NAMES[step.level]} of the {item.role}",
                     virtual=item.address,
                     pfn=step.pfn,
                     resumer=self.resumer_physical(step.table),

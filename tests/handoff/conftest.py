@@ -1,0 +1,51 @@
+"""The committed measured cases, unpacked once."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import shutil
+
+import pytest
+
+from hibercheck.handoff.check import check
+from tests.conftest import CACHE
+from tests.support.cases import options_of
+
+
+@pytest.fixture(scope="session")
+def committed(fixtures_dir):
+    """Return a function that gives a committed case by name, its files unpacked."""
+    cases = {case["name"]: case for case in json.loads((fixtures_dir / "cases.json").read_text())["cases"]}
+
+    def unpack(name):
+        source = fixtures_dir / name
+        target = CACHE / "fixtures" / source.name.removesuffix(".xz")
+        if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_suffix(f"{target.suffix}.{os.getpid()}")
+            with lzma.open(source) as packed, part.open("wb") as plain:
+                shutil.copyfileobj(packed, plain, 1 << 20)
+            part.rename(target)
+        return str(target)
+
+    def case(name):
+        found = cases[name]
+        files = {key: unpack(found[key]) for key in ("image", "resumer", "resumee", "memory") if found.get(key)}
+        return {**found, **files}
+
+    return case
+
+
+@pytest.fixture(scope="session")
+def predict(committed):
+    """Return a function that checks a committed case, with its dump if wanted and further options."""
+
+    def run(name, *, memory=False, **more):
+        case = committed(name)
+        if memory:
+            more["resumer_memory"] = case["memory"]
+        return check(case["image"], case["resumer"], case["resumee"], options_of(case["args"], **more))
+
+    return run
