@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment, Side
@@ -126,6 +127,26 @@ def reached(vm: Vm, stub: Stub, start: int) -> bool:
         else:
             return True
     raise LabError(f"the resumer neither resumed nor gave up: {vm.text[start:][-300:]}")
+
+
+def after_copy(vm: Vm, stub: Stub, entry: int) -> list[dict[str, Any]] | None:
+    """Let the copy happen, and read where the parked CPUs are when the resumee's first instruction is reached.
+
+    Returns:
+        None when the machine did not get there; it runs on either way.
+    """
+    stub.breakpoint(entry)
+    stub.go()
+    try:
+        stub.packet(20 * PATIENCE)
+        found = vm.registers()
+        stub.clear(entry)
+        stub.detach()
+    except LabError:
+        stub.close()
+        return None
+    keys = ("rip", "cr3", "halted")
+    return [{"cpu": cpu, **{key: row[key] for key in keys}} for cpu, row in enumerate(found)][1:]
 
 
 def cause(vm: Vm, experiment: Experiment) -> None:

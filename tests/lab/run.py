@@ -16,6 +16,7 @@ from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment, Side
 from tests.lab.gdb import Stub
 from tests.lab.guest import (
+    after_copy,
     boot,
     cause,
     complaints,
@@ -125,24 +126,24 @@ class Lab:
             with self._start(experiment.resumer, machine, disk, place) as vm:
                 boot(vm, experiment.resumer, self.kernels)
                 set_online(vm, experiment.resumer)
-                target = self._restore_image(vm, experiment.resumer)
+                offset = self._offset(vm, experiment.resumer)
                 stub = vm.debugger()
-                stub.breakpoint(target)
+                stub.breakpoint(self.kernels.symbols(experiment.resumer.kernel)["restore_image"] + offset)
                 stub.go()
                 start = vm.order(resume_device(experiment, disk))
-                return self._handoff(vm, stub, experiment, start, target)
+                return self._handoff(vm, stub, experiment, start, offset)
         finally:
             disk.unlink()
 
-    def _restore_image(self, vm: Vm, side: Side) -> int:
-        symbols = self.kernels.symbols(side.kernel)
+    def _offset(self, vm: Vm, side: Side) -> int:
+        """How far a running kernel is from its link address."""
         answer = vm.shell("grep -m1 ' _text$' /proc/kallsyms", 60)
         found = re.search(r"([0-9a-f]{16}) \w _text", answer)
         if not found:
             raise LabError(f"no _text in /proc/kallsyms: {answer[-100:]}")
-        return symbols["restore_image"] + int(found[1], 16) - symbols["_text"]
+        return int(found[1], 16) - self.kernels.symbols(side.kernel)["_text"]
 
-    def _handoff(self, vm: Vm, stub: Stub, experiment: Experiment, start: int, target: int) -> Truth:
+    def _handoff(self, vm: Vm, stub: Stub, experiment: Experiment, start: int, offset: int) -> Truth:
         if not reached(vm, stub, start):
             stub.close()
             errno = errno_of(vm.text[start:])
@@ -155,10 +156,12 @@ class Lab:
             path = self.memory(experiment)
             path.parent.mkdir(parents=True, exist_ok=True)
             vm.dump(path)
-        vm.monitor.human("log int,cpu_reset")
-        stub.clear(target)
-        stub.detach()
+        symbols = self.kernels.symbols(experiment.resumer.kernel)
         truth = Truth("resumes", boot_cpu=registers[:1], parked=registers[1:])
+        vm.monitor.human("log int,cpu_reset")
+        stub.clear(symbols["restore_image"] + offset)
+        entry = int.from_bytes(stub.read(symbols["restore_jump_address"] + offset, 8), "little")
+        truth.after_copy = after_copy(vm, stub, entry)
         self._aftermath(vm, experiment, truth, start)
         return truth
 
@@ -168,9 +171,10 @@ class Lab:
         except LabError as error:
             self._died(vm, truth, "in the handoff", error)
             return
-        if lost := runaway(vm.log(), truth.parked or []):
+        lost = runaway(vm.log(), truth.parked or [])
+        if lost or truth.strayed():
             truth.outcome = "survives"
-            truth.fault = {"last_exceptions": [lost]}
+            truth.fault = {"last_exceptions": [lost]} if lost else None
             truth.remarks.append("a parked CPU ran away before the resumee brought it back")
         try:
             cause(vm, experiment)

@@ -14,6 +14,10 @@ EXCEPTION = re.compile(
 """One line of ``-d int`` (QEMU, target/i386/tcg/seg_helper.c, do_interrupt_all)."""
 
 
+LOOP_REACH = 0x60
+"""No park loop is longer than this."""
+
+
 @dataclass(slots=True)
 class Truth:
     """What became of the machine."""
@@ -25,7 +29,14 @@ class Truth:
     parked: list[dict[str, Any]] | None = None
     boot_cpu: list[dict[str, Any]] | None = None
     when: str | None = None
+    after_copy: list[dict[str, Any]] | None = None
     remarks: list[str] = field(default_factory=list)
+
+    def strayed(self) -> list[int]:
+        """CPUs that were not where they had been parked when the resumee was entered."""
+        parked = {cpu["cpu"]: int(cpu["rip"], 16) for cpu in self.parked or []}
+        rows = self.after_copy or []
+        return [row["cpu"] for row in rows if abs(int(row["rip"], 16) - parked[row["cpu"]]) > LOOP_REACH]
 
     def to_dict(self) -> dict[str, Any]:
         """The truth as it stands in cases.json."""
@@ -38,6 +49,7 @@ class Truth:
             "boot_cpu": self.boot_cpu,
             "when": self.when,
         }
+        out |= {"after_copy": self.after_copy} if self.after_copy is not None else {}
         return out | ({"remarks": self.remarks} if self.remarks else {})
 
 

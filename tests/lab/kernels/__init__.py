@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from tests.lab.errors import LabError
@@ -34,9 +35,7 @@ class Kernels:
 
     def symbols(self, name: str) -> dict[str, int]:
         """Link-time addresses of all symbols."""
-        listing = subprocess.run(["nm", self.vmlinux(name)], capture_output=True, text=True, check=True).stdout
-        rows = (line.split() for line in listing.splitlines())
-        return {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
+        return symbols_of(self.vmlinux(name))
 
     def _find(self, file: str) -> Path:
         for place in self.places:
@@ -44,6 +43,14 @@ class Kernels:
                 return place / file
         looked = ", ".join(str(place) for place in self.places)
         raise LabError(f"no {file} in {looked} (tests/lab/README.md says how to get it)")
+
+
+@lru_cache(maxsize=16)
+def symbols_of(vmlinux: Path) -> dict[str, int]:
+    """Addresses of a file's symbols, by ``nm``."""
+    listing = subprocess.run(["nm", vmlinux], capture_output=True, text=True, check=True).stdout
+    rows = (line.split() for line in listing.splitlines())
+    return {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
 
 
 def default_places(work: Path, root: Path) -> tuple[Path, ...]:
