@@ -10,6 +10,8 @@ import click
 from hibercheck.cli.options import GroupedCommand, general_options, option
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hibercheck.report.image import ImageView
 
 EPILOG = """\b
@@ -47,6 +49,7 @@ def command(**given: Any) -> int:
     """
     from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting, write_file
     from hibercheck.cli.progress import meter
+    from hibercheck.errors import MalformedImage
     from hibercheck.report.image import view
     from hibercheck.swsusp.image import open_image
 
@@ -57,12 +60,27 @@ def command(**given: Any) -> int:
         if given["verify"]:
             with meter("verify", wanted=given["progress"]) as counter:
                 verified = image.verify(counter)
-        content = _render(view(image, verified=verified, with_runs=given["with_runs"]), given)
+        try:
+            shown = view(image, verified=verified, with_runs=given["with_runs"])
+        except MalformedImage:
+            if verified is None:
+                raise
+            _complain(verified.problems)
+            return 1
+        content = _render(shown, given)
     if given["output"] is not None:
         write_file(given["output"], content)
     else:
         sys.stdout.write(content)
     return 0 if verified is None or verified.ok else 1
+
+
+def _complain(problems: Iterable[str]) -> None:
+    """Name everything that a verification found in an image that is too damaged to be shown."""
+    from hibercheck.report.sanitise import one_line
+
+    for problem in problems:
+        click.echo(f"hibercheck: {one_line(problem)}", err=True)
 
 
 def _render(shown: ImageView, given: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hibercheck import __version__
+from hibercheck.errors import MalformedImage
 
 if TYPE_CHECKING:
     from hibercheck.swsusp.image import Image
@@ -77,12 +78,20 @@ def view(image: Image, *, verified: VerifyResult | None = None, with_runs: bool 
         stored = storage.stored_pages
     return ImageView(
         image=image,
-        banner=image.find_banner(everywhere=True),
+        banner=_banner(image),
         stored_pages=stored,
         picture=picture(image),
         verified=verified,
         with_runs=with_runs,
     )
+
+
+def _banner(image: Image) -> str | None:
+    """Return the banner if it can be found: a damaged block on the way is for a verification to report."""
+    try:
+        return image.find_banner(everywhere=True)
+    except MalformedImage:
+        return None
 
 
 def picture(image: Image) -> Picture:

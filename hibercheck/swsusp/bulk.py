@@ -54,6 +54,8 @@ def batches(
         try:
             for first in range(0, chunks, BATCH_CHUNKS):
                 end = min(first + BATCH_CHUNKS, chunks)
+                if isinstance(storage, BlockStorage):
+                    storage.walk(end - 1)
                 tasks = [_task(storage, number) for number in range(first, end)]
                 pending.append((end, pool.submit(_run, first, tasks, begin(), work, damage)))
                 if len(pending) > workers:

@@ -170,7 +170,9 @@ def export(
         MalformedImage: Any part of the image is damaged.
         InputProblem: The target cannot be written.
     """
-    final = Path(target)
+    final = Path(os.path.realpath(target))
+    if final.exists() and not final.is_file():
+        raise InputProblem("is not a regular file, and only such a file can be a core", path=target)
     part = final.with_name(f".{final.name}.{os.getpid()}.part")
     try:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -84,9 +84,11 @@ def median_of_turns(before=lambda: None, **contenders):
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def test_verify_and_export_beside_the_bare_decompressor(unpacked, room, memory_disk):
+@pytest.mark.parametrize("compressor", ["lzo", "lz4"])
+def test_verify_and_export_beside_the_bare_decompressor(unpacked, room, memory_disk, compressor):
     was_busy = busy()
-    path = enlarge(unpacked(DEBIAN[0]), room / "image", frames=FRAMES, tiny=False, checksum=True)
+    source = unpacked(DEBIAN[0])
+    path = enlarge(source, room / "image", frames=FRAMES, tiny=False, checksum=True, compressor=compressor)
     with open_image(str(path)) as image:
         storage = image.stream.storage
         blocks = [bytes(storage.payload(number)[1]) for number in range(image.stream.chunks)]
@@ -99,7 +101,7 @@ def test_verify_and_export_beside_the_bare_decompressor(unpacked, room, memory_d
         )
         volume = image.info.size / 1e6
     for name, each in seconds.items():
-        print(f"{name:8}{volume / each:8.0f} MB/s  {seconds['bare'] / each:5.2f} of the bare decompressor")
+        print(f"{compressor} {name:8}{volume / each:8.0f} MB/s  {seconds['bare'] / each:5.2f} of the bare decompressor")
     if was_busy or busy():
         pytest.skip("the machine is busy: figures only")
     assert seconds["verify"] <= seconds["bare"] / 0.9

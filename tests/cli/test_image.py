@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from hibercheck.cli import export, image
+from hibercheck.errors import InputProblem, MalformedImage
 from tests.support.image_format import PAGE
 from tests.support.image_writer import ImageWriter
 from tests.swsusp.strategies import page
@@ -85,3 +86,37 @@ def test_symbols_need_a_kernel(path, tmp_path):
     result = run(export.command, path, tmp_path / "core", "--symbols", path)
     assert "--kernel" in str(result.exception)
     assert not (tmp_path / "core").exists()
+
+
+@pytest.mark.parametrize("damage", ["pfn-twice", "length-zero"])
+def test_an_image_too_damaged_to_show_is_still_verified(tmp_path, damage):
+    path = ImageWriter(frames=FRAMES, damage=[damage], damaged_block=2).write(tmp_path / "i")
+    result = run(image.command, path, "--verify")
+    assert result.return_value == 1
+    assert "names a frame twice" in result.stderr or "0 bytes long" in result.stderr
+    assert isinstance(run(image.command, path).exception, MalformedImage)
+
+
+def test_a_damaged_block_far_from_the_kernel_does_not_hide_the_rest(tmp_path):
+    path = ImageWriter(frames=FRAMES, damage=["block-garbage"], damaged_block=2).write(tmp_path / "i")
+    result = run(image.command, path, "--verify")
+    assert result.return_value == 1
+    assert "compressed block 2" in result.output
+    assert "258 in 3 runs" in result.output
+
+
+def test_an_image_of_nothing(tmp_path):
+    path = ImageWriter(frames={}).write(tmp_path / "i")
+    result = run(image.command, path, "--verify", "--map")
+    assert result.return_value == 0, result.exception
+    assert run(export.command, path, tmp_path / "core").return_value == 0
+
+
+def test_a_core_is_written_to_regular_files_only(path, tmp_path):
+    assert isinstance(run(export.command, path, "/dev/null").exception, InputProblem)
+    assert isinstance(run(export.command, path, tmp_path).exception, InputProblem)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "core")
+    assert run(export.command, path, link).return_value == 0
+    assert link.is_symlink()
+    assert (tmp_path / "core").stat().st_size

@@ -17,7 +17,14 @@ FIRST_ADDED = 0x100000
 
 
 def enlarge(
-    source: Path, target: Path, *, frames: int, run: int = 16, tiny: bool = True, checksum: bool = False
+    source: Path,
+    target: Path,
+    *,
+    frames: int,
+    run: int = 16,
+    tiny: bool = True,
+    checksum: bool = False,
+    compressor: str | None = None,
 ) -> Path:
     """Write an image like ``source`` with ``frames`` frames in all.
 
@@ -27,13 +34,14 @@ def enlarge(
         frames: Frames that it shall hold; those added have PFNs from `FIRST_ADDED` on.
         run: Added frames come in runs of this length with a gap of one frame between them.
         tiny: Whether what is added is zeros, and so takes one page a block; else it is the source's own data again.
+        compressor: ``lzo`` or ``lz4``; as the source has it by default.
         checksum: Whether the checksum is made right, for which everything is gone through.
     """
     with open_image(str(source)) as image:
-        return _enlarge(image, target, frames, run, tiny, checksum)
+        return _enlarge(image, target, frames, run, tiny, checksum, compressor or image.compressor)
 
 
-def _enlarge(image: Image, target: Path, frames: int, run: int, tiny: bool, checksum: bool) -> Path:
+def _enlarge(image: Image, target: Path, frames: int, run: int, tiny: bool, checksum: bool, kind: str) -> Path:
     own = [pfn for first, length in image.pfns.runs() for pfn in range(first, first + length)]
     assert not image.pfns.has_zero_flag
     pages = [image.frame(pfn) or b"" for pfn in own]
@@ -52,7 +60,6 @@ def _enlarge(image: Image, target: Path, frames: int, run: int, tiny: bool, chec
     filler = [bytes(size)] if tiny else [b"".join(pages[n : n + BLOCK_PAGES]) for n in range(0, len(pages) - 31, 32)]
     total = len(list_bytes) // PAGE + frames
     head += filler[0][: min(-len(head) % size, (total * PAGE - len(head)))]
-    kind = image.compressor
     stored_filler = [fmt.stored_block(fmt.compress(kind, block)) for block in filler]
     crc = 0
     with target.open("wb") as out:
