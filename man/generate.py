@@ -99,11 +99,12 @@ def title(name: str, section: int) -> str:
 
 def command_page(name: str) -> str:
     """Return the page of one subcommand."""
-    command = root.get_command(click.Context(root, info_name="hibercheck"), name)
+    above = click.Context(root, info_name="hibercheck", **root.context_settings)
+    command = root.get_command(above, name)
     if command is None:
         raise LookupError(f"there is no command {name}")
     page = f"hibercheck-{name}"
-    context = click.Context(command, info_name=name, parent=click.Context(root, info_name="hibercheck"))
+    context = click.Context(command, info_name=name, parent=above)
     summary, _, rest = (command.help or "").partition("\n\n")
     lines = [title(page, 1), ".SH NAME", f"{page.replace('-', chr(92) + '-')} \\- {_summary(name)}", ".SH SYNOPSIS"]
     lines += [f"\\fBhibercheck\\fR \\fB{name}\\fR {_usage(command, context)}"]

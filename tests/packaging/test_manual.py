@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import shutil
 import subprocess
@@ -25,7 +26,13 @@ def generator():
 
 def test_they_are_in_step_with_the_commands(generator):
     committed = {str(path.relative_to(ROOT / "man")): path.read_text(encoding="utf-8") for path in PAGES}
-    assert committed == generator.pages(), "python man/generate.py writes them anew"
+    made = generator.pages()
+    assert set(committed) == set(made), "python man/generate.py writes them anew"
+    for name, content in made.items():
+        lines = difflib.unified_diff(committed[name].splitlines(), content.splitlines(), name, "made anew", lineterm="")
+        difference = "\n".join(lines)
+        if difference:
+            pytest.fail(f"python man/generate.py writes them anew:\n{difference}", pytrace=False)
 
 
 def test_there_is_one_for_each_command_and_each_kind_of_user():
