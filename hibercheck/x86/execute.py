@@ -19,7 +19,7 @@ from iced_x86 import Decoder, InstructionInfoFactory, OpAccess
 from hibercheck.errors import Unsupported, UsageProblem
 from hibercheck.x86.cpu import CpuState
 from hibercheck.x86.exceptions import Delivery, deliver
-from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE, PhysicalMemory
+from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE, MappedFrames, PhysicalMemory
 from hibercheck.x86.paging import CR4_LA57, CR4_PAE, CR4_SMAP, CR4_SMEP, Access, Fault, Walk, walk
 
 GENERAL_REGISTERS = (
@@ -136,6 +136,23 @@ def execute(
         if len(frames) > MAX_FRAMES or result <= frames:
             return run.result(ExecutionEnd.RUNS_ON, "the run needs too many page tables")
         frames |= result
+
+
+def cached_tables(memory: PhysicalMemory, cpu: CpuState, addresses: Iterable[int]) -> MappedFrames:
+    """Return the page tables of some addresses as a memory layer: what a CPU's TLB may still stand for.
+
+    Laid over memory in which these tables have been overwritten it lets the CPU run on the translations that it has
+    cached: nobody flushes the TLB of a parked CPU, and a shallow MWAIT keeps it (SDM 3A 4.10 "Caching Translation
+    Information").
+
+    Args:
+        memory: The frames as they were when the CPU used them.
+        cpu: The CPU.
+        addresses: What it has accessed: its loop, its stack, its monitored line and so on.
+    """
+    walks = (walk(memory, cpu.mode, cpu.cr3, address) for address in addresses)
+    frames = {step.pfn: memory.frame(step.pfn) for done in walks for step in done.steps}
+    return MappedFrames({pfn: content for pfn, content in frames.items() if content is not None})
 
 
 def _table_frames(memory: PhysicalMemory, cpu: CpuState) -> Iterable[int]:

@@ -11,7 +11,7 @@ from hibercheck.dump.dump import open_dump
 from hibercheck.swsusp.image import open_image
 from hibercheck.x86.cpu import CpuState, infer_efer
 from hibercheck.x86.exceptions import DeliveryEnd, deliver
-from hibercheck.x86.execute import GENERAL_REGISTERS, ExecutionEnd, execute
+from hibercheck.x86.execute import GENERAL_REGISTERS, ExecutionEnd, cached_tables, execute
 from hibercheck.x86.memory import LayeredMemory
 from hibercheck.x86.paging import Access, PageFaultCode, walk
 
@@ -148,3 +148,17 @@ def test_another_build_takes_its_loop_away(dump, image):
     result = execute(memory, cpu, {}, inside=[(cpu.rip - 0x40, cpu.rip + 0x40)])
     assert (result.end, result.agrees, result.cr2) == (ExecutionEnd.FAULTS, True, cpu.rip)
     assert result.delivery.end is DeliveryEnd.SHUTDOWN
+
+
+@pytest.mark.parametrize("case", ["kaslr-nosmt-hlt-small"], indirect=True)
+def test_a_loop_that_is_not_overwritten_lives_as_long_as_its_tlb(dump, image):
+    """The truth is that it resumed: tables overwritten, its text not."""
+    pytest.importorskip("unicorn")
+    memory = LayeredMemory([image, dump])
+    cpu = cpu_state(dump, 1)
+    registers = {name: getattr(dump.cpus[1], name) for name in GENERAL_REGISTERS}
+    inside = [(cpu.rip - 0x40, cpu.rip + 0x40)]
+    assert execute(memory, cpu, registers, inside=inside).end is ExecutionEnd.FAULTS
+    cached = cached_tables(dump, cpu, [cpu.rip, cpu.rsp, cpu.gs_base])
+    result = execute(LayeredMemory([cached, memory]), cpu, registers, inside=inside)
+    assert (result.end, result.left) == (ExecutionEnd.WAITS_AGAIN, None)
