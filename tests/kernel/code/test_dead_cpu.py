@@ -1,0 +1,115 @@
+"""How a CPU dies: order, vendors, what is monitored."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kernel.code.conftest import PARTS
+
+NATIVE_NEW = """
+fn native_play_dead
+ call play_dead_common
+ call cpuidle_play_dead
+ call hlt_play_dead
+end native_play_dead
+"""
+MWAIT = """
+fn mwait_play_dead
+ mov $mwait_cpu_dead, %rsi
+ add %gs:this_cpu_off(%rip), %rsi
+1: mfence
+ clflush (%rsi)
+ mov %rsi, %rax
+ xor %edx, %edx
+ monitor
+ mov %edi, %eax
+ mwait
+ cmpl $0x4a17dead, (%rsi)
+ jne 1b
+2: hlt
+ jmp 2b
+end mwait_play_dead
+"""
+INTEL = "fn intel_idle_enter_dead\n mov $0x60, %edi\n call mwait_play_dead\n nop\nend intel_idle_enter_dead\n"
+
+
+def test_mwait_first(made):
+    traits = made.traits()
+    assert traits.play_dead_order.value == ("mwait", "cpuidle", "hlt")
+    assert traits.mwait_vendor_check.value == ("AMD", "Hygon")
+    assert traits.monitored.value == "percpu:mwait_cpu_dead"
+    assert traits.kick_value.value == 0x4A17DEAD
+
+
+def test_cpuidle_first(made):
+    traits = made.traits(native=NATIVE_NEW, extra=MWAIT + INTEL)
+    assert traits.play_dead_order.value == ("cpuidle", "hlt")
+    assert traits.enter_dead.value == ("intel_idle:mwait",)
+    assert traits.mwait_vendor_check.value == ()
+    assert traits.kick_value.value == 0x4A17DEAD
+
+
+def test_mwait_in_a_function_of_its_own(made):
+    native = NATIVE_NEW.replace(" call cpuidle", " call mwait_play_dead.part.0\n call cpuidle")
+    mwait = MWAIT.replace("mwait_play_dead", "mwait_play_dead.part.0").replace(
+        "fn mwait_play_dead.part.0\n",
+        "fn mwait_play_dead.part.0\n cmpb $2, boot_cpu_data+1(%rip)\n jne 3f\n ret\n3:\n",
+    )
+    traits = made.traits(native=native, extra=mwait)
+    assert traits.play_dead_order.value == ("mwait", "cpuidle", "hlt")
+    assert traits.mwait_vendor_check.value == ("AMD",)
+    assert traits.loops("native", "mwait")[0].via == ("native_play_dead", "mwait_play_dead.part.0")
+
+
+def test_without_cpuidle(made):
+    native = NATIVE_NEW.replace(" call cpuidle_play_dead\n", "")
+    assert made.traits(native=native).play_dead_order.value == ("hlt",)
+
+
+def test_a_vendor_that_goes_on_to_mwait_is_not_turned_away(made):
+    native = PARTS["native"].replace(" cmp $9, %al\n je 3f", " cmp $9, %al\n je 7f\n7:")
+    assert made.traits(native=native).mwait_vendor_check.value == ("AMD",)
+
+
+def test_the_idle_tasks_flags(made):
+    native = PARTS["native"].replace(
+        " mov $mwait_cpu_dead, %rbp\n add %gs:this_cpu_off(%rip), %rbp", " mov %gs:current_task(%rip), %rbp"
+    )
+    extra = '.section .data..percpu, "aw"\nobj current_task, 8\n.text\n'
+    assert made.traits(native=native, extra=extra).monitored.value == "thread_info.flags"
+
+
+def test_an_unknown_line_is_unknown(made):
+    native = PARTS["native"].replace(
+        " mov $mwait_cpu_dead, %rbp\n add %gs:this_cpu_off(%rip), %rbp", " lea 64(%rsp), %rbp"
+    )
+    trait = made.traits(native=native).monitored
+    assert trait.value is None
+    assert "MONITOR" in trait.reason
+
+
+def test_no_kick(made):
+    native = PARTS["native"].replace(" cmp $0x4a17dead, %eax\n je 4f\n", "")
+    trait = made.traits(native=native).kick_value
+    assert trait.value is None
+    assert "no word leads out" in trait.reason
+
+
+def test_a_kernel_without_hotplug_is_unknown(made):
+    data = PARTS["data"].replace("native_play_dead", "0")
+    traits = made.traits(native="", data=data)
+    assert traits.play_dead_order.value is None
+    assert traits.mwait_vendor_check.value is None
+
+
+def test_a_replacement_that_parks_in_no_known_way_is_unknown(made):
+    resume = "fn resume_play_dead\n1: pause\n jmp 1b\nend resume_play_dead\n"
+    trait = made.traits(resume=resume).resume_park
+    assert trait.value is None
+    assert "nothing recognised" in trait.reason
+
+
+@pytest.mark.parametrize("suffix", [".isra.0", ".constprop.0", ".part.0"])
+def test_static_enter_dead_under_any_suffix(made, suffix):
+    extra = MWAIT + INTEL.replace("intel_idle_enter_dead", f"intel_idle_enter_dead{suffix}")
+    assert made.traits(native=NATIVE_NEW, extra=extra).enter_dead.value == ("intel_idle:mwait",)
