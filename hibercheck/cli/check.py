@@ -117,6 +117,7 @@ def command(**given: Any) -> int:
     IMAGE is a hibernation image: a swap partition, a disk, or a copy of one.
     """
     from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting
+    from hibercheck.cli.waiting import waiting
     from hibercheck.handoff.api import check
 
     prepare_standard_streams()
@@ -125,7 +126,8 @@ def command(**given: Any) -> int:
     refuse_overwriting(
         [*(output.path for output in outputs), given["write_baseline"]], [*inputs, *given["suppressions"]]
     )
-    report = check(given["image"], given["resumer"], given["resumee"], options=check_options(given))
+    with waiting("reading the image and both kernels, and replaying the handoff", wanted=not given["quiet"]):
+        report = check(given["image"], given["resumer"], given["resumee"], options=check_options(given))
     judged = decide(report, given)
     emit(judged, outputs, given)
     return int(judged.exit_status)

@@ -32,8 +32,10 @@ def finding_section(judged: Judged, console: Console, *, verbose: bool) -> None:
     counted = [finding for finding, mark in judged.marked if mark is None]
     brief = [] if verbose else [finding for finding in counted if finding.level is Level.NOTE]
     full = [finding for finding in in_order(judged) if finding not in brief]
+    advised: set[str] = set()
     for findings in group(full, together=not verbose and len(full) > SINGLY):
         _finding(findings, console)
+        _advice(findings[0], advised, console)
         legend |= any(evidence.walk is not None for evidence in findings[0].evidence)
     if legend:
         _indented(Text(f"\nFlags: {walks.FLAGS_LEGEND}.", style="dim"), console, prose=True)
@@ -89,9 +91,14 @@ def _finding(findings: Sequence[Finding], console: Console) -> None:
         console.print(Padding(places, (0, 0, 0, INDENT)))
     for evidence in finding.evidence:
         _evidence(evidence, console)
-    if finding.advice:
+
+
+def _advice(finding: Finding, given: set[str], console: Console) -> None:
+    """Print the advice, unless an earlier finding gave the same."""
+    if finding.advice and finding.advice not in given:
         advice = Text.assemble(("What to do: ", "bold"), words.sentence(clean(finding.advice)))
         _indented(advice, console, prose=True)
+        given.add(finding.advice)
 
 
 def _place(place: Place) -> tuple[Text, Text, Text]:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import sys
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 
 from hibercheck.cli.run import run
 from tests.report.samples import SAMPLES
+
+
+class Ran(NamedTuple):
+    """How a command line ended."""
+
+    status: int
+    out: str
+    err: str
 
 
 class Engine:
@@ -42,6 +51,6 @@ def hibercheck(capsys, monkeypatch, tmp_path):
     def call(*arguments):
         status = run([str(argument) for argument in arguments])
         captured = capsys.readouterr()
-        return SimpleNamespace(status=status, out=captured.out, err=captured.err)
+        return Ran(status, captured.out, captured.err)
 
     return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from hibercheck import __version__
 from hibercheck.cli import group
+from hibercheck.cli import waiting as progress
 from hibercheck.cli.commands import summaries
 
 COMMAND = [sys.executable, "-m", "hibercheck"]
@@ -87,3 +89,19 @@ def test_the_table_of_commands_is_complete():
     directory = Path(group.__file__).parent
     exporting = {path.stem for path in directory.glob("*.py") if "\ndef command(" in path.read_text(encoding="utf-8")}
     assert set(summaries()) == exporting
+
+
+def test_whoever_waits_at_a_terminal_gets_a_word(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "PATIENCE", 0.01)
+    with progress.waiting("working"):
+        time.sleep(0.1)
+    assert terminal.getvalue() == f"hibercheck: working ...{progress.CLEAR}"
+    with progress.waiting("working", wanted=False):
+        time.sleep(0.05)
+    monkeypatch.setattr(progress, "PATIENCE", 60)
+    with progress.waiting("working"):
+        pass
+    assert terminal.getvalue() == f"hibercheck: working ...{progress.CLEAR}"
