@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from hibercheck.swsusp.export import export
 from hibercheck.swsusp.image import open_image
 from hibercheck.swsusp.vmcore import USER_REGS
 from tests.conftest import SHARED_CASES
+from tests.support import isf
 from tests.swsusp.test_export import notes, segments
 
 CASES = json.loads((SHARED_CASES / "cases.json").read_text())["cases"] if SHARED_CASES.is_dir() else []
@@ -186,3 +189,30 @@ def test_crash_reaches_its_prompt_and_shows_the_log(unpacked, tmp_path):
     )
     assert "RELEASE: 6.1.0-50-cloud-amd64" in done.stdout
     assert "PM: hibernation: Creating image:" in done.stdout
+
+
+@pytest.mark.slow
+def test_volatility_lists_the_tasks(unpacked, tmp_path):
+    volatility = shutil.which("vol", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if volatility is None:
+        pytest.skip("needs volatility3")
+    with open_image(str(unpacked(DEBIAN))) as image:
+        export(image, str(tmp_path / "core"))
+    (tmp_path / "symbols" / "linux").mkdir(parents=True)
+    (tmp_path / "cache").mkdir()
+    table = isf.make(str(unpacked(IMAGES[DEBIAN])))
+    (tmp_path / "symbols" / "linux" / "kernel.json").write_text(json.dumps(table))
+    done = subprocess.run(
+        [
+            *(volatility, "--quiet", "--offline", "--cache-path", tmp_path / "cache", "-s", tmp_path / "symbols"),
+            *("-f", tmp_path / "core", "-r", "csv", "linux.pslist"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    tasks = {int(row["PID"]): row["COMM"] for row in rows}
+    assert tasks.get(1) == "init", done.stdout + done.stderr
+    assert tasks[2] == "kthreadd"
+    assert len(tasks) > 20
