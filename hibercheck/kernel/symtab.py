@@ -177,7 +177,7 @@ class ElfSymbols:
             letter = "a"
         elif section < len(self._elf.sections):
             place = self._elf.sections[section]
-            if place.flags & SHF_EXECINSTR and not place.flags & SHF_WRITE:
+            if place.flags & SHF_EXECINSTR:  # in 7.x also .data
                 letter = "t"
             elif place.nobits:
                 letter = "b"
