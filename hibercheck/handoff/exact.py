@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hibercheck.dump.dump import Dump
 from hibercheck.dump.registers import CpuRegisters
 from hibercheck.errors import Mismatch, MissingFact
+from hibercheck.handoff.cpufacts import cpu_count, read_mask_variable
 from hibercheck.handoff.needs import KernelView
-from hibercheck.handoff.space import KernelSpace
+from hibercheck.handoff.space import START_KERNEL_MAP, KernelSpace
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.paging import CR4_LA57, PagingMode, walk
 
+ENCRYPTION_BITS = 1 << 47 | 1 << 51
+"""Where the C-bit is: APM 2 7.10, CPUID.8000001FH:EBX[5:0]; 47 on family 17h, 51 from family 19h."""
+
+PTI_USER_BIT = 1 << 12
+"""PTI_PGTABLE_SWITCH_BIT, arch/x86/include/asm/processor-flags.h: set in the CR3 of user mode."""
+
 _KASLR_STEP = 1 << 21
 _KASLR_RANGE = 1 << 30  # KERNEL_IMAGE_SIZE with RANDOMIZE_BASE, arch/x86/include/asm/page_64_types.h
-_PCID = 0xFFF
 _RESET_RIP = 0xFFF0
 
 
@@ -56,27 +63,53 @@ def open_resumer(dump: Dump, kernel: KernelView, path: str, max_phys_bits: int) 
     """Find the resumer in a dump by its banner, at whatever address KASLR has put it.
 
     Raises:
-        Mismatch: No CPU's page tables lead to the resumer's banner.
+        Mismatch: No CPU's page tables lead to the resumer's banner, nor do those that VMCOREINFO names.
     """
     link = kernel.require("linux_banner").address
     banner = kernel.banner.strip().encode()
-    for registers in dump.cpus:
-        if not registers.cr3 or registers.cr4 is None:
-            continue
-        mode = PagingMode(levels=5 if registers.cr4 & CR4_LA57 else 4, max_phys_bits=max_phys_bits)
-        cr3 = registers.cr3 & ~_PCID
+    for mode, cr3 in _roots(dump, kernel, max_phys_bits):
         for offset in range(0, _KASLR_RANGE, _KASLR_STEP):
             found = walk(dump, mode, cr3, link + offset)
             if found.physical is None:
                 continue
-            phys_base = found.physical - (link - 0xFFFF_FFFF_8000_0000)
+            phys_base = found.physical - (link - START_KERNEL_MAP)
             space = KernelSpace(kernel, dump, mode, cr3, offset, phys_base)
             if _holds(space, link + offset, banner):
-                root = kernel.require("init_top_pgt").address - 0xFFFF_FFFF_8000_0000 + phys_base
+                root = kernel.require("init_top_pgt").address - START_KERNEL_MAP + phys_base
                 return DumpedResumer(kernel, dump, mode, root, offset, phys_base)
     raise Mismatch(
         f"is no dump of '{kernel.banner.strip()}'", path=path, advice="give a dump taken while the resumer runs"
     )
+
+
+def _roots(dump: Dump, kernel: KernelView, max_phys_bits: int) -> Iterator[tuple[PagingMode, int]]:
+    """Yield every page-table root that the dump names, with its mode: the CPUs', then the kernel's own."""
+    for registers in dump.cpus:
+        if not registers.cr3 or registers.cr4 is None:
+            continue
+        mask = registers.cr3 & ENCRYPTION_BITS
+        levels = 5 if registers.cr4 & CR4_LA57 else 4
+        mode = PagingMode(levels=levels, max_phys_bits=max_phys_bits, encryption_mask=mask)
+        root = registers.cr3 & mode.address_mask
+        yield mode, root
+        # page-table isolation: the user half, an odd frame, maps no more than the entry code; the kernel's is before it
+        if root & PTI_USER_BIT:
+            yield mode, root & ~PTI_USER_BIT
+    facts = dump.vmcoreinfo or {}
+    phys_base = _number(facts.get("NUMBER(phys_base)"))
+    if phys_base is not None:
+        mask = _number(facts.get("NUMBER(sme_mask)")) or 0
+        levels = 5 if _number(facts.get("NUMBER(pgtable_l5_enabled)")) else 4
+        root = kernel.require("init_top_pgt").address - START_KERNEL_MAP + phys_base
+        yield PagingMode(levels=levels, max_phys_bits=max_phys_bits, encryption_mask=mask), root
+
+
+def _number(text: str | None) -> int | None:
+    """Parse a number of VMCOREINFO, decimal or with 0x (kernel/vmcore_info.c)."""
+    try:
+        return None if text is None else int(text, 0)
+    except ValueError:
+        return None
 
 
 def _holds(space: KernelSpace, address: int, banner: bytes) -> bool:
@@ -117,3 +150,23 @@ def park_state(
             state = {"mwait": ParkState.MWAIT, "hlt": ParkState.HLT, "port_io": ParkState.PORT_IO}[loop.kind]
             return state, loop
     return None
+
+
+def cpus_are_parked(resumer: DumpedResumer, waiting: frozenset[int], registers: dict[int, CpuRegisters]) -> bool:
+    """Tell whether a dump was taken after the resumer had parked its CPUs for the handoff.
+
+    freeze_secondary_cpus() records in frozen_cpus those that it takes down (kernel/cpu.c); before, the mask is empty.
+
+    Args:
+        resumer: The resumer's memory.
+        waiting: The CPUs that it parks for the handoff.
+        registers: The registers by CPU.
+    """
+    if not waiting:
+        return True
+    space = resumer.space
+    try:
+        frozen = read_mask_variable(space, "frozen_cpus", cpu_count(space), waiting)
+    except MissingFact:
+        return all(registers[cpu].rflags & 0x200 == 0 for cpu in waiting if cpu in registers)
+    return bool(frozen)

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from hibercheck.dump.dump import Dump
-from hibercheck.dump.registers import CpuRegisters
+from hibercheck.dump.registers import GENERAL, CpuRegisters
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.ap import NO_MEMORY, ApReplayer
 from hibercheck.handoff.boot_cpu import replay_boot_cpu
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.event_replay import EntryFacts
-from hibercheck.handoff.exact import DumpedResumer, open_resumer, park_state, registers_by_cpu
+from hibercheck.handoff.exact import DumpedResumer, cpus_are_parked, open_resumer, park_state, registers_by_cpu
 from hibercheck.handoff.judgement import Judgement, physical_bits, suppositions
 from hibercheck.handoff.loop_replay import ApContext
 from hibercheck.handoff.park import Parked
 from hibercheck.handoff.plan import Plan
-from hibercheck.x86.cpu import CpuState, ParkState, infer_efer
+from hibercheck.x86.cpu import RFLAGS_IF, CpuState, ParkState, infer_efer
 from hibercheck.x86.events import Facts
+
+KERNEL_CS, KERNEL_DS = 0x10, 0x18
+"""__KERNEL_CS and __KERNEL_DS, arch/x86/include/asm/segment.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class _OneCpu:
+    """One CPU in the dump.
+
+    Attributes:
+        parked: How it is parked, or will be.
+        registers: Its registers; None where the dump has none for it.
+        in_place: Whether these are the registers of the parked CPU, and not those from before.
+    """
+
+    parked: Parked
+    registers: CpuRegisters | None
+    in_place: bool
 
 
 def judge_exact(plan: Plan, dump: Dump) -> Judgement:
@@ -24,45 +44,57 @@ def judge_exact(plan: Plan, dump: Dump) -> Judgement:
     memory = Composite(plan.image, resumer)
     replayer = ApReplayer(memory, plan.resumee, suppositions(plan), plan.reinitialised)
     registers = registers_by_cpu(resumer, plan.bringup.present)
-    contexts, results = {}, []
+    waiting = frozenset(one.cpu for one in plan.parked if not one.left_behind and one.state not in NO_MEMORY)
+    over = cpus_are_parked(resumer, waiting, registers)
+    contexts, results, states, general = {}, [], {}, {}
     for planned in plan.parked:
-        own = registers.get(planned.cpu)
-        parked = _parked_by_dump(plan, planned, own, resumer)
-        context = _exact_context(plan, parked, own, resumer)
-        entry, facts = _exact_entry(plan, own, resumer)
-        contexts[planned.cpu] = context
-        results.append(replayer.replay(parked, context, entry, facts))
-    return Judgement(memory, replay_boot_cpu(memory, plan.resumee), tuple(results), contexts)
+        one = _in_dump(plan, planned, registers.get(planned.cpu), resumer, over=over)
+        cpu, context = planned.cpu, _context(plan, one, resumer)
+        context = plan.adjust(context, resumer) if plan.adjust else context
+        entry, facts = _entry(plan, one, resumer)
+        contexts[cpu] = context
+        if entry.cpu is not None:
+            states[cpu] = entry.cpu
+        if one.in_place and one.registers is not None:
+            general[cpu] = {name: getattr(one.registers, name) for name in GENERAL}
+        results.append(replayer.replay(one.parked, context, entry, facts))
+    boot_cpu = replay_boot_cpu(memory, plan.resumee)
+    return Judgement(
+        memory, boot_cpu, tuple(results), contexts, states=states, registers=general, dump_shows_parked=over
+    )
 
 
-def _parked_by_dump(plan: Plan, planned: Parked, own: CpuRegisters | None, resumer: DumpedResumer) -> Parked:
+def _in_dump(plan: Plan, planned: Parked, own: CpuRegisters | None, resumer: DumpedResumer, *, over: bool) -> _OneCpu:
     """Take the park state from the registers; a CPU that is not parked yet will be as planned."""
-    if own is None:
-        return planned
-    found = park_state(own, plan.traits.park_loops, resumer.kaslr_offset)
-    if found is None:
-        return planned
+    found = park_state(own, plan.traits.park_loops, resumer.kaslr_offset) if own is not None else None
+    if own is None or found is None or not (over or planned.left_behind) or plan.options.park is not None:
+        return _OneCpu(planned, own, in_place=False)  # under a design the CPU is not where the dump has it
     state, loop = found
     if planned.state in NO_MEMORY and ParkState.WAIT_FOR_SIPI in {state, planned.state}:
-        return planned  # never started; or an INIT is on its way to it
+        return _OneCpu(planned, own, in_place=True)  # never started; or an INIT is on its way to it
     agrees = state is planned.state
     why = planned.why if agrees else f"found by its registers at {own.rip:#x} in the dump"
-    return Parked(planned.cpu, state, loop, why, planned.rescued, planned.left_behind)
+    parked = Parked(planned.cpu, state, loop, why, planned.rescued, planned.left_behind)
+    return _OneCpu(parked, own, in_place=True)
 
 
-def _exact_context(plan: Plan, parked: Parked, own: CpuRegisters | None, resumer: DumpedResumer) -> ApContext:
-    space = resumer.space
-    cr3 = own.cr3 & ~0xFFF if own is not None and own.cr3 else resumer.cr3
+def _context(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> ApContext:
+    """Say what is known of the registers in which a CPU waits; one that goes offline runs on init_mm's tables."""
+    parked, own = one.parked, one.registers if one.in_place else None
+    cr3 = own.cr3 & resumer.mode.address_mask if own is not None and own.cr3 else resumer.cr3
     base = own.gs_base if own is not None and own.gs_base else _attempt_base(resumer, parked.cpu)
-    line = None
-    if parked.loop is not None and parked.loop.kind == "mwait":
-        register = parked.loop.line
-        if own is not None and register and park_state(own, (parked.loop,), resumer.kaslr_offset):
-            line = int(getattr(own, register))
-        elif plan.traits.monitored.value == "percpu:mwait_cpu_dead":
-            line = space.percpu_address("mwait_cpu_dead", parked.cpu)
     stack = own.rsp if own is not None and parked.state not in NO_MEMORY else None
-    return ApContext(parked.cpu, cr3, base, placed=True, stack=stack, line=line)
+    return ApContext(parked.cpu, cr3, base, placed=True, stack=stack, line=_line(plan, parked, own, resumer))
+
+
+def _line(plan: Plan, parked: Parked, own: CpuRegisters | None, resumer: DumpedResumer) -> int | None:
+    if parked.loop is None or parked.loop.kind != "mwait":
+        return None
+    if own is not None and parked.loop.line:
+        return int(getattr(own, parked.loop.line))
+    if plan.traits.monitored.value == "percpu:mwait_cpu_dead":
+        return resumer.space.percpu_address("mwait_cpu_dead", parked.cpu)
+    return None
 
 
 def _attempt_base(resumer: DumpedResumer, cpu: int) -> int | None:
@@ -72,13 +104,32 @@ def _attempt_base(resumer: DumpedResumer, cpu: int) -> int | None:
         return None
 
 
-def _exact_entry(plan: Plan, own: CpuRegisters | None, resumer: DumpedResumer) -> tuple[EntryFacts, Facts]:
+def _entry(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> tuple[EntryFacts, Facts]:
+    own = one.registers
     if own is None or not own.cr3:
         return EntryFacts(None, True, {}), Facts()
     try:
         efer = own.efer if own.efer is not None else infer_efer(resumer, own)
-        state = CpuState.of(own, efer=efer, max_phys_bits=physical_bits(plan))
+        mask = resumer.mode.encryption_mask
+        state = CpuState.of(own, efer=efer, max_phys_bits=physical_bits(plan), encryption_mask=mask)
     except MissingFact:
         return EntryFacts(None, True, {}), Facts()
+    if not one.in_place:
+        state = _once_parked(state, one.parked, resumer)
     facts = Facts(interrupts_enabled=state.interrupts_enabled, machine_checks_enabled=state.machine_checks_enabled)
     return EntryFacts(state, True, {}), facts
+
+
+def _once_parked(state: CpuState, parked: Parked, resumer: DumpedResumer) -> CpuState:
+    """Turn the state of a CPU that still works into that in which it will wait; its descriptor tables stay."""
+    wait = (parked.loop.resume_at if parked.loop else 0) + resumer.kaslr_offset
+    interrupts = RFLAGS_IF if parked.loop is not None and parked.loop.interrupts else 0
+    return replace(
+        state,
+        rip=wait & 0xFFFF_FFFF_FFFF_FFFF,
+        cr3=resumer.cr3,
+        cs=KERNEL_CS,
+        ss=KERNEL_DS,
+        rflags=0x2 | interrupts,
+        gs_base=_attempt_base(resumer, parked.cpu),
+    )

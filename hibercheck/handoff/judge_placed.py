@@ -35,11 +35,13 @@ def judge_placed(plan: Plan, levels: int) -> Judgement:
     memory = Composite(plan.image, resumer)
     replayer = ApReplayer(memory, plan.resumee, suppositions(plan), plan.reinitialised)
     contexts = {parked.cpu: _placed_context(plan, parked, resumer) for parked in plan.parked}
+    entries = {parked.cpu: _placed_entry(plan, parked, resumer) for parked in plan.parked}
     results = tuple(
-        replayer.replay(parked, contexts[parked.cpu], _placed_entry(plan, parked, resumer), placed_facts(plan, parked))
+        replayer.replay(parked, contexts[parked.cpu], entries[parked.cpu], placed_facts(plan, parked))
         for parked in plan.parked
     )
-    return Judgement(memory, replay_boot_cpu(memory, plan.resumee), results, contexts)
+    states = {cpu: entry.cpu for cpu, entry in entries.items() if entry.cpu is not None}
+    return Judgement(memory, replay_boot_cpu(memory, plan.resumee), results, contexts, states=states)
 
 
 def _placed_context(plan: Plan, parked: Parked, resumer: ResumerMemory) -> ApContext:
@@ -62,7 +64,8 @@ def _placed_context(plan: Plan, parked: Parked, resumer: ResumerMemory) -> ApCon
         line = area
     except MissingFact:
         pass
-    return ApContext(parked.cpu, resumer.cr3, base, placed=False, line=line)
+    context = ApContext(parked.cpu, resumer.cr3, base, placed=False, line=line)
+    return plan.adjust(context, resumer) if plan.adjust else context
 
 
 def _placed_entry(plan: Plan, parked: Parked, resumer: ResumerMemory) -> EntryFacts:
@@ -73,7 +76,7 @@ def _placed_entry(plan: Plan, parked: Parked, resumer: ResumerMemory) -> EntryFa
     flags = features.flags if features else frozenset()
     cr4 = _CR4_BASE | (_CR4_LA57 if resumer.mode.levels == 5 else 0) | _CR4_MCE
     cr4 |= (_CR4_SMEP if "smep" in flags else 0) | (_CR4_SMAP if "smap" in flags else 0)
-    wait = parked.loop.wait if parked.loop else 0
+    wait = parked.loop.resume_at if parked.loop else 0
     state = CpuState(
         rip=(wait + resumer.kaslr_offset) & 0xFFFF_FFFF_FFFF_FFFF,
         rsp=0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hibercheck.handoff.ap import ApResult, Suppositions
 from hibercheck.handoff.boot_cpu import BootCpuReplay
@@ -10,6 +10,7 @@ from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.loop_replay import ApContext
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.sweep import Sweep
+from hibercheck.x86.cpu import CpuState
 
 _DEFAULT_PHYS_BITS = 52
 
@@ -25,6 +26,9 @@ class Judgement:
         contexts: What is known of their registers.
         sweep: The result over all placements, where the place is not known.
         missing: Facts that the answer lacks: (fact, how to supply it).
+        states: Control registers and tables of parked CPUs, as far as they are known.
+        registers: Their general registers by name, where a dump has them as they are while the CPU is parked.
+        dump_shows_parked: Whether the dump was taken after parking; None without a dump.
     """
 
     memory: Composite | None
@@ -33,6 +37,9 @@ class Judgement:
     contexts: dict[int, ApContext]
     sweep: Sweep | None = None
     missing: tuple[tuple[str, str], ...] = ()
+    states: dict[int, CpuState] = field(default_factory=dict)
+    registers: dict[int, dict[str, int]] = field(default_factory=dict)
+    dump_shows_parked: bool | None = None
 
 
 def suppositions(plan: Plan) -> Suppositions:
