@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from tests.lab.machine import Machine
 
 Event = Literal["none", "nmi", "smi", "mce"]
-Patch = Mapping[str, bytes]
-"""Bytes to write over the beginning of a symbol (or ``symbol+0x12``) before the kernel uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +21,14 @@ class Side:
         cmdline: Command line, as ``--resumer-cmdline`` takes it (the console is added).
         offline: CPUs taken offline by hand, in this order.
         online: CPUs brought back by hand after that.
-        patches: Bytes written through the gdb stub at ``do_basic_setup`` (symbol+offset to hexadecimal bytes).
+        take_idle_states: Patch the running kernel so that it accepts MWAIT states under TCG (see ``cst``).
     """
 
     kernel: str
     cmdline: str = "nokaslr"
     offline: tuple[int, ...] = ()
     online: tuple[int, ...] = ()
-    patches: tuple[tuple[str, str], ...] = ()
+    take_idle_states: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,15 @@ class Experiment:
 
     def image_key(self) -> str:
         """Name of the image: experiments that hibernate in the same way share one."""
-        facts: list[Any] = [asdict(self.resumee), asdict(self.machine), self.image_size, self.swap_file]
+        side = self.resumee
+        run: dict[str, Any] = {
+            "kernel": side.kernel,
+            "cmdline": side.cmdline,
+            "offline": side.offline,
+            "online": side.online,
+        }
+        run["patches"] = ["idle states"] if side.take_idle_states else []
+        facts: list[Any] = [run, asdict(self.machine), self.image_size, self.swap_file]
         facts += [self.fill_mib, self.fill_byte] if self.fill_mib else []
         return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:10]
 

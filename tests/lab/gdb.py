@@ -33,7 +33,7 @@ class Stub:
 
     def send(self, payload: str) -> None:
         """Send one packet and wait for nothing."""
-        self._socket.sendall(encode(payload))
+        self._write(encode(payload))
 
     def packet(self, timeout: float) -> str:
         """Return the next packet from the stub.
@@ -45,7 +45,7 @@ class Stub:
         while True:
             payload, self._buffer = decode(self._buffer)
             if payload is not None:
-                self._socket.sendall(b"+")
+                self._write(b"+")
                 return payload
             self._socket.settimeout(max(0.01, deadline - time.monotonic()))
             try:
@@ -87,6 +87,15 @@ class Stub:
         """Let the machine run; the stop is fetched by :meth:`packet`."""
         self.send("c")
 
+    def run_only(self, cpus: range, seconds: float) -> None:
+        """Let some CPUs of the stopped machine run for a moment, then stop them."""
+        if not len(cpus):
+            return
+        self.send("vCont" + "".join(f";c:{cpu + 1:x}" for cpu in cpus))
+        time.sleep(seconds)
+        self._write(b"\x03")
+        self.packet(self._timeout)
+
     def detach(self) -> None:
         """Remove what is set and let the machine run."""
         self.request("D")
@@ -95,6 +104,12 @@ class Stub:
     def close(self) -> None:
         """Drop the connection (the machine stays as it is)."""
         self._socket.close()
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise LabError(f"QEMU's gdb stub is gone: {error}") from error
 
     def _expect_ok(self, payload: str) -> None:
         answer = self.request(payload)

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.lab import cst
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment, Side
 from tests.lab.gdb import Stub
@@ -75,13 +76,13 @@ def resume_device(experiment: Experiment, disk: Path) -> str:
 
 def boot(vm: Vm, side: Side, kernels: Kernels) -> None:
     """Wait until the guest takes orders, patching its kernel on the way if that is asked for."""
-    if side.patches:
-        patch(vm, side, kernels)
+    if side.take_idle_states:
+        patch(vm, side, kernels, cst.patches(kernels, side.kernel))
     vm.wait_for(r"LAB ready\n", 90)
 
 
-def patch(vm: Vm, side: Side, kernels: Kernels) -> None:
-    """Write a side's patches when its kernel has its page tables (at ``do_basic_setup``).
+def patch(vm: Vm, side: Side, kernels: Kernels, changes: tuple[tuple[str, str], ...]) -> None:
+    """Write over code (symbol+offset, hexadecimal bytes) when the kernel has its page tables (at ``driver_init``).
 
     Raises:
         LabError: The kernel has no such symbol, or the breakpoint was not reached.
@@ -90,12 +91,12 @@ def patch(vm: Vm, side: Side, kernels: Kernels) -> None:
         raise LabError("a kernel is patched only at its link address: add nokaslr")
     symbols = kernels.symbols(side.kernel)
     stub = vm.debugger()
-    stop = symbols["do_basic_setup"]
+    stop = symbols["driver_init"]
     stub.breakpoint(stop)
     stub.go()
     stub.packet(60 * PATIENCE)
     stub.clear(stop)
-    for where, data in side.patches:
+    for where, data in changes:
         name, _, offset = where.partition("+")
         if name not in symbols:
             raise LabError(f"{side.kernel} has no {name} to patch")

@@ -29,22 +29,22 @@ class Machine:
         smp: QEMU's ``-smp``.
         memory_mib: RAM in MiB.
         cpu: QEMU's ``-cpu``.
-        acpi_table: An AML file given to the firmware's tables on both sides.
+        acpi_table: Kind of idle states that an SSDT gives the CPUs (:data:`tests.lab.cst.KINDS`), on both sides.
     """
 
     smp: str = "2,sockets=1,cores=1,threads=2"
     memory_mib: int = 128
     cpu: str = "Skylake-Client,-hle,-rtm,+monitor"
-    acpi_table: Path | None = None
+    acpi_table: str | None = None
 
     @property
     def cpus(self) -> int:
         """Number of CPUs."""
         return int(self.smp.split(",")[0])
 
-    def arguments(self) -> list[str]:
-        """QEMU's arguments for it."""
-        table = ["-acpitable", f"file={self.acpi_table}"] if self.acpi_table else []
+    def arguments(self, ssdt: Path | None = None) -> list[str]:
+        """QEMU's arguments for it, the compiled SSDT included."""
+        table = ["-acpitable", f"file={ssdt}"] if ssdt else []
         return ["-machine", "q35,accel=tcg", "-cpu", self.cpu, "-smp", self.smp, "-m", str(self.memory_mib), *table]
 
 
@@ -59,6 +59,7 @@ class Vm:
         cmdline: The kernel's command line, the console excepted.
         disk: The raw disk with the swap area.
         directory: Where sockets and logs go (short path: it names Unix sockets).
+        ssdt: A compiled table with the CPUs' idle states.
     """
 
     machine: Machine
@@ -67,6 +68,7 @@ class Vm:
     cmdline: str
     disk: Path
     directory: Path
+    ssdt: Path | None = None
     process: subprocess.Popen[bytes] = field(init=False)
     monitor: Monitor = field(init=False)
     serial: socket.socket = field(init=False)
@@ -78,7 +80,7 @@ class Vm:
             (self.directory / name).unlink(missing_ok=True)
         command = [
             *(QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-            *self.machine.arguments(),
+            *self.machine.arguments(self.ssdt),
             *("-kernel", str(self.kernel), "-initrd", str(self.initrd), "-append", self.cmdline),
             *("-drive", f"id=d,file={self.disk},format=raw,if=none,discard=unmap", "-device", "nvme,drive=d,serial=1"),
             *("-chardev", f"socket,id=s,path={self.directory}/serial,server=on,wait=off", "-serial", "chardev:s"),

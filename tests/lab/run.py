@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tests.lab import initramfs
+from tests.lab import cst, initramfs
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment, Side
 from tests.lab.gdb import Stub
@@ -35,6 +35,8 @@ from tests.lab.machine import Machine, Vm, wait_exit
 from tests.lab.truth import Truth, errno_of, fault_of, runaway, was_triple_fault
 
 CONSOLE = "console=ttyS0 panic=-1"
+SETTLE = 0.1
+"""Seconds that the parked CPUs get to come to rest while the boot CPU stands at ``restore_image``."""
 TRIES = 3
 """TCG itself kills about one boot in sixty; what dies before the handoff is run again."""
 
@@ -88,7 +90,9 @@ class Lab:
             if not initrd.exists():
                 initramfs.build(initrd)
         cmdline = f"{CONSOLE} {side.cmdline}".strip()
-        return Vm(machine, self.kernels.boot_file(side.kernel), initrd, cmdline, disk, place)
+        kind = machine.acpi_table
+        ssdt = cst.table(place, kind, machine.cpus) if kind else None
+        return Vm(machine, self.kernels.boot_file(side.kernel), initrd, cmdline, disk, place, ssdt)
 
     def _place(self, name: str) -> Path:
         place = self.work / "run" / name
@@ -151,6 +155,8 @@ class Lab:
                 vm.listen(1)
                 errno = errno_of(vm.text) or errno_of(vm.shell("dmesg | tail -40"))
             return Truth("refused", errno=errno)
+        # A parked CPU may still be on its last steps (an INIT not yet taken, say), if the host gave its thread no time.
+        stub.run_only(range(1, experiment.machine.cpus), SETTLE)
         registers = [{"cpu": cpu, **found} for cpu, found in enumerate(vm.registers())]
         if experiment.dump:
             path = self.memory(experiment)
