@@ -66,6 +66,13 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 )
 """Every trait, by question, with its label."""
 
+_ONLY_IF = {
+    "rescue_needs_primary": "rescues_offline",
+    "rescue_needs_node": "rescues_offline",
+    "init_targets": "sends_init",
+}
+"""Questions that only a yes to another one raises."""
+
 _HEXADECIMAL = frozenset({"kick_value", "arch_record_magic", "physical_start", "physical_align", "cea_size"})
 
 
@@ -92,7 +99,12 @@ class KernelView:
     def sections(self) -> Iterator[tuple[str, tuple[tuple[str, Trait[Any]], ...]]]:
         """The traits by question, each with its label."""
         for title, rows in SECTIONS:
-            yield title, tuple((label, getattr(self.traits, name)) for name, label in rows)
+            yield title, tuple((label, getattr(self.traits, name)) for name, label in rows if self._applies(name))
+
+    def _applies(self, name: str) -> bool:
+        """Whether a question makes sense after the answers to those before."""
+        premise = _ONLY_IF.get(name)
+        return premise is None or getattr(self.traits, premise).value is not False
 
     def loops(self) -> list[tuple[ParkLoop, list[str]]]:
         """Each park loop once, with who parks there."""

@@ -44,7 +44,7 @@ def facts_of(kernel: Kernel, traits: Traits | None = None, *, all_symbols: bool 
     symbols: Iterable[Symbol] = kernel.symbols(sorted(NEEDED_SYMBOLS)).values()
     if all_symbols:
         symbols = kernel.source
-    memory = {address: kernel.read(address, _PAGE) for address in sorted(_pages(kernel, traits))}
+    memory = {address: _content(kernel, address) for address in sorted(_pages(kernel, traits))}
     return {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
@@ -79,11 +79,13 @@ def _pages(kernel: Kernel, traits: Traits) -> set[int]:
     spans += [(gate.handler, gate.handler + 64) for gate in traits.idt_gates.value or ()]
     spans += [(one.address, one.address + 64) for one in kernel.symbols(sorted(NEEDED_TEXT)).values()]
     pages = {page for start, end in spans for page in range(start & -_PAGE, end, _PAGE)}
-    return {page for page in pages if _try(_readable, kernel, page) is not None}  # type: ignore[arg-type]
+    return {page for page in pages if kernel.elf.span_end(page) is not None}
 
 
-def _readable(kernel: Kernel, page: int) -> int:
-    return len(kernel.read(page, _PAGE))
+def _content(kernel: Kernel, page: int) -> bytes:
+    """A page as far as the kernel's segment goes."""
+    end = kernel.elf.span_end(page)
+    return b"" if end is None else kernel.read(page, min(_PAGE, end - page))
 
 
 class FactsKernel(Kernel):
@@ -133,9 +135,10 @@ class FactsKernel(Kernel):
         if not isinstance(row, dict):
             raise DocumentError(f"{where}: objects were expected")
         content = binary(row.get("bytes"), where)
-        if len(content) != _PAGE:
+        address = integer(row.get("address"), where)
+        if address % _PAGE or len(content) > _PAGE:
             raise DocumentError(f"{where}: pages of {_PAGE} bytes were expected")
-        return integer(row.get("address"), where), content
+        return address, content
 
     @staticmethod
     def _traits(document: Json) -> Traits:
@@ -148,7 +151,7 @@ class FactsKernel(Kernel):
             elif one.name in given:
                 values[one.name] = decode(hints[one.name], given[one.name], f"$.traits.{one.name}")
             else:
-                values[one.name] = Trait[Any](one.name, None, reason="the facts were written without this trait")
+                values[one.name] = Trait(one.name, None, reason="the facts were written without this trait")
         return Traits(**values)
 
     def close(self) -> None:
@@ -205,11 +208,13 @@ class FactsKernel(Kernel):
     def read(self, address: int, size: int) -> bytes:
         """See `Kernel.read`; only what the facts keep can be read."""
         first = address & -_PAGE
-        pages = [self._memory.get(page) for page in range(first, address + size, _PAGE)]
-        kept = [page for page in pages if page is not None]
-        if len(kept) != len(pages):
-            raise MissingFact(f"keeps nothing at {address:#x} (+{size} bytes)", path=self.path)
-        return b"".join(kept)[address - first :][:size]
+        parts = []
+        for page in range(first, address + size, _PAGE):
+            kept = self._memory.get(page, b"")
+            parts.append(kept[max(address - page, 0) : address + size - page])
+            if page + len(kept) < min(address + size, page + _PAGE):
+                raise MissingFact(f"keeps nothing at {address:#x} (+{size} bytes)", path=self.path)
+        return b"".join(parts)
 
     def read_u64(self, address: int) -> int:
         """See `Kernel.read_u64`."""

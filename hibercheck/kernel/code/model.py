@@ -142,6 +142,11 @@ class ParkLoop:
     driver: str | None = None
 
     @property
+    def resume_at(self) -> int:
+        """Address of the instruction after the waiting one: the RIP of a CPU that is parked here."""
+        return next((one.address + one.size for one in self.instructions if one.address == self.wait), self.wait)
+
+    @property
     def pushes(self) -> bool:
         """Whether a turn of the loop stores to the stack of the idle task."""
         return any(touch.kind == "stack" and touch.access == "write" for touch in self.touches)

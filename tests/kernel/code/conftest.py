@@ -194,7 +194,7 @@ obj enable_start_cpu0, 4
 obj __cpu_online_mask, 64
 obj __cpu_present_mask, 64
 obj apic, 8
-.section .data..percpu, "aw"
+.section percpu, "aw"
 .globl __per_cpu_start
 __per_cpu_start:
 obj fixed_percpu_data, 64
@@ -220,7 +220,7 @@ class MadeKernels:
         source = MACROS + "\n.text\n" + "\n".join({**PARTS, **parts}.values()) + "\n.text\n" + extra
         stem.with_suffix(".s").write_text(source)
         subprocess.run(["as", "--64", "-o", f"{stem}.o", f"{stem}.s"], check=True)
-        link = ["-Ttext=0xffffffff81000000", "-Tdata=0xffffffff82000000", "--section-start=.data..percpu=0"]
+        link = ["-Ttext=0xffffffff81000000", "-Tdata=0xffffffff82000000", "--section-start=percpu=0"]
         link += ["--section-start=.rodata=0xffffffff83000000", "-z", "max-page-size=4096", "--no-warn-rwx-segments"]
         subprocess.run(["ld", *link, "-e", "0", "-o", stem, f"{stem}.o"], check=True, stderr=subprocess.DEVNULL)
         remove = [argument for name in strip for argument in ("-N", name)]

@@ -75,7 +75,7 @@ def test_the_idle_tasks_flags(made):
     native = PARTS["native"].replace(
         " mov $mwait_cpu_dead, %rbp\n add %gs:this_cpu_off(%rip), %rbp", " mov %gs:current_task(%rip), %rbp"
     )
-    extra = '.section .data..percpu, "aw"\nobj current_task, 8\n.text\n'
+    extra = '.section percpu, "aw"\nobj current_task, 8\n.text\n'
     assert made.traits(native=native, extra=extra).monitored.value == "thread_info.flags"
 
 

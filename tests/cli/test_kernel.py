@@ -1,0 +1,49 @@
+"""``hibercheck kernel`` on a kernel of the cases."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def vmlinux(unpacked):
+    return str(unpacked("kernels/park-init.vmlinux.xz"))
+
+
+def test_text(hibercheck, vmlinux):
+    ran = hibercheck("kernel", vmlinux)
+    assert (ran.status, ran.err) == (0, "")
+    assert "Linux 6.1.176-park-init" in ran.out.splitlines()[0]
+    assert "sends them an INIT then                               yes" in ran.out
+    assert "but not where the core's primary thread is offline" not in ran.out  # nothing is rescued
+    assert "  > ffffffff810323ce  hlt" in ran.out
+    assert '406f992e4a37 ("x86 / hibernate: Use hlt_play_dead() when resuming from hibernation", in v4.8)' in ran.out
+
+
+def test_without_evidence(hibercheck, vmlinux):
+    ran = hibercheck("kernel", vmlinux, "--no-evidence")
+    assert ran.status == 0
+    assert "406f992e4a37" not in ran.out
+
+
+def test_facts_go_in_where_they_came_out(hibercheck, vmlinux, tmp_path):
+    assert hibercheck("kernel", vmlinux, "--format", "json", "-o", "facts.json").status == 0
+    again = hibercheck("kernel", "facts.json", "--format", "json")
+    assert (again.status, again.err) == (0, "")
+    assert json.loads((tmp_path / "facts.json").read_text()) == json.loads(again.out)
+    facts = hibercheck("kernel", "facts.json", "--no-evidence").out.splitlines()
+    plain = hibercheck("kernel", vmlinux, "--no-evidence").out.splitlines()
+    assert facts[1:] == [line for line in plain[1:] if "symbols from" not in line]
+
+
+def test_an_input_is_not_overwritten(hibercheck, vmlinux):
+    assert hibercheck("kernel", vmlinux, "-o", vmlinux).status == 2
+
+
+def test_a_missing_file(hibercheck):
+    ran = hibercheck("kernel", "nowhere")
+    assert (ran.status, ran.out) == (3, "")
+    assert len(ran.err.splitlines()) == 1
+    assert "nowhere" in ran.err

@@ -1,0 +1,149 @@
+"""The traits of real kernels: against the table, the reference, and where real CPUs were found parked."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from hibercheck.kernel.code.facts import facts_of, parse_facts
+from hibercheck.kernel.code.traits import read_traits
+from hibercheck.kernel.kernel import open_kernel
+from tests.support.kernel_traits import kernels_below, summary
+
+PARK = {
+    # kernel: replaces, rescues, sends INIT, parks in
+    "park-mwait": (False, False, False, "mwait"),
+    "park-hlt": (True, False, False, "hlt"),
+    "park-current": (True, True, False, "hlt"),
+    "park-init": (True, False, True, "init"),
+}
+DEBIAN = ("6.1.176", "6.12.94", "7.3.4")
+
+
+@pytest.fixture(scope="module")
+def traits_of(unpacked):
+    """Read the traits of a kernel of the cases, once."""
+    known = {}
+
+    def read(name):
+        if name not in known:
+            with open_kernel(str(unpacked(f"kernels/{name}.vmlinux.xz"))) as kernel:
+                known[name] = (kernel.build_id, read_traits(kernel))
+        return known[name][1]
+
+    read.known = known
+    return read
+
+
+@pytest.fixture(scope="module")
+def table():
+    """The committed table, by build id."""
+    path = Path(__file__).resolve().parent.parent.parent / "fixtures" / "kernel-traits.json"
+    return {row["build_id"]: row for row in json.loads(path.read_text())}
+
+
+@pytest.mark.parametrize("name", PARK)
+def test_the_four_ways_to_park(traits_of, name):
+    traits = traits_of(name)
+    replaces, rescues, sends, parks = PARK[name]
+    assert traits.hibernate_disable_hook.value is True
+    assert traits.replaces_play_dead.value is replaces
+    assert traits.rescues_offline.value is rescues
+    assert traits.sends_init.value is sends
+    assert traits.resume_park.value == parks
+    assert traits.init_targets.value == ("present" if sends else None)
+
+
+@pytest.mark.parametrize("version", DEBIAN)
+def test_debian_kernels_are_as_in_the_table(traits_of, table, version):
+    traits = traits_of(f"debian-{version}")
+    build_id = traits_of.known[f"debian-{version}"][0]
+    assert summary(traits) == table[build_id]["traits"]
+
+
+@pytest.mark.parametrize(
+    ("version", "role", "kind", "start", "last"),
+    [
+        ("6.1.176", "native", "mwait", 0xFFFFFFFF81062B79, 0xFFFFFFFF81062BA8),
+        ("6.12.94", "native", "mwait", 0xFFFFFFFF81082B16, 0xFFFFFFFF81082B38),
+        ("7.3.4", "cpuidle", "mwait", 0xFFFFFFFF81315E1D, 0xFFFFFFFF81315E3E),
+        ("7.3.4", "resume", "hlt", 0xFFFFFFFF81315F85, 0xFFFFFFFF81315F8F),
+    ],
+)
+def test_loops_are_where_the_reference_says(traits_of, version, role, kind, start, last):
+    loop = traits_of(f"debian-{version}").loops(role, kind)[0]
+    assert loop.start == start
+    assert max(one.address for one in loop.instructions) == last
+
+
+@pytest.mark.parametrize(
+    ("version", "order", "primary", "zero"),
+    [
+        ("6.1.176", ("mwait", "cpuidle", "hlt"), False, False),
+        ("6.12.94", ("mwait", "cpuidle", "hlt"), False, True),
+        ("7.3.4", ("cpuidle", "hlt"), True, True),
+    ],
+)
+def test_debian_kernels_are_as_the_reference_says(traits_of, version, order, primary, zero):
+    traits = traits_of(f"debian-{version}")
+    assert traits.rescues_offline.value is True
+    assert traits.play_dead_order.value == order
+    assert traits.rescue_needs_primary.value is primary
+    assert traits.zero_pages.value is zero
+    assert traits.monitored.value == "percpu:mwait_cpu_dead"
+    assert all(loop.incomplete is None for loop in traits.park_loops)
+    assert not any(loop.pushes for loop in traits.park_loops if loop.role != "cpuidle" or loop.kind == "mwait")
+
+
+def test_parked_cpus_were_found_in_the_loops(shared_cases, traits_of):
+    found = 0
+    for case in json.loads((shared_cases / "cases.json").read_text())["cases"]:
+        traits = traits_of(Path(case["resumer"]).name.removesuffix(".vmlinux.xz"))
+        boot = int(case["truth"]["boot_cpu"][0]["rip"], 16) if case["truth"]["boot_cpu"] else 0
+        for parked in case["truth"]["parked"] or ():
+            rip = int(parked["rip"], 16)
+            if rip >> 32 == 0 or not boot:
+                continue  # waiting for a SIPI at the reset vector
+            # KASLR moves by whole 2 MiB, so compare what is below that and demand one loop.
+            loops = [
+                loop
+                for loop in traits.park_loops
+                if any((start - rip) % (1 << 21) == 0 or start <= _near(rip, start) < end for start, end in loop.ranges)
+            ]
+            assert loops, f"{case['name']}: CPU {parked['cpu']} was at {rip:#x}"
+            assert all(loop.kind == ("hlt" if parked["halted"] else "mwait") for loop in loops)
+            found += 1
+    assert found >= 10
+
+
+def _near(rip, address):
+    """The RIP as it would be if the kernel had not been moved by a multiple of 2 MiB."""
+    return address + ((rip - address + (1 << 20)) % (1 << 21)) - (1 << 20)
+
+
+@pytest.mark.parametrize("name", ["debian-7.3.4", "park-init"])
+def test_facts_of_real_kernels_say_the_same(unpacked, name):
+    with open_kernel(str(unpacked(f"kernels/{name}.vmlinux.xz"))) as kernel:
+        content = json.dumps(facts_of(kernel)).encode()
+        facts = parse_facts("facts", content)
+        assert read_traits(facts) == read_traits(kernel)
+        assert facts.nearest(kernel.require("_text").address + 0x123456)[0].name == "_text"
+    assert len(content) < 200_000
+
+
+def test_vmlinuz_says_what_vmlinux_says(table):
+    """Every kernel of the packages in $HIBERCHECK_KERNELS, which tests/support/debian_kernels.py fills."""
+    directory = os.environ.get("HIBERCHECK_KERNELS")
+    if not directory:
+        pytest.skip("HIBERCHECK_KERNELS does not name a directory that tests/support/debian_kernels.py filled")
+    read = 0
+    for path in kernels_below(Path(directory)):
+        with open_kernel(str(path)) as kernel:
+            if kernel.build_id in table:
+                assert summary(read_traits(kernel)) == table[kernel.build_id]["traits"], path
+                read += 1
+    assert read
+    assert any(row["read"] == ["vmlinux", "vmlinuz"] for row in table.values())
