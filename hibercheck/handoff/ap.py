@@ -110,7 +110,7 @@ class ApReplayer:
 
     def _line_overwritten(self, parked: Parked, context: ApContext) -> bool | None:
         """Tell whether the image is copied over the line that the CPU monitors."""
-        if parked.state is not ParkState.MWAIT:
+        if parked.state is not ParkState.MWAIT or context.line_kept:
             return False
         if context.line is None or not context.placed:
             return None
@@ -180,7 +180,7 @@ class ApReplayer:
         unknown = next((replay for replay in events if replay.state is LoopState.UNKNOWN), None)
         if unknown is not None:
             missing = (
-                f"what CPU {parked.cpu} does on {_article(unknown.event)}: {unknown.reason}",
+                f"what CPU {parked.cpu} does on {unknown.event.value}: {unknown.reason}",
                 "--resumer-memory DUMP",
             )
             return ApResult(
@@ -191,10 +191,6 @@ class ApReplayer:
         if fate is Fate.STAYS_PARKED and not exposure and ran_same:
             fate = Fate.PARKS_AGAIN
         return ApResult(parked, fate, None, None, turn, events, exposure, line_overwritten=line)
-
-
-def _article(event: Event) -> str:
-    return f"an {event.value}" if event.value[0] in "NSIae" and event is not Event.STORE else f"a {event.value}"
 
 
 def _frame_missing(turn: LoopReplay) -> tuple[str, str]:

@@ -50,6 +50,7 @@ class ApContext:
         placed: Whether ``gs_base`` and ``stack`` are facts and not a stand-in address in the direct map.
         stack: Its stack pointer, or None.
         line: Address of the line it monitors, or None.
+        line_kept: Whether the line is in a frame that both kernels keep for it.
     """
 
     cpu: int
@@ -58,6 +59,7 @@ class ApContext:
     placed: bool = False
     stack: int | None = None
     line: int | None = None
+    line_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.bringup import Bringup, bring_up, rescued_cpus, smt_is_off
@@ -16,6 +18,10 @@ from hibercheck.handoff.resumee import Resumee
 from hibercheck.handoff.space import START_KERNEL_MAP
 from hibercheck.kernel.code.traits import Traits
 from hibercheck.swsusp.image import Image
+
+if TYPE_CHECKING:
+    from hibercheck.handoff.loop_replay import ApContext
+    from hibercheck.handoff.resumer import ResumerMemory
 
 _LA57_BITS = 57
 
@@ -57,6 +63,7 @@ class Plan:
         placement: Where the resumer lies.
         levels: Levels of its page tables; None where not known.
         assumptions: What was taken for granted.
+        adjust: What a parking design changes in a parked CPU's registers; None where the resumer parks by itself.
     """
 
     image: Image
@@ -73,6 +80,7 @@ class Plan:
     placement: Placement
     levels: int | None
     assumptions: tuple[Assumption, ...]
+    adjust: Callable[[ApContext, ResumerMemory], ApContext] | None = None
 
 
 def make_plan(image: Image, resumer: KernelView, traits: Traits, resumee: Resumee, options: CheckOptions) -> Plan:
