@@ -30,6 +30,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "When a CPU goes offline",
         (
             ("play_dead_order", "tries, in order"),
+            ("other_play_dead", "elsewhere by"),
             ("enter_dead", "cpuidle drivers park it by"),
             ("mwait_vendor_check", "does not try MWAIT on"),
             ("monitored", "MWAIT monitors"),

@@ -29,6 +29,12 @@ _VENDORS = {
     10: "Zhaoxin",
 }
 
+_OTHERS = (
+    ("xen_pv_play_dead", "Xen PV guests: the hypervisor takes the CPU down"),
+    ("sev_es_play_dead", "SEV-ES guests: AP reset hold"),
+    ("acpi_mp_play_dead", "ACPI wakeup mailbox with a reset vector: back to the firmware"),
+)
+
 _TASK = ("current_task", "pcpu_hot", "cpu_current_top_of_stack", "kernel_stack", "cpu_tss", "cpu_tss_rw")
 """Per-CPU objects that lead to the running task: its pointer, or (up to v4.8) its stack."""
 
@@ -120,6 +126,13 @@ class DeadReader:
                 if called and loop.kind in ("mwait", "hlt"):
                     places.setdefault(loop.kind, min(called))
         return places
+
+    def others(self) -> Trait[tuple[str, ...]]:
+        """Which functions replace native_play_dead on machines of some kind; the resume hook replaces them in turn."""
+        name = "other_play_dead"
+        found = [(symbol, where) for one, where in _OTHERS if (symbol := self.program.find(one)) is not None]
+        evidence = tuple(Evidence(symbol.name, symbol.address, where) for symbol, where in found)
+        return Trait(name, tuple(symbol.name for symbol, _ in found), evidence)
 
     def enter_dead(self) -> Trait[tuple[str, ...]]:
         """How cpuidle drivers park a dead CPU: ``driver:kind``, for the drivers built into the kernel."""

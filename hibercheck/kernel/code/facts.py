@@ -147,7 +147,9 @@ class FactsKernel(Kernel):
         values: dict[str, Any] = {}
         for one in fields(Traits):
             if one.name == "park_loops":
-                values[one.name] = decode(tuple[ParkLoop, ...], document.get("park_loops"), "$.park_loops")
+                values[one.name] = loops = decode(tuple[ParkLoop, ...], document.get("park_loops"), "$.park_loops")
+                if any(len(loop.code) != loop.end - loop.start for loop in loops):
+                    raise DocumentError("$.park_loops: the code and the range of a loop differ")
             elif one.name in given:
                 values[one.name] = decode(hints[one.name], given[one.name], f"$.traits.{one.name}")
             else:

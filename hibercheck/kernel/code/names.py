@@ -58,6 +58,9 @@ FUNCTIONS = frozenset(
 FUNCTIONS = frozenset(
     {
         # the handoff in the resumer
+        "xen_pv_play_dead",
+        "sev_es_play_dead",
+        "acpi_mp_play_dead",
         "hibernate_resume_nonboot_cpu_disable",
         "hibernation_restore",
         "freeze_secondary_cpus",

@@ -60,6 +60,11 @@ class KernelFile(Protocol):
     path: str
 
     @property
+    def banner(self) -> str:
+        """The kernel's ``Linux version`` line, which names the compiler; raises MissingFact."""
+        ...
+
+    @property
     def config(self) -> Mapping[str, str] | None:
         """The configuration, if the kernel carries it."""
         ...
@@ -178,7 +183,20 @@ class Program:
         """Static functions that exist only under a name with a suffix; the second and last look at the symbols."""
         missing = sorted(name for name in names.STATIC_FUNCTIONS if name not in self.known)
         found = self.kernel.symbols(other for name in missing for other in names.suffixed(name))
-        return {name: found[other] for name in missing for other in names.suffixed(name)[::-1] if other in found}
+        renamed = {name: found[other] for name in missing for other in names.suffixed(name)[::-1] if other in found}
+        if self._by_clang:  # whose .llvm.<hash> cannot be asked for by name
+            for name in missing:
+                for one in self.kernel.variants(name):
+                    if one.name.startswith(f"{name}.llvm."):
+                        renamed[name] = one
+        return renamed
+
+    @property
+    def _by_clang(self) -> bool:
+        try:
+            return "clang" in self.kernel.banner
+        except MissingFact:
+            return False
 
     def find(self, name: str) -> SymbolLike | None:
         """The function or object of that name, whatever suffix the compiler gave it."""

@@ -32,6 +32,7 @@ class Traits:
         sends_init: Whether it sends them an INIT once parked.
         init_targets: To which CPUs: ``present``, ``possible`` or ``online``.
         play_dead_order: What native_play_dead tries, in order: ``mwait``, ``cpuidle``, ``hlt``.
+        other_play_dead: Functions that take native_play_dead's place on some machines.
         enter_dead: What cpuidle drivers in the kernel do: ``acpi_idle:port_io`` and so on.
         mwait_vendor_check: CPU vendors for which MWAIT is not tried.
         monitored: ``percpu:mwait_cpu_dead`` or ``thread_info.flags``.
@@ -66,6 +67,7 @@ class Traits:
     sends_init: Trait[bool]
     init_targets: Trait[str]
     play_dead_order: Trait[tuple[str, ...]]
+    other_play_dead: Trait[tuple[str, ...]]
     enter_dead: Trait[tuple[str, ...]]
     mwait_vendor_check: Trait[tuple[str, ...]]
     monitored: Trait[str]
@@ -135,6 +137,7 @@ def read_traits(kernel: KernelFile) -> Traits:
         sends_init=sent,
         init_targets=resume.init_targets(sent),
         play_dead_order=order,
+        other_play_dead=dead.others(),
         enter_dead=dead.enter_dead(),
         mwait_vendor_check=dead.vendor_check(),
         monitored=dead.monitored(),

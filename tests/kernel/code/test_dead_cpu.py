@@ -109,6 +109,14 @@ def test_a_replacement_that_parks_in_no_known_way_is_unknown(made):
     assert "nothing recognised" in trait.reason
 
 
+def test_static_functions_under_clangs_suffix(made):
+    extra = MWAIT + INTEL.replace("intel_idle_enter_dead", "intel_idle_enter_dead.llvm.1234567890")
+    gcc = made.traits(native=NATIVE_NEW, extra=extra)
+    assert gcc.enter_dead.value == ()
+    data = PARTS["data"].replace("(gcc)", "(clang version 21.1.0)")
+    assert made.traits(native=NATIVE_NEW, extra=extra, data=data).enter_dead.value == ("intel_idle:mwait",)
+
+
 @pytest.mark.parametrize("suffix", [".isra.0", ".constprop.0", ".part.0"])
 def test_static_enter_dead_under_any_suffix(made, suffix):
     extra = MWAIT + INTEL.replace("intel_idle_enter_dead", f"intel_idle_enter_dead{suffix}")
