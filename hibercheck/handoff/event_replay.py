@@ -99,10 +99,21 @@ def _judge(memory: Composite, delivery: Delivery, entry: EntryFacts, resumee: Re
         used = {access.role for access in delivery.accesses if access.walk.physical is not None}
         if not entry.tables_placed and used & {Role.CODE_SEGMENT, Role.TSS, Role.STACK}:
             return LoopState.UNKNOWN, "the places of its GDT and TSS are not known"
-        return LoopState.FOREIGN, delivery.reason
+        return LoopState.FOREIGN, _failure(delivery)
     if delivery.end is DeliveryEnd.UNKNOWN:
         return LoopState.UNKNOWN, delivery.reason
     return _judge_handler(memory, delivery, resumee)
+
+
+def _failure(delivery: Delivery) -> str:
+    """Say what fails first, and that nothing catches it."""
+    failed = delivery.first_failure
+    if failed is None or failed.walk.fault is None:
+        return delivery.reason
+    return (
+        f"the {failed.role.value} of vector {failed.vector} at {failed.walk.address:#x} is out of reach "
+        f"({failed.walk.fault.reason}), and so are those of the page fault and the double fault that follow"
+    )
 
 
 def _judge_handler(memory: Composite, delivery: Delivery, resumee: Resumee) -> tuple[LoopState, str]:

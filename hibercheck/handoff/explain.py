@@ -114,17 +114,17 @@ class Explainer:
         for item in turn.touched:
             if item.access is not Access.FETCH or not item.leaf_overwritten or item.before is None:
                 continue
+            if item.change is Change.SAME or item.tables_only:
+                continue
             now = self._bytes_at_leaf(item)
-            same = (now is not None and now == item.before) or item.change is Change.SAME or item.tables_only
             resumer, resumee = self.namer.places(item)
             cpu = result.parked.cpu
-            what = "the same bytes" if same else "other bytes"
             yield _finding(
                 "HC201",
-                Level.NOTE if same else level,
+                level,
                 cpu,
                 item.role,
-                f"the image overwrites the loop in which CPU {cpu} waits with {what}",
+                f"the image overwrites the loop in which CPU {cpu} waits with other bytes",
                 resumer,
                 resumee,
                 (
@@ -147,6 +147,8 @@ class Explainer:
     def _walk_findings(self, result: ApResult, turn: LoopReplay, level: Level) -> Iterator[Finding]:
         assert self.namer is not None  # noqa: S101 - _loop() has tested it
         for item in turn.touched:
+            if item.leaf is None:
+                continue  # its address is a stand-in; the footprint says that its place is not known
             moved = item.walk.physical is not None and item.leaf not in {None, item.walk.physical >> PAGE_SHIFT}
             if item.change is not Change.FAULT and not (moved and item.change is Change.CONTENT):
                 continue
@@ -195,7 +197,7 @@ class Explainer:
             Level.ERROR if supposed and result.fate is Fate.DIES else Level.WARNING,
             cpu,
             role,
-            f"{_article(event)} to CPU {cpu} {verb}: {delivery.reason}",
+            f"{_article(event)} to CPU {cpu} {verb}: {replay.reason}",
             place,
             Place(),
             tuple(evidence),

@@ -66,7 +66,7 @@ class Namer:
         """List the frames that a CPU touches: the tables of each access, then what it reaches."""
         uses: dict[tuple[str, int | None], FrameUse] = {}
         for item in touched:
-            for use in (*self._tables(context, item), self._leaf(item)):
+            for use in (*self._tables(context, item), self._leaf(context, item)):
                 uses.setdefault((use.role.partition(" of ")[0], use.pfn), use)
         return tuple(uses.values())
 
@@ -95,13 +95,13 @@ class Namer:
                 break
         return uses
 
-    def _leaf(self, item: Touched) -> FrameUse:
+    def _leaf(self, context: ApContext, item: Touched) -> FrameUse:
         pfn = item.leaf
         overwritten = None if pfn is None else self.memory.overwritten(pfn)
         physical = None if pfn is None else (pfn << PAGE_SHIFT) | item.address & 0xFFF
         return FrameUse(
             role=item.role,
-            virtual=item.address,
+            virtual=item.address if pfn is not None or context.placed else None,
             pfn=pfn,
             resumer=self.resumer_symbol(item.address),
             overwritten=overwritten,

@@ -142,7 +142,9 @@ def _ap(plan: Plan, judgement: Judgement, namer: Namer | None, result: ApResult)
     parked = result.parked
     context = judgement.contexts.get(parked.cpu)
     shift = judgement.memory.resumer.kaslr_offset if judgement.memory else plan.placement.kaslr_offset
-    rip = parked.loop.wait + shift & 0xFFFF_FFFF_FFFF_FFFF if parked.loop is not None and shift is not None else None
+    rip = None
+    if parked.loop is not None and shift is not None:
+        rip = (parked.loop.resume_at + shift) & 0xFFFF_FFFF_FFFF_FFFF
     footprint = namer.footprint(context, result.turn.touched) if namer and context and result.turn else ()
     facts = Facts(interrupts_enabled=bool(parked.loop and parked.loop.interrupts))
     known = parked.unsettled is None
@@ -196,15 +198,30 @@ def _runs_on_cache(result: ApResult) -> bool:
 def _dies(result: ApResult) -> str:
     fatal = result.fatal_event
     if fatal is not None:
-        return f"after the handoff an {fatal.event.value} reaches it: {fatal.reason}"
+        return f"when {with_article(fatal.event.value)} reaches it, {fatal.reason}"
     if result.cause is None or result.turn is None or result.turn.decisive is None:
         return f"it is lost {result.when}"
     decisive = result.turn.decisive
     what = "its loop is overwritten with other bytes" if decisive.leaf_overwritten else "its loop is out of reach"
-    return f"a {result.cause.value} makes it run during the copy, when {what}"
+    return f"{with_article(result.cause.value)} makes it run during the copy, when {what}"
 
 
 def _stays(result: ApResult) -> str:
     killers = [replay.event.value for replay in result.exposure if replay.state is LoopState.FOREIGN]
     tail = f"; the next {' or '.join(killers)} would kill the machine" if killers else ""
     return f"the resumee leaves it in the resumer's loop{tail}"
+
+
+def with_article(event: str) -> str:
+    """Put the indefinite article before the name of an event."""
+    return f"{'an' if event in {'NMI', 'SMI', 'INIT', 'external interrupt'} else 'a'} {event}"
+
+
+PARKED_IN = {
+    ParkState.MWAIT: "in MWAIT",
+    ParkState.HLT: "in HLT",
+    ParkState.PORT_IO: "in an I/O port read",
+    ParkState.WAIT_FOR_SIPI: "in wait-for-SIPI",
+    ParkState.NEVER_BOOTED: "where the firmware left it",
+}
+"""Where a CPU is parked, in words."""
