@@ -65,8 +65,7 @@ def _facts(shown: ImageView) -> Iterator[tuple[str, str]]:
         yield "container", "a /dev/snapshot stream, without a swap header"
         return
     flags = " ".join(flag.name.lower() for flag in header.flags if flag.name) or "none"
-    unknown = header.flags.value & ~sum(flag.value for flag in type(header.flags))
-    yield "header", f"at byte {image.header_offset:#x}; flags: {flags}" + (f" and {unknown:#x}" if unknown else "")
+    yield "header", f"at byte {image.header_offset:#x}; flags: {flags}"
     if header.hw_sig is not None:
         yield "hardware", f"signature {header.hw_sig:#010x} (FACS)"
 

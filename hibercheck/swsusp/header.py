@@ -77,6 +77,8 @@ RECORD = Struct(
     "e820" / Bytes(16),
 )
 
+MAX_PAGES = 1 << 30
+"""Pages that an image may have: 4 TiB.  It bounds the table of blocks to 256 MiB."""
 UTS_FIELD = 65
 RESTORE_MAGICS_32 = {0x12345678, 0x12345679}
 
@@ -89,6 +91,9 @@ class Flags(IntFlag):
     CRC32_MODE = 4
     HW_SIG = 8
     COMPRESSION_ALG_LZ4 = 16
+
+
+KNOWN_FLAGS = sum(Flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +199,8 @@ def parse_info(page: bytes) -> ImageInfo:
         raise MalformedImage(
             f"the info page contradicts itself: {info.pages} pages, {info.image_pages} of them data, {info.size} bytes"
         )
+    if info.pages > MAX_PAGES:
+        raise MalformedImage(f"the info page announces {info.pages} pages, more than any machine that hibernates has")
     return info
 
 

@@ -9,6 +9,7 @@ from hibercheck.errors import HibercheckError, MalformedImage, Unsupported, Usag
 from hibercheck.swsusp.foreign import OTHER_PAGE_SIZES, RESUME_ADVICE, other_page_size, plain_swap, recognise
 from hibercheck.swsusp.header import (
     HIBERNATE_SIG,
+    KNOWN_FLAGS,
     SIG_OFFSET,
     SWAP_SIGS,
     ArchRecord,
@@ -128,8 +129,15 @@ def _follow(source: Source, header: Header, offset: int, base: int) -> Found:
     # The record first: it tells an image of another architecture, whose numbers would look merely damaged.
     record = parse_record(page)
     info = parse_info(page)
-    warnings = (CONSUMED_WARNING,) if header.consumed else ()
-    return Found(header, info, record, swap_map, offset, warnings)
+    return Found(header, info, record, swap_map, offset, tuple(_warnings(header)))
+
+
+def _warnings(header: Header) -> Iterator[str]:
+    if header.consumed:
+        yield CONSUMED_WARNING
+    unknown = header.flags & ~KNOWN_FLAGS
+    if unknown:
+        yield f"the header has flags that are not known ({int(unknown):#x}): a newer kernel may have written the image"
 
 
 def _named(problem: HibercheckError, source: Source) -> HibercheckError:

@@ -10,7 +10,7 @@ from itertools import compress, count, islice, pairwise
 from operator import add, sub
 
 from hibercheck.errors import MalformedImage
-from hibercheck.swsusp.runs import WORD, counts_up
+from hibercheck.swsusp.runs import MAX_RUNS, WORD, counts_up
 
 # kernel/power/snapshot.c: pack_pfns() writes page frame numbers in ascending order, 512 a page, and ends the list with
 # ~0UL unless it fills the last page.  Since commit 005e8dddd497 ("PM: hibernate: don't store zero pages in the image
@@ -50,7 +50,8 @@ def _cuts(page: bytes) -> list[int] | None:
 class PfnList:
     """The frames of an image, in ascending order.
 
-    Kept as segments: consecutive frames that are all stored, or all zero.  Memory: 24 bytes a segment.
+    Kept as segments: consecutive frames that are all stored, or all zero.  Memory: 24 bytes a segment, and so
+    no more than 768 MiB.
     The arrays `starts`, `ranks` and `data` have one element a segment; `ranks` and `data` have one more at the end.
 
     Attributes:
@@ -77,6 +78,8 @@ class PfnList:
         """
         if self._ended:
             raise MalformedImage("the PFN list has ended and yet pages of it follow")
+        if len(self.starts) >= MAX_RUNS:
+            raise MalformedImage(f"the PFN list is in more than {MAX_RUNS} pieces")
         cuts = [] if counts_up(page, PER_PAGE) else _cuts(page)
         words = memoryview(page).cast("Q")
         if cuts is None or words[PER_PAGE - 1] & ~ZERO_FLAG > MAX_PFN:

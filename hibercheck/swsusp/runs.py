@@ -9,7 +9,11 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 
+from hibercheck.errors import MalformedImage
+
 WORD = 8
+MAX_RUNS = 1 << 25
+"""Runs that a list may have.  No machine comes near: 4 TiB of memory, in runs of 128 KiB.  It bounds memory."""
 _LOW = bytes(range(256)) * 258
 _HIGH = b"".join(bytes([i & 255]) * 256 for i in range(258))
 
@@ -32,7 +36,7 @@ def counts_up(words: bytes, count: int) -> bool:
 class RunTable:
     """A list of numbers, appended page by page, that answers what its i-th number is.
 
-    Memory: 16 bytes a run.
+    Memory: 16 bytes a run, and so no more than 512 MiB.
     """
 
     def __init__(self) -> None:
@@ -42,9 +46,15 @@ class RunTable:
         self._expected = -1
 
     def append(self, words: bytes, count: int) -> None:
-        """Append the first ``count`` words of ``words`` (a page)."""
+        """Append the first ``count`` words of ``words`` (a page).
+
+        Raises:
+            MalformedImage: The list has more than `MAX_RUNS` runs.
+        """
         if count == 0:
             return
+        if len(self.starts) >= MAX_RUNS:
+            raise MalformedImage(f"the swap map is in more than {MAX_RUNS} pieces")
         first = int.from_bytes(words[:WORD], "little")
         if counts_up(words, count):
             if first != self._expected:

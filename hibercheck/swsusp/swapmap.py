@@ -89,7 +89,10 @@ class SwapMap:
         count = self._entries_used(page, offset)
         if count < ENTRIES and not self._table.length:
             self._require_entries(count, offset)
-        self._table.append(page, count)
+        try:
+            self._table.append(page, count)
+        except MalformedImage as problem:
+            raise self._malformed(problem.message, offset) from problem
         self._next = int.from_bytes(page[-8:], "little") if count == ENTRIES else 0
 
     def _entries_used(self, page: bytes, offset: int) -> int:

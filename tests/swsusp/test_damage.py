@@ -22,7 +22,7 @@ OPENING = {
     "map-hole": r"the first swap map page lies in a hole of the sparse file \(at byte",
     "truncated": r"beyond the end of the file",
     "info-contradicts": r"the info page contradicts itself",
-    "count-of-pages": r"the swap map lists \d+ stored pages, an image of \d+ pages needs",
+    "count-of-pages": r"the info page announces \d+ pages, more than any machine that hibernates has",
 }
 LISTING = {
     "pfn-twice": r"the PFN list names a frame twice \(PFN 0x25d\)",
@@ -124,6 +124,20 @@ def test_no_damage_of_a_plain_image_but_a_checksum(tmp_path):
         result = image.verify()
     assert result.ok
     assert result.crc_expected is None
+
+
+def test_lists_in_too_many_pieces_are_refused_before_they_fill_memory(tmp_path, monkeypatch):
+    path = ImageWriter(frames=dict.fromkeys(range(0, 6000, 2))).write(tmp_path / "i")
+    monkeypatch.setattr("hibercheck.swsusp.pfns.MAX_RUNS", 1000)
+    with (
+        open_image(str(path)) as image,
+        pytest.raises(MalformedImage, match="the PFN list is in more than 1000 pieces"),
+    ):
+        _ = image.pfns
+    path = ImageWriter(frames=FRAMES, compressor="none", shuffle=1).write(tmp_path / "i")
+    monkeypatch.setattr("hibercheck.swsusp.runs.MAX_RUNS", 100)
+    with pytest.raises(MalformedImage, match=f"{path}: the swap map is in more than 100 pieces"):
+        open_image(str(path))
 
 
 def test_the_file_is_released_after_damage(tmp_path):

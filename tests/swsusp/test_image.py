@@ -101,3 +101,11 @@ def test_many_frames_are_read_with_a_few_blocks_in_memory(tmp_path):
 def test_consumed_image_is_read_with_a_warning(tmp_path):
     with open_image(str(ImageWriter(frames={1: None}, consumed=True).write(tmp_path / "i"))) as image:
         assert "consumed" in image.warnings[0]
+
+
+def test_flags_of_the_future_are_warned_of(tmp_path):
+    data = bytearray(ImageWriter(frames={1: None}).encode())
+    data[4072] |= 64
+    (tmp_path / "i").write_bytes(data)
+    with open_image(str(tmp_path / "i")) as image:
+        assert "flags that are not known (0x40)" in image.warnings[0]
