@@ -21,7 +21,7 @@ from hibercheck.kernel.kernel import open_kernel
 CASES = ["debian-6.1.176", "debian-6.12.94", "debian-7.3.4", "park-mwait"]
 TYPES = ("thread_info", "task_struct", "cpuinfo_x86", "smp_ops", "cpuidle_driver", "mwait_cpu_dead", "swsusp_info")
 KERNELS = Path(os.environ.get("HIBERCHECK_KERNELS", Path.home() / ".cache" / "hibercheck-kernels"))
-# What scripts/kallsyms.c and scripts/mksysmap leave out: absolute symbols, labels, and what only modules' loading needs.
+# What scripts/kallsyms.c and scripts/mksysmap leave out: absolute symbols, labels, what only loading modules needs.
 LEFT_OUT = re.compile(r"\.L|__(crc|kstrtab|kstrtabns|ksymtab|flags)_|kallsyms_")
 MEMBER = re.compile(r"^\t\S[^\n{}]*?\b(\w+)(?:\[[^\n]*\])?; +/\* +(\d+) +(\d+) \*/", re.MULTILINE)
 
