@@ -19,6 +19,7 @@ START_KERNEL_MAP = 0xFFFFFFFF80000000
 # struct idt_data { unsigned int vector; unsigned int segment; struct idt_bits bits; const void *addr; };
 # struct idt_bits { u16 ist : 3, zero : 5, type : 5, dpl : 2, p : 1; };      arch/x86/include/asm/desc_defs.h
 _IDT_DATA = 24
+_PAGE = 4096
 _MAX_GATES = 64
 
 
@@ -97,13 +98,29 @@ class LayoutReader:
         return Trait(name, int(value, 0), (Evidence("CONFIG_PHYSICAL_ALIGN", None, value),))
 
     def cea_size(self) -> Trait[int]:
-        """Size of one CPU's entry area, from BTF."""
+        """Size of one CPU's entry area: from BTF, or the factor by which get_cpu_entry_area() multiplies the CPU."""
         name = "cea_size"
         try:
             size = self.program.kernel.size_of("cpu_entry_area")
         except MissingFact as missing:
-            return Trait(name, None, reason=str(missing))
+            return self._cea_factor(name, str(missing))
         return Trait(name, size, (Evidence("struct cpu_entry_area", None, f"{size:#x} bytes"),))
+
+    def _cea_factor(self, name: str, reason: str) -> Trait[int]:
+        """arch/x86/mm/cpu_entry_area.c: ``CPU_ENTRY_AREA_PER_CPU + cea_offset(cpu) * CPU_ENTRY_AREA_SIZE``."""
+        entry = self.program.address("get_cpu_entry_area")
+        if entry is None:
+            return Trait(name, None, reason=reason)
+        factors = {
+            node.immediate: node
+            for node in self.program.function(entry)
+            if node.mnemonic == "imul" and node.immediate and node.immediate % _PAGE == 0
+        }
+        if len(factors) != 1:
+            return Trait(name, None, reason=f"{reason}, and get_cpu_entry_area() does not multiply by one size")
+        size, node = factors.popitem()
+        text = node.render()
+        return Trait(name, size, (Evidence("get_cpu_entry_area", text.address, text.text),))
 
     def idt_gates(self) -> Trait[tuple[IdtGate, ...]]:
         """Gates of the exceptions, with their interrupt stacks, from the tables that the kernel fills its IDT from."""

@@ -80,6 +80,7 @@ FUNCTIONS = frozenset(
         "topology_get_primary_thread",
         "arch_cpu_rescan_dead_smt_siblings",
         "arch_resume_nosmt",
+        "get_cpu_entry_area",
         "get_cpu_device",
         "kobject_uevent",
         "_find_next_bit",
