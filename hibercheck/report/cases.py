@@ -72,6 +72,7 @@ def _rule(judged: Judged, rule: str, pairs: list[tuple[Finding, Mark | None]]) -
 
 def describe(finding: Finding) -> str:
     """Return a finding in one line."""
-    who = "" if finding.cpu is None else f"CPU {finding.cpu}: "
+    known = finding.cpu is None or f"CPU {finding.cpu}" in finding.message
+    who = "" if known else f"CPU {finding.cpu}: "
     where = f" ({finding.resumer.symbol})" if finding.resumer.symbol else ""
     return one_line(f"{finding.level.name.lower()}: {who}{finding.message}{where}")

@@ -25,4 +25,4 @@ def options_of(args: Sequence[str], **more) -> CheckOptions:
             fields["resume_offset"] = int(value)
         else:
             fields[name.removeprefix("--").replace("-", "_")] = value
-    return CheckOptions(**fields, **more)
+    return CheckOptions(**{**fields, **more})

@@ -1,0 +1,110 @@
+"""Every rule has an input that triggers it and one that does not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from hibercheck.errors import MalformedImage, Mismatch
+from hibercheck.handoff.check import check
+from hibercheck.handoff.explain import Explainer
+from hibercheck.handoff.options import CheckOptions
+from hibercheck.handoff.rules import RULES
+from hibercheck.x86.paging import Access
+
+COMMITTED = {
+    "HC101": ("fatal", {"memory": True}),
+    "HC102": ("fatal", {"memory": True}),
+    "HC201": ("fatal", {}),
+    "HC202": ("fatal", {}),
+    "HC203": ("latent", {}),
+    "HC301": ("fatal", {}),
+    "HC302": ("latent", {"suppose": frozenset()}),
+    "HC401": ("paging-mode", {}),
+    "HC502": ("latent", {"suppose": frozenset()}),
+    "HC701": ("no-overlap", {}),
+}
+"""A committed case and further options, for each rule that one of them triggers."""
+
+SHARED = {
+    "HC402": ("images/5cfca45430.bin.xz", "debian-6.1.176", "debian-6.12.94", {"resumer_cmdline": "nokaslr nosmt"}),
+    "HC501": ("images/89d55f5182.bin.xz", "park-init", "debian-6.1.176", {"resumer_cmdline": "nokaslr"}),
+}
+"""Image, resumer, resumee and options out of the measured cases."""
+
+OTHERS = {
+    "HC303": "test_a_store_into_the_resumee",
+    "HC403": "test_the_wrong_resumee",
+    "HC404": "test_a_damaged_image",
+}
+"""Rules with a test of their own below."""
+
+DESIGNS = {"HC601"}
+"""Rules about parking designs, which the tests of the designs trigger."""
+
+
+def rules_of(report) -> set[str]:
+    return {finding.rule for finding in report.findings}
+
+
+def test_no_rule_is_without_a_trigger():
+    named = [*COMMITTED, *SHARED, *OTHERS, *DESIGNS]
+    assert sorted(named) == sorted(RULES)
+    assert all(name in globals() for name in OTHERS.values())
+
+
+@pytest.mark.parametrize("rule", COMMITTED)
+def test_a_committed_case_triggers_it(predict, rule):
+    name, more = COMMITTED[rule]
+    assert rule in rules_of(predict(name, **more))
+
+
+@pytest.mark.parametrize("rule", COMMITTED)
+def test_a_committed_case_does_not(predict, rule):
+    assert rule not in rules_of(predict("same-build"))
+
+
+@pytest.mark.parametrize("rule", SHARED)
+def test_a_measured_case_triggers_it(unpacked, rule):
+    image, resumer, resumee, options = SHARED[rule]
+    kernels = [str(unpacked(f"kernels/{kernel}.vmlinux.xz")) for kernel in (resumer, resumee)]
+    report = check(str(unpacked(image)), *kernels, CheckOptions(**options))
+    assert rule in rules_of(report)
+
+
+@pytest.mark.parametrize("rule", SHARED)
+def test_no_committed_case_does(predict, rule):
+    assert rule not in rules_of(predict("safe"))
+
+
+@pytest.mark.parametrize(("access", "overwritten", "found"), [
+    (Access.WRITE, True, ["HC303"]),
+    (Access.WRITE, False, []),
+    (Access.READ, True, []),
+])  # fmt: skip
+def test_a_store_into_the_resumee(access, overwritten, found):
+    touched = SimpleNamespace(
+        walk=SimpleNamespace(physical=0x5000), access=access, address=0xFFFF888000005000, role="stack"
+    )
+    result = SimpleNamespace(turn=SimpleNamespace(touched=[touched]), parked=SimpleNamespace(cpu=1))
+    namer = SimpleNamespace(
+        memory=SimpleNamespace(overwritten=lambda pfn: overwritten and pfn == 5), resumee_physical=lambda _: "data"
+    )
+    assert [finding.rule for finding in Explainer(namer)._stores(result)] == found
+
+
+def test_the_wrong_resumee(committed):
+    case = committed("fatal")
+    with pytest.raises(Mismatch, match=r"6\.1\.192-lab-mid-current") as caught:
+        check(case["image"], case["resumee"], case["resumer"], CheckOptions())
+    assert "6.1.192-lab-small-hlt" in str(caught.value)
+    assert caught.value.exit_status == 3
+
+
+def test_a_damaged_image(committed, tmp_path):
+    case = committed("fatal")
+    with open(case["image"], "rb") as whole:  # noqa: PTH123
+        (tmp_path / "cut.bin").write_bytes(whole.read(1 << 20))
+    with pytest.raises(MalformedImage):
+        check(str(tmp_path / "cut.bin"), case["resumer"], case["resumee"], CheckOptions())

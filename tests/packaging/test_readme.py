@@ -1,0 +1,53 @@
+"""README.md's commands do what it says, and its report is the one that they print."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def command():
+    """The words of README's main command, from ``hibercheck`` on."""
+    line = next(line for line in README.splitlines() if "fixtures/images/" in line)
+    return shlex.split(line.rpartition("&&")[2])[1:]
+
+
+def test_the_main_command_predicts_the_reset(command):
+    run = subprocess.run(
+        [sys.executable, "-m", "hibercheck", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (1, "")
+    assert run.stdout == (ROOT / "examples" / "report.txt").read_text(encoding="utf-8"), "python examples/report.py"
+
+
+def test_the_picture_is_of_the_same_report():
+    spec = importlib.util.spec_from_file_location("example_report", ROOT / "examples" / "report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    committed = (ROOT / "examples" / "report.svg").read_text(encoding="utf-8")
+    assert module.picture(module.judged()) == committed, "python examples/report.py writes it anew"
+
+
+def test_every_file_it_names_is_there():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / link.replace("\n", "")).exists(), link
+
+
+def test_the_python_interface_works_as_shown(monkeypatch, command):
+    import hibercheck
+
+    monkeypatch.chdir(ROOT)
+    report = hibercheck.check(command[0], command[2], command[4], resumer_cmdline=command[6], spurious_mwait=True)
+    assert (report.outcome, report.verdict) == ("resets", "fatal")
+    with pytest.raises(TypeError):
+        hibercheck.check(command[0], command[2], command[4], nonsense=1)
