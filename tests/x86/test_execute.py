@@ -106,6 +106,10 @@ def test_a_jump_to_null_is_a_fault_and_not_the_end(parked):
     result = run(machine, cpu, b"")
     assert (result.end, result.cr2, result.rip) == (ExecutionEnd.FAULTS, 0, 0)
     assert result.fault.error_code == 16
+    machine.map(0)
+    machine.write(0, b"\xff\x07\xf4")  # incl (%rdi); hlt
+    result = run(machine, cpu, b"")
+    assert (result.end, result.rip, len(result.stores)) == (ExecutionEnd.HALTS_ELSEWHERE, 2, 1)
 
 
 def test_other_exceptions(parked):
