@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import hibercheck
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,9 +26,9 @@ def command():
 
 
 def test_the_main_command_predicts_the_reset(command):
-    run = subprocess.run(
-        [sys.executable, "-m", "hibercheck", *command], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"PYTHONUTF8": "1"}
+    arguments = [sys.executable, "-m", "hibercheck", *command]
+    run = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert (run.returncode, run.stderr) == (1, "")
     assert run.stdout == (ROOT / "examples" / "report.txt").read_text(encoding="utf-8"), "python examples/report.py"
 
@@ -44,8 +47,6 @@ def test_every_file_it_names_is_there():
 
 
 def test_the_python_interface_works_as_shown(monkeypatch, command):
-    import hibercheck
-
     monkeypatch.chdir(ROOT)
     report = hibercheck.check(command[0], command[2], command[4], resumer_cmdline=command[6], spurious_mwait=True)
     assert (report.outcome, report.verdict) == ("resets", "fatal")
