@@ -4,7 +4,9 @@ import bz2
 import gzip
 import lzma
 import random
+import shutil
 import struct
+import subprocess
 
 import lz4.frame
 import pytest
@@ -211,3 +213,20 @@ def test_random_damage_is_an_error_of_ours_or_nothing(tmp_path, seed):
             list(image.pfns.runs())
     except HibercheckError as problem:
         assert "\n" not in str(problem)  # noqa: PT017 - no error at all is right as well
+
+
+def test_block_device(tmp_path):
+    if shutil.which("losetup") is None:
+        pytest.skip("no losetup here")
+    path = ImageWriter(frames=FRAMES).write(tmp_path / "i")
+    with path.open("ab") as stream:
+        stream.truncate((path.stat().st_size + 0xFFFF) & ~0xFFFF)
+    made = subprocess.run(
+        ["losetup", "--find", "--show", "--read-only", path], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("no loop devices here")
+    try:
+        assert sound(made.stdout.strip()) == ()
+    finally:
+        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)

@@ -112,3 +112,7 @@ def test_run_table_against_a_plain_list(pages):
         value, length = table.run_at(index)
         assert list(range(value, value + length)) == numbers[index : index + length]
         assert value + length != [*numbers, 0][index + length]
+
+
+def test_counts_up_is_not_fooled_by_a_carry_that_is_missing():
+    assert not counts_up(struct.pack("<4Q", 0x1FFFE, 0x1FFFF, 0x10000, 0x10001), 4)
