@@ -7,7 +7,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from tests.lab.chance import draw
 from tests.lab.compare import BAD, compare, markdown, summary, text
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment
@@ -18,18 +20,35 @@ from tests.lab.record import Record
 from tests.lab.run import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("fatal", "safe", "benign", "no-overlap", "paging-mode", "latent")
+"""What continuous integration runs: every verdict, about a minute."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and do it."""
-    parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
-    parser.add_argument("--work", type=Path, default=ROOT / "tests" / "lab" / "work", help="images, cases and kernels")
-    commands = parser.add_subparsers(required=True)
-    run = commands.add_parser("run", help="carry out experiments")
+    options = parser().parse_args(arguments)
+    options.work.mkdir(parents=True, exist_ok=True)
+    return int(options.action(options))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
+    top.add_argument("--work", type=Path, default=ROOT / "tests" / "lab" / "work", help="images, cases and kernels")
+    commands = top.add_subparsers(required=True)
+    run = commands.add_parser(
+        "run", help="carry out experiments, and set hibercheck's predictions beside what happened"
+    )
+    what = run.add_mutually_exclusive_group()
+    what.add_argument("--small", action="store_true", help="a few, with the kernels of fixtures/ only, always afresh")
+    what.add_argument("--all", action="store_true", help="every family (the default)")
+    what.add_argument("--seed", type=int, help="random ones from this seed")
+    run.add_argument("--count", type=int, default=20, help="how many random ones (default: %(default)s)")
     run.add_argument("--family", action="append", choices=FAMILIES)
     run.add_argument("--name", action="append", help="only experiments whose name contains this")
     run.add_argument("--jobs", type=int, default=2, help="machines at a time (default: %(default)s)")
     run.add_argument("--again", action="store_true", help="also those measured already")
+    run.add_argument("--no-compare", action="store_true", help="only measure")
     run.set_defaults(action=command_run)
     check = commands.add_parser("compare", help="run hibercheck on what has been measured")
     check.add_argument("--name", action="append", help="only cases whose name contains this")
@@ -43,14 +62,18 @@ def main(arguments: list[str] | None = None) -> int:
     box.add_argument("--family", action="append", choices=FAMILIES)
     box.add_argument("--name", action="append")
     box.set_defaults(action=command_pack)
-    options = parser.parse_args(arguments)
-    options.work.mkdir(parents=True, exist_ok=True)
-    return int(options.action(options))
+    return top
 
 
 def chosen(options: argparse.Namespace) -> list[Experiment]:
     """The experiments that the command line asks for."""
-    found = [item for name in options.family for item in FAMILIES[name]()] if options.family else every()
+    seed = getattr(options, "seed", None)
+    if seed is not None:
+        found = [draw(seed, number) for number in range(options.count)]
+    elif getattr(options, "small", False):
+        found = [item for item in FAMILIES["committed"]() if item.name in SMALL]
+    else:
+        found = [item for name in options.family for item in FAMILIES[name]()] if options.family else every()
     if options.name:
         found = [item for item in found if any(part in item.name for part in options.name)]
     return found
@@ -58,28 +81,45 @@ def chosen(options: argparse.Namespace) -> list[Experiment]:
 
 def command_run(options: argparse.Namespace) -> int:
     """Run experiments; those measured before are left alone unless ``--again``."""
-    kernels = Kernels(default_places(options.work, ROOT))
+    kernels = Kernels(default_places(options.work, ROOT), options.work / "kernels")
     lab, record = Lab(options.work, kernels), Record(options.work)
-    todo = [item for item in chosen(options) if options.again or not record.has(item.name)]
-
-    def one(experiment: Experiment) -> bool:
-        start = time.monotonic()
-        try:
-            truth = lab.run(experiment)
-        except (LabError, OSError) as error:
-            print(f"{experiment.name:44} not run: {error}", flush=True)
-            return False
-        memory = experiment.dump and truth.boot_cpu is not None
-        record.add(experiment, truth, with_memory=memory)
-        detail = truth.when or (f"errno {truth.errno}" if truth.errno else "")
-        took = time.monotonic() - start
-        print(f"{experiment.name:44} {truth.outcome:9} {took:5.1f} s  {detail} {' | '.join(truth.remarks)}", flush=True)
-        return True
-
+    wanted = chosen(options)
+    todo = [item for item in wanted if options.again or options.small or not record.has(item.name)]
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(one, todo))
+        results = list(pool.map(lambda experiment: measure(lab, record, experiment), todo))
     print(f"{sum(results)} of {len(todo)} experiments measured", flush=True)
-    return 0 if all(results) else 1
+    if options.no_compare:
+        return 0 if all(results) else 1
+    rows = compare(link_kernels(record, wanted, kernels), options.work, options.jobs)
+    print(text(rows))
+    return 0 if all(results) and not any(row.grade in BAD for row in rows) else 1
+
+
+def measure(lab: Lab, record: Record, experiment: Experiment) -> bool:
+    """Carry one experiment out and write it down; False when that failed."""
+    start = time.monotonic()
+    try:
+        truth = lab.run(experiment)
+    except (LabError, OSError) as error:
+        print(f"{experiment.name:44} not run: {error}", flush=True)
+        return False
+    record.add(experiment, truth, with_memory=experiment.dump and truth.boot_cpu is not None)
+    detail = truth.when or (f"errno {truth.errno}" if truth.errno else "")
+    took = time.monotonic() - start
+    print(f"{experiment.name:44} {truth.outcome:9} {took:5.1f} s  {detail} {' | '.join(truth.remarks)}", flush=True)
+    return True
+
+
+def link_kernels(record: Record, wanted: list[Experiment], kernels: Kernels) -> list[dict[str, Any]]:
+    """The measured cases of these experiments, their kernels' vmlinux made present in the work directory."""
+    names = {experiment.name for experiment in wanted}
+    cases = [case for case in record.everything() if case["name"] in names]
+    for name in {Path(case[key]).stem for case in cases for key in ("resumer", "resumee")}:
+        place = record.work / "kernels" / f"{name}.vmlinux"
+        if not place.exists():
+            place.parent.mkdir(exist_ok=True)
+            place.symlink_to(kernels.vmlinux(name).resolve())
+    return cases
 
 
 def command_compare(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tests.lab.errors import LabError
+from tests.lab.pack import unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +18,11 @@ class Kernels:
 
     Args:
         places: Directories, the first that has the file wins.
+        cache: Where a file that is kept under xz is unpacked.
     """
 
     places: tuple[Path, ...]
+    cache: Path
 
     def boot_file(self, name: str) -> Path:
         """What QEMU boots."""
@@ -31,7 +34,12 @@ class Kernels:
 
     def has(self, name: str) -> bool:
         """Whether both files are there."""
-        return all(any((place / f"{name}.{kind}").exists() for place in self.places) for kind in ("bzImage", "vmlinux"))
+        try:
+            self.boot_file(name)
+            self.vmlinux(name)
+        except LabError:
+            return False
+        return True
 
     def symbols(self, name: str) -> dict[str, int]:
         """Link-time addresses of all symbols."""
@@ -41,6 +49,8 @@ class Kernels:
         for place in self.places:
             if (place / file).exists():
                 return place / file
+            if (place / f"{file}.xz").exists():
+                return unpack(place / f"{file}.xz", self.cache / file)
         looked = ", ".join(str(place) for place in self.places)
         raise LabError(f"no {file} in {looked} (tests/lab/README.md says how to get it)")
 
