@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hibercheck.cli.designs import DESIGNS
 from hibercheck.cli.options import GroupedCommand, general_options, option
 from hibercheck.cli.values import AddressType, CpuListType, Output, OutputType
 
@@ -87,6 +88,12 @@ OUTPUT, GATE = "Output", "Gate"
     help="Suppose this event after the handoff; repeatable.",
 )
 @option(
+    "--park",
+    group=SCENARIO,
+    type=click.Choice(DESIGNS),
+    help="Judge as if the resumer parked CPUs by this design; see hibercheck designs.",
+)
+@option(
     "--format",
     "outputs",
     group=OUTPUT,
@@ -107,6 +114,7 @@ OUTPUT, GATE = "Output", "Gate"
 @option("--baseline", group=GATE, metavar="FILE", reads=True, help="Fail only on what this earlier run did not find.")
 @option("--write-baseline", group=GATE, metavar="FILE", help="Write what this run found, for --baseline.")
 @option("--timeline", group=OUTPUT, is_flag=True, help="Show what each CPU would do between any two copies.")
+@option("--execute", group=OUTPUT, is_flag=True, help="Run each parked CPU in an emulator too (needs unicorn).")
 @option("--width", group=OUTPUT, type=click.IntRange(40, 400), metavar="N", help="Columns of the text report.")
 @option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print one sentence only.")
 @option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Print every frame of every CPU, and the kernels' traits.")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from hibercheck.dump.dump import Dump
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.exact import DumpedResumer
-from hibercheck.handoff.resumee import E820_RAM
+from hibercheck.handoff.resumee import E820_RAM, E820Entry
+from hibercheck.handoff.space import KernelSpace
 from hibercheck.swsusp.image import Image
 from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE
 
@@ -86,14 +87,13 @@ def _regions(ram: tuple[tuple[int, int], ...], below: int | None) -> Iterator[ra
             start = stop
 
 
-def ram_of(e820: tuple[object, ...] | None) -> tuple[tuple[int, int], ...]:
+def ram_of(e820: tuple[E820Entry, ...] | None) -> tuple[tuple[int, int], ...]:
     """Return the whole frames of RAM in a memory map, as (first PFN, length)."""
     found = []
     for entry in e820 or ():
-        if getattr(entry, "kind", None) != E820_RAM:
+        if entry.kind != E820_RAM:
             continue
-        address, size = int(getattr(entry, "address", 0)), int(getattr(entry, "size", 0))
-        first, end = -(-address >> PAGE_SHIFT), address + size >> PAGE_SHIFT
+        first, end = -(-entry.address >> PAGE_SHIFT), entry.address + entry.size >> PAGE_SHIFT
         found.append((first, max(end - first, 0)))
     return tuple(found)
 
@@ -104,18 +104,19 @@ def free_by_dump(resumer: DumpedResumer, dump: Dump) -> tuple[Callable[[int], bo
     The buddy allocator marks the first frame of a free block with a page type and keeps the block's order in
     ``private``.  Where the array of struct page cannot be read, a frame that holds only zeros is taken for free.
     """
+    space = resumer.space
     base = _vmemmap(resumer)
 
     def buddy(pfn: int) -> bool:
         for order in range(_MAX_ORDER + 1):
             head = pfn & ~((1 << order) - 1)
-            found = _block_order(resumer, base, head)
+            found = _block_order(space, base, head)
             if found is not None and found >= order:
                 return True
         return False
 
     try:
-        resumer.space.read(base + FIRST * _PAGE_STRUCT, _PAGE_STRUCT)
+        space.read(base + FIRST * _PAGE_STRUCT, _PAGE_STRUCT)
     except MissingFact:
         return lambda pfn: dump.frame(pfn) == bytes(PAGE_SIZE), "they hold only zeros in the dump of R"
     return buddy, "they are free in the dump of R, by its page allocator"
@@ -129,10 +130,10 @@ def _vmemmap(resumer: DumpedResumer) -> int:
         return _VMEMMAP_L5 if resumer.mode.levels == 5 else _VMEMMAP_L4
 
 
-def _block_order(resumer: DumpedResumer, base: int, pfn: int) -> int | None:
+def _block_order(space: KernelSpace, base: int, pfn: int) -> int | None:
     """Return the order of the free block that begins at a frame, or None if none does."""
     try:
-        page = resumer.space.read(base + pfn * _PAGE_STRUCT, _PAGE_STRUCT)
+        page = space.read(base + pfn * _PAGE_STRUCT, _PAGE_STRUCT)
     except MissingFact:
         return None
     kind = int.from_bytes(page[_PAGE_TYPE : _PAGE_TYPE + 4], "little")

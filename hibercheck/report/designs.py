@@ -1,0 +1,132 @@
+"""The comparison of parking designs, as JSON and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from hibercheck import __version__
+from hibercheck.report.sanitise import one_line
+from hibercheck.report.words import sentence
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hibercheck.handoff.designs.compare import Comparison, Row
+
+SCHEMA_VERSION = 1
+
+COLOURS = {
+    "safe": "green", "benign": "yellow", "latent": "yellow", "risk": "magenta", "fatal": "bold red", "refused": "cyan",
+    "undetermined": "cyan", "survives": "green", "dies": "red", "depends": "magenta", "-": "dim",
+}  # fmt: skip
+EVENTS = {"spurious MWAIT exit": "MWAIT", "NMI": "NMI", "SMI": "SMI", "machine check": "#MC"}
+
+LEGEND = (
+    "Each event: what it does between the copy and E's INIT / what it does later, to CPUs that E leaves where they are;",
+    "- where E has taken over every CPU by then. MWAIT is an exit for no reason, which the architecture allows.",
+)
+
+
+def to_dict(comparison: Comparison) -> dict[str, Any]:
+    """Return the comparison as plain JSON values."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "hibercheck designs",
+        "tool": {"name": "hibercheck", "version": __version__},
+        "image": comparison.image,
+        "resumer": comparison.resumer,
+        "resumee": comparison.resumee,
+        "resumer_cmdline": comparison.command_line,
+        "refusal": comparison.refusal,
+        "own": {"outcome": str(comparison.own[0]), "verdict": str(comparison.own[1])},
+        "designs": [_row(row) for row in comparison.rows],
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    design = row.design
+    return {
+        "name": design.name,
+        "summary": design.summary,
+        "origin": design.origin,
+        "resumee_knows_design": row.known,
+        "outcome": str(row.outcome),
+        "verdict": str(row.verdict),
+        "exposure": {
+            EVENTS[exposure.event.value]: {"window": exposure.window, "after": exposure.after}
+            for exposure in row.exposures
+        },
+        "cpus": [
+            {"cpu": one.cpu, "state": one.state, "why": one.why, "fate": str(one.fate), "sentence": one.sentence}
+            for one in row.cpus
+        ],
+        "asks_resumer": design.asks_resumer,
+        "asks_resumee": design.asks_resumee,
+        "cost": design.cost,
+        "frames": [{"pfn": hex(pfn), "role": role} for pfn, role in row.frames],
+        "placement": row.placed,
+        "notes": list(row.notes),
+    }
+
+
+def render(comparison: Comparison, console: Console, *, details: bool = True) -> None:
+    """Print the comparison to ``console``: the table, then what each design asks, costs and leaves open."""
+    from rich.table import Table  # noqa: PLC0415 - JSON needs no rich
+    from rich.text import Text  # noqa: PLC0415
+
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
+    line(f"{one_line(comparison.resumer)} resumes {one_line(comparison.resumee)} ({one_line(comparison.image)})", "bold")
+    if comparison.refusal is not None:
+        line(f"The resumer does not load the image, under any design: it {one_line(comparison.refusal)}")
+        return
+    line(f"R's own parking: {comparison.own[0]} ({comparison.own[1]})")
+    line("")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("design", "E", "outcome", "verdict", *EVENTS.values()):
+        table.add_column(title, no_wrap=True)
+    for row in comparison.rows:
+        table.add_row(*_cells(row))
+    console.print(table)
+    line("")
+    for text in LEGEND:
+        line(text, "dim")
+    for row in comparison.rows if details else ():
+        for text, style in _details(row):
+            line(text, style)
+
+
+def _cells(row: Row) -> Iterator[Any]:
+    from rich.text import Text  # noqa: PLC0415
+
+    yield Text(row.design.name)
+    yield Text("new" if row.known else "old", style="dim")
+    yield Text(str(row.outcome))
+    yield Text(str(row.verdict), style=COLOURS[row.verdict])
+    for exposure in row.exposures:
+        yield Text.assemble(
+            (exposure.window, COLOURS[exposure.window]), ("/", "dim"), (exposure.after, COLOURS[exposure.after])
+        )
+
+
+def _details(row: Row) -> Iterator[tuple[str, str]]:
+    """Yield the paragraphs under the table; what does not depend on E stands under the first of a design's rows."""
+    design = row.design
+    yield "", ""
+    yield f"{design.name}, {'an E that has it too' if row.known else 'an E that does not know it'}", "bold"
+    if not row.known:
+        yield f"  {sentence(design.summary)}", ""
+        yield f"  Origin: {design.origin}", "dim"
+        yield f"  Asks of R: {design.asks_resumer}", ""
+        yield f"  Asks of E: {design.asks_resumee}", ""
+        yield f"  Costs: {design.cost}", ""
+    for cpu in row.cpus:
+        yield f"  CPU {cpu.cpu} ({cpu.state.replace('_', ' ')}): {one_line(cpu.sentence)}", ""
+    if row.frames:
+        yield f"  Its frames, PFN {', '.join(f'{pfn:#x} ({role})' for pfn, role in row.frames)}", "dim"
+    if row.placed:
+        yield f"  {one_line(row.placed)}", "dim"
+    for note in row.notes:
+        yield f"  note: {one_line(note)}", "yellow"
