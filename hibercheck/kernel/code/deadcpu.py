@@ -267,6 +267,15 @@ class DeadReader:
                 return Trait(name, "thread_info.flags", (quote(function, found[0], task),), commits.OWN_LINE)
         return Trait(name, None, reason=f"the address that {function.name} gives to MONITOR was not recognised")
 
+    @staticmethod
+    def _of_the_line(function: Function, compare: Decoded, line: str | None) -> bool:
+        """Whether a comparison is of the monitored line: in memory, or in a register just loaded from it."""
+        if any(one.base == line for one in compare.operands):
+            return True
+        load = next((node for node in function if node.end == compare.address), None)
+        loaded = load is not None and load.mnemonic == "mov" and load.destination == compare.destination
+        return load is not None and loaded and any(one.base == line for one in load.operands)
+
     def kick_value(self) -> Trait[int]:
         """The word that, found in the monitored line, sends the CPU from MWAIT to HLT."""
         name = "kick_value"
@@ -278,6 +287,6 @@ class DeadReader:
             if node.address in inside and node.mnemonic == "cmp" and node.immediate is not None:
                 branch = function.nodes.get(node.end)
                 leaves = branch is not None and any(to not in inside for to in function.successors[branch.address])
-                if leaves and low32(node.immediate) > 0xFFFF:
+                if leaves and self._of_the_line(function, node, loop.line):
                     return Trait(name, low32(node.immediate), (quote(function, node),), commits.KICK)
         return Trait(name, None, reason="the loop compares the line with nothing: no word leads out of MWAIT")

@@ -94,6 +94,32 @@ def test_absence_of_data_means_nothing_without_data_symbols(made):
     assert traits.replaces_play_dead.value is None
 
 
+def test_idt_gates_and_padding(made):
+    table = """
+.section .rodata
+.balign 32
+.globl def_idts
+.type def_idts, @object
+def_idts:
+ .long 2, 0x10, 0x8e02, 0
+ .quad hlt_play_dead
+ .long 8, 0x10, 0x8e01, 0
+ .quad native_play_dead
+ .long 14, 0x10, 0x8e00, 0
+ .quad crc32_le
+ .long 3, 0, 0, 0
+ .quad crc32_le
+.text
+"""
+    gates = made.traits(extra=table).idt_gates.value
+    assert [(gate.vector, gate.ist, gate.symbol) for gate in gates] == [
+        (2, 2, "hlt_play_dead"),
+        (8, 1, "native_play_dead"),
+        (14, 0, "crc32_le"),
+    ]
+    assert made.traits().idt_gates.value is None
+
+
 def test_load_address(made):
     traits = made.traits(extra=".globl _text\n.set _text, 0xffffffff81000000\n")
     assert traits.physical_start.value == 0x1000000

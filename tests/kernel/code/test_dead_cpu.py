@@ -95,6 +95,16 @@ def test_no_kick(made):
     assert "no word leads out" in trait.reason
 
 
+def test_a_comparison_with_something_else_is_no_kick(made):
+    native = PARTS["native"].replace(" mov (%rbp), %eax\n", " mov boot_cpu_data(%rip), %eax\n")
+    assert made.traits(native=native).kick_value.value is None
+
+
+def test_a_kick_compared_in_memory(made):
+    native = PARTS["native"].replace(" mov (%rbp), %eax\n cmp $0x4a17dead, %eax", " cmpl $7, (%rbp)")
+    assert made.traits(native=native).kick_value.value == 7
+
+
 def test_a_kernel_without_hotplug_is_unknown(made):
     data = PARTS["data"].replace("native_play_dead", "0")
     traits = made.traits(native="", data=data)

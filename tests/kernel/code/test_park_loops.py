@@ -92,6 +92,73 @@ __stop___jump_table:
     assert [(touch.kind, touch.symbol) for touch in loop.touches if touch.kind == "rodata"] == [("rodata", "ds")]
 
 
+def test_a_jump_label_that_is_a_nop_in_the_file(made):
+    hlt = """
+fn hlt_play_dead
+1: .byte 0x66, 0x90
+ jmp 2f
+3: pause
+2: hlt
+ jmp 1b
+end hlt_play_dead
+.section .rodata
+.balign 8
+.globl __start___jump_table, __stop___jump_table
+__start___jump_table:
+ .long 1b - ., 3b - .
+ .quad 0
+__stop___jump_table:
+.text
+"""
+    (loop,) = made.traits(hlt=hlt).loops("resume", "hlt")
+    assert texts(loop) == ["xchg", "jmp", "pause", "hlt", "jmp"]
+    (patch,) = loop.patchable
+    assert patch.variants == (bytes.fromhex("6690"), bytes.fromhex("eb02"))
+
+
+def test_absolute_jump_labels_of_old_kernels(made):
+    hlt = """
+fn hlt_play_dead
+1: .byte 0xeb, 1
+3: nop
+2: hlt
+ jmp 1b
+end hlt_play_dead
+.section .rodata
+.balign 8
+.globl __start___jump_table, __stop___jump_table
+__start___jump_table:
+ .quad 1b, 2b, 0
+__stop___jump_table:
+.text
+"""
+    (loop,) = made.traits(hlt=hlt).loops("resume", "hlt")
+    assert texts(loop) == ["jmp", "nop", "hlt", "jmp"]
+
+
+@pytest.mark.parametrize(
+    "tail", [".word 3\n .byte 1, 1", ".word 3\n .byte 1, 1, 0", ".long 3\n .byte 1, 1"], ids=["12", "13", "14"]
+)
+def test_alternatives_of_every_age(made, tail):
+    hlt = f"""
+fn hlt_play_dead
+2: hlt
+1: nop
+ jmp 2b
+end hlt_play_dead
+.section .rodata
+.globl __alt_instructions, __alt_instructions_end
+__alt_instructions:
+ .long 1b - ., 1b - .
+ {tail}
+__alt_instructions_end:
+.text
+"""
+    (loop,) = made.traits(hlt=hlt).loops("resume", "hlt")
+    (patch,) = loop.patchable
+    assert (patch.start, patch.end, patch.why) == (loop.start + 1, loop.start + 2, "alternative")
+
+
 def test_a_function_that_the_loop_calls_is_part_of_it(made):
     hlt = """
 fn hlt_play_dead

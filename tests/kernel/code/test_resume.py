@@ -95,6 +95,11 @@ def test_saving_and_restoring_is_not_replacing(made):
     assert traits.resume_park.value == "mwait"
 
 
+def test_another_operation_is_not_play_dead(made):
+    body = " movq $resume_play_dead, smp_ops+8(%rip)\n call freeze_secondary_cpus\n ret"
+    assert made.traits(hook=hook(body)).replaces_play_dead.value is False
+
+
 def test_the_weak_default_is_no_hook(made):
     traits = made.traits(hook=hook(" xor %edi, %edi\n jmp freeze_secondary_cpus"))
     assert traits.hibernate_disable_hook.value is False
