@@ -82,20 +82,19 @@ def boot(vm: Vm, side: Side, kernels: Kernels) -> None:
 
 
 def patch(vm: Vm, side: Side, kernels: Kernels, changes: tuple[tuple[str, str], ...]) -> None:
-    """Write over code (symbol+offset, hexadecimal bytes) when the kernel has its page tables (at ``driver_init``).
+    """Write over code (symbol+offset, hexadecimal bytes) while the kernel boots.
+
+    By the time it brings up the other CPUs it has patched itself (ftrace, alternatives) and has not yet probed for idle
+    states.  A breakpoint would do too, but makes TCG slow.
 
     Raises:
-        LabError: The kernel has no such symbol, or the breakpoint was not reached.
+        LabError: The kernel has no such symbol, or did not get that far.
     """
     if "nokaslr" not in side.cmdline.split():
         raise LabError("a kernel is patched only at its link address: add nokaslr")
     symbols = kernels.symbols(side.kernel)
+    vm.wait_for("smp: Bringing up secondary CPUs", 60)
     stub = vm.debugger()
-    stop = symbols["driver_init"]
-    stub.breakpoint(stop)
-    stub.go()
-    stub.packet(60 * PATIENCE)
-    stub.clear(stop)
     for where, data in changes:
         name, _, offset = where.partition("+")
         if name not in symbols:
