@@ -36,7 +36,9 @@ _MAX_NAME = 512
 _MIN_STEP, _MAX_STEP = 2 * _MARKER_EVERY, (_MAX_NAME + 2) * _MARKER_EVERY
 _PIECE = 1 << 20
 _MAX_GAP = 3 * _MAX_SYMBOLS + _PIECE
-_MAX_HITS = 32
+_MAX_HITS = 8
+_MAX_TRIES = 512
+"""Real kernels need at most 50 tries of anything; the limits keep hostile ones from taking minutes."""
 _KERNEL_HALF = 1 << 63
 _MAX_SPAN = 1 << 31
 _MASK = (1 << 64) - 1
@@ -118,7 +120,7 @@ def find(data: Bytes, address: int, start: int = 0, end: int | None = None) -> T
         tokens = _tokens(data, hit)
         if tokens is None:
             continue
-        for markers_at, markers in _markers(data, start, tokens.start):
+        for markers_at, markers in islice(_markers(data, start, tokens.start), _MAX_TRIES):
             names = _names(data, start, markers_at, markers, tokens.texts)
             addresses = _addresses(data, address, start, names, tokens) if names is not None else None
             if names is not None and addresses is not None:
@@ -193,21 +195,22 @@ def _names(data: Bytes, start: int, markers_at: int, markers: list[int], tokens:
     # The run of markers may have swallowed a few words of what follows, hence some play in their number.
     fewest, most = _MARKER_EVERY * max(1, len(markers) - 8), _MARKER_EVERY * len(markers)
     raw = data[bottom:top]
-    for at, count in enumerate(memoryview(raw[: len(raw) // 4 * 4]).cast("I")):
-        if not fewest < count <= most:
-            continue
-        count_at = bottom + 4 * at
+    words = memoryview(raw[: len(raw) // 4 * 4]).cast("I").tolist()
+    # Backwards, because before the number there may be offsets, which are numbers of that size too.
+    places = range(bottom + 4 * (len(words) - 1), bottom - 1, -4)
+    counts = (pair for pair in zip(places, reversed(words), strict=True) if fewest < pair[1] <= most)
+    for count_at, count in islice(counts, _MAX_TRIES):
         for names_at in (count_at + 4, count_at + 8):
-            texts = _expand(data[names_at:markers_at], count, markers, tokens)
-            if texts is not None:
-                return _Names(count_at, texts)
+            # The first 256 names are enough to refuse nearly everything that is no table.
+            if _walk(data[names_at : names_at + markers[1] + 2], 0, _MARKER_EVERY) == markers[1]:
+                texts = _expand(data[names_at:markers_at], count, markers, tokens)
+                if texts is not None:
+                    return _Names(count_at, texts)
     return None
 
 
 def _expand(raw: bytes, count: int, markers: list[int], tokens: tuple[bytes, ...]) -> list[bytes] | None:
     """Decode ``count`` names that fill ``raw``, or None at the first contradiction to the markers."""
-    if _walk(raw[: markers[1] + 2], 0, _MARKER_EVERY) != markers[1]:
-        return None
     texts: list[bytes] = []
     position, join, token = 0, b"".join, tokens.__getitem__
     try:

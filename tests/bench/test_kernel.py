@@ -26,8 +26,8 @@ RUNS = 5
 NAMES = (
     "hibernate_resume_nonboot_cpu_disable cpuhp_smt_enable smp_ops native_play_dead mwait_play_dead hlt_play_dead "
     "resume_play_dead idt_table init_top_pgt level3_kernel_pgt level2_kernel_pgt phys_base page_offset_base "
-    "linux_banner saved_command_line __cpu_present_mask frozen_cpus cpu_smt_control boot_cpu_data cpuidle_curr_driver e820_table "
-    "__per_cpu_offset __per_cpu_start mwait_cpu_dead restore_registers restore_image core_restore_code "
+    "linux_banner saved_command_line __cpu_present_mask frozen_cpus cpu_smt_control boot_cpu_data cpuidle_curr_driver "
+    "e820_table __per_cpu_offset __per_cpu_start mwait_cpu_dead restore_registers restore_image core_restore_code "
     "swsusp_arch_resume cpu_tss_rw gdt_page"
 )
 # Not ru_maxrss, which begins with what the parent had before exec.

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -106,6 +109,15 @@ def test_damage_never_raises(data: st.DataObject) -> None:
         table[data.draw(st.integers(0, len(table) - 1))] = data.draw(st.integers(0, 255))
     found = find(bytes(table), AT)
     assert found is None or len(found) <= len(table)
+
+
+def test_a_table_made_to_waste_time_ends() -> None:
+    tokens = write_kallsyms(symbols(512, 0), LAYOUTS[-1], AT)
+    table = tokens[tokens.index(b"\0!\0") - 40 :]
+    bait = struct.pack("<3I", 0, 600, 500) * 200_000
+    started = time.process_time()
+    assert find(bait + table, AT) is None
+    assert time.process_time() - started < 10
 
 
 @settings(max_examples=60, deadline=None)

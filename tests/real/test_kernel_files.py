@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from hibercheck.kernel.kernel import open_kernel
+from hibercheck.kernel.kallsyms import MemoryBytes, find
+from hibercheck.kernel.kernel import START_KERNEL_MAP, open_kernel
+from hibercheck.swsusp.image import open_image
 
 CASES = ["debian-6.1.176", "debian-6.12.94", "debian-7.3.4", "park-mwait"]
 TYPES = ("thread_info", "task_struct", "cpuinfo_x86", "smp_ops", "cpuidle_driver", "mwait_cpu_dead", "swsusp_info")
@@ -107,6 +109,30 @@ def same_kernel(full: Path, stripped: Path) -> None:
             if symbol is not None and symbol.letter in "tT":
                 assert kernel.require(name).address == symbol.address
                 assert kernel.extent(kernel.require(name)) >= whole.extent(symbol)
+
+
+@pytest.mark.parametrize(
+    ("name", "release"), [("b9e5b9779f", "debian-6.1.176"), ("66a25b5b9c", "debian-7.3.4")], ids=["6.1", "7.3"]
+)
+def test_symbols_out_of_an_images_own_pages(unpacked: Callable[[str], Path], name: str, release: str) -> None:
+    kernel_file = unpacked(f"kernels/{release}.vmlinux.xz")
+    with open_image(str(unpacked(f"images/{name}.bin.xz"))) as image, open_kernel(str(kernel_file)) as kernel:
+        section = kernel.section(".rodata")
+        assert section is not None
+        slide = image.record.jump_address - kernel.require("restore_registers").address
+        moved = image.record.jump_address_phys - image.record.jump_address
+
+        def read(address: int, size: int) -> bytes | None:
+            assert size == 4096
+            return image.frame(address + moved >> 12)
+
+        start = section.address + slide
+        found = find(MemoryBytes(read, start, start + section.size), start)
+        assert found is not None
+        truth = {(one.name, one.address) for one in kernel.source}
+        ours = {(one.name, one.address - (slide if one.address >= START_KERNEL_MAP else 0)) for one in found}
+        assert len(ours) > 80_000
+        assert not ours - truth
 
 
 @pytest.mark.skipif(shutil.which("pahole") is None, reason="pahole is not installed")
