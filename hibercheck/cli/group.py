@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from hibercheck.cli.commands import DEFAULT, root_help, summaries
 
@@ -45,6 +46,11 @@ class LazyGroup(click.Group):
                 self._suggest(ctx, args[0])
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer files beside the subcommands: the first word may be the image."""
+        items = super().shell_complete(ctx, incomplete)
+        return items if incomplete.startswith("-") else [*items, CompletionItem(incomplete, type="file")]
 
     def _suggest(self, ctx: click.Context, word: str) -> None:
         """Answer a mistyped subcommand with its name: taken for an image it would only be a missing file."""

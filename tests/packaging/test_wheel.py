@@ -76,11 +76,8 @@ def find(name: str) -> str | None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PYTHONS)
 def test_it_installs_into_an_empty_environment(built, tmp_path, name):
-    python = shutil.which(name)
-    usable = (
-        python and subprocess.run([python, "-c", "import ensurepip"], capture_output=True, check=False).returncode == 0
-    )
-    if not usable:
+    python = find(name)
+    if python is None:
         pytest.skip(f"no {name} here")
     subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
     pip = [tmp_path / "venv/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
