@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hibercheck.handoff.ap import ApResult
 from hibercheck.handoff.explain import Explainer
 from hibercheck.handoff.findings import (
     Assumption,
+    CpuReport,
     Evidence,
     Fate,
     Finding,
@@ -30,6 +33,7 @@ from hibercheck.handoff.refusal import Acceptance, judge_acceptance
 from hibercheck.handoff.resumee import read_resumee
 from hibercheck.handoff.rules import RULES
 from hibercheck.handoff.summary import (
+    PARKED_IN,
     cpu_reports,
     image_summary,
     resumee_summary,
@@ -45,6 +49,7 @@ from hibercheck.x86.cpu import ParkState
 
 if TYPE_CHECKING:
     from hibercheck.dump.dump import Dump
+    from hibercheck.handoff.execution import SecondOpinion
 
 
 def check(image: str, resumer: str, resumee: str, options: CheckOptions) -> Report:
@@ -59,6 +64,22 @@ def check(image: str, resumer: str, resumee: str, options: CheckOptions) -> Repo
     Raises:
         HibercheckError: An input cannot be read, or does not belong to the others.
     """
+    if options.execute:
+        from hibercheck.handoff.execution import require_emulator  # noqa: PLC0415 - see _opinions()
+
+        require_emulator()
+    with open_inputs(image, resumer, resumee, options) as (plan, acceptance, dump):
+        judgement = None
+        if acceptance.refusal is None:
+            plan, judgement = _replay(plan, dump)
+        return _report(plan, acceptance, judgement)
+
+
+@contextmanager
+def open_inputs(
+    image: str, resumer: str, resumee: str, options: CheckOptions
+) -> Iterator[tuple[Plan, Acceptance, Dump | None]]:
+    """Open the inputs of a check and work out its scenario; they are closed with the context."""
     with ExitStack() as stack:
         opened = stack.enter_context(open_image(image, resume_offset=options.resume_offset))
         ours = stack.enter_context(open_resumer(resumer, options.resumer_symbols))
@@ -70,8 +91,17 @@ def check(image: str, resumer: str, resumee: str, options: CheckOptions) -> Repo
         facts = read_resumee(opened, theirs)
         plan = make_plan(opened, ours, read_traits(ours), facts, options)
         acceptance = judge_acceptance(opened, plan.traits, facts, plan.cmdline)
-        judgement = None if acceptance.refusal else judge(plan, _dump(stack, options))
-        return _report(plan, acceptance, judgement)
+        yield plan, acceptance, _dump(stack, options)
+
+
+def _replay(plan: Plan, dump: Dump | None) -> tuple[Plan, Judgement]:
+    """Replay the handoff as the resumer parks its CPUs, or as a design does (``--park``)."""
+    if plan.options.park is None:
+        return plan, judge(plan, dump)
+    from hibercheck.handoff.designs.replay import replay_under  # noqa: PLC0415 - the designs are rarely wanted
+
+    replayed = replay_under(plan, dump)
+    return replayed.plan, replayed.judgement
 
 
 def _same(resumer: str, resumee: str, options: CheckOptions) -> bool:
@@ -88,12 +118,13 @@ def _dump(stack: ExitStack, options: CheckOptions) -> Dump | None:
 
 def _report(plan: Plan, acceptance: Acceptance, judgement: Judgement | None) -> Report:
     outcome, verdict = decide(acceptance, judgement)
+    opinions = _opinions(plan, judgement)
     return Report(
         outcome=outcome,
         verdict=verdict,
         headline=_headline(plan, acceptance, judgement, verdict),
         findings=_findings(plan, acceptance, judgement),
-        cpus=cpu_reports(plan, judgement) if judgement else (),
+        cpus=_with_opinions(cpu_reports(plan, judgement), opinions) if judgement else (),
         image=image_summary(plan.image, plan.resumee),
         resumer=resumer_summary(plan, judgement),
         resumee=resumee_summary(plan.resumee),
@@ -102,7 +133,7 @@ def _report(plan: Plan, acceptance: Acceptance, judgement: Judgement | None) -> 
         missing=_missing(acceptance, judgement),
         share=_share(judgement),
         timeline=_timeline(plan, judgement),
-        warnings=_warnings(plan, judgement),
+        warnings=(*_warnings(plan, judgement), *_disagreements(opinions)),
     )
 
 
@@ -129,6 +160,28 @@ def _worst_epoch(plan: Plan, judgement: Judgement, result: ApResult) -> tuple[Fi
     line = follow(judgement.memory, result, judgement.contexts)
     finding = worst_epoch_finding(result, line, len(plan.image.pfns)) if line else None
     return (finding,) if finding else ()
+
+
+def _opinions(plan: Plan, judgement: Judgement | None) -> tuple[SecondOpinion, ...]:
+    """Run the parked CPUs in an emulator, if that is wanted."""
+    if judgement is None or not plan.options.execute:
+        return ()
+    from hibercheck.handoff.execution import second_opinions  # noqa: PLC0415 - it needs the emulator
+
+    return second_opinions(plan, judgement)
+
+
+def _with_opinions(cpus: tuple[CpuReport, ...], opinions: tuple[SecondOpinion, ...]) -> tuple[CpuReport, ...]:
+    texts = {opinion.cpu: opinion.text for opinion in opinions}
+    return tuple(replace(cpu, executed=texts.get(cpu.cpu)) for cpu in cpus)
+
+
+def _disagreements(opinions: tuple[SecondOpinion, ...]) -> tuple[str, ...]:
+    return tuple(
+        f"the emulator does not agree with the replay of CPU {opinion.cpu}: {opinion.text}"
+        for opinion in opinions
+        if opinion.agrees is False
+    )
 
 
 def _timeline(plan: Plan, judgement: Judgement | None) -> tuple[TimelineEvent, ...]:
@@ -182,8 +235,8 @@ def _fatal_headline(plan: Plan, judgement: Judgement) -> str:
         )
     dead = [result for result in judgement.aps if result.fate is Fate.DIES and result.depends is None]
     first = dead[0]
-    state = first.parked.state.value.replace("_", " ")
-    return f"the machine resets {first.when}: {_cpus(dead)}, parked in {state}: {sentence(first)}"
+    where = PARKED_IN.get(first.parked.state, "")
+    return f"the machine resets {first.when}: {_cpus(dead)} is parked {where}; {sentence(first)}"
 
 
 def _survival_headline(judgement: Judgement, verdict: Verdict) -> str:

@@ -161,6 +161,7 @@ class CpuReport:
         footprint: The frames it touches.
         fate: What becomes of it.
         sentence: The same in one sentence with its reason.
+        executed: What an emulator makes of it (``--execute``), or None.
     """
 
     cpu: int
@@ -175,6 +176,7 @@ class CpuReport:
     footprint: tuple[FrameUse, ...]
     fate: Fate
     sentence: str
+    executed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

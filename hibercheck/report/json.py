@@ -151,6 +151,7 @@ def _cpu(cpu: CpuReport) -> dict[str, Any]:
         "footprint": [_frame(use) for use in cpu.footprint],
         "fate": str(cpu.fate),
         "sentence": cpu.sentence,
+        "executed": cpu.executed,
     }
 
 

@@ -102,7 +102,8 @@ def fate(cpu: CpuReport) -> str:
 
 def _sentences(cpus: Sequence[CpuReport], console: Console) -> None:
     cpu = cpus[0]
-    told = (cpu.sentence if cpu.fate is not Fate.UNTOUCHED else "",) if cpu.boot_cpu else (cpu.why, cpu.sentence)
+    told = [cpu.sentence if cpu.fate is not Fate.UNTOUCHED else ""] if cpu.boot_cpu else [cpu.why, cpu.sentence]
+    told.append(cpu.executed or "")
     parts = [words.sentence(clean(part)) for part in told if part]
     if not parts:
         return
