@@ -18,8 +18,9 @@ Nothing here knows of ELF: the contents can be a file's, or a machine's memory t
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
 
@@ -42,7 +43,7 @@ _MAX_TRIES = 512
 _KERNEL_HALF = 1 << 63
 _MAX_SPAN = 1 << 31
 _MASK = (1 << 64) - 1
-_LETTERS = frozenset(b"AaBbCcDdGgIiNnPpRrSsTtUuVvWw-?")
+_LETTERS = frozenset("AaBbCcDdGgIiNnPpRrSsTtUuVvWw-?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class _Names:
     """The compressed names: where their number is, their expansions with the type letter first."""
 
     count_at: int
-    texts: list[bytes]
+    texts: list[str]
 
 
 class MemoryBytes:
@@ -124,9 +125,8 @@ def find(data: Bytes, address: int, start: int = 0, end: int | None = None) -> T
             names = _names(data, start, markers_at, markers, tokens.texts)
             addresses = _addresses(data, address, start, names, tokens) if names is not None else None
             if names is not None and addresses is not None:
-                letters = [chr(text[0]) for text in names.texts]
-                texts = [text[1:].decode("utf-8", "replace") for text in names.texts]
-                return TableSymbols("kallsyms", texts, addresses, letters)
+                letters = "".join(text[0] for text in names.texts)
+                return TableSymbols("kallsyms", [text[1:] for text in names.texts], addresses, letters)
     return None
 
 
@@ -209,10 +209,11 @@ def _names(data: Bytes, start: int, markers_at: int, markers: list[int], tokens:
     return None
 
 
-def _expand(raw: bytes, count: int, markers: list[int], tokens: tuple[bytes, ...]) -> list[bytes] | None:
+def _expand(raw: bytes, count: int, markers: list[int], tokens: tuple[bytes, ...]) -> list[str] | None:
     """Decode ``count`` names that fill ``raw``, or None at the first contradiction to the markers."""
-    texts: list[bytes] = []
-    position, join, token = 0, b"".join, tokens.__getitem__
+    texts: list[str] = []
+    # One character for each byte until it is known that no name has others: names are ASCII, or UTF-8 in Rust.
+    position, join, token = 0, "".join, [text.decode("latin-1") for text in tokens].__getitem__
     try:
         for number in range(count):
             if not number % _MARKER_EVERY and position != markers[number // _MARKER_EVERY]:
@@ -229,7 +230,9 @@ def _expand(raw: bytes, count: int, markers: list[int], tokens: tuple[bytes, ...
         return None
     if not len(raw) - 16 < position <= len(raw):
         return None
-    return texts if all(len(text) > 1 and text[0] in _LETTERS for text in texts) else None
+    if not all(len(text) > 1 and text[0] in _LETTERS for text in texts):
+        return None
+    return [text if text.isascii() else text.encode("latin-1").decode("utf-8", "replace") for text in texts]
 
 
 def _walk(raw: bytes, position: int, count: int) -> int:
@@ -246,7 +249,7 @@ def _walk(raw: bytes, position: int, count: int) -> int:
     return position
 
 
-def _addresses(data: Bytes, address: int, start: int, names: _Names, tokens: _Tokens) -> list[int] | None:
+def _addresses(data: Bytes, address: int, start: int, names: _Names, tokens: _Tokens) -> array[int] | None:
     """The symbols' values, by whichever layout gives an ascending list within the kernel."""
     count = len(names.texts)
     for offsets_at, base_at in _places(names.count_at, tokens.end, count):
@@ -275,7 +278,7 @@ def _places(count_at: int, tokens_end: int, count: int) -> Iterator[tuple[int, i
     yield (base_at - 4 * count) // 8 * 8, base_at
 
 
-def _own_place(data: Bytes, address: int, at: int, count: int) -> list[int] | None:
+def _own_place(data: Bytes, address: int, at: int, count: int) -> array[int] | None:
     """Offsets from each entry's own address, after the tokens."""
     raw = data[at : at + 4 * count]
     if len(raw) < 4 * count:
@@ -284,7 +287,7 @@ def _own_place(data: Bytes, address: int, at: int, count: int) -> list[int] | No
     return _plausible([(entry + 4 * n + offset) & _MASK for n, offset in enumerate(struct.unpack(f"<{count}i", raw))])
 
 
-def _absolute(data: Bytes, start: int, count_at: int, count: int) -> list[int] | None:
+def _absolute(data: Bytes, start: int, count_at: int, count: int) -> array[int] | None:
     """Absolute addresses, before the number of names.
 
     So until 2213e9a66bb8 ("kallsyms: add support for relative offsets in kallsyms address table", in v4.6).
@@ -293,14 +296,14 @@ def _absolute(data: Bytes, start: int, count_at: int, count: int) -> list[int] |
     if at < start:
         return None
     raw = data[at : at + 8 * count]
-    return _plausible(list(struct.unpack(f"<{count}Q", raw))) if len(raw) == 8 * count else None
+    return _plausible(struct.unpack(f"<{count}Q", raw)) if len(raw) == 8 * count else None
 
 
-def _plausible(addresses: list[int]) -> list[int] | None:
+def _plausible(addresses: Sequence[int]) -> array[int] | None:
     """The addresses, if they ascend and those in the kernel's half lie within 2 GiB; else None."""
     if any(first > second for first, second in pairwise(addresses)):
         return None
     upper = bisect_left(addresses, _KERNEL_HALF)
     if upper == len(addresses) or addresses[-1] - addresses[upper] > _MAX_SPAN or addresses[-1] > _MASK:
         return None
-    return addresses
+    return array("Q", addresses)

@@ -45,7 +45,10 @@ class EmbeddedSymbols:
         if self._table is None:
             from hibercheck.kernel import kallsyms  # noqa: PLC0415 - a vmlinux with symbols does not need it
 
-            for address, offset, size in self._elf.loaded():
+            # In the section first, because finding nothing in all the code before it would load all of that.
+            section = self._elf.section(".rodata")
+            places = [] if section is None or section.nobits else [(section.address, section.offset, section.size)]
+            for address, offset, size in [*places, *self._elf.loaded()]:
                 self._table = kallsyms.find(self._elf.data, address - offset, offset, offset + size)
                 if self._table is not None:
                     return self._table

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress, pairwise
 from typing import Protocol
 
 _CODE = frozenset("tTwWiI")
@@ -96,8 +98,7 @@ class TableSymbols:
         self._names = names
         self._addresses = addresses
         self._letters = letters
-        self._index: dict[str, int] | None = None
-        self._order: list[tuple[int, int]] | None = None
+        self._order: tuple[array[int], Sequence[int]] | None = None
 
     def __len__(self) -> int:
         return len(self._names)
@@ -109,35 +110,13 @@ class TableSymbols:
     def _symbol(self, index: int) -> Symbol:
         return Symbol(self._names[index], self._addresses[index], None, self._letters[index])
 
-    def _first(self) -> dict[str, int]:
-        """First row of each name."""
-        if self._index is None:
-            # Reversed, so that the first of several rows is the one that stays.
-            rows = range(len(self._names) - 1, -1, -1)
-            self._index = dict(zip(reversed(self._names), rows, strict=True))
-        return self._index
-
     def lookup(self, names: Iterable[str]) -> dict[str, tuple[Symbol, ...]]:
         """See `SymbolSource.lookup`."""
-        index = self._first()
-        wanted = {name for name in names if name in index}
-        if len(wanted) == 1:
-            rows = self._rows_of(wanted.pop())
-        else:
-            rows = [row for row, name in enumerate(self._names) if name in wanted] if wanted else []
+        wanted = set(names)
         found: dict[str, list[Symbol]] = {}
-        for row in rows:
+        for row in compress(range(len(self._names)), map(wanted.__contains__, self._names)):
             found.setdefault(self._names[row], []).append(self._symbol(row))
         return {name: tuple(sorted(s, key=lambda one: rank(one.letter, one.name))) for name, s in found.items()}
-
-    def _rows_of(self, name: str) -> list[int]:
-        rows, row = [], self._first()[name]
-        while True:
-            rows.append(row)
-            try:
-                row = self._names.index(name, row + 1)
-            except ValueError:
-                return rows
 
     def variants(self, name: str) -> list[Symbol]:
         """See `SymbolSource.variants`."""
@@ -145,27 +124,31 @@ class TableSymbols:
         rows = [row for row, other in enumerate(self._names) if other == name or other.startswith(prefix)]
         return sorted((self._symbol(row) for row in rows), key=lambda one: rank(one.letter, one.name))
 
-    def _sorted(self) -> list[tuple[int, int]]:
+    def _sorted(self) -> tuple[array[int], Sequence[int]]:
+        """All values in ascending order, and the row of each."""
         if self._order is None:
-            self._order = sorted(zip(self._addresses, range(len(self._addresses)), strict=True))
+            values = array("Q", self._addresses)
+            rows: Sequence[int] = range(len(values))
+            if any(first > second for first, second in pairwise(values)):
+                rows = array("I", sorted(rows, key=values.__getitem__))
+                values = array("Q", map(values.__getitem__, rows))
+            self._order = values, rows
         return self._order
 
     def nearest_many(self, addresses: Iterable[int]) -> dict[int, Symbol]:
         """See `SymbolSource.nearest_many`."""
-        order = self._sorted()
+        values, rows = self._sorted()
         found = {}
         for address in addresses:
-            last = bisect_right(order, (address, len(order))) - 1
+            last = bisect_right(values, address) - 1
             if last < 0:
                 continue
-            first = bisect_left(order, (order[last][0], -1))
-            rows = (row for _, row in order[first : last + 1])
-            best = min(rows, key=lambda row: rank(self._letters[row], self._names[row]))
-            found[address] = self._symbol(best)
+            same = rows[bisect_left(values, values[last]) : last + 1]
+            found[address] = self._symbol(min(same, key=lambda row: rank(self._letters[row], self._names[row])))
         return found
 
     def next_address(self, address: int) -> int | None:
         """See `SymbolSource.next_address`."""
-        order = self._sorted()
-        after = bisect_right(order, (address, len(order)))
-        return order[after][0] if after < len(order) else None
+        values, _ = self._sorted()
+        after = bisect_right(values, address)
+        return values[after] if after < len(values) else None
