@@ -9,7 +9,7 @@ from functools import cached_property
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.disasm import Decoded, Flow
-from hibercheck.kernel.code.graph import reachable
+from hibercheck.kernel.code.graph import leading_to, reachable
 from hibercheck.kernel.code.model import Evidence, ParkLoop, ParkRole, Trait
 from hibercheck.kernel.code.parkloops import LoopReader
 from hibercheck.kernel.code.program import Function, Program
@@ -34,6 +34,9 @@ _OTHERS = (
     ("sev_es_play_dead", "SEV-ES guests: AP reset hold"),
     ("acpi_mp_play_dead", "ACPI wakeup mailbox with a reset vector: back to the firmware"),
 )
+
+_MAX_COMPARISON = 64
+"""Instructions after a load of the vendor in which it is compared; six at most in kernels seen."""
 
 _TASK = ("current_task", "pcpu_hot", "cpu_current_top_of_stack", "kernel_stack", "cpu_tss", "cpu_tss_rw")
 """Per-CPU objects that lead to the running task: its pointer, or (up to v4.8) its stack."""
@@ -200,9 +203,10 @@ class DeadReader:
         if boot is None:
             return Trait(name, None, (absent("boot_cpu_data"),), reason="the vendor's place is not known")
         found: dict[str, Evidence] = {}
+        places, to_mwait = self._vendor_places(boot), leading_to(self._loops.edges(function), [loop.wait])
         for node in function:
-            if any(one.address in self._vendor_places(boot) for one in node.operands):
-                found |= self._vendors_skipped(function, node, loop.wait)
+            if any(one.address in places for one in node.operands):
+                found |= self._vendors_skipped(function, node, to_mwait)
         commit = commits.NO_AMD_MWAIT if found else None
         evidence = tuple(found.values()) or (
             Evidence(function.name, function.entry, "does not look at the CPU vendor"),
@@ -216,7 +220,7 @@ class DeadReader:
             # struct cpuinfo_x86 begins x86, x86_vendor up to v6.9 and x86_model, x86, x86_vendor since.
             return frozenset({boot + 1, boot + 2})
 
-    def _vendors_skipped(self, function: Function, load: Decoded, wait: int) -> dict[str, Evidence]:
+    def _vendors_skipped(self, function: Function, load: Decoded, to_mwait: set[int]) -> dict[str, Evidence]:
         """Vendors that a chain of comparisons after a load (or with memory) sends away from MWAIT."""
         found: dict[str, Evidence] = {}
         for compare in self._comparisons(function, load):
@@ -225,12 +229,7 @@ class DeadReader:
                 continue
             equal = branch.target if branch.mnemonic == "je" else branch.end
             vendor = _VENDORS.get(low32(compare.immediate))
-            if (
-                vendor
-                and equal is not None
-                and equal in function.nodes
-                and wait not in reachable(self._loops.edges(function), equal)
-            ):
+            if vendor and equal in function.nodes and equal not in to_mwait:
                 found[vendor] = quote(function, compare, vendor)
         return found
 
@@ -241,7 +240,9 @@ class DeadReader:
             return [load]
         found: list[Decoded] = []
         node = function.nodes.get(load.end)
-        while node is not None and len(found) < len(_VENDORS):
+        for _ in range(_MAX_COMPARISON):
+            if node is None:
+                break
             if node.mnemonic == "cmp" and node.destination == load.destination:
                 found.append(node)
             elif node.flow not in (Flow.NEXT, Flow.BRANCH) or load.destination in node.written:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 Edges = Mapping[int, tuple[int, ...]]
 
@@ -27,6 +27,19 @@ def reversed_edges(edges: Edges) -> dict[int, tuple[int, ...]]:
         for target in targets:
             sources.setdefault(target, []).append(node)
     return {node: tuple(found) for node, found in sources.items()}
+
+
+def leading_to(edges: Edges, goals: Iterable[int]) -> set[int]:
+    """Nodes from which one of ``goals`` is reached, those themselves included."""
+    back = reversed_edges(edges)
+    seen: set[int] = set()
+    stack = list(goals)
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(back.get(node, ()))
+    return seen
 
 
 def cycle_through(edges: Edges, node: int, avoid: Collection[int] = ()) -> set[int]:

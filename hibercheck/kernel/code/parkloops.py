@@ -7,10 +7,10 @@ the image has been copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from hibercheck.errors import MissingFact
+from hibercheck.errors import MalformedKernel, MissingFact
 from hibercheck.kernel.code.disasm import Decoded, Flow, Operand
 from hibercheck.kernel.code.graph import cycle_through, reachable, runs
 from hibercheck.kernel.code.model import ParkKind, ParkLoop, Touch, TouchAccess, TouchKind
@@ -20,6 +20,9 @@ from hibercheck.kernel.code.tables import PatchSites
 _WAITS: dict[str, ParkKind] = {"hlt": "hlt", "mwait": "mwait", "mwaitx": "mwait", "in": "port_io"}
 _MAX_DEPTH = 4
 """Calls followed below a park function; the deepest seen is two (acpi_idle, acpi_processor_ffh_play_dead)."""
+
+_MAX_WAITS = 64
+"""Waiting instructions in one function; no kernel has more than three."""
 
 _MAX_WAIT_DEPTH = 2
 """Calls followed when asking whether a function waits."""
@@ -63,13 +66,13 @@ class LoopReader:
         if function.name in via or len(via) >= _MAX_DEPTH:
             return
         edges = self.edges(function)
-        live = reachable(edges, function.entry)
+        live = self._live(function, edges)
         path = (*via, function.name)
         mine = dict(self._own_loops(function, edges, live, ports))
         inside = {one.address for loop in mine.values() for one in loop.instructions}
         for at, loop in mine.items():
             others = {other for other in mine if other != at}
-            kicked = bool(others) and at not in reachable(edges, function.entry, avoid=others)
+            kicked = bool(others) and at not in self._live(function, edges, others)
             found.setdefault((loop.wait, loop.kind), replace(loop, via=path, after_kick=kicked))
         for address, target in sorted(function.calls().items()):
             if address in live and address not in inside and self._waits(target, ports):
@@ -82,6 +85,10 @@ class LoopReader:
     ) -> Iterator[tuple[int, ParkLoop]]:
         """Loops whose cycle is in this function, by the instruction they wait in (or that calls what waits)."""
         waits = {a: kinds for a in sorted(live) if (kinds := self._kinds_at(function, a, ports))}
+        if len(waits) > _MAX_WAITS:
+            raise MalformedKernel(
+                f"{function.name} waits in {len(waits)} places, which no play_dead does", path=self._program.kernel.path
+            )
         done: set[tuple[ParkKind, int]] = set()
         for address, kinds in waits.items():
             for kind in sorted(kinds):
@@ -152,6 +159,11 @@ class LoopReader:
                 edges[node.address] = ()
         return edges
 
+    @staticmethod
+    def _live(function: Function, edges: dict[int, tuple[int, ...]], avoid: Collection[int] = ()) -> set[int]:
+        """Instructions that the function's entry reaches; none if not even the entry could be read."""
+        return reachable(edges, function.entry, avoid) if function.entry in function.nodes else set()
+
     def _comes_back(self, entry: int) -> bool:
         """Whether a call returns: not from a function that only waits, and not from a sanitizer's complaint."""
         if self._program.is_complaint(entry):
@@ -161,7 +173,7 @@ class LoopReader:
         if entry not in self._returning:
             self._returning[entry] = True  # a recursive call is taken to return
             function = self._program.function(entry)
-            live = reachable(self.edges(function), entry)
+            live = self._live(function, self.edges(function))
             leaves = (Flow.RETURN, Flow.INDIRECT_JUMP)
             self._returning[entry] = any(function.nodes[one].flow in leaves or one in function.tails for one in live)
         return self._returning[entry]
@@ -258,7 +270,7 @@ class LoopReader:
         return None
 
     def _live_nodes(self, function: Function) -> dict[int, Decoded]:
-        live = reachable(self.edges(function), function.entry)
+        live = self._live(function, self.edges(function))
         return {address: function.nodes[address] for address in live}
 
     @staticmethod

@@ -20,6 +20,9 @@ from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Decoded, Flow, decode
 MAX_FUNCTION = 8192
 """Instructions after which a function is given up as not being one; the largest here has under a thousand."""
 
+MAX_INSTRUCTIONS = 1 << 17
+"""Instructions read of one kernel in all: seconds of work.  Real kernels take two or three thousand."""
+
 
 class SymbolLike(Protocol):
     """What is used of a symbol."""
@@ -143,6 +146,7 @@ class Program:
     kernel: KernelFile
     _functions: dict[int, Function] = field(default_factory=dict, repr=False)
     _named: dict[int, str] = field(default_factory=dict, repr=False)
+    _read: int = field(default=0, repr=False)
 
     @cached_property
     def known(self) -> Mapping[str, SymbolLike]:
@@ -243,7 +247,8 @@ class Program:
     def function(self, entry: int) -> Function:
         """The graph of the function at an address (read once, then remembered)."""
         if entry not in self._functions:
-            self._functions[entry] = _Reader(self, entry).read()
+            self._functions[entry] = found = _Reader(self, entry).read(MAX_INSTRUCTIONS - self._read)
+            self._read += len(found.nodes)
         return self._functions[entry]
 
     def fetch(self, address: int) -> Decoded | None:
@@ -295,16 +300,17 @@ class _Reader:
         self._successors: dict[int, tuple[int, ...]] = {}
         self._tails: dict[int, int] = {}
 
-    def read(self) -> Function:
-        """Follow every path from the entry."""
+    def read(self, budget: int) -> Function:
+        """Follow every path from the entry, for at most so many instructions."""
+        limit = min(MAX_FUNCTION, budget)
         queue = deque([self._entry])
         truncated = None
         while queue:
             address = queue.popleft()
             if address in self._nodes:
                 continue
-            if len(self._nodes) >= MAX_FUNCTION:
-                truncated = f"more than {MAX_FUNCTION} instructions"
+            if len(self._nodes) >= limit:
+                truncated = f"more than {limit} instructions"
                 break
             node = self._program.fetch(address)
             if node is None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.disasm import Decoded
+from hibercheck.kernel.code.graph import cycle_through, leading_to
 from hibercheck.kernel.code.model import Evidence, Trait
 from hibercheck.kernel.code.program import Function, Program
-from hibercheck.kernel.code.values import absent, calls_to, quote, quote_call, reaches, references
+from hibercheck.kernel.code.values import absent, calls_to, quote, quote_call, references
+
+_MAX_CANDIDATES = 64
+"""Instructions looked at for being in a loop; freeze_secondary_cpus has under ten."""
 
 _PRIMARY = ("topology_get_primary_thread", "topology_is_core_online")
 _TOPOLOGY = ("cpuid_to_apicid", "x86_topo_system", "__cpu_primary_thread_mask")
@@ -40,8 +44,9 @@ def needs_primary(program: Program) -> Trait[bool]:
 def _asks_for_primary(program: Program, function: Function, ups: list[int]) -> tuple[Evidence, ...]:
     """Evidence for the question in the function, before a CPU is brought up; empty if it is not asked."""
     primary = [program.address(name) for name in _PRIMARY]
+    before = leading_to(function.successors, ups)
     for address, target in sorted(function.calls().items()):
-        if not any(reaches(function, address, up) for up in ups if up != address):
+        if address in ups or address not in before:
             continue
         if target in primary:
             return (quote_call(program, function, address), *_second_test(program, function, address))
@@ -100,7 +105,7 @@ def freeze_order(program: Program) -> Trait[str]:
     if function is None:
         return Trait(name, None, (absent("freeze_secondary_cpus"),), reason="the function was not found")
     walks = calls_to(function, [program.address(one) for one in ("_find_next_bit", "find_next_bit", "cpumask_next")])
-    in_loop = [address for address in walks if any(reaches(function, n, address) for n in function.successors[address])]
+    in_loop = [address for address in walks[:_MAX_CANDIDATES] if cycle_through(function.successors, address)]
     if in_loop:
         return Trait(name, "ascending", (quote_call(program, function, in_loop[0]),))
     counts = [
@@ -109,7 +114,7 @@ def freeze_order(program: Program) -> Trait[str]:
         if (node.mnemonic in ("sub", "dec") and node.immediate in (1, None))
         or (node.mnemonic == "add" and _minus_1(node))
     ]
-    looped = [n for n in counts if any(reaches(function, s, n.address) for s in function.successors[n.address])]
+    looped = [n for n in counts[:_MAX_CANDIDATES] if cycle_through(function.successors, n.address)]
     if looped and _online_tests(program, function):
         return Trait(name, "descending", (quote(function, looped[0]),))
     return Trait(name, None, reason=f"the loop of {function.name} was not recognised")

@@ -128,12 +128,11 @@ class PatchSites:
     @staticmethod
     def _label(node: Decoded, target: int) -> Patch:
         """A static branch: a NOP when not taken, a JMP to its destination when taken."""
-        near, far = target - (node.address + 2), target - (node.address + 5)
-        jump = (
-            b"\xeb" + near.to_bytes(1, "little", signed=True)
-            if node.size == 2
-            else b"\xe9" + far.to_bytes(4, "little", signed=True)
-        )
+        width = node.size - 1
+        distance = target - node.end
+        if node.size not in _NOPS or not -(1 << 8 * width - 1) <= distance < 1 << 8 * width - 1:
+            return Patch(node.address, node.end, "jump label")  # the table is damaged, or the encoding is new
+        jump = (b"\xeb" if width == 1 else b"\xe9") + distance.to_bytes(width, "little", signed=True)
         other = tuple(one for one in (jump, _NOPS[node.size]) if one != node.code)
         return Patch(node.address, node.end, "jump label", (node.code, *other))
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from hibercheck.kernel.code.disasm import Decoded, Flow
-from hibercheck.kernel.code.graph import reachable
 from hibercheck.kernel.code.model import Evidence
 from hibercheck.kernel.code.program import Function, Program
 
@@ -122,11 +121,6 @@ def closure(program: Program, roots: Iterable[int], stop: Iterable[int | None], 
             following.extend(function.calls().values())
         level = following
     return list(seen.values())
-
-
-def reaches(function: Function, start: int, goal: int, avoid: Iterable[int] = ()) -> bool:
-    """Whether control gets from one instruction to another without passing some."""
-    return goal in reachable(function.successors, start, set(avoid))
 
 
 def low32(value: int) -> int:

@@ -116,6 +116,27 @@ __stop___jump_table:
     assert patch.variants == (bytes.fromhex("6690"), bytes.fromhex("eb02"))
 
 
+@pytest.mark.parametrize(("size", "distance"), [(2, 1 << 20), (2, -(1 << 20)), (1, 3)])
+def test_a_jump_label_that_cannot_be(made, size, distance):
+    hlt = f"""
+fn hlt_play_dead
+1: .byte {"0x66, 0x90" if size == 2 else "0x90"}
+ hlt
+ jmp 1b
+end hlt_play_dead
+.section .rodata
+.balign 8
+.globl __start___jump_table, __stop___jump_table
+__start___jump_table:
+ .long 1b - ., 1b + {distance} - .
+ .quad 0
+__stop___jump_table:
+.text
+"""
+    (loop,) = made.traits(hlt=hlt).loops("resume", "hlt")
+    assert [(patch.why, patch.variants) for patch in loop.patchable] == [("jump label", ())]
+
+
 def test_absolute_jump_labels_of_old_kernels(made):
     hlt = """
 fn hlt_play_dead
