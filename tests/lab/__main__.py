@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.lab.chance import draw
 from tests.lab.compare import BAD, compare, markdown, summary, text
+from tests.lab.corpus import corpus
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment
 from tests.lab.families import FAMILIES, every
@@ -61,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     box.add_argument("target", type=Path)
     box.add_argument("--family", action="append", choices=FAMILIES)
     box.add_argument("--name", action="append")
+    box.add_argument(
+        "--corpus", action="store_true", help="a directory for each case, Debian's kernels by name and hash"
+    )
     box.set_defaults(action=command_pack)
     return top
 
@@ -140,6 +144,10 @@ def command_pack(options: argparse.Namespace) -> int:
     """Pack the chosen experiments, as far as they have been measured."""
     names = {experiment.name for experiment in chosen(options)}
     cases = [case for case in Record(options.work).cases() if case["name"] in names]
+    if options.corpus:
+        kept, left = corpus(cases, options.work, options.target)
+        print(f"{len(kept)} cases written to {options.target}, {len(left)} left out as too large")
+        return 0
     pack(cases, options.work, options.target)
     print(f"{len(cases)} of {len(names)} cases packed into {options.target}")
     return 0 if len(cases) == len(names) else 1

@@ -168,7 +168,7 @@ def cause(vm: Vm, experiment: Experiment) -> None:
 def complaints(vm: Vm) -> list[str]:
     """What a guest that lives on has to complain of."""
     words = "BUG:|WARNING:|Oops|general protection|unable to handle|soft lockup|rcu.*stall|Machine check|NMI received"
-    listing = vm.shell(f"dmesg | grep -E '{words}' | tail -4")
+    listing = vm.shell(f"dmesg | grep -E '{words}' | grep -v -E 'RETBleed|Spectre' | tail -4")
     return [line.partition("] ")[2][:100] for line in listing.splitlines()]
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.lab import cst, gdb, guest, initramfs, machine, truth
 from tests.lab.chance import draw
 from tests.lab.compare import Row, grade, markdown, summary
+from tests.lab.corpus import corpus
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment, Side
 from tests.lab.families import FAMILIES, every
@@ -274,3 +275,20 @@ def test_committed_cases_are_whole(fixtures_dir: Path):
                 with lzma.open(fixtures_dir / case[key]) as file:
                     assert isinstance(file, io.BufferedIOBase)
                     assert len(file.read(4096)) == 4096
+
+
+def test_a_corpus_case_says_all_about_itself(tmp_path):
+    work = tmp_path / "work"
+    for name in ("images/i.bin", "kernels/small.vmlinux", "kernels/debian-1.vmlinux"):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_bytes(bytes(100) + b"Linux version 6.1.0-lab (a@b) #1\n" + name.encode())
+    case = {"image": "images/i.bin", "resumer": "kernels/small.vmlinux", "resumee": "kernels/debian-1.vmlinux"}
+    kept, left = corpus([{"name": "x", **case, "memory": "m"}, {"name": "y", **case}], work, tmp_path / "c")
+    assert (kept, left) == (["x", "y"], [])
+    described = json.loads((tmp_path / "c/x/case.json").read_text())
+    assert described["kernels"]["resumee"]["banner"] == "Linux version 6.1.0-lab (a@b) #1"
+    assert described["resumer"] == "resumer.vmlinux.xz"
+    assert "resumee" not in described
+    assert "memory" not in described
+    assert (tmp_path / "c/x/image.bin.xz").samefile(tmp_path / "c/y/image.bin.xz")
+    assert "GPL-2.0" in (tmp_path / "c/NOTICE").read_text()
