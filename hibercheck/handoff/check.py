@@ -32,6 +32,7 @@ from hibercheck.handoff.plan import Plan, make_plan
 from hibercheck.handoff.refusal import Acceptance, judge_acceptance
 from hibercheck.handoff.resumee import read_resumee
 from hibercheck.handoff.rules import RULES
+from hibercheck.handoff.space import KernelSpace
 from hibercheck.handoff.summary import (
     PARKED_IN,
     cpu_reports,
@@ -69,10 +70,26 @@ def check(image: str, resumer: str, resumee: str, options: CheckOptions) -> Repo
 
         require_emulator()
     with open_inputs(image, resumer, resumee, options) as (plan, acceptance, dump):
-        judgement = None
-        if acceptance.refusal is None:
-            plan, judgement = _replay(plan, dump)
-        return _report(plan, acceptance, judgement)
+        if acceptance.refusal is not None:
+            return _report(plan, acceptance, None)
+        replayed, judgement = _replay(plan, dump)
+        measured = _by_memory(replayed, acceptance, judgement)
+        return _report(replayed, measured, None if measured.refusal is not None else judgement)
+
+
+def _by_memory(plan: Plan, acceptance: Acceptance, judgement: Judgement) -> Acceptance:
+    """Let the resumer's own memory decide whether it takes the image for one of its machine."""
+    if judgement.memory is None or not judgement.memory.resumer.exact:
+        return acceptance
+    from hibercheck.handoff.refusal_measured import (  # noqa: PLC0415 - only a dump needs it
+        firmware_map,
+        judge_measured,
+        physical_pages,
+    )
+
+    resumer = judgement.memory.resumer
+    space = KernelSpace(plan.resumer, resumer, resumer.mode, resumer.cr3, resumer.kaslr_offset, resumer.phys_base)
+    return judge_measured(acceptance, plan.image, plan.traits, firmware_map(space), physical_pages(space))
 
 
 @contextmanager
@@ -273,8 +290,14 @@ def _share(judgement: Judgement | None) -> Share | None:
 def _place_assumptions(plan: Plan, judgement: Judgement | None) -> tuple[Assumption, ...]:
     memory = judgement.memory if judgement else None
     if memory is not None and memory.resumer.exact:
+        when = (
+            "parked"
+            if judgement is not None and judgement.dump_shows_parked
+            else "not parked yet, and will be as its code has it"
+        )
         return (
             Assumption("the resumer's load address", f"{_load(plan, memory.resumer.phys_base):#x}", "its memory dump"),
+            Assumption("the resumer's CPUs in the dump", when, "its memory dump"),
         )
     if plan.placement.phys_base is None:
         return (

@@ -9,7 +9,8 @@ from hibercheck.handoff.resumee import E820_RAM, Resumee, e820_checksum
 from hibercheck.kernel.code.traits import Traits
 from hibercheck.swsusp.image import Image
 
-EFAULT, EINVAL, EPERM, ENODEV = 14, 22, 1, 19
+EFAULT, EPERM = 14, 1
+"""What resume fails with; check_header() turns every mismatch of arch record, memory map and size into -EPERM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def _magic(image: Image, traits: Traits, unknown: list[tuple[str, str]]) -> Refu
         return None
     return Refusal(
         f"accepts only images whose arch record has magic {wanted:#x}, and this one has {image.record.magic:#x}",
-        EINVAL,
+        EPERM,
         "resume with a kernel of the same era",
     )
 
@@ -86,7 +87,7 @@ def _memory_map(image: Image, traits: Traits, resumee: Resumee) -> Refusal | Non
         return None
     return Refusal(
         "compares a checksum of the firmware memory map that the image's own map does not have",
-        ENODEV,
+        EPERM,
         "the image is damaged; hibernate again",
     )
 

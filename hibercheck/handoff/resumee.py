@@ -203,5 +203,10 @@ def read_e820(space: KernelSpace) -> tuple[E820Entry, ...]:
 
 def e820_checksum(entries: tuple[E820Entry, ...]) -> int:
     """Return the CRC-32 that the arch record keeps of a memory map (compute_e820_crc32, arch/x86/power/hibernate.c)."""
+    return zlib.crc32(pack_e820(entries))
+
+
+def pack_e820(entries: tuple[E820Entry, ...]) -> bytes:
+    """Return a memory map as struct e820_table has it, without the unused entries."""
     packed = b"".join(_E820_ENTRY.pack(entry.address, entry.size, entry.kind) for entry in entries)
-    return zlib.crc32(struct.pack("<I", len(entries)) + packed)
+    return struct.pack("<I", len(entries)) + packed
