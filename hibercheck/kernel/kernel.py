@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hibercheck.errors import MissingFact, UsageProblem
+from hibercheck.errors import MissingFact, Unsupported, UsageProblem
 from hibercheck.kernel import ikconfig
 from hibercheck.kernel.binary import Bytes
 from hibercheck.kernel.btf import Btf
@@ -267,7 +267,7 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
     Args:
         path_or_release: A kernel file, a package or unpacked tree with one, an installed kernel's release, or a facts
             file that ``hibercheck kernel --format json`` wrote.
-        symbols: A System.map or a copy of /proc/kallsyms to take symbols from instead.
+        symbols: A System.map, a copy of /proc/kallsyms or an ELF file of debug information to take symbols from.
 
     Raises:
         InputProblem: It cannot be read.
@@ -291,4 +291,8 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
         found = unwrap(data, shown)
         data, wrappers = found.data, found.wrappers
     elf = ElfFile(data, shown)
+    text = elf.section(".text")
+    if text is not None and text.nobits:
+        advice = "give the vmlinuz, and this file as its symbols"
+        raise Unsupported("holds a kernel's debug information without the kernel", path=shown, advice=advice)
     return Kernel(shown, elf, symbols_of(elf, symbols), wrappers)

@@ -25,7 +25,7 @@ _COMPRESSED = (
     "boot/kernel-{release}",
 )
 _PLACES = _WITH_SYMBOLS + _COMPRESSED
-_SUFFIXES = ("", ".debug", ".gz", ".xz", ".zst")
+_SUFFIXES = ("", ".gz", ".xz", ".zst")
 _RELEASE = re.compile(r"[0-9]+\.[0-9]+[^/\s]*")
 _BUILD_TREE = ("vmlinux", "arch/x86/boot/bzImage", "vmlinuz")
 _MAX_LISTED = 5
@@ -83,7 +83,7 @@ def _in_tree(tree: Path) -> Path:
 
 
 def _without_suffix(name: str) -> str:
-    """A file's name without what compression or stripping added to it."""
+    """A file's name without what compression added to it."""
     return next((name.removesuffix(suffix) for suffix in _SUFFIXES if suffix and name.endswith(suffix)), name)
 
 

@@ -51,6 +51,7 @@ class EmbeddedSymbols:
             for address, offset, size in [*places, *self._elf.loaded()]:
                 self._table = kallsyms.find(self._elf.data, address - offset, offset, offset + size)
                 if self._table is not None:
+                    _check(self._elf, self._table, self._elf.path)
                     return self._table
             advice = "give its System.map or a copy of its /proc/kallsyms as its symbols"
             raise MissingFact("has no symbols: neither .symtab nor kallsyms", path=self._elf.path, advice=advice)
@@ -84,7 +85,8 @@ def symbols_of(elf: ElfFile, file: str | None) -> SymbolSource:
 
     Args:
         elf: The kernel.
-        file: A System.map or a copy of /proc/kallsyms, to be used instead of the kernel's own.
+        file: A System.map, a copy of /proc/kallsyms, or an ELF file of the kernel's debug information, to be used
+            instead of the kernel's own.
 
     Raises:
         InputProblem: The file cannot be read, or does not hold symbols.
@@ -96,8 +98,13 @@ def symbols_of(elf: ElfFile, file: str | None) -> SymbolSource:
     return own if len(own) > 1 else EmbeddedSymbols(elf)
 
 
-def _from_file(elf: ElfFile, file: str) -> TableSymbols:
+def _from_file(elf: ElfFile, file: str) -> SymbolSource:
     data = map_file(Path(file), file)
+    if data[:4] == b"\x7fELF":
+        debug = ElfSymbols(ElfFile(data, file))
+        debug.origin = file
+        _check(elf, debug, file)
+        return debug
     if len(data) > _MAX_FILE:
         raise MalformedKernel(f"is larger than {_MAX_FILE >> 20} MiB", path=file, advice="give a System.map")
     with data:
@@ -154,7 +161,7 @@ def _text_of(elf: ElfFile) -> int:
     return min(address for address, _, _ in elf.loaded() if address >= START_KERNEL_MAP)
 
 
-def _check(elf: ElfFile, table: TableSymbols, file: str) -> None:
+def _check(elf: ElfFile, table: SymbolSource, file: str) -> None:
     """Prove the symbols by one whose contents are known."""
     banner = table.lookup(["linux_banner"]).get("linux_banner")
     if banner is None:
@@ -164,5 +171,8 @@ def _check(elf: ElfFile, table: TableSymbols, file: str) -> None:
     except MissingFact:
         text = b""
     if text != b"Linux version ":
+        what = f"the linux_banner of its {table.origin} ({banner[0].address:#x}) is not where it should be"
+        if file == elf.path:
+            raise MalformedKernel(f"is damaged: {what}", path=file)
         what = f"its linux_banner ({banner[0].address:#x}) is not where that kernel has it"
         raise Mismatch(f"belongs to another kernel than {elf.path}: {what}", path=file)

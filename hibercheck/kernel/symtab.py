@@ -56,9 +56,8 @@ class ElfSymbols:
         MalformedKernel: The table contradicts its own sizes.
     """
 
-    origin = ".symtab"
-
     def __init__(self, elf: ElfFile) -> None:
+        self.origin = ".symtab"
         self._elf = elf
         section = next((one for one in elf.sections if one.kind == SHT_SYMTAB), None)
         self._table = self._strings = b""

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hibercheck.errors import HibercheckError, InputProblem, MalformedKernel, Mismatch, MissingFact
+from hibercheck.errors import HibercheckError, InputProblem, MalformedKernel, Mismatch, MissingFact, Unsupported
 from hibercheck.kernel.kernel import open_kernel
-from tests.support.elf_writer import BANNER, RODATA, SYMBOLS, TEXT, write_kernel
+from tests.support.elf_writer import BANNER, RODATA, SYMBOLS, TEXT, Section, Sym, write_elf, write_kernel
 from tests.support.kallsyms_writer import LAYOUTS, Layout, write_kallsyms
 
 LINES = [(one.value, "T", one.name) for one in SYMBOLS]
@@ -66,6 +66,30 @@ def test_lists_that_do_not_serve(stripped: Path, text: str, error: type[Hiberche
         open_kernel(str(stripped), symbols=str(symbols))
     assert caught.value.path is not None
     assert "\n" not in str(caught.value)
+
+
+def test_debug_information_as_symbols(stripped: Path) -> None:
+    debug = stripped.parent / "vmlinux.debug"
+    sections = [Section(".text", TEXT, b"", 6, 8, 4096), Section(".rodata", RODATA, b"", 2, 8, 4096)]
+    symbols = [Sym("_text", TEXT, 0, 0, 1), Sym("linux_banner", RODATA, 9, 1, 1, 2)]
+    debug.write_bytes(write_elf(sections, symbols))
+    with open_kernel(str(stripped), symbols=str(debug)) as kernel:
+        assert kernel.require("linux_banner").size == 9
+        assert kernel.source.origin == str(debug)
+    with pytest.raises(Unsupported, match="without the kernel"):
+        open_kernel(str(debug))
+    debug.write_bytes(write_elf(sections, [*symbols[:1], Sym("linux_banner", RODATA + 8, 9, 1, 1, 2)]))
+    with pytest.raises(Mismatch, match="linux_banner"):
+        open_kernel(str(stripped), symbols=str(debug))
+
+
+def test_kallsyms_of_another_place_are_refused(tmp_path: Path) -> None:
+    lines = [(TEXT + 4 * n, "t", f"function_{n}") for n in range(900)] + [(RODATA + 4096, "R", "linux_banner")]
+    at = RODATA + len(BANNER) + -len(BANNER) % 8
+    path = tmp_path / "vmlinux"
+    path.write_bytes(write_kernel(rodata=bytes(-len(BANNER) % 8) + write_kallsyms(lines, LAYOUTS[5], at) + bytes(64)))
+    with open_kernel(str(path)) as kernel, pytest.raises(MalformedKernel, match="damaged: the linux_banner"):
+        kernel.symbol("function_3")
 
 
 def test_a_missing_list(stripped: Path) -> None:
