@@ -40,9 +40,12 @@ def _print(text: str) -> int:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         from hibercheck.cli.output import discard_standard_output
 
         discard_standard_output()
+        if isinstance(error, BrokenPipeError):
+            return 141  # as `hibercheck.cli.run` has it
+        sys.stderr.write(f"hibercheck: cannot write the output: {error.strerror}\n")
         return 3
     return 0

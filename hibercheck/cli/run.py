@@ -33,9 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return _run(list(arguments))
     except BrokenPipeError:
-        from hibercheck.cli.output import discard_standard_output
-
-        discard_standard_output()
+        _flush_or_discard()
         return CLOSED_PIPE
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
@@ -43,6 +41,7 @@ def run(arguments: Sequence[str]) -> int:
         if "--debug" in arguments or os.environ.get("HIBERCHECK_DEBUG", "0") not in {"", "0"}:
             raise
         _complain(_line(error))
+        _flush_or_discard()
         return _status(error)
 
 
@@ -83,3 +82,13 @@ def _complain(message: str) -> None:
 
     with contextlib.suppress(OSError):  # where nobody is left to tell, the exit status says it
         click.echo(f"hibercheck: {one_line(message)}", err=True)
+
+
+def _flush_or_discard() -> None:
+    """Leave nothing in standard output's buffer: the interpreter would fail to write it, and exit with 120."""
+    from hibercheck.cli.output import discard_standard_output
+
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        discard_standard_output()

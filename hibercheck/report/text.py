@@ -13,7 +13,7 @@ from hibercheck.report import picture, words
 from hibercheck.report.gate import Judged
 from hibercheck.report.prose import explanation
 from hibercheck.report.sanitise import clean
-from hibercheck.report.text_cpus import cpu_section
+from hibercheck.report.text_cpus import cpu_section, table
 from hibercheck.report.text_findings import finding_section
 from hibercheck.report.text_inputs import assumption_section, input_section, missing_section
 
@@ -61,7 +61,7 @@ def render(judged: Judged, console: Console, detail: Detail = Detail.NORMAL) -> 
     prose = min(console.width, READABLE)
     console.print(_headline(report), width=prose)
     console.print()
-    console.print(Text(explanation(report), style="dim"), width=prose)
+    console.print(Text(explanation(report)), width=prose)
     verbose = detail is Detail.VERBOSE
     cpu_section(report, console, verbose=verbose)
     finding_section(judged, console, verbose=verbose)
@@ -98,11 +98,11 @@ def _timeline(report: Report, console: Console) -> None:
     if not report.timeline:
         return
     console.print(Text("\nTimeline", style="bold"))
+    rows = table("Copy", "PFN", "What it does")
     for event in report.timeline:
-        who = "" if event.cpu is None else f"CPU {event.cpu}: "
-        line = Text.assemble((f"copy {event.copy:>7,}  PFN {event.pfn:#9x}  ", "dim"), who, clean(event.text))
-        line.no_wrap = False
-        console.print(Padding(line, (0, 0, 0, 2)))
+        who = "" if event.cpu is None or f"CPU {event.cpu}" in event.text else f"CPU {event.cpu}: "
+        rows.add_row(Text(f"{event.copy:,}"), Text(f"{event.pfn:#x}"), Text(f"{who}{clean(event.text)}"))
+    console.print(Padding(rows, (0, 0, 0, 2)))
 
 
 def _memory(report: Report, console: Console) -> None:

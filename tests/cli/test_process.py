@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from hibercheck.cli import waiting as progress
 from hibercheck.cli.commands import summaries
 
 COMMAND = [sys.executable, "-m", "hibercheck"]
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""The environment in which the interpreter still has something to write at its end."""
 
 
 def run(*arguments, **options):
@@ -45,15 +48,19 @@ def test_every_command_listed_in_the_help_answers_its_own():
         assert ran.stdout.startswith("Usage: hibercheck " + name)
 
 
-def test_a_full_disk_is_one_line():
+@pytest.mark.parametrize("arguments", [("check", "--help"), ("--help",), ("rules",)])
+def test_a_full_disk_is_one_line(arguments):
     with Path("/dev/full").open("w") as full:
-        ran = subprocess.run([*COMMAND, "check", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        command = [*COMMAND, *arguments]
+        ran = subprocess.run(command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ran.returncode == 3
     assert ran.stderr == "hibercheck: cannot write the output: No space left on device\n"
 
 
-def test_a_closed_pipe_is_silent():
-    with subprocess.Popen([*COMMAND, "check", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+@pytest.mark.parametrize("arguments", [("check", "--help"), ("--help",), ("rules",)])
+def test_a_closed_pipe_is_silent(arguments):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*COMMAND, *arguments], env=BUFFERED, **pipes) as process:
         process.stdout.close()
         errors = process.stderr.read()
         process.wait(30)
