@@ -106,8 +106,6 @@ def open_at(source: Source, offset: int, *, base: int = 0) -> Found:
         MalformedImage: The header leads nowhere, or there is plain swap space.
     """
     header = parse_header(source.read(offset, PAGE_SIZE))
-    if header.consumed and header.image == 0:
-        raise plain_swap(source.path, offset)
     try:
         return _follow(source, header, offset, base)
     except MalformedImage as problem:

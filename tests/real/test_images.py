@@ -19,19 +19,26 @@ from hibercheck.kernel.kernel import open_kernel
 from hibercheck.swsusp.export import export
 from hibercheck.swsusp.image import open_image
 from hibercheck.swsusp.vmcore import USER_REGS
-from tests.conftest import SHARED_CASES
+from tests.conftest import ROOT, SHARED_CASES
 from tests.support import isf
 from tests.swsusp.test_export import notes, segments
 
 CASES = json.loads((SHARED_CASES / "cases.json").read_text())["cases"] if SHARED_CASES.is_dir() else []
+COMMITTED = json.loads((ROOT / "fixtures" / "cases.json").read_text())["cases"]
 IMAGES = {case["image"]: case["resumee"] for case in CASES}
+PAIRS = {case["image"]: case["resumee"] for case in COMMITTED} | IMAGES
 DEBIAN = "images/b9e5b9779f.bin.xz"
 SEVEN = "images/66a25b5b9c.bin.xz"
 
 
-@pytest.fixture(params=IMAGES, ids=lambda name: Path(name).name[:10])
-def pair(request, unpacked):
-    return unpacked(request.param), unpacked(IMAGES[request.param])
+@pytest.fixture(params=PAIRS, ids=lambda name: Path(name).name[:10])
+def pair(request, fixtures_dir):
+    """An image and its kernel: committed ones (the image still packed), and the measured ones where they are."""
+    image, kernel = request.param, PAIRS[request.param]
+    if image in IMAGES:
+        unpacked = request.getfixturevalue("unpacked")
+        return unpacked(image), unpacked(kernel)
+    return fixtures_dir / image, fixtures_dir / kernel
 
 
 def test_every_page_decodes_and_the_checksum_is_right(pair):
