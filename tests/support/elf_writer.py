@@ -117,7 +117,8 @@ def write_elf(
     phoff = 64 if loaded else 0
     body[:64] = struct.pack(
         "<16sHHIQQQIHHHHHH",
-        ident, kind, machine, 1, 0x1000000, phoff, section_headers, 0, 64, 56, len(loaded), 64, len(every), len(every) - 1,
+        ident, kind, machine, 1, 0x1000000, phoff, section_headers, 0,
+        64, 56, len(loaded), 64, len(every), len(every) - 1,
     )  # fmt: skip
     return bytes(body)
 

@@ -1,0 +1,60 @@
+"""Every format on the reports of the committed cases: what the engine really says, not what we made up."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import jsonschema
+import pytest
+
+from hibercheck.cli.output import make_console
+from hibercheck.handoff.api import check
+from hibercheck.report import formats, text
+from hibercheck.report.gate import judge
+from tests.conftest import ROOT
+from tests.report.sarif import SARIF
+from tests.report.test_formats import CONTROLS, SCHEMA
+from tests.support.cases import options_of
+
+CASES = {case["name"]: case for case in json.loads((ROOT / "fixtures" / "cases.json").read_text())["cases"]}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def judged(request):
+    case = CASES[request.param]
+    files = [str(ROOT / "fixtures" / case[role]) for role in ("image", "resumer", "resumee")]
+    return judge(check(*files, options_of(case["args"], timeline=True)))
+
+
+def test_json_and_sarif_follow_their_schemas(judged):
+    for form, schema in (("json", SCHEMA), ("sarif", SARIF)):
+        document = json.loads(formats.renderer(form)(judged))
+        jsonschema.validate(document, schema, cls=jsonschema.Draft202012Validator)
+
+
+def test_every_format_renders(judged):
+    for form in formats.NAMES[1:]:
+        content = formats.renderer(form)(judged)
+        assert content
+        assert not CONTROLS.search(content)
+        assert str(judged.report.verdict) in content or form == "gitlab"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_text_fits(judged, width):
+    stream = io.StringIO()
+    text.render(judged, make_console(stream, color="never", width=width), text.Detail.VERBOSE)
+    shown = stream.getvalue()
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", shown)
+    assert "…" not in shown
+
+
+def test_nothing_is_said_twice_in_a_row(judged):
+    stream = io.StringIO()
+    text.render(judged, make_console(stream, color="never", width=400))
+    for line in stream.getvalue().splitlines():
+        sentences = [part for part in re.split(r"(?<=[.:]) ", line.strip()) if len(part) > 20]
+        assert len(set(sentences)) == len(sentences), line
