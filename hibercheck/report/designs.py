@@ -20,10 +20,10 @@ COLOURS = {
     "safe": "green", "benign": "yellow", "latent": "yellow", "risk": "magenta", "fatal": "bold red", "refused": "cyan",
     "undetermined": "cyan", "survives": "green", "dies": "red", "depends": "magenta", "-": "dim",
 }  # fmt: skip
-EVENTS = {"spurious MWAIT exit": "MWAIT", "NMI": "NMI", "SMI": "SMI", "machine check": "#MC"}
+EVENTS = {"spurious exit": "MWAIT", "NMI": "NMI", "SMI": "SMI", "machine check": "#MC"}
 
 LEGEND = (
-    "Each event: what it does between the copy and E's INIT / what it does later, to CPUs that E leaves where they are;",
+    "Each event: what it does between the copy and E's INIT / what it does later, to CPUs that E leaves in place;",
     "- where E has taken over every CPU by then. MWAIT is an exit for no reason, which the architecture allows.",
 )
 
@@ -78,7 +78,8 @@ def render(comparison: Comparison, console: Console, *, details: bool = True) ->
     def line(text: str, style: str = "") -> None:
         console.print(Text(text, style=style), soft_wrap=True)
 
-    line(f"{one_line(comparison.resumer)} resumes {one_line(comparison.resumee)} ({one_line(comparison.image)})", "bold")
+    resumer, resumee = one_line(comparison.resumer), one_line(comparison.resumee)
+    line(f"{resumer} resumes {resumee} ({one_line(comparison.image)})", "bold")
     if comparison.refusal is not None:
         line(f"The resumer does not load the image, under any design: it {one_line(comparison.refusal)}")
         return

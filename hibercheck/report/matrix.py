@@ -1,0 +1,183 @@
+"""The matrix as JSON and CSV, both written row by row, and read back to be merged."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hibercheck import __version__
+from hibercheck.errors import InputProblem
+from hibercheck.handoff.findings import Outcome, Verdict
+from hibercheck.handoff.matrix.pair import Cell
+from hibercheck.handoff.matrix.table import MAX_CELLS, Matrix, Member
+from hibercheck.report.gate import NEVER, SEVERITY, Exit
+
+KIND = "hibercheck matrix"
+SCHEMA_VERSION = 1
+
+COLUMNS = ("scenario", "resumer", "resumer_build_id", "resumee", "resumee_build_id", "outcome", "verdict", "share",
+           "exact", "reason")  # fmt: skip
+
+
+def json_parts(matrix: Matrix) -> Iterator[str]:
+    """Yield the matrix as JSON, in parts.
+
+    ``rows`` holds for each resumer the numbers of its cells: ``cells[rows[i].cells[scenario][resumee]]``.
+    """
+    head = {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "hibercheck", "version": __version__},
+        "assumptions": [{"what": what, "value": value} for what, value in matrix.assumptions],
+        "scenarios": list(matrix.scenarios),
+        "kernels": [
+            {"release": one.release, "build_id": one.build_id, "path": one.path, "image": one.image}
+            for one in matrix.members
+        ],
+        "cells": [
+            {
+                "outcome": str(cell.outcome),
+                "verdict": str(cell.verdict),
+                "reason": cell.reason,
+                "share": cell.share,
+                "exact": cell.exact,
+            }
+            for cell in matrix.cells
+        ],
+    }
+    yield json.dumps(head, indent=1).removesuffix("\n}")
+    yield ',\n "rows": ['
+    for place, resumer in enumerate(matrix.resumers()):
+        rows = [list(matrix.rows[scenario, resumer]) for scenario in range(len(matrix.scenarios))]
+        yield ("," if place else "") + "\n  " + json.dumps({"resumer": resumer, "cells": rows}, separators=(",", ":"))
+    yield "\n ]\n}\n"
+
+
+def read_json(path: str) -> Matrix:
+    """Read a matrix that was written as JSON.
+
+    Raises:
+        InputProblem: It cannot be read, or is none.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputProblem(f"cannot be read: {error.strerror}", path=path) from error
+    except (ValueError, RecursionError) as error:
+        raise InputProblem(f"is not JSON: {error}", path=path) from error
+    try:
+        return _matrix(document)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        advice = "give files that `hibercheck matrix --format json` wrote"
+        raise InputProblem(f"is not a matrix: {type(error).__name__}: {error}", path=path, advice=advice) from error
+
+
+def _matrix(document: Any) -> Matrix:  # noqa: ANN401 - anything a file may hold
+    if document["kind"] != KIND or document["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"kind {document['kind']!r}, schema {document['schema_version']!r}")
+    members = tuple(Member(**{name: row[name] for name in Member.__slots__}) for row in document["kernels"])
+    scenarios = tuple(str(name) for name in document["scenarios"])
+    matrix = Matrix(members, scenarios, tuple((row["what"], row["value"]) for row in document["assumptions"]))
+    for row in document["cells"]:
+        share = row["share"]
+        exact = bool(row["exact"])
+        matrix.number(Cell(Outcome(row["outcome"]), Verdict(row["verdict"]), str(row["reason"]), share, exact))
+    if len(matrix.cells) != len(document["cells"]) or len(matrix.cells) > MAX_CELLS:
+        raise ValueError("a cell is there twice")
+    for row in document["rows"]:
+        resumer = row["resumer"]
+        if not 0 <= resumer < len(members) or len(row["cells"]) != len(scenarios):
+            raise ValueError(f"row {resumer} does not fit")
+        for scenario, numbers in enumerate(row["cells"]):
+            if len(numbers) != len(members) or max(numbers, default=0) >= len(matrix.cells):
+                raise ValueError(f"row {resumer} does not fit")
+            matrix.rows[scenario, resumer] = array("H", numbers)
+    return matrix
+
+
+def csv_parts(matrix: Matrix) -> Iterator[str]:
+    """Yield one line for each pair and scenario."""
+    yield _csv_line(COLUMNS)
+    for scenario, resumer, resumee, cell in matrix.pairs():
+        ours, theirs = matrix.members[resumer], matrix.members[resumee]
+        share = "" if cell.share is None else f"{cell.share:.2f}"
+        yield _csv_line(
+            (
+                *(matrix.scenarios[scenario], ours.release, ours.build_id or "", theirs.release, theirs.build_id or ""),
+                *(cell.outcome, cell.verdict, share, "yes" if cell.exact else "no", cell.reason),
+            )
+        )
+
+
+def _csv_line(values: Iterable[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
+
+
+def exit_status(verdict: Verdict, fail_on: str, *, refused_fails: bool) -> Exit:
+    """Return what a verdict means for a gate, as `gate.judge` has it for one report.
+
+    Args:
+        verdict: The verdict of a pair.
+        fail_on: The least verdict that fails.
+        refused_fails: Whether a refusal does; between two kernels it is often as it should be.
+    """
+    if verdict is Verdict.UNDETERMINED:
+        return Exit.UNDETERMINED
+    if fail_on == NEVER:
+        return Exit.PASSED
+    if verdict is Verdict.REFUSED:
+        return Exit.FAILED if refused_fails else Exit.PASSED
+    return Exit.FAILED if SEVERITY.index(verdict) >= SEVERITY.index(Verdict(fail_on)) else Exit.PASSED
+
+
+def worst_status(statuses: Iterable[Exit]) -> Exit:
+    """Return the status of a run of many verdicts: a failure counts more than a missing fact."""
+    found = set(statuses)
+    return next((status for status in (Exit.FAILED, Exit.UNDETERMINED) if status in found), Exit.PASSED)
+
+
+def labels(matrix: Matrix) -> list[str]:
+    """Name the kernels: by release, and by path too where two have the same."""
+    releases = [member.release for member in matrix.members]
+    return [
+        member.release if releases.count(member.release) == 1 else f"{member.release} ({Path(member.path).name})"
+        for member in matrix.members
+    ]
+
+
+def groups(matrix: Matrix) -> list[list[int]]:
+    """Put kernels together that have the same verdict with every other, on either side; in the order of the first.
+
+    Only for a whole matrix; of a shard every kernel is a group of its own.
+    """
+    if len(matrix.resumers()) < len(matrix.members):
+        return [[number] for number in range(len(matrix.members))]
+    verdicts = array("H", _verdict_numbers(matrix))
+    count, scenarios = len(matrix.members), len(matrix.scenarios)
+    columns = [[bytearray(count) for _ in range(count)] for _ in range(scenarios)]
+    found: dict[tuple[bytes, ...], list[int]] = {}
+    rows: list[list[bytes]] = []
+    for resumer in range(count):
+        mine = []
+        for scenario in range(scenarios):
+            row = array("H", map(verdicts.__getitem__, matrix.rows[scenario, resumer]))
+            mine.append(row.tobytes())
+            for resumee, number in enumerate(row):
+                columns[scenario][resumee][resumer] = number
+        rows.append(mine)
+    for kernel in range(count):
+        key = (*rows[kernel], *(bytes(columns[scenario][kernel]) for scenario in range(scenarios)))
+        found.setdefault(key, []).append(kernel)
+    return list(found.values())
+
+
+def _verdict_numbers(matrix: Matrix) -> list[int]:
+    order = list(Verdict)
+    return [order.index(cell.verdict) for cell in matrix.cells]
