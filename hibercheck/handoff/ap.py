@@ -17,6 +17,9 @@ from hibercheck.x86.events import Event, Facts, rule
 SUPPOSED: dict[Supposed, Event] = {"nmi": Event.NMI, "mce": Event.MACHINE_CHECK, "smi": Event.SMI}
 NO_MEMORY = frozenset({ParkState.WAIT_FOR_SIPI, ParkState.NEVER_BOOTED})
 
+SPURIOUS_EXITS = frozenset({ParkState.MWAIT, ParkState.PORT_IO})
+"""States that end at any time without an event meant for the CPU."""
+
 IN_HANDOFF, AFTER_HANDOFF = "in the handoff", "after the handoff"
 
 
@@ -119,15 +122,24 @@ class ApReplayer:
 
     def _in_handoff(self, parked: Parked, turn: LoopReplay | None, line: bool | None) -> ApResult | None:
         """Decide whether the CPU is lost while the image is copied, or whether that is not known."""
-        if parked.state is not ParkState.MWAIT or turn is None:
+        if parked.state not in SPURIOUS_EXITS or turn is None:
             return None
         if self.supposed.spurious_mwait:
-            if turn.state is LoopState.FOREIGN:
-                return self._dies(parked, turn, line, Event.SPURIOUS)
-            if turn.state is LoopState.UNKNOWN and turn.fetch_unknown:
-                return ApResult(parked, Fate.UNKNOWN, turn=turn, line_overwritten=line, missing=_frame_missing(turn))
-            # a CPU whose MWAIT ends at once never stops using the translations of its loop, so they stay cached
-            return None
+            return self._spinning(parked, turn, line)
+        if parked.state is ParkState.PORT_IO:
+            return self._break_event(parked, turn)
+        return self._woken_by_store(parked, turn, line)
+
+    def _spinning(self, parked: Parked, turn: LoopReplay, line: bool | None) -> ApResult | None:
+        """Judge a CPU whose wait ends at once: it never stops using its loop's translations, so they stay cached."""
+        if turn.state is LoopState.FOREIGN:
+            return self._dies(parked, turn, line, Event.SPURIOUS)
+        if turn.state is LoopState.UNKNOWN and turn.fetch_unknown:
+            return ApResult(parked, Fate.UNKNOWN, turn=turn, line_overwritten=line, missing=_frame_missing(turn))
+        return None
+
+    def _woken_by_store(self, parked: Parked, turn: LoopReplay, line: bool | None) -> ApResult | None:
+        """Judge a CPU that only a store to its line wakes; nothing says what its TLB holds by then."""
         if line is False or turn.state <= LoopState.SAME:
             return None
         if turn.state is LoopState.UNKNOWN:
@@ -142,6 +154,14 @@ class ApReplayer:
         return ApResult(parked, Fate.DIES, IN_HANDOFF, Event.STORE, turn, line_overwritten=line, depends=why)
 
     @staticmethod
+    def _break_event(parked: Parked, turn: LoopReplay) -> ApResult | None:
+        """Judge a CPU whose port read ends with whatever the chipset takes for a break event."""
+        if turn.state <= LoopState.SAME:
+            return None
+        why = "whether a break event of the chipset ends its port read during the copy is chance"
+        return ApResult(parked, Fate.DIES, IN_HANDOFF, Event.SPURIOUS, turn, depends=why)
+
+    @staticmethod
     def _dies(parked: Parked, turn: LoopReplay, line: bool | None, cause: Event) -> ApResult:
         return ApResult(parked, Fate.DIES, IN_HANDOFF, cause, turn, line_overwritten=line)
 
@@ -149,7 +169,7 @@ class ApReplayer:
         """Return the fate of a CPU that survives the copy."""
         if turn is None or turn.state is LoopState.INTACT:
             return Fate.UNTOUCHED if turn is None or otherwise is not Fate.REINITIALISED else Fate.REINITIALISED
-        runs = parked.state is ParkState.MWAIT
+        runs = parked.state in SPURIOUS_EXITS
         return Fate.PARKS_AGAIN if runs and turn.state is LoopState.SAME else otherwise
 
     def _stays(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hibercheck.handoff.ap import ApResult
+from hibercheck.handoff.ap import SPURIOUS_EXITS, ApResult
 from hibercheck.handoff.event_replay import EventReplay
 from hibercheck.handoff.findings import Evidence, Fate, Finding, Level, Place
 from hibercheck.handoff.loop_replay import LINE, LoopReplay, LoopState
@@ -106,7 +106,7 @@ class Explainer:
         if result.fate is Fate.DIES and (result.fatal_event is None or result.fatal_event.loop is not None):
             return Level.ERROR
         exposed = any(replay.state is LoopState.FOREIGN for replay in result.exposure)
-        stale = result.turn.state is LoopState.STALE and result.parked.state is ParkState.MWAIT
+        stale = result.turn.state is LoopState.STALE and result.parked.state in SPURIOUS_EXITS
         return Level.WARNING if exposed or stale else Level.NOTE
 
     def _code_findings(self, result: ApResult, turn: LoopReplay, level: Level) -> Iterator[Finding]:

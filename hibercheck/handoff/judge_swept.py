@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hibercheck.handoff.ap import NO_MEMORY, SUPPOSED, ApResult
+from hibercheck.handoff.ap import NO_MEMORY, SPURIOUS_EXITS, SUPPOSED, ApResult
 from hibercheck.handoff.boot_cpu import BootCpuReplay, replay_boot_cpu
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.findings import Fate
@@ -55,8 +55,9 @@ def _unplaced(plan: Plan, parked: Parked) -> ApResult:
         missing = (f"the code in which CPU {parked.cpu} waits", "a resumer vmlinux with symbols")
         return ApResult(parked, Fate.UNKNOWN, missing=missing)
     chance = "the resumer's load address is random"
-    if parked.state is ParkState.MWAIT:
-        cause = Event.SPURIOUS if plan.options.spurious_mwait else Event.STORE
+    if parked.state in SPURIOUS_EXITS:
+        spurious = plan.options.spurious_mwait or parked.state is ParkState.PORT_IO
+        cause = Event.SPURIOUS if spurious else Event.STORE
         return ApResult(parked, Fate.DIES, "in the handoff", cause, depends=chance)
     if parked.cpu in plan.reinitialised:
         return ApResult(parked, Fate.REINITIALISED, reinitialised=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hibercheck.handoff.ap import ApResult, can_be_woken
+from hibercheck.handoff.ap import SPURIOUS_EXITS, ApResult, can_be_woken
 from hibercheck.handoff.findings import CpuReport, Fate, ImageSummary, KernelSummary, ScenarioSummary
 from hibercheck.handoff.judgement import Judgement
 from hibercheck.handoff.loop_replay import LoopState
@@ -192,7 +192,7 @@ def sentence(result: ApResult) -> str:
 
 def _runs_on_cache(result: ApResult) -> bool:
     stale = result.turn is not None and result.turn.state is LoopState.STALE
-    return stale and result.parked.state is ParkState.MWAIT
+    return stale and result.parked.state in SPURIOUS_EXITS
 
 
 def _dies(result: ApResult) -> str:

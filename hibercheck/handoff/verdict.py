@@ -41,5 +41,8 @@ def _exposed(judgement: Judgement, index: int) -> bool:
     """Tell whether a CPU lives on borrowed time: by a cached translation, or until the next event."""
     ap = judgement.aps[index]
     shaky = ap.turn is not None and ap.turn.state in {LoopState.STALE, LoopState.UNKNOWN}
-    cached = shaky and ap.parked.state is ParkState.MWAIT and ap.line_overwritten is not False
+    woken = ap.parked.state is ParkState.PORT_IO or (
+        ap.parked.state is ParkState.MWAIT and ap.line_overwritten is not False
+    )
+    cached = shaky and woken
     return cached or any(replay.state is LoopState.FOREIGN for replay in ap.exposure)

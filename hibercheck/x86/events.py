@@ -46,7 +46,7 @@ class Event(StrEnum):
     """Something that may happen to a parked CPU."""
 
     STORE = "store to its line"
-    SPURIOUS = "spurious MWAIT exit"
+    SPURIOUS = "spurious exit"
     NMI = "NMI"
     SMI = "SMI"
     MACHINE_CHECK = "machine check"
@@ -151,7 +151,8 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.SPURIOUS,      _S.RUNNING,        ALWAYS,            _F.NONE,            "it waits in no MWAIT"),
     Rule(_E.SPURIOUS,      _S.MWAIT,          ALWAYS,            _F.CONTINUES,       "MWAIT: other events"),
     Rule(_E.SPURIOUS,      _S.HLT,            ALWAYS,            _F.NONE,            "HLT"),
-    Rule(_E.SPURIOUS,      _S.PORT_IO,        ALWAYS,            _F.NONE,            "ACPI: not an MWAIT"),
+    # an event that the chipset takes for a break event, whoever it is meant for
+    Rule(_E.SPURIOUS,      _S.PORT_IO,        ALWAYS,            _F.CONTINUES,       "ACPI"),
     Rule(_E.SPURIOUS,      _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "WFS"),
     Rule(_E.SPURIOUS,      _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "FIRMWARE"),
     Rule(_E.SPURIOUS,      _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN"),

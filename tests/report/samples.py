@@ -96,7 +96,7 @@ MWAIT_CPU = CpuReport(
     loop="native_play_dead+0x89",
     rip=0xFFFFFFFF81062B99,
     cr3=0x1C10000,
-    wakes=("store to its line", "NMI", "SMI", "machine check", "spurious MWAIT exit"),
+    wakes=("store to its line", "NMI", "SMI", "machine check", "spurious exit"),
     footprint=(
         FrameUse(
             "park loop", 0xFFFFFFFF81062B79, 0x1062, "native_play_dead+0x69", True, "apply_microcode_amd+0x49", False
