@@ -139,6 +139,7 @@ def test_verdict_on_a_machine_of_64_gib(unpacked, large):
     print(f"small: {small[1]:.2f} s of processor, {small[3]:.0f} MiB")
     print(f"16 million frames: {processor:.2f} s of processor, {wall:.2f} s, {memory:.0f} MiB")
     assert status == small[0]
+    assert status in {0, 1}  # a verdict, not a failure
     assert memory < 300
     assert processor < 3
 
