@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 from tests.lab.errors import LabError
-from tests.lab.kernels import Kernels
+from tests.lab.kernels import Kernels, code_of
 
 FFH = "ResourceTemplate () {{ Register (FFixedHW, 1, 2, {address:#x}, 1) }}"
 """An MWAIT state: bit width 1 (Intel), bit offset 2 (native C-state), the hint (Intel 302223, table 4)."""
@@ -74,14 +75,17 @@ def patches(kernels: Kernels, kernel: str) -> tuple[tuple[str, str], ...]:
     if probe not in symbols or enter not in symbols:
         raise LabError(f"{kernel} has no {probe} or no {enter}")
     start = symbols[probe]
-    listing = disassemble(kernels.vmlinux(kernel), start, 0x200)
+    listing = disassemble(code_of(kernels.vmlinux(kernel), start, 0x200), start)
     return ((f"{probe}+{branch_after_test(listing) - start:#x}", "90" * 6), (enter, STI_HLT_CLI_RET.hex()))
 
 
-def disassemble(vmlinux: Path, start: int, size: int) -> str:
-    """Disassemble some bytes with objdump."""
-    line = ["objdump", "-d", f"--start-address={start:#x}", f"--stop-address={start + size:#x}", str(vmlinux)]
-    return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+def disassemble(code: bytes, start: int) -> str:
+    """Disassemble bytes with objdump."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(code)
+        file.flush()
+        line = ["objdump", "-D", "-b", "binary", "-m", "i386:x86-64", f"--adjust-vma={start:#x}", file.name]
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout
 
 
 def branch_after_test(listing: str) -> int:

@@ -237,6 +237,8 @@ def test_kernels_are_found_packed_too(tmp_path):
     assert not kernels.has("a")
     with pytest.raises(LabError, match=r"no a\.bzImage"):
         kernels.boot_file("a")
+    (tmp_path / "k" / "b.bzImage").write_bytes(b"boot")
+    assert kernels.vmlinux("b").read_bytes() == b"boot"
 
 
 def test_retry_gives_up_and_says_why():

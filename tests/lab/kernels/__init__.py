@@ -8,8 +8,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from hibercheck.kernel.kernel import open_kernel
 from tests.lab.errors import LabError
 from tests.lab.pack import unpack
+
+WANTED = (
+    "_text",
+    "restore_image",
+    "restore_jump_address",
+    "acpi_processor_ffh_cstate_probe_cpu",
+    "acpi_processor_ffh_cstate_enter",
+)
+"""The symbols that the lab itself uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +39,11 @@ class Kernels:
         return self._find(f"{name}.bzImage")
 
     def vmlinux(self, name: str) -> Path:
-        """What hibercheck reads."""
-        return self._find(f"{name}.vmlinux")
+        """What hibercheck reads: the vmlinux, or the vmlinuz where there is none."""
+        try:
+            return self._find(f"{name}.vmlinux")
+        except LabError:
+            return self._find(f"{name}.bzImage")
 
     def has(self, name: str) -> bool:
         """Whether both files are there."""
@@ -55,12 +68,22 @@ class Kernels:
         raise LabError(f"no {file} in {looked} (tests/lab/README.md says how to get it)")
 
 
-@lru_cache(maxsize=16)
-def symbols_of(vmlinux: Path) -> dict[str, int]:
-    """Addresses of a file's symbols, by ``nm``."""
-    listing = subprocess.run(["nm", vmlinux], capture_output=True, text=True, check=True).stdout
-    rows = (line.split() for line in listing.splitlines())
-    return {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
+@lru_cache(maxsize=64)
+def symbols_of(kernel: Path) -> dict[str, int]:
+    """Addresses of symbols: by ``nm``, or out of a vmlinuz (kallsyms), by hibercheck's reader, those the lab needs."""
+    run = subprocess.run(["nm", kernel], capture_output=True, text=True, check=False)
+    rows = (line.split() for line in run.stdout.splitlines())
+    found = {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
+    if found:
+        return found
+    with open_kernel(str(kernel)) as opened:
+        return {name: symbol.address for name, symbol in opened.symbols(WANTED).items()}
+
+
+def code_of(kernel: Path, address: int, size: int) -> bytes:
+    """Bytes of a kernel at a link-time address."""
+    with open_kernel(str(kernel)) as opened:
+        return opened.read(address, size)
 
 
 def default_places(work: Path, root: Path) -> tuple[Path, ...]:
