@@ -89,7 +89,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise UsageProblem(f"more than {MAX_BYTES} bytes for a configuration", path=str(path))
     try:
         return tomllib.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not TOML, a number of thousands of digits
         raise UsageProblem(f"not TOML: {error}", path=str(path)) from error
 
 

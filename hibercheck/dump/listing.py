@@ -13,8 +13,8 @@ MAX_SIZE = 64 << 20
 """A listing is about 3 KiB per CPU."""
 
 # x86_cpu_dump_state() in QEMU's target/i386/cpu-dump.c.  A CPU in 16-bit or 32-bit mode is printed with EAX, EIP, EFL.
-_CPU = re.compile(r"^\s*CPU#(\d+)\s*$")
-_NUMBER = re.compile(r"\b(?P<name>[A-Z][A-Z0-9]*) ?=(?P<value>[0-9a-fA-F]+)\b")
+_CPU = re.compile(r"^\s*CPU#(\d{1,9})\s*$", re.ASCII)
+_NUMBER = re.compile(r"\b(?P<name>[A-Z][A-Z0-9]*) ?=(?P<value>[0-9a-fA-F]{1,32})\b")
 _SEGMENT = re.compile(
     r"\b(?P<name>[CDEFGS]S|LDT|TR) ?=(?P<selector>[0-9a-f]{4}) (?P<base>[0-9a-f]+) (?P<limit>[0-9a-f]{8}) [0-9a-f]{8}"
 )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_NUMBER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
-_SIZE = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)([kKmMgGtTpPeE]?)")
+_NUMBER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]{1,30}|0[0-7]{0,30}|[1-9][0-9]{0,30})")
+_SIZE = re.compile(r"(0[xX][0-9a-fA-F]{1,30}|[0-9]{1,30})([kKmMgGtTpPeE]?)")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 
 # Parameters whose ``,nosmt`` asks for SMT to be switched off, and the CPU bugs (any of them) without which the

@@ -98,7 +98,7 @@ def load(path: str) -> tuple[Suppression, ...]:
         raise UsageProblem(f"more than {MAX_BYTES} bytes for a list of suppressions", path=path)
     try:
         document = tomllib.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not TOML, a number of thousands of digits
         raise UsageProblem(f"not TOML: {error}", path=path) from error
     for key in document:
         if key != "suppress":
