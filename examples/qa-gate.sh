@@ -31,7 +31,7 @@ scenario() {
         4) result=undetermined unknown=1 ;;
         *) echo "qa-gate: scenario $name: hibercheck exited with $status" >&2; exit "$status" ;;
     esac
-    printf '%-14s %-12s %s\n' "$name" "$result" "$(head -n 1 "$reports/$name.txt")"
+    printf '%-14s %-12s %s\n' "$name" "$result" "$(sed '/^$/q' "$reports/$name.txt" | tr '\n' ' ')"
 }
 
 scenario as-it-was

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from hibercheck.handoff.findings import Finding, Verdict
+from hibercheck.handoff.findings import Finding, Outcome, Report, Verdict
 from hibercheck.handoff.rules import RULES
 from hibercheck.report.gate import Exit, Judged, Mark
 from hibercheck.report.sanitise import one_line
@@ -18,6 +18,8 @@ class Status(Enum):
     FAILED = auto()
     EXPECTED = auto()
     """It would fail, and a suppression or the baseline says that it may."""
+    SKIPPED = auto()
+    """It was not looked at, as it does not apply."""
     ERROR = auto()
     """It could not be decided."""
 
@@ -67,7 +69,19 @@ def _rule(judged: Judged, rule: str, pairs: list[tuple[Finding, Mark | None]]) -
     marks = [mark for _, mark in pairs if mark is not None]
     if marks:
         return Case(name, Status.EXPECTED, one_line(f"{marks[0].kind}: {marks[0].reason}"), lines)
-    return Case(name, Status.PASSED, "", lines)
+    skipped = None if pairs else _inapplicable(judged.report, rule)
+    return Case(name, Status.SKIPPED if skipped else Status.PASSED, skipped or "", lines)
+
+
+def _inapplicable(report: Report, rule: str) -> str | None:
+    """Say why a rule without a finding was not looked at, if it was not: silence would pass for an answer."""
+    if rule.startswith("HC6") and not any(fact.option == "--park" for fact in report.assumptions):
+        return "the resumer reserves no pages to park in"
+    if report.outcome is Outcome.REFUSED and not rule.startswith("HC4"):
+        return "the image is not loaded"
+    if report.outcome is Outcome.UNDETERMINED and not rule.startswith("HC4"):
+        return "a fact is missing"
+    return None
 
 
 def describe(finding: Finding) -> str:

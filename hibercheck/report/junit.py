@@ -8,6 +8,13 @@ from hibercheck.report.cases import Case, Status, cases
 from hibercheck.report.gate import Judged
 from hibercheck.report.sanitise import clean, one_line
 
+KINDS = {
+    Status.FAILED: "failure",
+    Status.ERROR: "error",
+    Status.EXPECTED: "skipped",
+    Status.SKIPPED: "skipped",
+}
+
 
 def render(judged: Judged) -> str:
     """Return the whole document."""
@@ -16,7 +23,7 @@ def render(judged: Judged) -> str:
         "tests": len(results),
         "failures": sum(case.status is Status.FAILED for case in results),
         "errors": sum(case.status is Status.ERROR for case in results),
-        "skipped": sum(case.status is Status.EXPECTED for case in results),
+        "skipped": sum(case.status in (Status.EXPECTED, Status.SKIPPED) for case in results),
     }
     attributes = {"name": "hibercheck", **{name: str(count) for name, count in counts.items()}}
     root = ET.Element("testsuites", attributes)
@@ -45,7 +52,7 @@ def _properties(judged: Judged, suite: ET.Element) -> None:
 def _case(case: Case, suite: ET.Element) -> None:
     element = ET.SubElement(suite, "testcase", {"classname": "hibercheck", "name": case.name})
     text = clean("\n".join(case.lines), keep="\n")
-    kind = {Status.FAILED: "failure", Status.ERROR: "error", Status.EXPECTED: "skipped"}.get(case.status)
+    kind = KINDS.get(case.status)
     if kind is not None:
         child = ET.SubElement(element, kind, {"message": case.reason})
         child.text = text

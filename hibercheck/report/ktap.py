@@ -8,6 +8,8 @@ from hibercheck import __version__
 from hibercheck.report.cases import Case, Status, cases
 from hibercheck.report.gate import Judged
 
+DIRECTIVES = {Status.EXPECTED: " # XFAIL", Status.SKIPPED: " # SKIP", Status.ERROR: " # ERROR"}
+
 
 def render(judged: Judged) -> str:
     """Return the whole document: the verdict, then one result for each rule."""
@@ -21,8 +23,8 @@ def render(judged: Judged) -> str:
 def _result(number: int, case: Case) -> Iterator[str]:
     """Yield a case's diagnostic lines, then its result: diagnostics come before the result they belong to."""
     yield from (f"# {line}" for line in case.lines)
-    word = "ok" if case.status in (Status.PASSED, Status.EXPECTED) else "not ok"
-    directive = {Status.EXPECTED: " # XFAIL", Status.ERROR: " # ERROR"}.get(case.status, "")
+    word = "not ok" if case.status in (Status.FAILED, Status.ERROR) else "ok"
+    directive = DIRECTIVES.get(case.status, "")
     reason = f" {_plain(case.reason)}" if directive and case.reason else ""
     yield f"{word} {number} {_plain(case.name)}{directive}{reason}"
 

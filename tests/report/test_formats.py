@@ -116,6 +116,18 @@ def test_ktap_says_what_is_expected_and_what_is_open():
     assert "not ok 1 verdict # ERROR the resumer has no symbols" in rendered("undetermined", "ktap")
 
 
+def test_what_was_not_looked_at_does_not_pass_for_an_answer():
+    refused = rendered("refused", "ktap")
+    assert "not ok 11 HC402 image will be refused\n" in refused
+    assert "ok 4 HC201 park loop overwritten with other bytes # SKIP the image is not loaded\n" in refused
+    assert "ok 4 HC201 park loop overwritten with other bytes # SKIP a fact is missing\n" in rendered(
+        "undetermined", "ktap"
+    )
+    assert "ok 16 HC601 reserved park page is in the image # SKIP" in rendered("fatal", "ktap")
+    suite = ET.fromstring(rendered("refused", "junit"))[0]  # noqa: S314 - our own output
+    assert int(suite.get("skipped")) == len(suite.findall("testcase/skipped")) > 10
+
+
 @ALL
 def test_github_commands_are_one_line_each(name):
     for line in rendered(name, "github").splitlines():
