@@ -63,6 +63,9 @@ OUTPUT, GATE = "Output", "Gate"
 @option(
     "--resumer-registers", group=INPUTS, metavar="FILE", reads=True, help="Its registers: QEMU's `info registers -a`."
 )
+@option(
+    "--resumer-facts", group=INPUTS, metavar="FILE", reads=True, help="What `hibercheck collect` wrote on the resumer."
+)
 @option("--resumer-symbols", group=INPUTS, metavar="FILE", reads=True, help="System.map or kallsyms of the resumer.")
 @option("--resumee-symbols", group=INPUTS, metavar="FILE", reads=True, help="The same of the resumee.")
 @option("--resumer-cmdline", group=SCENARIO, metavar="STR", help="The resumer's kernel command line.")
@@ -148,6 +151,7 @@ INPUT_FILES = frozenset(
         "resumee",
         "resumer_memory",
         "resumer_registers",
+        "resumer_facts",
         "resumer_symbols",
         "resumee_symbols",
     }

@@ -11,6 +11,7 @@ _TABLE = {  # in the order of the help
     "kernel": "Show how a kernel parks CPUs and resumes, with evidence.",
     "designs": "Replay one handoff under every way to park a CPU.",
     "matrix": "Judge every pair of many kernels, as a heat map.",
+    "collect": "Write down what the running resumer is like, for --resumer-facts.",
     "explain": "Explain a rule: what it means, why it kills, what to do.",
     "rules": "List all rules.",
     "schema": "Print the JSON schema of the report.",

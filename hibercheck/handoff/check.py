@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hibercheck.handoff.ap import ApResult
+from hibercheck.handoff.assumptions import place_assumptions
 from hibercheck.handoff.explain import Explainer
+from hibercheck.handoff.facts import ResumerFacts, read_facts
 from hibercheck.handoff.findings import (
-    Assumption,
     CpuReport,
     Evidence,
     Fate,
@@ -26,10 +27,13 @@ from hibercheck.handoff.findings import (
 from hibercheck.handoff.judge import judge
 from hibercheck.handoff.judgement import Judgement
 from hibercheck.handoff.kernels import open_resumee, open_resumer
+from hibercheck.handoff.measured import check_identity, with_facts
 from hibercheck.handoff.naming import Namer
+from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.options import CheckOptions
 from hibercheck.handoff.plan import Plan, make_plan
 from hibercheck.handoff.refusal import Acceptance, judge_acceptance
+from hibercheck.handoff.refusal_measured import firmware_map, judge_measured, physical_pages
 from hibercheck.handoff.resumee import read_resumee
 from hibercheck.handoff.rules import RULES
 from hibercheck.handoff.space import KernelSpace
@@ -44,7 +48,7 @@ from hibercheck.handoff.summary import (
 )
 from hibercheck.handoff.timeline import follow, timeline_events, worst_epoch_finding
 from hibercheck.handoff.verdict import decide
-from hibercheck.kernel.code.traits import read_traits
+from hibercheck.kernel.code.traits import traits_on_demand
 from hibercheck.swsusp.image import open_image
 from hibercheck.x86.cpu import ParkState
 
@@ -81,12 +85,6 @@ def _by_memory(plan: Plan, acceptance: Acceptance, judgement: Judgement) -> Acce
     """Let the resumer's own memory decide whether it takes the image for one of its machine."""
     if judgement.memory is None or not judgement.memory.resumer.exact:
         return acceptance
-    from hibercheck.handoff.refusal_measured import (  # noqa: PLC0415 - only a dump needs it
-        firmware_map,
-        judge_measured,
-        physical_pages,
-    )
-
     resumer = judgement.memory.resumer
     space = KernelSpace(plan.resumer, resumer, resumer.mode, resumer.cr3, resumer.kaslr_offset, resumer.phys_base)
     return judge_measured(acceptance, plan.image, plan.traits, firmware_map(space), physical_pages(space))
@@ -105,10 +103,22 @@ def open_inputs(
             if _same(resumer, resumee, options)
             else stack.enter_context(open_resumee(resumee, options.resumee_symbols))
         )
-        facts = read_resumee(opened, theirs)
-        plan = make_plan(opened, ours, read_traits(ours), facts, options)
-        acceptance = judge_acceptance(opened, plan.traits, facts, plan.cmdline)
+        found = read_resumee(opened, theirs)
+        options, facts = _collected(ours, options)
+        plan = make_plan(opened, ours, traits_on_demand(ours), found, options, facts)
+        acceptance = judge_acceptance(opened, plan.traits, found, plan.cmdline)
+        if facts is not None:
+            acceptance = judge_measured(acceptance, opened, plan.traits, facts.e820, None)
         yield plan, acceptance, _dump(stack, options)
+
+
+def _collected(resumer: KernelView, options: CheckOptions) -> tuple[CheckOptions, ResumerFacts | None]:
+    """Read the resumer's facts file, if there is one, and let it fill in the options."""
+    if options.resumer_facts is None:
+        return options, None
+    facts = read_facts(options.resumer_facts)
+    check_identity(facts, resumer)
+    return with_facts(options, facts), facts
 
 
 def _replay(plan: Plan, dump: Dump | None) -> tuple[Plan, Judgement]:
@@ -146,7 +156,7 @@ def _report(plan: Plan, acceptance: Acceptance, judgement: Judgement | None) -> 
         resumer=resumer_summary(plan, judgement),
         resumee=resumee_summary(plan.resumee),
         scenario=scenario_summary(plan),
-        assumptions=(*plan.assumptions, *_place_assumptions(plan, judgement)),
+        assumptions=(*plan.assumptions, *place_assumptions(plan, judgement, plan.facts)),
         missing=_missing(acceptance, judgement),
         share=_share(judgement),
         timeline=_timeline(plan, judgement),
@@ -285,40 +295,6 @@ def _share(judgement: Judgement | None) -> Share | None:
     if judgement is None or judgement.sweep is None:
         return None
     return Share(judgement.sweep.failing, judgement.sweep.placements, "2 MiB-aligned load addresses of the resumer")
-
-
-def _place_assumptions(plan: Plan, judgement: Judgement | None) -> tuple[Assumption, ...]:
-    memory = judgement.memory if judgement else None
-    if memory is not None and memory.resumer.exact:
-        when = (
-            "parked"
-            if judgement is not None and judgement.dump_shows_parked
-            else "not parked yet, and will be as its code has it"
-        )
-        return (
-            Assumption("the resumer's load address", f"{_load(plan, memory.resumer.phys_base):#x}", "its memory dump"),
-            Assumption("the resumer's CPUs in the dump", when, "its memory dump"),
-        )
-    if plan.placement.phys_base is None:
-        return (
-            Assumption("the resumer's load address", "random", "no nokaslr on its command line", "--resumer-phys-base"),
-        )
-    source = "given" if plan.options.resumer_phys_base is not None else "fixed: no KASLR"
-    return (
-        Assumption(
-            "the resumer's load address", f"{_load(plan, plan.placement.phys_base):#x}", source, "--resumer-phys-base"
-        ),
-        Assumption(
-            "the resumer's run-time memory (per-CPU areas, stacks)",
-            "not known; only what does not depend on it is used",
-            "no dump",
-            "--resumer-memory",
-        ),
-    )
-
-
-def _load(plan: Plan, phys_base: int) -> int:
-    return (plan.traits.physical_start.value or 0) + phys_base
 
 
 def _warnings(plan: Plan, judgement: Judgement | None) -> tuple[str, ...]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hibercheck.errors import MissingFact
+from hibercheck.handoff.assumptions import scenario_assumptions
 from hibercheck.handoff.bringup import Bringup, bring_up, rescued_cpus, smt_is_off
 from hibercheck.handoff.cmdline import CommandLine, parse_command_line
-from hibercheck.handoff.cpufacts import Topology
+from hibercheck.handoff.cpufacts import CpuFeatures, Topology
+from hibercheck.handoff.facts import ResumerFacts
 from hibercheck.handoff.findings import Assumption
+from hibercheck.handoff.measured import check_idle, kaslr_offset, observe, phys_base
 from hibercheck.handoff.needs import KernelView
-from hibercheck.handoff.options import CheckOptions
+from hibercheck.handoff.options import CheckOptions, Idle
 from hibercheck.handoff.park import Parked, ParkRules, idle_of_resumer, park_all
 from hibercheck.handoff.resumee import Resumee
 from hibercheck.handoff.space import START_KERNEL_MAP
@@ -63,6 +66,7 @@ class Plan:
         placement: Where the resumer lies.
         levels: Levels of its page tables; None where not known.
         assumptions: What was taken for granted.
+        facts: What the resumer told of itself, or None.
         adjust: What a parking design changes in a parked CPU's registers; None where the resumer parks by itself.
     """
 
@@ -80,25 +84,42 @@ class Plan:
     placement: Placement
     levels: int | None
     assumptions: tuple[Assumption, ...]
+    facts: ResumerFacts | None = None
     adjust: Callable[[ApContext, ResumerMemory], ApContext] | None = None
 
 
-def make_plan(image: Image, resumer: KernelView, traits: Traits, resumee: Resumee, options: CheckOptions) -> Plan:
+def make_plan(
+    image: Image,
+    resumer: KernelView,
+    traits: Traits,
+    resumee: Resumee,
+    options: CheckOptions,
+    facts: ResumerFacts | None = None,
+) -> Plan:
     """Work out the scenario.
 
+    Args:
+        image: The image.
+        resumer: The resumer's kernel.
+        traits: What its code does.
+        resumee: The resumee.
+        options: The options, with the facts that replace some of them already in them (`measured.with_facts`).
+        facts: What the resumer told of itself, or None.
+
     Raises:
-        UsageProblem: An option contradicts the machine.
+        UsageProblem: An option contradicts the machine, or the facts.
         MissingFact: The machine's topology cannot be read, or what decides which CPUs run.
     """
     given = options.resumer_cmdline
     cmdline = parse_command_line(resumee.command_line or "" if given is None else given)
-    if resumee.topology is None:
+    topology = resumee.topology or (facts.topology if facts else None)
+    if topology is None:
         raise MissingFact(f"the machine's CPUs cannot be read from the image: {resumee.missing.get('topology')}")
-    smt_off = smt_is_off(cmdline, resumee.topology, resumee.features)
-    bringup = bring_up(resumee.present, resumee.topology, cmdline, smt_off=smt_off, by_hand=options.resumer_offline)
-    rescued = _rescued(bringup, resumee.topology, traits)
-    idle = idle_of_resumer(options.resumer_idle, cmdline, resumee.idle, traits)
-    rules = ParkRules(traits, resumee.features, idle)
+    features = (facts.features if facts else None) or resumee.features
+    bringup = _bring_up(resumee, topology, cmdline, features, options, facts)
+    rescued = _rescued(bringup, topology, traits)
+    idle = _idle(cmdline, resumee, traits, options, facts)
+    rules = ParkRules(traits, features, idle)
     return Plan(
         image=image,
         resumer=resumer,
@@ -106,15 +127,44 @@ def make_plan(image: Image, resumer: KernelView, traits: Traits, resumee: Resume
         resumee=resumee,
         options=options,
         cmdline=cmdline,
-        topology=resumee.topology,
+        topology=topology,
         bringup=bringup,
         rescued=rescued,
         parked=park_all(rules, bringup, rescued),
         reinitialised=reinitialised_by(resumee),
-        placement=place(resumer, traits, cmdline, options),
-        levels=paging_levels(traits, cmdline, resumee),
-        assumptions=_assumptions(options, resumee, cmdline, idle, bringup),
+        placement=place(resumer, traits, cmdline, options, facts),
+        levels=paging_levels(traits, cmdline, resumee, facts),
+        assumptions=scenario_assumptions(options, resumee, cmdline, idle, bringup, facts),
+        facts=facts,
     )
+
+
+def _bring_up(
+    resumee: Resumee,
+    topology: Topology,
+    cmdline: CommandLine,
+    features: CpuFeatures | None,
+    options: CheckOptions,
+    facts: ResumerFacts | None,
+) -> Bringup:
+    """Start the resumer's CPUs by its command line, or as the facts say that they are."""
+    smt_off = smt_is_off(cmdline, topology, features)
+    present = resumee.present if facts is None or facts.present is None else facts.present
+
+    def start(by_hand: frozenset[int]) -> Bringup:
+        return bring_up(present, topology, cmdline, smt_off=smt_off, by_hand=by_hand)
+
+    return start(options.resumer_offline) if facts is None else observe(facts, options.resumer_offline, start)
+
+
+def _idle(
+    cmdline: CommandLine, resumee: Resumee, traits: Traits, options: CheckOptions, facts: ResumerFacts | None
+) -> Idle | None:
+    if facts is None or facts.idle is None:
+        return idle_of_resumer(options.resumer_idle, cmdline, resumee.idle, traits)
+    measured = idle_of_resumer(None, cmdline, facts.idle, traits)
+    check_idle(options.resumer_idle, measured, facts)
+    return measured or options.resumer_idle
 
 
 def _rescued(bringup: Bringup, topology: Topology, traits: Traits) -> frozenset[int]:
@@ -148,31 +198,45 @@ def reinitialised_by(resumee: Resumee) -> frozenset[int]:
     return frozenset(cpus)
 
 
-def place(resumer: KernelView, traits: Traits, cmdline: CommandLine, options: CheckOptions) -> Placement:
-    """Decide where the resumer lies.
+def place(
+    resumer: KernelView, traits: Traits, cmdline: CommandLine, options: CheckOptions, facts: ResumerFacts | None = None
+) -> Placement:
+    """Decide where the resumer lies: as measured, or where it lies without KASLR.
 
     Raises:
         MissingFact: Whether its load address is random cannot be read.
     """
     link = resumer.require("_text").address - START_KERNEL_MAP
     given = None if options.resumer_phys_base is None else options.resumer_phys_base - link
+    offset = None
+    if facts is not None:
+        measured, offset = phys_base(facts, resumer), kaslr_offset(facts, resumer)
+        given = given if measured is None else measured
+    if given is not None and offset is not None:
+        return Placement(given, offset)
     if not cmdline.kaslr or traits.randomize_base.value is False:
-        return Placement(given or 0, 0)
+        return Placement(given or 0, offset or 0)
     if traits.randomize_base.value is None:
         raise MissingFact(
             f"whether the resumer's load address is random cannot be read: {traits.randomize_base.reason}",
             advice="say nokaslr in --resumer-cmdline if it is not",
         )
-    return Placement(given, None)
+    return Placement(given, offset)
 
 
-def paging_levels(traits: Traits, cmdline: CommandLine, resumee: Resumee) -> int | None:
+def paging_levels(
+    traits: Traits, cmdline: CommandLine, resumee: Resumee, facts: ResumerFacts | None = None
+) -> int | None:
     """Decide how many levels of page tables the resumer uses, or None where that is not known."""
+    if facts is not None and facts.levels is not None:
+        return facts.levels
     if not cmdline.la57 or traits.la57.value is False:
         return 4
     capable: bool | None = None
     if resumee.levels == 5:
         capable = True
+    elif facts is not None and facts.features is not None:
+        capable = "la57" in facts.features.flags
     elif resumee.features is not None and resumee.features.virtual_bits is not None:
         capable = resumee.features.virtual_bits == _LA57_BITS
     if capable is False:
@@ -180,36 +244,3 @@ def paging_levels(traits: Traits, cmdline: CommandLine, resumee: Resumee) -> int
     if capable is None or traits.la57.value is None:
         return None
     return 5
-
-
-def _assumptions(
-    options: CheckOptions, resumee: Resumee, cmdline: CommandLine, idle: str | None, bringup: Bringup
-) -> tuple[Assumption, ...]:
-    cpus = ",".join(map(str, sorted(bringup.present)))
-    found = [
-        Assumption(
-            "the resumer's command line",
-            cmdline.text or "(empty)",
-            "given" if options.resumer_cmdline is not None else "the resumee's, out of the image",
-            "--resumer-cmdline",
-        ),
-        Assumption(
-            "the resumer's CPUs", cpus, "the resumee's present CPUs, out of the image", "--resumer-cmdline nr_cpus="
-        ),
-        Assumption(
-            "CPUs taken offline by hand in the resumer",
-            ",".join(map(str, sorted(options.resumer_offline))) or "none",
-            "given" if options.resumer_offline else "default",
-            "--resumer-offline",
-        ),
-    ]
-    if idle is not None:
-        source = (
-            "given"
-            if options.resumer_idle
-            else f"the resumee's driver ({resumee.idle.name or 'none'})"
-            if resumee.idle
-            else "command line"
-        )
-        found.append(Assumption("how the resumer's cpuidle driver parks a dead CPU", idle, source, "--resumer-idle"))
-    return tuple(found)
