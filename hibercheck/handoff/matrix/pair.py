@@ -66,16 +66,32 @@ _RANK = {verdict: rank for rank, verdict in enumerate(_ORDER)}
 _SAFE = Cell(Outcome.RESUMES, Verdict.SAFE, "nothing wakes a parked CPU in memory that the image overwrites")
 
 
-def judge_pair(resumer: Brief, resumee: Brief, settings: Settings) -> list[Cell]:
-    """Judge a pair in every scenario."""
+def judge_pair(resumer: Brief, resumee: Brief, settings: Settings, turns: tuple[Turn, ...] | None = None) -> list[Cell]:
+    """Judge a pair in every scenario; ``turns`` is what `compare_loops` says, if that is known already."""
     refusal = _refusal(resumer, resumee)
-    turns: dict[tuple[int, bool], Turn] = {}
+    if refusal is not None and refusal.verdict is Verdict.REFUSED:
+        return [refusal] * len(settings.scenarios)
     share = image_share(resumee, settings)
+    turns = compare_loops(resumer, resumee) if turns is None else turns
     return [
-        refusal if refusal is not None and refusal.verdict is Verdict.REFUSED
-        else _judge(resumer, resumee, settings, number, turns, share, refusal)
-        for number in range(len(settings.scenarios))
-    ]  # fmt: skip
+        _judge(resumer, resumee, settings, number, turns, share, refusal) for number in range(len(settings.scenarios))
+    ]
+
+
+def compare_loops(resumer: Brief, resumee: Brief) -> tuple[Turn, ...]:
+    """Compare each of a resumer's loops with what the resumee has in its place, where neither is at a random one."""
+    if all(run.resumer_kaslr for run in resumer.runs):
+        return ()
+    return tuple(turn_of(resumer, loop, resumee) for loop in resumer.loops)
+
+
+def outlook(resumee: Brief, settings: Settings) -> tuple[object, ...]:
+    """Return all that counts of a resumee but where its code lies.
+
+    Resumees that agree in it and in the turns of a resumer's loops get the same verdicts.
+    """
+    runs = tuple((run.resumee_kaslr, run.resumee_levels, run.reinitialised) for run in resumee.runs)
+    return resumee.magic, resumee.compressors, resumee.zero_pages, image_share(resumee, settings), runs
 
 
 def image_share(resumee: Brief, settings: Settings) -> float:
@@ -115,7 +131,7 @@ def _judge(
     resumee: Brief,
     settings: Settings,
     number: int,
-    turns: dict[tuple[int, bool], Turn],
+    turns: tuple[Turn, ...],
     share: float,
     unknown: Cell | None,
 ) -> Cell:
@@ -131,10 +147,7 @@ def _judge(
     for waiting in ours.waiting:
         turn = Turn.SAME
         if waiting.loop is not None:
-            key = (waiting.loop, placed)
-            if key not in turns:
-                turns[key] = turn_of(resumer, resumer.loops[waiting.loop], resumee) if placed else Turn.CHANCE
-            turn = turns[key]
+            turn = turns[waiting.loop] if placed else Turn.CHANCE
         cells.extend(_group(resumer, waiting, theirs.reinitialised, turn, settings, share))
     return max(cells, key=lambda cell: (_RANK[cell.verdict], cell.share or 0), default=_SAFE)
 

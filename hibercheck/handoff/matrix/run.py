@@ -14,7 +14,7 @@ from hibercheck.handoff.check import check
 from hibercheck.handoff.findings import Outcome, Verdict
 from hibercheck.handoff.matrix.brief import Brief
 from hibercheck.handoff.matrix.collect import read_brief
-from hibercheck.handoff.matrix.pair import Cell, image_share, judge_pair
+from hibercheck.handoff.matrix.pair import Cell, Turn, compare_loops, image_share, judge_pair, outlook
 from hibercheck.handoff.matrix.scenario import Scenario, Settings
 from hibercheck.handoff.matrix.table import Matrix, Member
 from hibercheck.handoff.options import CheckOptions
@@ -33,10 +33,13 @@ class _Shared:
     briefs: Sequence[Brief] = ()
     settings: Settings = Settings()
     images: Mapping[int, str] = {}
+    outlooks: Sequence[int] = ()
 
 
 def _start(briefs: Sequence[Brief], settings: Settings, images: Mapping[int, str]) -> None:
     _Shared.briefs, _Shared.settings, _Shared.images = briefs, settings, images
+    seen: dict[tuple[object, ...], int] = {}
+    _Shared.outlooks = [seen.setdefault(outlook(brief, settings), len(seen)) for brief in briefs]
 
 
 def fill(
@@ -169,13 +172,21 @@ def _row(resumer: int) -> tuple[int, list[Cell], list[bytes | list[int]]]:
     """Judge one resumer with every resumee; return its distinct cells, and numbers into them by scenario."""
     briefs, settings = _Shared.briefs, _Shared.settings
     numbers: dict[Cell, int] = {}
-    rows: list[list[int]] = [[] for _ in settings.scenarios]
+    known: dict[tuple[int, tuple[Turn, ...]], list[int]] = {}
+    judged: list[list[int]] = []
     ours = briefs[resumer]
     for place, theirs in enumerate(briefs):
         image = _Shared.images.get(place)
-        cells = judge_pair(ours, theirs, settings) if image is None else _exact(ours, theirs, image, settings)
-        for row, cell in zip(rows, cells, strict=True):
-            row.append(numbers.setdefault(cell, len(numbers)))
+        if image is not None:
+            judged.append([numbers.setdefault(cell, len(numbers)) for cell in _exact(ours, theirs, image, settings)])
+            continue
+        turns = compare_loops(ours, theirs)
+        key = (_Shared.outlooks[place], turns)
+        if key not in known:
+            cells = judge_pair(ours, theirs, settings, turns)
+            known[key] = [numbers.setdefault(cell, len(numbers)) for cell in cells]
+        judged.append(known[key])
+    rows: list[list[int]] = [list(row) for row in zip(*judged, strict=True)]
     packed: list[bytes | list[int]] = [bytes(row) if len(numbers) <= 256 else row for row in rows]
     return resumer, list(numbers), packed
 
