@@ -12,6 +12,7 @@ _TABLE = {  # in the order of the help
     "designs": "Replay one handoff under every way to park a CPU.",
     "matrix": "Judge every pair of many kernels, as a heat map.",
     "collect": "Write down what the running resumer is like, for --resumer-facts.",
+    "diff": "Show what changed in the handoff between two kernels.",
     "explain": "Explain a rule: what it means, why it kills, what to do.",
     "rules": "List all rules.",
     "schema": "Print the JSON schema of the report.",
