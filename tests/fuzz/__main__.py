@@ -1,0 +1,136 @@
+"""``python -m tests.fuzz``: run targets, repeat a round, or sample the soundness of checks."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hibercheck.errors import HibercheckError
+from tests.fuzz import targets_check, targets_dump, targets_image, targets_kernel, targets_text
+from tests.fuzz.draw import Draw
+from tests.fuzz.sandbox import Sandbox, Violation
+from tests.fuzz.soundness import sample
+
+TARGETS: dict[str, Callable[[Path], Callable[[Draw], None]]] = {
+    "image": targets_image.real_images,
+    "image-made": targets_image.made_images,
+    "image-packed": targets_image.packed_images,
+    "vmlinux": targets_kernel.real_kernels,
+    "vmlinux-made": targets_kernel.small_kernels,
+    "bzimage": targets_kernel.real_bzimages,
+    "wrappers": targets_kernel.wrapped_kernels,
+    "kallsyms": targets_kernel.own_symbols,
+    "btf": targets_kernel.types,
+    "system-map": targets_kernel.symbol_files,
+    "kernel-facts": targets_kernel.kernel_facts,
+    "dump": targets_dump.real_dumps,
+    "dump-made": targets_dump.made_dumps,
+    "registers": targets_dump.listings,
+    "suppressions": targets_text.suppression_files,
+    "baseline": targets_text.baseline_files,
+    "kernel-cmdline": targets_text.kernel_command_lines,
+    "command-line": targets_text.command_lines,
+    "check": targets_check.whole_checks,
+}
+WITHOUT_PLACE = {"btf", "kernel-cmdline"}
+"""Targets that get bytes or text and no file, so that their errors name none."""
+
+
+def choices(target: str, seed: int, number: int) -> bytes:
+    """The choices of one round."""
+    generator = random.Random(f"{target} {seed} {number}")
+    return generator.randbytes(generator.choice((32, 96, 400)))
+
+
+def one_round(name: str, run: Callable[[Draw], None], sandbox: Sandbox, data: bytes) -> str:
+    """Run a target once and say how it ended; anything but an answer or an error of ours is an AssertionError."""
+    try:
+        with sandbox.watch():
+            run(Draw(data))
+    except HibercheckError as error:
+        line = str(error)
+        if "\n" in line or not error.message:
+            raise AssertionError(f"not one line: {line!r}") from error
+        if name not in WITHOUT_PLACE and error.path is None and error.offset is None and error.pfn is None:
+            raise AssertionError(f"says not where: {line!r}") from error
+        return type(error).__name__
+    return "answered"
+
+
+def campaign(name: str, seconds: float, seed: int, directory: Path, replay: int | None = None) -> int:
+    """Run one target for a time and print what became of its rounds; return the number of failures."""
+    run = TARGETS[name](directory)
+    sandbox, counts, failures = Sandbox(directory), Counter(), {}
+    end, number, slowest = time.monotonic() + seconds, 0, (0.0, 0)
+    while replay is None and (time.monotonic() < end or number == 0) or number == 0:
+        round_number = number if replay is None else replay
+        start = time.process_time()
+        try:
+            counts[one_round(name, run, sandbox, choices(name, seed, round_number))] += 1
+        except (Exception, Violation) as error:  # noqa: BLE001 - the point of it all
+            counts["FAILED"] += 1
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            key = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
+            if key not in failures:
+                failures[key] = round_number
+                print(f"{name} --seed {seed} --replay {round_number}: {key}: {str(error)[:300]}", flush=True)
+                if replay is not None:
+                    traceback.print_exc()
+        slowest = max(slowest, (time.process_time() - start, round_number))
+        number += 1
+    told = ", ".join(f"{count} {what}" for what, count in counts.most_common())
+    print(f"{name}: {number} rounds: {told}; slowest {slowest[0]:.2f} s (round {slowest[1]})", flush=True)
+    return len(failures)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--seconds", type=float, default=60, help="time for each target")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--replay", type=int, metavar="ROUND", help="one round again, with its traceback")
+    parser.add_argument("--soundness", type=int, metavar="N", help="damage the measured resets so many times")
+    parser.add_argument("--atheris", action="store_true", help="let atheris choose (one target; needs it installed)")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.targets) - set(TARGETS):
+        parser.error(f"no target {', '.join(sorted(unknown))}")
+    with tempfile.TemporaryDirectory(prefix="hibercheck-fuzz-") as name:
+        directory = Path(name)
+        if given.soundness:
+            tally = sample(given.soundness, given.seed, directory)
+            print(tally)
+            return min(len(tally.misled), 1)
+        if given.atheris:
+            return guided(given.targets[0], int(given.seconds), directory)
+        failed = 0
+        for target in given.targets or TARGETS:
+            place = directory / target
+            place.mkdir()
+            failed += campaign(target, given.seconds, given.seed, place, given.replay)
+    return min(failed, 1)
+
+
+def guided(name: str, seconds: int, directory: Path) -> int:
+    """Run one target under atheris, which learns from coverage which choices lead somewhere new."""
+    import atheris  # noqa: PLC0415 - only for those who have it
+
+    atheris.instrument_all()
+    run, sandbox = TARGETS[name](directory), Sandbox(directory)
+    atheris.Setup(
+        [sys.argv[0], f"-max_total_time={seconds}", "-max_len=512", "-rss_limit_mb=4096"],
+        lambda data: one_round(name, run, sandbox, data) and None,
+    )
+    atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""The real fixtures, unpacked once, and private copies of them that can be damaged in place."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import CACHE, ROOT
+from tests.fuzz.mutate import Patch
+
+FIXTURES = ROOT / "fixtures"
+STEP = 1 << 20
+
+
+def cases() -> list[dict[str, Any]]:
+    """The measured cases among the fixtures."""
+    return json.loads((FIXTURES / "cases.json").read_text(encoding="utf-8"))["cases"]
+
+
+def unpack(name: str) -> Path:
+    """Unpack ``images/x.bin.xz`` once and return its path; other files are given as they are."""
+    source = FIXTURES / name
+    if source.suffix != ".xz":
+        return source
+    target = CACHE / "fixtures" / source.name.removesuffix(".xz")
+    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_suffix(f"{target.suffix}.{os.getpid()}")
+        with lzma.open(source) as packed, part.open("wb") as plain:
+            shutil.copyfileobj(packed, plain, STEP)
+        part.rename(target)
+    return target
+
+
+class Copy:
+    """A private copy of a file, sparse where the file is zeros, that can be damaged and is mended again.
+
+    Args:
+        source: The file.
+        directory: Where the copy goes.
+    """
+
+    def __init__(self, source: Path, directory: Path) -> None:
+        self.path = directory / source.name
+        with source.open("rb") as plain, self.path.open("wb") as copy:
+            while piece := plain.read(STEP):
+                if piece.count(0) == len(piece):
+                    copy.seek(len(piece), os.SEEK_CUR)
+                else:
+                    copy.write(piece)
+            copy.truncate(plain.tell())
+        self._descriptor = os.open(self.path, os.O_RDWR)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return ``size`` bytes; zeros beyond the end."""
+        return os.pread(self._descriptor, size, offset).ljust(size, b"\0")
+
+    @contextmanager
+    def damaged(self, patches: Sequence[Patch]) -> Iterator[Path]:
+        """Have the patches in the file for a while."""
+        inside = [Patch(at, data[: self.size - at]) for at, data in patches if 0 <= at < self.size]
+        before = [Patch(at, os.pread(self._descriptor, len(data), at)) for at, data in inside]
+        try:
+            for at, data in inside:
+                os.pwrite(self._descriptor, data, at)
+            yield self.path
+        finally:
+            for at, data in reversed(before):
+                os.pwrite(self._descriptor, data, at)

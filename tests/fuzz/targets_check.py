@@ -1,0 +1,49 @@
+"""The target that reads everything at once: a whole check of a measured case with one input damaged, and its report."""
+
+from __future__ import annotations
+
+import io
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from hibercheck.handoff.check import check
+from hibercheck.handoff.findings import Report
+from hibercheck.report import formats, text
+from hibercheck.report.gate import judge
+from tests.fuzz.draw import Draw
+from tests.fuzz.mutate import patch_fields
+from tests.fuzz.seeds import Copy
+from tests.fuzz.soundness import Measured, damageable
+
+Target = Callable[[Draw], None]
+_RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f‪-‮]")
+
+
+def render_all(report: Report) -> None:
+    """Render a report in every format, and see that nothing of it reaches a terminal or a parser raw."""
+    judged = judge(report, fail_on="risk", marks=[None] * len(report.findings), warnings=())
+    console = Console(file=io.StringIO(), width=100, markup=False, emoji=False, highlight=False)
+    text.render(judged, console, text.Detail.choose(quiet=False, verbose=True))
+    produced = {"text": console.file.getvalue()}
+    produced |= {name: formats.renderer(name)(judged) for name in formats.NAMES if name != formats.TEXT}
+    for name, content in produced.items():
+        assert not _RAW.search(content), (name, _RAW.search(content))
+    ET.fromstring(produced["junit"])  # noqa: S314 - what we wrote ourselves
+
+
+def whole_checks(directory: Path) -> Target:
+    """The measured cases that end in a reset, with one input damaged where the check reads it."""
+    measured = [Measured(name, directory) for name in ("fatal", "latent")]
+    places = [(case, copy, damageable(case)[name]) for case in measured for name, copy in case.copies.items()]
+
+    def run(draw: Draw) -> None:
+        case, copy, regions = draw.choice(places)
+        assert isinstance(copy, Copy)
+        with copy.damaged(patch_fields(draw, regions, copy.read)):
+            render_all(check(*case.paths, case.options))
+
+    return run
