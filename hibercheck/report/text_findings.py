@@ -29,9 +29,9 @@ def finding_section(judged: Judged, console: Console, *, verbose: bool) -> None:
         return
     console.print(Text("\nFindings", style="bold"))
     legend = False
-    counted = [finding for finding, mark in judged.marked if mark is None]
-    brief = [] if verbose else [finding for finding in counted if finding.level is Level.NOTE]
-    full = [finding for finding in in_order(judged) if finding not in brief]
+    ordered = in_order(judged)
+    full = [finding for finding in ordered if verbose or finding.level > Level.NOTE]
+    brief = ordered[len(full) :]
     advised: set[str] = set()
     for findings in group(full, together=not verbose and len(full) > SINGLY):
         _finding(findings, console)
