@@ -18,11 +18,11 @@ from hibercheck.x86.memory import PAGE_SHIFT
 
 _RUNS_SHOWN = 256
 _TRAITS_SHOWN = (
-    "resume_park",
     "rescues_offline",
     "rescue_needs_primary",
-    "play_dead_order",
+    "resume_park",
     "sends_init",
+    "play_dead_order",
     "zero_pages",
     "compressors",
 )
@@ -67,11 +67,10 @@ def resumer_summary(plan: Plan, judgement: Judgement | None) -> KernelSummary:
 
 def _shown_traits(traits: Traits) -> tuple[tuple[str, str], ...]:
     shown = []
-    for trait in traits:
-        if trait.name in _TRAITS_SHOWN:
-            value = trait.value
-            text = "unknown" if value is None else ", ".join(value) if isinstance(value, tuple) else str(value)
-            shown.append((trait.name, text.lower() if isinstance(value, bool) else text))
+    for name in _TRAITS_SHOWN:
+        value = getattr(traits, name).value
+        text = "unknown" if value is None else ", ".join(value) if isinstance(value, tuple) else str(value)
+        shown.append((name, text.lower() if isinstance(value, bool) else text))
     return tuple(shown)
 
 

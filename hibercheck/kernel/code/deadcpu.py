@@ -57,7 +57,7 @@ class DeadReader:
     resume: ResumeReader
 
     @cached_property
-    def _loops(self) -> LoopReader:
+    def _reader(self) -> LoopReader:
         return LoopReader(self.program)
 
     @cached_property
@@ -65,24 +65,38 @@ class DeadReader:
         """The play_dead of a running system."""
         return self.program.function(self.resume.native) if self.resume.native is not None else None
 
-    @cached_property
+    @property
     def park_loops(self) -> tuple[ParkLoop, ...]:
         """Every loop a CPU can park in, with the role of the function that leads to it."""
+        return (*self.loops("resume"), *self.loops("native"), *self.loops("cpuidle"))
+
+    def loops(self, role: ParkRole) -> tuple[ParkLoop, ...]:
+        """The loops that one of the functions that park a CPU leads to."""
+        if role == "resume":
+            return self._resume_loops
+        return self._native_loops if role == "native" else self._cpuidle_loops
+
+    @cached_property
+    def _resume_loops(self) -> tuple[ParkLoop, ...]:
+        replacement = self.resume.replacement
+        return () if replacement is None else self._role("resume", self._reader.loops(replacement[0]))
+
+    @cached_property
+    def _native_loops(self) -> tuple[ParkLoop, ...]:
+        return () if self.native is None else self._role("native", self._reader.loops(self.native.entry))
+
+    @cached_property
+    def _cpuidle_loops(self) -> tuple[ParkLoop, ...]:
         found: list[ParkLoop] = []
-        if self.resume.replacement is not None:
-            found += self._role("resume", self._loops.loops(self.resume.replacement[0]))
-        if self.native is not None:
-            found += self._role("native", self._loops.loops(self.native.entry))
         for driver, name in _ENTER_DEAD:
             symbol = self.program.find(name)
             if symbol is not None:
-                loops = self._loops.loops(symbol.address, ports=True)
-                found += self._role("cpuidle", loops, driver)
+                found += self._role("cpuidle", self._reader.loops(symbol.address, ports=True), driver)
         return tuple(found)
 
     @staticmethod
-    def _role(role: ParkRole, loops: Iterable[ParkLoop], driver: str | None = None) -> list[ParkLoop]:
-        return [replace(loop, role=role, driver=driver) for loop in loops]
+    def _role(role: ParkRole, loops: Iterable[ParkLoop], driver: str | None = None) -> tuple[ParkLoop, ...]:
+        return tuple(replace(loop, role=role, driver=driver) for loop in loops)
 
     # -- what happens in which order -------------------------------------------------------------------------------
 
@@ -95,7 +109,7 @@ class DeadReader:
         if not places:
             return Trait(name, None, reason=f"{self.native.name} parks in no way that was recognised")
         function = self.native
-        edges = self._loops.edges(function)
+        edges = self._reader.edges(function)
         # Each way either does not return or falls through to the next, so one that can be reached only
         # through another comes after it; of the rest, MWAIT is tried first (its conditions jump over it).
         depth = {
@@ -116,15 +130,15 @@ class DeadReader:
     def _ways(self, function: Function) -> dict[str, int]:
         """Where the function tries each way of parking."""
         places: dict[str, int] = {}
-        own = {loop.wait: loop for loop in self.park_loops if loop.function_address == function.entry}
+        own = {loop.wait: loop for loop in self.loops("native") if loop.function_address == function.entry}
         for wait, loop in own.items():
             if not loop.after_kick and loop.kind in ("mwait", "hlt") and wait in function.nodes:
                 places.setdefault(loop.kind, wait)
         idle = calls_to(function, [self.program.address("cpuidle_play_dead")])
         if idle:
             places["cpuidle"] = idle[0]
-        for loop in self.park_loops:
-            if loop.role == "native" and len(loop.via) > 1 and not loop.after_kick:
+        for loop in self.loops("native"):
+            if len(loop.via) > 1 and not loop.after_kick:
                 called = [at for at, to in function.calls().items() if self.program.name(to) == loop.via[1]]
                 if called and loop.kind in ("mwait", "hlt"):
                     places.setdefault(loop.kind, min(called))
@@ -146,8 +160,8 @@ class DeadReader:
                 name, (), tuple(absent(one) for _, one in _ENTER_DEAD), reason="a driver that is a module may have one"
             )
         values, evidence = [], []
-        for loop in self.park_loops:
-            if loop.role == "cpuidle" and not loop.after_kick:
+        for loop in self.loops("cpuidle"):
+            if not loop.after_kick:
                 values.append(f"{loop.driver}:{loop.kind}")
                 note = " -> ".join(loop.via)
                 evidence.append(Evidence(loop.symbol, loop.wait, f"{self._text(loop)}  # {note}"))
@@ -173,7 +187,7 @@ class DeadReader:
             if not order.value:
                 return Trait(name, None, reason=order.reason)
             return Trait(name, order.value[0], order.evidence[:1], reason="parked as on any CPU hotplug")
-        kinds = {loop.kind: loop for loop in self.park_loops if loop.role == "resume" and not loop.after_kick}
+        kinds = {loop.kind: loop for loop in self.loops("resume") if not loop.after_kick}
         if len(kinds) != 1:
             seen = " and ".join(sorted(kinds)) or "nothing recognised"
             return Trait(name, None, replaced.evidence, reason=f"the replacement ends in {seen}")
@@ -188,7 +202,7 @@ class DeadReader:
         loops = [loop for loop in self.park_loops if loop.kind == "mwait"]
         symbol = self.program.find("mwait_play_dead")
         if not loops and symbol is not None:  # reached only through a cpuidle driver that is a module
-            loops = [loop for loop in self._loops.loops(symbol.address) if loop.kind == "mwait"]
+            loops = [loop for loop in self._reader.loops(symbol.address) if loop.kind == "mwait"]
         if not loops:
             return None
         return loops[0], self.program.function(loops[0].function_address)
@@ -203,7 +217,7 @@ class DeadReader:
         if boot is None:
             return Trait(name, None, (absent("boot_cpu_data"),), reason="the vendor's place is not known")
         found: dict[str, Evidence] = {}
-        places, to_mwait = self._vendor_places(boot), leading_to(self._loops.edges(function), [loop.wait])
+        places, to_mwait = self._vendor_places(boot), leading_to(self._reader.edges(function), [loop.wait])
         for node in function:
             if any(one.address in places for one in node.operands):
                 found |= self._vendors_skipped(function, node, to_mwait)

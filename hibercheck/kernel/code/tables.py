@@ -7,7 +7,9 @@ holds must know which bytes those are.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hibercheck.errors import MissingFact
@@ -25,6 +27,9 @@ MAX_TABLE = 1 << 24
 # 50ff18ab497a ("jump_label: Implement generic support for relative references", in v4.20); three u64 before.
 _RELATIVE_JUMP = struct.Struct("<iiq")
 _ABSOLUTE_JUMP = struct.Struct("<QQQ")
+
+_MAX_ALTERNATIVE = 255
+"""Bytes that an alternative replaces at most: its length is a u8."""
 
 _NOPS = {2: bytes.fromhex("6690"), 5: bytes.fromhex("0f1f440000")}
 
@@ -137,7 +142,17 @@ class PatchSites:
         return Patch(node.address, node.end, "jump label", (node.code, *other))
 
     def _alternatives(self, start: int, end: int) -> Iterator[Patch]:
-        """Decode ``.altinstructions`` (arch/x86/include/asm/alternative.h), whose entry has shrunk and grown.
+        sites = self._alternative_sites
+        for index in range(bisect_left(sites, (start - _MAX_ALTERNATIVE,)), bisect_left(sites, (end,))):
+            at, length = sites[index]
+            if at + length > start:
+                yield Patch(at, at + length, "alternative")
+
+    @cached_property
+    def _alternative_sites(self) -> list[tuple[int, int]]:
+        """Address and length of every place that has an alternative, in address order.
+
+        From ``.altinstructions`` (arch/x86/include/asm/alternative.h), whose entry has shrunk and grown.
 
         s32 instr, s32 replacement, u16 feature, u8 length, u8 replacement length, then a u8 of padding in older
         kernels (13 bytes), nothing (12), or with the feature widened to 32 bits for flags (14).
@@ -148,11 +163,9 @@ class PatchSites:
         data = _contents(self._kernel, first, last)
         for layout in (struct.Struct("<iiIBB"), struct.Struct("<iiHBB"), struct.Struct("<iiHBBB")):
             if self._plausible(layout, data, first):
-                for offset, fields in enumerate_packed(layout, data):
-                    at = first + offset + fields[0]
-                    if at < end and at + fields[3] > start:
-                        yield Patch(at, at + fields[3], "alternative")
-                return
+                entries = zip(range(first, first + len(data), layout.size), layout.iter_unpack(data), strict=True)
+                return sorted((at + entry[0], entry[3]) for at, entry in entries)
+        return []
 
     @staticmethod
     def _plausible(layout: struct.Struct, data: bytes, start: int) -> bool:

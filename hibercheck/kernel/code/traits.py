@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from hibercheck.kernel.code.acceptance import AcceptanceReader
@@ -14,11 +15,26 @@ from hibercheck.kernel.code.program import KernelFile, Program
 from hibercheck.kernel.code.rescue import freeze_order, needs_node, needs_primary, reparks_siblings, rescans
 from hibercheck.kernel.code.resume import ResumeReader
 
-__all__ = ["Evidence", "IdtGate", "ParkLoop", "Patch", "Touch", "Trait", "Traits", "read_traits"]
+__all__ = ["Evidence", "IdtGate", "ParkLoop", "Patch", "Touch", "Trait", "Traits", "read_traits", "traits_on_demand"]
+
+
+class _OnDemand:
+    """Fields that have no value yet get theirs when they are asked for."""
+
+    __slots__ = ("readers",)
+    readers: _Readers
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the field is
+        read = _READ.get(name)
+        if read is None:
+            raise AttributeError(name)
+        value = read(self.readers, self)  # type: ignore[arg-type]
+        object.__setattr__(self, name, value)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(_OnDemand):
     """The traits of one kernel.  A trait whose value is None is unknown; its ``reason`` says why.
 
     Attributes:
@@ -100,18 +116,76 @@ class Traits:
 
     def loops(self, role: ParkRole, kind: ParkKind | None = None, *, after_kick: bool = False) -> tuple[ParkLoop, ...]:
         """The loops of one role, of one kind if given; those that only a kick leads to on request."""
+        readers = getattr(self, "readers", None)
         return tuple(
             loop
-            for loop in self.park_loops
+            for loop in (self.park_loops if readers is None else readers.dead.loops(role))
             if loop.role == role and kind in (None, loop.kind) and loop.after_kick == after_kick
         )
 
 
-def read_traits(kernel: KernelFile) -> Traits:
-    """Read a kernel's traits out of its code.
+class _Readers:
+    """What reads the traits of one kernel, each when it is asked for.
 
     Args:
-        kernel: An open kernel, or facts read from one before.
+        kernel: An open kernel.
+    """
+
+    def __init__(self, kernel: KernelFile) -> None:
+        self.program = Program(kernel)
+        self.resume = ResumeReader(self.program)
+        self.dead = DeadReader(self.program, self.resume)
+        self.accepts = AcceptanceReader(self.program)
+
+    @cached_property
+    def layout(self) -> LayoutReader:
+        """What reads where things are."""
+        return LayoutReader(self.program, self.accepts.data_symbols())
+
+
+# How each trait is read, from the readers and from the other traits.
+_READ: Mapping[str, Callable[[_Readers, Traits], Any]] = {
+    "hibernate_disable_hook": lambda by, _: by.resume.exists(),
+    "rescues_offline": lambda by, _: by.resume.rescues(),
+    "rescue_needs_primary": lambda by, _: needs_primary(by.program),
+    "rescue_needs_node": lambda by, _: needs_node(by.program),
+    "freeze_order": lambda by, _: freeze_order(by.program),
+    "replaces_play_dead": lambda by, _: by.resume.replaces(),
+    "resume_park": lambda by, its: by.dead.resume_park(its.play_dead_order, its.replaces_play_dead, its.sends_init),
+    "sends_init": lambda by, _: by.resume.sends_init(),
+    "init_targets": lambda by, its: by.resume.init_targets(its.sends_init),
+    "play_dead_order": lambda by, _: by.dead.order(),
+    "other_play_dead": lambda by, _: by.dead.others(),
+    "enter_dead": lambda by, _: by.dead.enter_dead(),
+    "mwait_vendor_check": lambda by, _: by.dead.vendor_check(),
+    "monitored": lambda by, _: by.dead.monitored(),
+    "kick_value": lambda by, _: by.dead.kick_value(),
+    "rescans_dead_siblings": lambda by, _: rescans(by.program),
+    "reparks_siblings_after_resume": lambda by, _: reparks_siblings(by.program),
+    "zero_pages": lambda by, _: by.accepts.zero_pages(),
+    "hw_sig": lambda by, _: by.accepts.hw_sig(),
+    "compressors": lambda by, _: by.accepts.compressors(),
+    "arch_record_magic": lambda by, _: by.accepts.record_magic(),
+    "e820_check": lambda by, its: by.accepts.e820_check(its.arch_record_magic),
+    "la57": lambda by, _: by.layout.la57(),
+    "pti": lambda by, _: by.layout.pti(),
+    "randomize_base": lambda by, _: by.layout.randomize_base(),
+    "randomize_memory": lambda by, _: by.layout.randomize_memory(),
+    "physical_start": lambda by, _: by.layout.physical_start(),
+    "physical_align": lambda by, _: by.layout.physical_align(),
+    "idt_gates": lambda by, _: by.layout.idt_gates(),
+    "fred": lambda by, _: by.layout.fred(),
+    "cea_random": lambda by, _: by.layout.cea_random(),
+    "cea_size": lambda by, _: by.layout.cea_size(),
+    "park_loops": lambda by, _: by.dead.park_loops,
+}
+
+
+def traits_on_demand(kernel: KernelFile) -> Traits:
+    """A kernel's traits, each read out of its code when it is asked for: a check asks for half of them.
+
+    Args:
+        kernel: A kernel, open for as long as its traits are asked for; or facts read from one before.
 
     Returns:
         The traits; what could not be read is unknown in them, with the reason.
@@ -119,45 +193,21 @@ def read_traits(kernel: KernelFile) -> Traits:
     ready = getattr(kernel, "traits", None)
     if isinstance(ready, Traits):
         return ready
-    program = Program(kernel)
-    resume = ResumeReader(program)
-    dead = DeadReader(program, resume)
-    accepts = AcceptanceReader(program)
-    layout = LayoutReader(program, accepts.data_symbols())
-    replaced, sent, order = resume.replaces(), resume.sends_init(), dead.order()
-    magic = accepts.record_magic()
-    return Traits(
-        hibernate_disable_hook=resume.exists(),
-        rescues_offline=resume.rescues(),
-        rescue_needs_primary=needs_primary(program),
-        rescue_needs_node=needs_node(program),
-        freeze_order=freeze_order(program),
-        replaces_play_dead=replaced,
-        resume_park=dead.resume_park(order, replaced, sent),
-        sends_init=sent,
-        init_targets=resume.init_targets(sent),
-        play_dead_order=order,
-        other_play_dead=dead.others(),
-        enter_dead=dead.enter_dead(),
-        mwait_vendor_check=dead.vendor_check(),
-        monitored=dead.monitored(),
-        kick_value=dead.kick_value(),
-        rescans_dead_siblings=rescans(program),
-        reparks_siblings_after_resume=reparks_siblings(program),
-        zero_pages=accepts.zero_pages(),
-        hw_sig=accepts.hw_sig(),
-        compressors=accepts.compressors(),
-        arch_record_magic=magic,
-        e820_check=accepts.e820_check(magic),
-        la57=layout.la57(),
-        pti=layout.pti(),
-        randomize_base=layout.randomize_base(),
-        randomize_memory=layout.randomize_memory(),
-        physical_start=layout.physical_start(),
-        physical_align=layout.physical_align(),
-        idt_gates=layout.idt_gates(),
-        fred=layout.fred(),
-        cea_random=layout.cea_random(),
-        cea_size=layout.cea_size(),
-        park_loops=dead.park_loops,
-    )
+    traits = object.__new__(Traits)
+    object.__setattr__(traits, "readers", _Readers(kernel))
+    return traits
+
+
+def read_traits(kernel: KernelFile) -> Traits:
+    """Read all of a kernel's traits out of its code.
+
+    Args:
+        kernel: An open kernel, or facts read from one before.
+
+    Returns:
+        The traits; what could not be read is unknown in them, with the reason.
+    """
+    traits = traits_on_demand(kernel)
+    for one in fields(Traits):
+        getattr(traits, one.name)
+    return traits
