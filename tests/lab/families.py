@@ -278,7 +278,9 @@ def idle_states() -> Iterator[Experiment]:
     for version in ("6.16.3", "6.16.12", "6.17.13", "6.18.15", "7.0.13", "7.1.13"):
         for cpus in ((2,), (3,)):
             side = Side(f"debian-{version}", "nokaslr", offline=cpus, take_idle_states=True)
-            yield one(f"when-{version}-deb6.1.176-{cpus[0]}", "debian-6.1.176", side, MWAIT_IDLE, "mwait")
+            # 6.18.15 registers no idle driver on this machine (current_driver says none), so its dead CPUs are in HLT.
+            idle = "none" if version == "6.18.15" else "mwait"
+            yield one(f"when-{version}-deb6.1.176-{cpus[0]}", "debian-6.1.176", side, MWAIT_IDLE, idle)
     side = Side("debian-7.3.4", "nokaslr", offline=(1,), take_idle_states=True)
     yield one("idle-cores-deb7.3.4-deb6.1.176", "debian-6.1.176", side, CORES_IDLE, "mwait")
     side = Side("debian-7.3.4", "nokaslr nosmt", take_idle_states=True)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +140,19 @@ def after_copy(vm: Vm, stub: Stub, entry: int) -> list[dict[str, Any]] | None:
     stub.go()
     try:
         stub.packet(20 * PATIENCE)
-        found = vm.registers()
+        found = whereabouts(vm, range(1, vm.machine.cpus))
         stub.clear(entry)
         stub.detach()
     except LabError:
         stub.close()
         return None
-    keys = ("rip", "cr3", "halted")
-    return [{"cpu": cpu, **{key: row[key] for key in keys}} for cpu, row in enumerate(found)][1:]
+    return found
+
+
+def whereabouts(vm: Vm, cpus: Iterable[int]) -> list[dict[str, Any]]:
+    """Where some CPUs are now."""
+    rows = vm.registers()
+    return [{"cpu": cpu, **{key: rows[cpu][key] for key in ("rip", "cr3", "halted")}} for cpu in cpus]
 
 
 def cause(vm: Vm, experiment: Experiment) -> None:

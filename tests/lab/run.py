@@ -29,6 +29,7 @@ from tests.lab.guest import (
     set_online,
     swap_on,
     trim,
+    whereabouts,
 )
 from tests.lab.kernels import Kernels
 from tests.lab.machine import Machine, Vm, wait_exit
@@ -189,6 +190,13 @@ class Lab:
         except LabError as error:
             self._died(vm, truth, "after the handoff", error)
             return
+        left = [cpu for cpu in experiment.resumee.offline if cpu not in experiment.resumee.online]
+        truth.after_event = whereabouts(vm, left)
+        if truth.strayed() or (
+            left and runaway(vm.log(), [truth.parked[cpu - 1] for cpu in left] if truth.parked else [])
+        ):
+            truth.outcome = "survives"
+            truth.remarks.append("a CPU that the resumee left offline ran away")
         truth.remarks += complaints(vm)
 
     def _died(self, vm: Vm, truth: Truth, when: str, error: LabError) -> None:

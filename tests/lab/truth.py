@@ -30,12 +30,13 @@ class Truth:
     boot_cpu: list[dict[str, Any]] | None = None
     when: str | None = None
     after_copy: list[dict[str, Any]] | None = None
+    after_event: list[dict[str, Any]] | None = None
     remarks: list[str] = field(default_factory=list)
 
     def strayed(self) -> list[int]:
-        """CPUs that were not where they had been parked when the resumee was entered."""
+        """CPUs that were not in their loop, when the resumee was entered or (if it left them offline) after the event."""
         parked = {cpu["cpu"]: int(cpu["rip"], 16) for cpu in self.parked or []}
-        rows = self.after_copy or []
+        rows = [*(self.after_copy or []), *(self.after_event or [])]
         return [row["cpu"] for row in rows if abs(int(row["rip"], 16) - parked[row["cpu"]]) > LOOP_REACH]
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,6 +51,7 @@ class Truth:
             "when": self.when,
         }
         out |= {"after_copy": self.after_copy} if self.after_copy is not None else {}
+        out |= {"after_event": self.after_event} if self.after_event else {}
         return out | ({"remarks": self.remarks} if self.remarks else {})
 
 
