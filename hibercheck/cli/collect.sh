@@ -134,15 +134,14 @@ idle() {
     printf '],\n'
 }
 
-# Print one object for each CPU directory; an offline CPU has no topology.
+# Print one object for each CPU directory; an offline CPU has no topology.  (thread_siblings_list would say more, but
+# reads as empty through a shell: it gives nothing to a reader that asks for one byte at a time.)
 topology() {
     printf '  "topology": ['
     comma=
     for place in "$SYSTEM"/cpu[0-9]*; do
         [ -d "$place" ] || continue
-        printf '%s\n    {"cpu": %s, "siblings": ' "$comma" "${place##*/cpu}"
-        line_of "$place/topology/thread_siblings_list"
-        printf ', "core": '
+        printf '%s\n    {"cpu": %s, "core": ' "$comma" "${place##*/cpu}"
         line_of "$place/topology/core_id"
         printf ', "package": '
         line_of "$place/topology/physical_package_id"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,7 +214,8 @@ def _topology(
             apic_ids[cpu] = int(value)
     if present is None or not present <= apic_ids.keys():
         return None
-    threads = max((len(_cpus(str(item["siblings"])) or ()) for item in listed if item.get("siblings")), default=1)
+    cores = Counter((item["package"], item["core"]) for item in listed if item.get("core") is not None)
+    threads = max(cores.values(), default=1)
     shift = (threads - 1).bit_length()
     mask = (1 << shift) - 1
     return Topology(apic_ids, shift, frozenset(number for number, apic in apic_ids.items() if apic & mask == 0))
