@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 from click.testing import CliRunner
@@ -12,55 +11,24 @@ from hibercheck.cli.matrix import command
 from hibercheck.handoff.check import check
 from hibercheck.handoff.cmdline import parse_command_line
 from hibercheck.handoff.findings import Verdict
-from hibercheck.handoff.kernels import open_resumee
-from hibercheck.handoff.matrix.brief import brief_of
-from hibercheck.handoff.matrix.pair import judge_pair
-from hibercheck.handoff.matrix.scenario import Machine, Scenario, Settings
-from hibercheck.handoff.resumee import read_resumee
-from hibercheck.kernel.kernel import open_kernel
-from hibercheck.swsusp.image import open_image
 from tests.conftest import SHARED_CASES
 from tests.support.cases import options_of
+from tests.support.matrix_settings import cell_of
 
 CASES = json.loads((SHARED_CASES / "cases.json").read_text())["cases"] if SHARED_CASES.is_dir() else []
 pytestmark = pytest.mark.skipif(not CASES, reason="the measured cases (../shared/cases) are not beside this repository")
 
 
-def machine_of(case) -> Machine:
-    cpus, threads = (int(re.search(pattern, case["machine"]["smp"])[1]) for pattern in (r"^(\d+)", r"threads=(\d+)"))
-    model = case["machine"]["cpu"]
-    return Machine(cpus, threads, "intel", "+monitor" in model, "+la57" in model, case["machine"]["memory_mib"] << 20)
-
-
-def resumee_of(case, unpacked):
-    """What E was: its command line, and the CPUs that were offline in it by hand."""
-    with (
-        open_image(str(unpacked(case["image"]))) as image,
-        open_resumee(str(unpacked(case["resumee"])), None) as kernel,
-    ):
-        facts = read_resumee(image, kernel)
-    boot_cpu = min(facts.present)
-    by_hand = facts.present - facts.frozen - {boot_cpu}
-    if facts.smt_disabled:
-        by_hand &= facts.topology.primaries
-    return facts.command_line, frozenset(by_hand)
-
-
-def settings_of(case, unpacked) -> Settings:
-    options = options_of(case["args"])
-    cmdline, offline = resumee_of(case, unpacked)
-    scenario = Scenario(
-        "measured", options.resumer_cmdline, cmdline, options.resumer_offline, offline, options.resumer_idle
-    )
-    return Settings(machine_of(case), (scenario,), options.spurious_mwait, options.suppose)
+@pytest.fixture(scope="module")
+def files(unpacked):
+    """Return a function that unpacks a case's image, resumer and resumee."""
+    return lambda case: [str(unpacked(case[name])) for name in ("image", "resumer", "resumee")]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_a_cell_agrees_with_the_measured_resume(case, unpacked):
-    settings = settings_of(case, unpacked)
-    with open_kernel(str(unpacked(case["resumer"]))) as resumer, open_kernel(str(unpacked(case["resumee"]))) as resumee:
-        (cell,) = judge_pair(brief_of(resumer, settings), brief_of(resumee, settings), settings)
-    random = parse_command_line(settings.scenarios[0].resumer_cmdline).kaslr
+def test_a_cell_agrees_with_the_measured_resume(case, files):
+    cell = cell_of(case, *files(case))
+    random = parse_command_line(options_of(case["args"]).resumer_cmdline).kaslr
     assert random == case["may_abstain"]
     if random:
         assert cell.verdict is Verdict.RISK
@@ -71,13 +39,8 @@ def test_a_cell_agrees_with_the_measured_resume(case, unpacked):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_a_cell_agrees_with_the_check_of_the_image(case, unpacked):
-    """Not only the outcome: fatal, latent, benign or safe as with the image, or more careful by a chance."""
-    settings = settings_of(case, unpacked)
-    with open_kernel(str(unpacked(case["resumer"]))) as resumer, open_kernel(str(unpacked(case["resumee"]))) as resumee:
-        (cell,) = judge_pair(brief_of(resumer, settings), brief_of(resumee, settings), settings)
-    report = check(*(str(unpacked(case[name])) for name in ("image", "resumer", "resumee")), options_of(case["args"]))
-    assert cell.verdict is report.verdict
+def test_a_cell_agrees_with_the_check_of_the_image(case, files):
+    assert cell_of(case, *files(case)).verdict is check(*files(case), options_of(case["args"])).verdict
 
 
 def test_an_attached_image_makes_cells_exact(unpacked, tmp_path):
