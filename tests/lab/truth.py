@@ -34,7 +34,7 @@ class Truth:
     remarks: list[str] = field(default_factory=list)
 
     def strayed(self) -> list[int]:
-        """CPUs that were not in their loop, when the resumee was entered or (if it left them offline) after the event."""
+        """CPUs outside their loop when the resumee was entered, or (those it left offline) after the event."""
         parked = {cpu["cpu"]: int(cpu["rip"], 16) for cpu in self.parked or []}
         rows = [*(self.after_copy or []), *(self.after_event or [])]
         return [row["cpu"] for row in rows if abs(int(row["rip"], 16) - parked[row["cpu"]]) > LOOP_REACH]
