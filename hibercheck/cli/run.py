@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:
-        if "--debug" in arguments or os.environ.get("HIBERCHECK_DEBUG", "0") not in {"", "0"}:
+        if "--debug" in arguments or os.environ.get("HIBERCHECK_DEBUG", "").lower() in {"1", "true", "yes", "on"}:
             raise
         _complain(_line(error))
         _flush_or_discard()
@@ -74,6 +74,8 @@ def _line(error: Exception) -> str:
         if error.filename is None and error.errno in {errno.ENOSPC, errno.EIO, errno.EDQUOT}:
             return f"cannot write the output: {what}"
         return f"{error.filename}: {what}" if error.filename is not None else what
+    if isinstance(error, MemoryError):
+        return "out of memory"
     return f"internal error: {type(error).__name__}: {error}; this is a bug, please report it with what --debug prints"
 
 

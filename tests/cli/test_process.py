@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -112,3 +113,17 @@ def test_whoever_waits_at_a_terminal_gets_a_word(monkeypatch):
     with progress.waiting("working"):
         pass
     assert terminal.getvalue() == f"hibercheck: working ...{progress.CLEAR}"
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.15, 0.3])
+def test_an_interrupt_at_any_time_is_silent(delay):
+    command = (
+        [*COMMAND, "matrix", "--jobs", "1", "/proc/self/fd/0"] if delay > 0.2 else [*COMMAND, "check", "/dev/zero"]
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=BUFFERED, **pipes) as process:
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=30)
+    assert b"Traceback" not in errors
+    assert out == b""
