@@ -36,6 +36,7 @@ def test_the_wheel_has_everything_and_nothing_else(built):
     for needed in (
         "hibercheck/py.typed",
         "hibercheck/report/schema/report.json",
+        "hibercheck/cli/collect.sh",
         f"{data}/man1/hibercheck.1",
         f"{data}/man1/hibercheck-check.1",
         f"{data}/man7/hibercheck-ci.7",
