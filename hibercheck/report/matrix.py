@@ -72,7 +72,7 @@ def read_json(path: str) -> Matrix:
         raise InputProblem(f"is not JSON: {error}", path=path) from error
     try:
         return _matrix(document)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         advice = "give files that `hibercheck matrix --format json` wrote"
         raise InputProblem(f"is not a matrix: {type(error).__name__}: {error}", path=path, advice=advice) from error
 
@@ -80,13 +80,17 @@ def read_json(path: str) -> Matrix:
 def _matrix(document: Any) -> Matrix:  # noqa: ANN401 - anything a file may hold
     if document["kind"] != KIND or document["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"kind {document['kind']!r}, schema {document['schema_version']!r}")
-    members = tuple(Member(**{name: row[name] for name in Member.__slots__}) for row in document["kernels"])
-    scenarios = tuple(str(name) for name in document["scenarios"])
-    matrix = Matrix(members, scenarios, tuple((row["what"], row["value"]) for row in document["assumptions"]))
+    members = tuple(
+        Member(_text(row["release"]), _text(row["build_id"], None), _text(row["path"]), _text(row["image"], None))
+        for row in document["kernels"]
+    )
+    scenarios = tuple(map(_text, document["scenarios"]))
+    assumed = tuple((_text(row["what"]), _text(row["value"])) for row in document["assumptions"])
+    matrix = Matrix(members, scenarios, assumed)
     for row in document["cells"]:
-        share = row["share"]
+        share = None if row["share"] is None else float(row["share"])
         exact = bool(row["exact"])
-        matrix.number(Cell(Outcome(row["outcome"]), Verdict(row["verdict"]), str(row["reason"]), share, exact))
+        matrix.number(Cell(Outcome(row["outcome"]), Verdict(row["verdict"]), _text(row["reason"]), share, exact))
     if len(matrix.cells) != len(document["cells"]) or len(matrix.cells) > MAX_CELLS:
         raise ValueError("a cell is there twice")
     for row in document["rows"]:
@@ -98,6 +102,13 @@ def _matrix(document: Any) -> Matrix:  # noqa: ANN401 - anything a file may hold
                 raise ValueError(f"row {resumer} does not fit")
             matrix.rows[scenario, resumer] = array("H", numbers)
     return matrix
+
+
+def _text(value: Any, *others: None) -> Any:  # noqa: ANN401 - anything a file may hold
+    """Check that a value is text, or one of ``others``."""
+    if not isinstance(value, str) and value not in others:
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def csv_parts(matrix: Matrix) -> Iterator[str]:

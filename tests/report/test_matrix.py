@@ -1,0 +1,213 @@
+"""The matrix in every form; the HTML page as Chromium shows it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from hibercheck.errors import InputProblem
+from hibercheck.handoff.findings import Outcome, Verdict
+from hibercheck.handoff.matrix.pair import Cell
+from hibercheck.handoff.matrix.table import Matrix, Member
+from hibercheck.report import matrix_text
+from hibercheck.report.matrix import csv_parts, groups, json_parts, read_json
+from hibercheck.report.matrix_html import html_parts
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NAMES = ("6.1.0-50-cloud-amd64", "6.12.94+deb13", '<b>"evil" & co</b>', "7.3.4")
+CELLS = [
+    Cell(Outcome.RESUMES, Verdict.SAFE, "nothing"),
+    Cell(Outcome.RESETS, Verdict.FATAL, 'a "loop" <overwritten> & gone'),
+    Cell(Outcome.RESUMES, Verdict.RISK, "chance", 0.4),
+    Cell(Outcome.REFUSED, Verdict.REFUSED, "no"),
+    Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, "who knows"),
+    Cell(Outcome.RESUMES, Verdict.LATENT, "later", exact=True),
+    Cell(Outcome.RESUMES, Verdict.BENIGN, "luck"),
+]
+
+
+@pytest.fixture
+def matrix():
+    members = tuple(Member(name, None, f"/boot/{number}") for number, name in enumerate(NAMES))
+    made = Matrix(members, ("default", "nosmt & more"), (("machine", "<4> CPUs"),))
+    for resumer in range(4):
+        rows = [[(resumer * scenario + resumee + resumer) % 7 for resumee in range(4)] for scenario in (1, 2)]
+        made.add(resumer, CELLS, rows)
+    return made
+
+
+def verdicts(matrix):
+    return {
+        name: [[matrix.cell(scenario, resumer, resumee).verdict.value for resumee in range(4)] for resumer in range(4)]
+        for scenario, name in enumerate(matrix.scenarios)
+    }
+
+
+def test_json_is_read_back(matrix, tmp_path):
+    path = tmp_path / "matrix.json"
+    path.write_text("".join(json_parts(matrix)))
+    again = read_json(str(path))
+    assert (again.members, again.scenarios, again.assumptions) == (
+        matrix.members, matrix.scenarios, matrix.assumptions,
+    )  # fmt: skip
+    assert list(again.pairs()) == list(matrix.pairs())
+
+
+def _broken(document, path, value):
+    *way, last = path
+    inner = document
+    for step in way:
+        inner = inner[step]
+    inner[last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("kind",), "else"), (("rows", 0, "resumer"), 4), (("rows", 0, "resumer"), "0"),
+        (("rows", 0, "cells", 0, 0), 7), (("kernels", 0, "release"), []), (("cells", 0, "reason"), None),
+        (("rows", 0, "cells", 0, 0), -1), (("rows", 0, "cells", 0), [0]), (("rows", 0, "cells"), []),
+        (("cells", 0, "verdict"), "good"), (("cells", 0), None), (("kernels", 0), {}), (("scenarios",), None),
+        (("cells", 1), {"outcome": "resumes", "verdict": "safe", "reason": "nothing", "share": None, "exact": False}),
+        (("schema_version",), 2), (("rows", 0), []), (("assumptions",), 3),
+    ],
+)  # fmt: skip
+def test_what_is_no_matrix_is_refused(matrix, tmp_path, path, value):
+    document = _broken(json.loads("".join(json_parts(matrix))), path, value)
+    file = tmp_path / "matrix.json"
+    file.write_text(json.dumps(document))
+    with pytest.raises(InputProblem, match="is not a matrix"):
+        read_json(str(file))
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_refused(content, tmp_path):
+    file = tmp_path / "matrix.json"
+    file.write_bytes(content)
+    with pytest.raises(InputProblem):
+        read_json(str(file))
+
+
+def test_csv_has_every_pair(matrix):
+    rows = list(csv.DictReader(io.StringIO("".join(csv_parts(matrix)))))
+    assert len(rows) == 2 * 4 * 4
+    found = {(row["scenario"], row["resumer"], row["resumee"]): row for row in rows}
+    for scenario, resumer, resumee, cell in matrix.pairs():
+        row = found[matrix.scenarios[scenario], NAMES[resumer], NAMES[resumee]]
+        assert (row["verdict"], row["outcome"], row["reason"]) == (cell.verdict, cell.outcome, cell.reason)
+        assert row["share"] == ("" if cell.share is None else "0.40")
+        assert row["exact"] == ("yes" if cell.exact else "no")
+
+
+class Tables(HTMLParser):
+    """Reads the tables of class ``matrix`` back: heading, row headings, and each cell's verdict and mark."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables, self.inside, self.texts, self.others = {}, None, [], []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.others += [value for name, value in attributes if name in {"src", "href"}]
+        self.others += [tag] if tag in {"script", "link", "img", "iframe"} else []
+        if tag == "table" and given.get("class") == "matrix":
+            self.inside = self.tables.setdefault(given["data-scenario"], {"head": [], "rows": []})
+        elif self.inside is not None and tag == "tr":
+            self.inside["rows"].append([])
+        elif self.inside is not None and tag in {"th", "td"}:
+            self.texts.clear()
+            self.classes = given.get("class", "")
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def handle_endtag(self, tag):
+        if self.inside is None:
+            return
+        if tag == "table":
+            self.inside = None
+        elif tag in {"th", "td"}:
+            text = "".join(self.texts)
+            self.inside["rows"][-1].append(text if tag == "th" else (self.classes.split()[0], text))
+
+
+def check_page(page, matrix):
+    reader = Tables()
+    reader.feed(page)
+    assert reader.others == []
+    marks = {verdict.value: mark for verdict, (mark, _) in matrix_text.MARKS.items()}
+    for name, wanted in verdicts(matrix).items():
+        head, *rows = reader.tables[name]["rows"]
+        assert head == ["R \\ E", *NAMES]
+        assert [row[0] for row in rows] == list(NAMES)
+        assert [[cell[0] for cell in row[1:]] for row in rows] == wanted
+        assert [[cell[1] for cell in row[1:]] for row in rows] == [[marks[one] for one in row] for row in wanted]
+
+
+def test_the_page_holds_the_table_and_asks_for_nothing_else(matrix):
+    page = "".join(html_parts(matrix))
+    check_page(page, matrix)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_chromium_shows_the_table(matrix, tmp_path):
+    page = tmp_path / "matrix.html"
+    page.write_text("".join(html_parts(matrix)), encoding="utf-8")
+    result = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    check_page(result.stdout, matrix)
+
+
+def test_the_heat_map_has_every_mark(matrix):
+    console = Console(file=io.StringIO(), width=100)
+    matrix_text.render(matrix, console)
+    lines = console.file.getvalue().splitlines()
+    marks = {verdict.value: mark for verdict, (mark, _) in matrix_text.MARKS.items()}
+    for scenario, (name, wanted) in enumerate(verdicts(matrix).items()):
+        start = next(index for index, line in enumerate(lines) if line.startswith(f"{name}: "))
+        assert lines[start + 1].split() == ["R", "\\", "E", "1", "2", "3", "4"]
+        for resumer, row in enumerate(wanted):
+            shown = [cell.rstrip("*") for cell in lines[start + 2 + resumer].split()[1:]]
+            assert shown == [marks[one] for one in row]
+        assert f"{matrix.counts(scenario)['safe']} safe" in lines[start]
+
+
+def test_a_narrow_terminal_gets_bands(matrix):
+    console = Console(file=io.StringIO(), width=16)
+    matrix_text.render(matrix, console)
+    heads = [line.split()[3:] for line in console.file.getvalue().splitlines() if line.strip().startswith("R \\ E")]
+    assert heads == [["1", "2"], ["3", "4"]] * 2
+
+
+def test_kernels_with_the_same_verdicts_stand_together():
+    members = tuple(Member(str(number), None, str(number)) for number in range(4))
+    matrix = Matrix(members, ("one",))
+    for resumer in range(4):
+        matrix.add(resumer, CELLS, [[int((resumer % 2, resumee % 2) == (0, 1)) for resumee in range(4)]])
+    assert groups(matrix) == [[0, 2], [1, 3]]
+    assert "2 with" not in "".join(html_parts(matrix))
+    assert "0 (+1)" in "".join(html_parts(matrix))
+
+
+def test_a_shard_is_not_grouped():
+    members = tuple(Member(str(number), None, str(number)) for number in range(2))
+    matrix = Matrix(members, ("one",))
+    matrix.add(1, CELLS[:1], [[0, 0]])
+    assert groups(matrix) == [[0], [1]]
+    assert "".join(html_parts(matrix)).count('<td class="safe"') == 2 + 1  # and one in the legend
