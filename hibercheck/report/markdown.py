@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from hibercheck.handoff.findings import CpuReport, Evidence, Finding, Place
+from hibercheck.handoff.findings import CpuReport, Evidence, Finding, Level, Place
 from hibercheck.report import walks, words
 from hibercheck.report.gate import Judged, Mark
 from hibercheck.report.prose import explanation
@@ -59,6 +59,8 @@ def _finding(finding: Finding, mark: Mark | None) -> Iterator[str]:
     if mark is not None:
         yield f"\nDoes not count ({mark.kind}): {_text(words.sentence(mark.reason))}"
     yield f"\n{_text(words.sentence(finding.message))}"
+    if finding.level is Level.NOTE:
+        return
     places = [
         (side, place)
         for side, place in (("resumer", finding.resumer), ("resumee", finding.resumee))
@@ -85,7 +87,7 @@ def _place(place: Place) -> str:
 
 def _evidence(evidence: Evidence) -> Iterator[str]:
     """Yield lines for a fenced block."""
-    yield f"{one_line(evidence.title).rstrip('.:')}:"
+    yield words.sentence(f"{one_line(evidence.title).rstrip('.:')}:")
     for offset, before, after, marks in walks.byte_rows(evidence.before, evidence.after):
         where = "" if evidence.address is None else f"{evidence.address + offset:#x}"
         if evidence.before is not None:

@@ -28,7 +28,7 @@ _VERDICTS = {
     ),
     Verdict.RISK: (
         "Whether these are replaced depends on facts that differ from boot to boot, such as the address at which the "
-        "resumer is loaded; so the resume works on some boots and resets the machine on others."
+        "resumer or its per-CPU memory lies; so the resume may work on one boot and reset the machine on the next."
     ),
     Verdict.REFUSED: (
         "Here it does not come to that: the resumer finds that it cannot use the image and boots normally. "
