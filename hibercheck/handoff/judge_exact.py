@@ -109,7 +109,7 @@ def _entry(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> tuple[EntryFacts
     if own is None or not own.cr3:
         return EntryFacts(None, True, {}), Facts()
     try:
-        efer = own.efer if own.efer is not None else infer_efer(resumer, own)
+        efer = own.efer if own.efer is not None else _infer_efer(resumer, own)
         mask = resumer.mode.encryption_mask
         state = CpuState.of(own, efer=efer, max_phys_bits=physical_bits(plan), encryption_mask=mask)
     except MissingFact:
@@ -118,6 +118,20 @@ def _entry(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> tuple[EntryFacts
         state = _once_parked(state, one.parked, resumer)
     facts = Facts(interrupts_enabled=state.interrupts_enabled, machine_checks_enabled=state.machine_checks_enabled)
     return EntryFacts(state, True, {}), facts
+
+
+def _infer_efer(resumer: DumpedResumer, own: CpuRegisters) -> int:
+    """Work out EFER from a CPU's own stack, or from any other's: it is the same on all.
+
+    Raises:
+        MissingFact: No CPU's stack is in the dump.
+    """
+    for registers in resumer.dump.cpus:
+        try:
+            return infer_efer(resumer, own)
+        except MissingFact:
+            own = registers
+    return infer_efer(resumer, own)
 
 
 def _once_parked(state: CpuState, parked: Parked, resumer: DumpedResumer) -> CpuState:

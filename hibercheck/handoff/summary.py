@@ -142,7 +142,9 @@ def _ap(plan: Plan, judgement: Judgement, namer: Namer | None, result: ApResult)
     context = judgement.contexts.get(parked.cpu)
     shift = judgement.memory.resumer.kaslr_offset if judgement.memory else plan.placement.kaslr_offset
     rip = None
-    if parked.loop is not None and shift is not None:
+    if parked.loop is not None and parked.cpu in judgement.states:
+        rip = judgement.states[parked.cpu].rip  # a dump has it as it was, anywhere in the loop
+    elif parked.loop is not None and shift is not None:
         rip = (parked.loop.resume_at + shift) & 0xFFFF_FFFF_FFFF_FFFF
     footprint = namer.footprint(context, result.turn.touched) if namer and context and result.turn else ()
     facts = Facts(interrupts_enabled=bool(parked.loop and parked.loop.interrupts))
