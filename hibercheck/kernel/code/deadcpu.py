@@ -9,6 +9,7 @@ from functools import cached_property
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.disasm import Decoded, Flow
+from hibercheck.kernel.code.flaws import flaw
 from hibercheck.kernel.code.graph import leading_to, reachable
 from hibercheck.kernel.code.model import Evidence, ParkLoop, ParkRole, Trait
 from hibercheck.kernel.code.parkloops import LoopReader
@@ -109,6 +110,8 @@ class DeadReader:
         if not places:
             return Trait(name, None, reason=f"{self.native.name} parks in no way that was recognised")
         function = self.native
+        if "mwait" not in places and (doubt := self._doubt(function)) is not None:
+            return Trait(name, None, reason=f"it cannot be excluded that it parks in MWAIT: {doubt}")
         edges = self._reader.edges(function)
         # Each way either does not return or falls through to the next, so one that can be reached only
         # through another comes after it; of the rest, MWAIT is tried first (its conditions jump over it).
@@ -121,6 +124,13 @@ class DeadReader:
         evidence = tuple(self._quote_way(function, places[way]) for way in ordered)
         commit = commits.CPUIDLE_FIRST if ordered[:1] == ("cpuidle",) else None
         return Trait(name, ordered, evidence, commit)
+
+    def _doubt(self, function: Function) -> str | None:
+        """Why a park function may have a loop that was not found in it, or None."""
+        found = flaw(self.program, function)
+        if found is None and self._mwait is None and self.program.find("mwait_cpu_dead") is not None:
+            return "the kernel has a line to wait on, mwait_cpu_dead, and no loop that does"
+        return f"{found}; is the file damaged?" if found is not None else None
 
     def _quote_way(self, function: Function, address: int) -> Evidence:
         if address in function.calls():
@@ -192,6 +202,8 @@ class DeadReader:
             seen = " and ".join(sorted(kinds)) or "nothing recognised"
             return Trait(name, None, replaced.evidence, reason=f"the replacement ends in {seen}")
         kind, loop = next(iter(kinds.items()))
+        if kind != "mwait" and (found := flaw(self.program, self.program.function(loop.function_address))) is not None:
+            return Trait(name, None, replaced.evidence, reason=f"{found}; is the file damaged?")
         evidence = (*replaced.evidence, Evidence(loop.symbol, loop.wait, self._text(loop)))
         return Trait(name, kind, evidence, commits.RESUME_HLT)
 

@@ -63,7 +63,28 @@ def test_mwait_in_a_function_of_its_own(made):
 
 def test_without_cpuidle(made):
     native = NATIVE_NEW.replace(" call cpuidle_play_dead\n", "")
-    assert made.traits(native=native).play_dead_order.value == ("hlt",)
+    assert made.traits(native=native, extra=MWAIT).play_dead_order.value == ("hlt",)
+
+
+def test_a_line_to_wait_on_and_no_loop_that_does_is_a_doubt(made):
+    order = made.traits(native=NATIVE_NEW).play_dead_order
+    assert order.value is None
+    assert "mwait_cpu_dead, and no loop" in order.reason
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (" jmp 9f\n mov $1, %eax\n9:", "nothing in native_play_dead reaches its code at"),
+        (" je 8f\n .byte 0x0f, 0x04\n8:", "the code of native_play_dead has no instruction at"),
+        (" je 8f\n .byte 0xb8\n8: nop\n nop\n nop\n nop", "instructions of native_play_dead overlap at"),
+    ],
+)
+def test_code_with_a_flaw_proves_the_absence_of_nothing(made, damage, reason):
+    native = NATIVE_NEW.replace(" call play_dead_common\n", f" call play_dead_common\n{damage}\n")
+    order = made.traits(native=native, extra=MWAIT).play_dead_order
+    assert order.value is None
+    assert reason in order.reason
 
 
 def test_a_vendor_that_goes_on_to_mwait_is_not_turned_away(made):
