@@ -191,13 +191,13 @@ def guide_page(path: Path) -> str:
 
 
 def _included(text: str) -> str:
-    """Replace a line ``{examples/FILE}`` by that file as a fenced block."""
+    """Replace a line ``{man/examples/FILE}`` by that file as a fenced block."""
 
     def replace(match: re.Match[str]) -> str:
         content = (HERE.parent / match[1]).read_text(encoding="utf-8").rstrip("\n")
         return f"```\n{content}\n```"
 
-    return re.sub(r"^\{(examples/[\w.-]+)\}$", replace, text, flags=re.MULTILINE)
+    return re.sub(r"^\{(man/examples/[\w.-]+)\}$", replace, text, flags=re.MULTILINE)
 
 
 def _see_also(page: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples"
+EXAMPLES = ROOT / "man" / "examples"
 WORKFLOW, JOB, GATE = EXAMPLES / "github-workflow.yml", EXAMPLES / "gitlab-ci.yml", EXAMPLES / "qa-gate.sh"
 
 STAND_IN = """#!{python}

@@ -30,15 +30,17 @@ def test_the_main_command_predicts_the_reset(command):
     arguments = [sys.executable, "-m", "hibercheck", *command]
     run = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert (run.returncode, run.stderr) == (1, "")
-    assert run.stdout == (ROOT / "examples" / "report.txt").read_text(encoding="utf-8"), "python examples/report.py"
+    assert run.stdout == (ROOT / "man" / "examples" / "report.txt").read_text(encoding="utf-8"), (
+        "python man/examples/report.py"
+    )
 
 
 def test_the_picture_is_of_the_same_report():
-    spec = importlib.util.spec_from_file_location("example_report", ROOT / "examples" / "report.py")
+    spec = importlib.util.spec_from_file_location("example_report", ROOT / "man" / "examples" / "report.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    committed = (ROOT / "examples" / "report.svg").read_text(encoding="utf-8")
-    assert module.picture(module.judged()) == committed, "python examples/report.py writes it anew"
+    committed = (ROOT / "man" / "examples" / "report.svg").read_text(encoding="utf-8")
+    assert module.picture(module.judged()) == committed, "python man/examples/report.py writes it anew"
 
 
 def test_every_file_it_names_is_there():

@@ -56,7 +56,7 @@ def test_the_source_distribution_can_be_tested(built):
         "LICENSE",
         "tests/conftest.py",
         "man/generate.py",
-        "examples/qa-gate.sh",
+        "man/examples/qa-gate.sh",
     ):
         assert f"hibercheck-{__version__}/{needed}" in names
 

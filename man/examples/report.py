@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the report that README.md shows, as text and as SVG: ``python examples/report.py``.
+"""Write the report that README.md shows, as text and as SVG: ``python man/examples/report.py``.
 
 It is the real report on a real image: the case ``fatal`` of ``fixtures/``.
 """
@@ -18,7 +18,7 @@ from hibercheck.report import text
 from hibercheck.report.gate import Judged, judge
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+ROOT = HERE.parent.parent
 CASE = "fatal"
 CMDLINE = "nokaslr nosmt"
 WIDTH = 100
