@@ -107,8 +107,10 @@ def formats() -> Iterator[Experiment]:
 
 def refusals() -> Iterator[Experiment]:
     """Images that the resumer does not take."""
-    more = Machine(memory_mib=160)
-    yield Experiment("more-memory", Side("small-current"), Side("small-current"), resumer_machine=more)
+    yield Experiment("less-memory", Side("small-current"), Side("small-current", "nokaslr mem=100M"))
+    yield Experiment(
+        "less-memory-debian", Side("debian-6.1.176"), Side("debian-6.12.94", "nokaslr mem=250M"), machine=CLOUD
+    )
     yield Experiment("small61-refuses-612", Side("debian-6.12.94"), Side("small-current"), machine=CLOUD)
     yield Experiment(
         "small61-refuses-lz4",
@@ -321,6 +323,9 @@ def committed() -> Iterator[Experiment]:
     yield Experiment("same-build", second, Side("small-current", "nokaslr nosmt"), dump=False)
     yield Experiment("no-overlap", second, Side("mid-current", "nokaslr nosmt"), dump=False)
     yield Experiment("random-address", second, Side("small-hlt", "nosmt init_on_free=1"))
+    third = Side("v73-stock", "nokaslr hibernate.compressor=lz4")
+    yield Experiment("lz4-zero-pages", third, Side("v73-stock", "nokaslr nosmt"), dump=False)
+    yield Experiment("refused", third, Side("small-current", "nokaslr"), dump=False)
     yield Experiment(
         "paging-mode", Side("small-current"), Side("small-current", "nokaslr no5lvl"), machine=LA57, dump=False
     )

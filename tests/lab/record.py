@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -79,7 +80,8 @@ class Record:
         cases are kept under ``oddities``.
         """
         case = case_of(experiment, truth, with_memory=with_memory)
-        with self._lock:
+        with self._lock, self.path.with_suffix(".lock").open("w") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)  # another lab may be at work in this directory
             data = self._load()
             for rows in data.values():
                 rows[:] = [row for row in rows if row["name"] != experiment.name]

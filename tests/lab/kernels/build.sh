@@ -40,7 +40,7 @@ for kernel; do
     make -s -C "$source" O="$build" olddefconfig
     grep -qx "$choice" "$build/.config" || { echo "build.sh: no such kernel: $kernel" >&2; exit 2; }
     make -s -C "$source" O="$build" -j "${JOBS:-2}" bzImage
-    cp "$build/vmlinux" "$output/$kernel.vmlinux"
+    objcopy --strip-debug "$build/vmlinux" "$output/$kernel.vmlinux"
     cp "$build/arch/x86/boot/bzImage" "$output/$kernel.bzImage"
     echo "$kernel: $(make -s -C "$source" O="$build" kernelrelease)"
 done
