@@ -33,7 +33,7 @@ from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.options import CheckOptions
 from hibercheck.handoff.plan import Plan, make_plan
 from hibercheck.handoff.refusal import Acceptance, judge_acceptance
-from hibercheck.handoff.refusal_measured import firmware_map, judge_measured, physical_pages
+from hibercheck.handoff.refusal_measured import firmware_map, judge_measured, judge_ram_end, physical_pages
 from hibercheck.handoff.resumee import read_resumee
 from hibercheck.handoff.rules import RULES
 from hibercheck.handoff.space import KernelSpace
@@ -46,7 +46,6 @@ from hibercheck.handoff.summary import (
     scenario_summary,
     sentence,
 )
-from hibercheck.handoff.timeline import follow, timeline_events, worst_epoch_finding
 from hibercheck.handoff.verdict import decide
 from hibercheck.kernel.code.traits import traits_on_demand
 from hibercheck.swsusp.image import open_image
@@ -109,6 +108,7 @@ def open_inputs(
         acceptance = judge_acceptance(opened, plan.traits, found, plan.cmdline)
         if facts is not None:
             acceptance = judge_measured(acceptance, opened, plan.traits, facts.e820, None)
+            acceptance = judge_ram_end(acceptance, found, plan.cmdline, facts.ram_end)
         yield plan, acceptance, _dump(stack, options)
 
 
@@ -184,6 +184,8 @@ def _worst_epoch(plan: Plan, judgement: Judgement, result: ApResult) -> tuple[Fi
     """Note a CPU that the copy itself may wake at a worse time than its end."""
     if judgement.memory is None or result.parked.state is not ParkState.MWAIT or result.fate is Fate.DIES:
         return ()
+    from hibercheck.handoff.timeline import follow, worst_epoch_finding  # noqa: PLC0415 - only CPUs in MWAIT need it
+
     line = follow(judgement.memory, result, judgement.contexts)
     finding = worst_epoch_finding(result, line, len(plan.image.pfns)) if line else None
     return (finding,) if finding else ()
@@ -214,6 +216,8 @@ def _disagreements(opinions: tuple[SecondOpinion, ...]) -> tuple[str, ...]:
 def _timeline(plan: Plan, judgement: Judgement | None) -> tuple[TimelineEvent, ...]:
     if judgement is None or judgement.memory is None or not plan.options.timeline:
         return ()
+    from hibercheck.handoff.timeline import follow, timeline_events  # noqa: PLC0415 - only --timeline needs it
+
     lines = tuple(filter(None, (follow(judgement.memory, result, judgement.contexts) for result in judgement.aps)))
     return timeline_events(Namer(judgement.memory, plan.resumee), judgement.aps, lines, plan.bringup.boot_cpu)
 

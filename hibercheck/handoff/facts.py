@@ -35,6 +35,7 @@ _E820_TYPES = {
 _FLAGS = {"monitor": "mwait", "pdpe1gb": "gbpages"}  # /proc/cpuinfo's names where they differ from ours
 _BUG_NAMES = {"cpu_meltdown": "meltdown"}
 _CODE = re.compile(r"\s*([0-9a-f]+)-[0-9a-f]+ : Kernel code$")
+_RAM = re.compile(r"[0-9a-f]+-([0-9a-f]+) : System RAM$")
 _ACPI = re.compile(r"ACPI (FFH|HLT|IOPORT)")
 
 
@@ -53,7 +54,8 @@ class ResumerFacts:
         topology: Which of the online CPUs share a core; None if a present CPU's APIC id is not known.
         features: Vendor, features and bugs of the CPUs.
         idle: The cpuidle driver.
-        e820: The firmware's memory map.
+        e820: The firmware's memory map, by /sys/firmware/memmap, which not every kernel has.
+        ram_end: End of the highest RAM, by /proc/iomem.
         levels: Levels of the page tables, by VMCOREINFO.
         kernel_offset: Virtual KASLR offset, by VMCOREINFO.
         phys_base: Physical displacement, by VMCOREINFO.
@@ -71,6 +73,7 @@ class ResumerFacts:
     idle: IdleDriver | None
     e820: tuple[E820Entry, ...] | None
     levels: int | None
+    ram_end: int | None = None
     kernel_offset: int | None = None
     phys_base: int | None = None
 
@@ -162,6 +165,7 @@ def _facts(members: _Members, path: str) -> ResumerFacts:
         idle=_idle(members.text("idle_driver"), members.objects("idle_states")),
         e820=_e820(members.objects("e820")),
         levels=None if levels is None else 5 if levels else 4,
+        ram_end=_ram_end(members.texts("iomem")),
         kernel_offset=notes.get("kernel_offset"),
         phys_base=notes.get("phys_base"),
     )
@@ -191,6 +195,11 @@ def _load_address(lines: list[str]) -> int | None:
     """Return where "Kernel code" starts; without privileges /proc/iomem shows zeros."""
     found = [int(match[1], 16) for match in map(_CODE.match, lines) if match]
     return found[0] if found and found[0] else None
+
+
+def _ram_end(lines: list[str]) -> int | None:
+    ends = [int(match[1], 16) + 1 for match in map(_RAM.match, lines) if match]
+    return max(ends) if ends and max(ends) > 1 else None
 
 
 def _text_address(lines: list[str]) -> int | None:

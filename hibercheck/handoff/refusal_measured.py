@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 from hibercheck.errors import MissingFact
+from hibercheck.handoff.cmdline import CommandLine, parse_command_line
 from hibercheck.handoff.refusal import EPERM, Acceptance, Refusal
-from hibercheck.handoff.resumee import E820_RAM, E820Entry, e820_checksum, pack_e820, read_e820
+from hibercheck.handoff.resumee import E820_RAM, E820Entry, Resumee, e820_checksum, pack_e820, read_e820
 from hibercheck.handoff.space import KernelSpace
 from hibercheck.kernel.code.traits import Traits
 from hibercheck.swsusp.image import Image
@@ -15,9 +15,7 @@ from hibercheck.swsusp.image import Image
 MAX_NODES = 1024
 """The largest MAX_NUMNODES: 1 << NODES_SHIFT, which is at most 10 (arch/x86/Kconfig)."""
 
-_RESIZED = (
-    "give the resumer the memory that the hibernated kernel had: same firmware, same size, same devices"
-)
+_RESIZED = "give the resumer the memory that the hibernated kernel had: same firmware, same size, same devices"
 
 
 def judge_measured(
@@ -46,6 +44,8 @@ def _memory_map(image: Image, traits: Traits, e820: tuple[E820Entry, ...] | None
     if kind == "crc32" and record.e820_checksum is not None:
         ours, theirs = f"{e820_checksum(e820):#010x}", f"{record.e820_checksum:#010x}"
     elif kind == "md5" and record.e820_digest is not None and any(record.e820_digest):
+        import hashlib  # noqa: PLC0415 - it loads OpenSSL, for images of kernels before 5.14 only
+
         digest = hashlib.md5(pack_e820(e820), usedforsecurity=False)
         ours, theirs = digest.hexdigest(), record.e820_digest.hex()
     else:
@@ -65,6 +65,22 @@ def _page_count(image: Image, pages: int | None) -> Refusal | None:
     if pages is None or pages == image.info.num_physpages:
         return None
     return Refusal(f"has {pages} pages of memory, and the image says {image.info.num_physpages}", EPERM, _RESIZED)
+
+
+def judge_ram_end(acceptance: Acceptance, resumee: Resumee, cmdline: CommandLine, end: int | None) -> Acceptance:
+    """Compare where RAM ends, for want of the resumer's whole map: if that differs, the maps and their checksums do.
+
+    Only where neither command line edits the map: /proc/iomem shows it edited, the checksum is of the firmware's.
+    """
+    theirs = parse_command_line(resumee.command_line or "")
+    edited = any(line.mem_limit is not None or line.memmap for line in (cmdline, theirs))
+    if acceptance.refusal is not None or edited or end is None or resumee.e820 is None:
+        return acceptance
+    expected = max((one.address + one.size for one in resumee.e820 if one.kind == E820_RAM), default=end)
+    if expected == end:
+        return acceptance
+    reason = f"has RAM up to {end:#x}, and the machine of the image up to {expected:#x}"
+    return replace(acceptance, refusal=Refusal(reason, EPERM, _RESIZED))
 
 
 def firmware_map(space: KernelSpace) -> tuple[E820Entry, ...] | None:

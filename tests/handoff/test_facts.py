@@ -140,6 +140,15 @@ def test_another_memory_map_is_a_refusal(run):
     assert "(error -1)" in report.findings[0].message  # check_header() returns -EPERM
 
 
+def test_more_memory_shows_where_ram_ends(run):
+    """As measured: with 160 instead of 128 MiB the resumer fails with -EPERM."""
+    iomem = ["00100000-09fd6fff : System RAM", "  05400000-05a000ff : Kernel code"]
+    report = run({"iomem": iomem})
+    assert report.verdict is Verdict.REFUSED
+    assert "RAM up to 0x9fd7000" in report.headline
+    assert run({"iomem": iomem, "cmdline": "nosmt memmap=4K$0x1000"}).verdict is not Verdict.REFUSED
+
+
 @pytest.mark.parametrize(
     "text",
     [
