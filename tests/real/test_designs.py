@@ -70,6 +70,13 @@ def test_the_comparison_has_every_design_with_old_and_new_resumees(inputs):
     assert comparison.own == (Outcome.RESETS, Verdict.FATAL)
 
 
+def test_the_kick_would_have_saved_the_machine(inputs):
+    case = MEASURED["mwait-percpu"]
+    (row,) = compare_designs(*inputs(case), options_of(case["args"]), names=["mwait-percpu"]).rows
+    assert row.outcome is Outcome.RESETS
+    assert row.notes[0] == "kicked before the copy, its CPUs would wait in HLT: the machine resumes (safe)"
+
+
 def test_designs_by_a_dump(inputs, unpacked):
     case = BY_NAME["nosmt-hlt-deb61"]
     options = options_of(case["args"], resumer_memory=str(unpacked(case["memory"])))

@@ -10,8 +10,10 @@ from hibercheck.handoff.ap import ApResult
 from hibercheck.handoff.check import open_inputs
 from hibercheck.handoff.designs.catalogue import DESIGNS, Announcement, Design
 from hibercheck.handoff.designs.island_replay import EVENTS
+from hibercheck.handoff.designs.parking import kicked
 from hibercheck.handoff.designs.replay import Replayed, replay_under
 from hibercheck.handoff.findings import Fate, Outcome, Verdict
+from hibercheck.handoff.judge import judge
 from hibercheck.handoff.judgement import Judgement
 from hibercheck.handoff.loop_replay import LoopState
 from hibercheck.handoff.options import CheckOptions
@@ -126,8 +128,6 @@ def compare_designs(
     Raises:
         HibercheckError: An input cannot be read, or does not belong to the others.
     """
-    from hibercheck.handoff.judge import judge  # noqa: PLC0415 - as late as the engine
-
     wanted = frozenset(names)
     with open_inputs(image, resumer, resumee, options) as (plan, acceptance, dump):
         own = decide(acceptance, None if acceptance.refusal else judge(plan, dump))
@@ -166,7 +166,7 @@ def _row(plan: Plan, acceptance: Acceptance, dump: Dump | None, design: Design, 
         cpus=tuple(_cpu(result) for result in replayed.judgement.aps),
         frames=tuple(sorted(island.roles.items())) if island else (),
         placed=replayed.place.source if replayed.place else None,
-        notes=_notes(replayed, known=known, bsp=bsp),
+        notes=(*_kicked(replayed, acceptance, dump), *_notes(replayed, known=known, bsp=bsp)),
     )
 
 
@@ -233,6 +233,15 @@ def _worst(effects: Iterable[str]) -> str:
     order = (DIES, DEPENDS, SURVIVES)
     found = set(effects)
     return next((effect for effect in order if effect in found), NOTHING_LEFT)
+
+
+def _kicked(replayed: Replayed, acceptance: Acceptance, dump: Dump | None) -> tuple[str, ...]:
+    """Say what the kick would change, where CPUs wait for it."""
+    plan = kicked(replayed.plan) if replayed.plan.options.park == "mwait-percpu" else None
+    if plan is None:
+        return ()
+    outcome, verdict = decide(acceptance, judge(plan, dump))
+    return (f"kicked before the copy, its CPUs would wait in HLT: the machine {outcome} ({verdict})",)
 
 
 def _notes(replayed: Replayed, *, known: bool, bsp: int | None) -> tuple[str, ...]:

@@ -93,6 +93,19 @@ def _state(plan: Plan, design: Design, rules: ParkRules, cpu: int, *, online: bo
     return state, loop, why
 
 
+def kicked(plan: Plan) -> Plan | None:
+    """Turn MWAIT into HLT as the kexec kick does, before anything is copied; None where R's loop knows no kick."""
+    after = next((loop for loop in plan.traits.park_loops if loop.after_kick and loop.kind == "hlt"), None)
+    waiting = [parked for parked in plan.parked if parked.state is ParkState.MWAIT]
+    if after is None or not waiting or plan.traits.kick_value.value is None:
+        return None
+    why = "kicked out of MWAIT, it waits in HLT"
+    parked = tuple(
+        replace(one, state=ParkState.HLT, loop=after, why=why) if one in waiting else one for one in plan.parked
+    )
+    return replace(plan, parked=parked)
+
+
 def _hlt(traits: Traits) -> tuple[ParkState, ParkLoop | None]:
     found = traits.loops("resume", "hlt") or traits.loops("native", "hlt")
     return ParkState.HLT, next(iter(found), None)

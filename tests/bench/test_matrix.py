@@ -1,0 +1,84 @@
+"""A million pairs: how long they take on the CPUs at hand, and that memory does not grow with them.
+
+Figures: ``pytest -s -m slow tests/bench/test_matrix.py``.  Time is asserted only on a machine that is idle otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hibercheck.kernel.code.facts import facts_of
+from hibercheck.kernel.kernel import open_kernel
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+KERNELS = ("small-current", "small-hlt", "mid-current")
+COUNT = 1000
+SECONDS = 60
+PEAK = 200 << 20
+SCENARIOS = ("default", "nosmt", "live=nokaslr;offline=2;idle=mwait")
+PEAK_OF_ALL = """
+import resource, sys
+from hibercheck.cli.run import run
+status = run(sys.argv[1:])
+peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print("peak", max(peaks), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory):
+    """Return a function that writes so many facts files: kernels of their own, whose tables lie elsewhere."""
+    documents = []
+    for name in KERNELS:
+        with open_kernel(str(ROOT / "fixtures" / "kernels" / f"{name}.vmlinux.xz")) as kernel:
+            documents.append(facts_of(kernel))
+    chance = random.Random(7)
+
+    def write(count):
+        directory = tmp_path_factory.mktemp(f"facts{count}")
+        for number in range(count):
+            document = dict(documents[number % len(documents)])
+            symbols = dict(document["symbols"])
+            move = chance.randrange(64) << 12
+            for table in ("init_top_pgt", "level3_kernel_pgt", "level2_kernel_pgt", "_end"):
+                address, *rest = symbols[table]
+                symbols[table] = [hex(int(address, 16) + move), *rest]
+            document |= {"symbols": symbols, "build_id": f"{number:040x}", "release": f"6.1.{number}"}
+            (directory / f"{number:04}.json").write_text(json.dumps(document))
+        return directory
+
+    return write
+
+
+def fill(directory, output):
+    scenarios = [part for scenario in SCENARIOS for part in ("--scenario", scenario)]
+    command = [sys.executable, "-c", PEAK_OF_ALL, "matrix", str(directory), *scenarios, "--spurious-mwait"]
+    begun = time.monotonic()
+    result = subprocess.run(
+        [*command, "--no-cache", "--format", f"json={output}"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1, result.stderr
+    return time.monotonic() - begun, int(re.search(r"peak (\d+)", result.stderr)[1]) << 10
+
+
+def test_a_million_pairs(facts, tmp_path):
+    _, small = fill(facts(COUNT // 10), tmp_path / "small.json")
+    seconds, peak = fill(facts(COUNT), tmp_path / "large.json")
+    print(f"\n{COUNT}^2 pairs in {len(SCENARIOS)} scenarios: {seconds:.1f} s, {peak >> 20} MiB a process")
+    document = json.loads((tmp_path / "large.json").read_text())
+    assert sum(len(row) for one in document["rows"] for row in one["cells"]) == len(SCENARIOS) * COUNT**2
+    assert peak < PEAK
+    assert peak < 2.5 * small  # a hundred times as many pairs
+    if os.getloadavg()[0] < 0.5 * len(os.sched_getaffinity(0)):
+        assert seconds < SECONDS
