@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hibercheck.kernel.code.names import wanted
+from hibercheck.errors import HibercheckError, MalformedKernel, MissingFact
+from hibercheck.kernel.code.names import candidates
 from hibercheck.kernel.kernel import Kernel, open_kernel
 
 HANDOFF_SYMBOLS = frozenset(
@@ -24,7 +25,7 @@ def open_resumer(path: str, symbols: str | None) -> Kernel:
     Raises:
         HibercheckError: The file cannot be read as a kernel.
     """
-    return _opened(path, symbols, HANDOFF_SYMBOLS | wanted())
+    return _opened(path, symbols, HANDOFF_SYMBOLS | candidates())
 
 
 def open_resumee(path: str, symbols: str | None) -> Kernel:
@@ -34,5 +35,20 @@ def open_resumee(path: str, symbols: str | None) -> Kernel:
 
 def _opened(path: str, symbols: str | None, names: frozenset[str]) -> Kernel:
     kernel = open_kernel(path, symbols=symbols)
-    kernel.symbols(names)
+    try:
+        kernel.symbols(names)
+        kernel.require("_text")
+    except MissingFact as missing:
+        raise _no_kernel(kernel, missing) from missing
     return kernel
+
+
+def _no_kernel(kernel: Kernel, missing: MissingFact) -> HibercheckError:
+    """Tell a kernel without symbols from a file that is no kernel at all."""
+    if kernel.elf.data.find(b"Linux version ") >= 0:
+        return missing
+    return MalformedKernel(
+        "is an x86-64 ELF file, but no Linux kernel: nothing in it begins with 'Linux version'",
+        path=kernel.path,
+        advice="give a vmlinux or vmlinuz",
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hibercheck.errors import MissingFact, Unsupported, UsageProblem
+from hibercheck.errors import MalformedKernel, MissingFact, Unsupported, UsageProblem
 from hibercheck.kernel import ikconfig
 from hibercheck.kernel.binary import Bytes
 from hibercheck.kernel.btf import Btf
@@ -21,6 +21,7 @@ from hibercheck.kernel.symbols import Symbol, SymbolSource
 __all__ = ["START_KERNEL_MAP", "Kernel", "Section", "Symbol", "open_kernel"]
 
 _MAX_BANNER = 512
+_MAX_FACTS = 64 << 20  # with every symbol of a distribution kernel they take some 10 MiB
 _BANNER = b"Linux version "
 
 
@@ -283,6 +284,9 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
 
         if symbols is not None:
             raise UsageProblem("a facts file has symbols of its own", path=shown, advice="give no symbol file with it")
+        if len(data) > _MAX_FACTS:
+            size = f"{len(data) >> 20} MiB"
+            raise MalformedKernel(f"is no facts file: those end at {_MAX_FACTS >> 20} MiB, this has {size}", path=shown)
         return parse_facts(shown, data[:])
     wrappers: tuple[str, ...] = ()
     if data[:4] != b"\x7fELF":
