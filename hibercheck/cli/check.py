@@ -160,16 +160,19 @@ INPUT_FILES = frozenset(
 
 def decide(report: Report, given: dict[str, Any]) -> Judged:
     """Apply suppressions, baseline and threshold to a report; write the new baseline if one is wanted."""
-    import datetime
+    from hibercheck.report.gate import Mark, judge
 
-    from hibercheck.report import baseline, suppressions
-    from hibercheck.report.gate import judge
+    marks: tuple[Mark | None, ...] = (None,) * len(report.findings)
+    warnings: tuple[str, ...] = ()
+    if given["suppressions"]:
+        import datetime
 
-    marks, warnings = suppressions.apply(
-        report,
-        [entry for path in given["suppressions"] for entry in suppressions.load(path)],
-        datetime.datetime.now(tz=datetime.UTC).date(),
-    )
+        from hibercheck.report import suppressions
+
+        entries = [entry for path in given["suppressions"] for entry in suppressions.load(path)]
+        marks, warnings = suppressions.apply(report, entries, datetime.datetime.now(tz=datetime.UTC).date())
+    if given["baseline"] is not None or given["write_baseline"] is not None:
+        from hibercheck.report import baseline
     if given["baseline"] is not None:
         marks = baseline.apply(report, baseline.load(given["baseline"]), marks, given["baseline"])
     if given["write_baseline"] is not None:

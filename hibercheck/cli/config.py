@@ -6,9 +6,7 @@ The command line wins over the environment, the environment over the file, the f
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +85,8 @@ def _load(path: Path) -> dict[str, Any]:
         raise InputProblem(f"cannot read: {error.strerror}", path=str(path)) from error
     if len(content) > MAX_BYTES:
         raise UsageProblem(f"more than {MAX_BYTES} bytes for a configuration", path=str(path))
+    import tomllib
+
     try:
         return tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not TOML, a number of thousands of digits
@@ -124,6 +124,8 @@ def _refuse_unknown(
 ) -> None:
     for key in given:
         if key not in known:
+            import difflib
+
             close = difflib.get_close_matches(key, list(known), n=1)
             raise UsageProblem(
                 f"no {what} is called {key!r}",

@@ -6,14 +6,16 @@ A first argument that is neither a subcommand nor one of the root's own options 
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from hibercheck.cli.commands import DEFAULT, root_help, summaries
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class LazyGroup(click.Group):
@@ -49,13 +51,19 @@ class LazyGroup(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Offer files beside the subcommands: the first word may be the image."""
+        from click.shell_completion import CompletionItem
+
         items = super().shell_complete(ctx, incomplete)
         return items if incomplete.startswith("-") else [*items, CompletionItem(incomplete, type="file")]
 
     def _suggest(self, ctx: click.Context, word: str) -> None:
         """Answer a mistyped subcommand with its name: taken for an image it would only be a missing file."""
+        if not word.isalpha() or Path(word).exists():
+            return
+        import difflib
+
         close = difflib.get_close_matches(word, self.list_commands(ctx), n=1, cutoff=0.75)
-        if close and word.isalpha() and not Path(word).exists():
+        if close:
             raise click.UsageError(f"no command or file {word!r}; did you mean {close[0]!r}?", ctx)
 
 

@@ -5,11 +5,18 @@ Nothing is imported here that ``--version`` and ``--help`` do not need: click al
 
 from __future__ import annotations
 
+import gc
 import sys
+
+COLLECT_EVERY = 100_000
+"""Objects allocated between two searches for garbage."""
 
 
 def main() -> None:
     """Run the command on ``sys.argv`` and exit with its status."""
+    # Nearly all that a run allocates it keeps to its end: at the default threshold of 700 objects the collector looks
+    # through all of it some hundred times and finds nothing, for a tenth of the whole time.
+    gc.set_threshold(COLLECT_EVERY)
     try:
         text = _quick_answer(sys.argv[1:])
         if text is None:

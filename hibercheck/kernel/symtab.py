@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate, chain, compress
+from itertools import chain, compress
 from operator import itemgetter
 
 from hibercheck.errors import MalformedKernel
@@ -73,7 +73,7 @@ class ElfSymbols:
             self._strings = elf.section_bytes(elf.sections[section.link])
         self._names = _column(self._table, "I", 6, 0)
         self._packed_names = self._names.tobytes()
-        self._endings: tuple[list[bytes], array[int]] | None = None
+        self._split: list[bytes] | None = None
         self._buckets: dict[int, tuple[Sequence[int], Sequence[int]]] = {}
         self._order: tuple[Sequence[int], Sequence[int]] | None = None
 
@@ -107,30 +107,38 @@ class ElfSymbols:
         be anywhere and more than once.  Many names at once are sifted by the last bytes of each string.
         """
         offsets: set[int] = set()
-        if len(names) > _FEW and (index := self._string_index()) is not None:
-            endings, ends = index
+        if len(names) > _FEW and (strings := self._pieces()) is not None:
             wanted: dict[bytes, tuple[bytes, ...]] = {}
             for name in names:
                 if len(name) >= _ENDING:
                     wanted[name[-_ENDING:]] = (*wanted.get(name[-_ENDING:], ()), name)
-            ends_with = self._strings.endswith
-            for at in compress(range(len(endings)), map(wanted.__contains__, endings)):
-                end, candidates = ends[at] + at, wanted[endings[at]]
-                if ends_with(candidates, 0, end):
-                    offsets.update(end - len(name) for name in candidates if ends_with(name, 0, end))
+            position = 0
+            endings = map(itemgetter(slice(-_ENDING, None)), strings)
+            for string in compress(strings, map(wanted.__contains__, endings)):
+                candidates = wanted[string[-_ENDING:]]
+                if string.endswith(candidates):
+                    position = self._position(string, position)
+                    end = position + len(string)
+                    offsets.update(end - len(name) for name in candidates if string.endswith(name))
+                    position = end
             names = {name for name in names if len(name) < _ENDING}
         return offsets.union(at for name in names for at in occurrences(self._strings, name + b"\0"))
 
-    def _string_index(self) -> tuple[list[bytes], array[int]] | None:
-        """The last bytes of each string, and where each ends, not counting the NULs before it.
+    def _pieces(self) -> list[bytes] | None:
+        """The strings between the NULs of the string table.
 
-        None when there are so many strings for so few symbols that an index would only cost memory.
+        None when there are so many strings for so few symbols that they would only cost memory.
         """
-        if self._endings is None and self._strings.count(0) <= 4 * len(self._names) + 0x10000:
-            strings = self._strings.split(b"\0")
-            endings = list(map(itemgetter(slice(-_ENDING, None)), strings))
-            self._endings = endings, array("I", accumulate(map(len, strings)))
-        return self._endings
+        if self._split is None and self._strings.count(0) <= 4 * len(self._names) + 0x10000:
+            self._split = self._strings.split(b"\0")
+        return self._split
+
+    def _position(self, string: bytes, start: int) -> int:
+        """Where a whole string is next, given where the one before it ends: it is looked for instead of counted."""
+        if start == 0 and self._strings.startswith(string + b"\0"):
+            return 0
+        before = self._strings.find(b"\0" + string + b"\0", start)
+        return before + 1 if before >= 0 else len(self._strings) - len(string)  # only the last one may lack its NUL
 
     def _collect(self, offsets: set[int]) -> dict[str, tuple[Symbol, ...]]:
         found: dict[str, list[Symbol]] = {}

@@ -210,6 +210,11 @@ def wanted() -> frozenset[str]:
     return FUNCTIONS | OBJECTS | THUNKS | COMPLAINTS | NOISE
 
 
+def candidates() -> frozenset[str]:
+    """Every name that may be looked up, so that one pass over the symbols finds all."""
+    return wanted().union(*map(suffixed, STATIC_FUNCTIONS))
+
+
 def suffixed(name: str) -> tuple[str, ...]:
     """The other names under which a function may be linked; empty for one that the compiler may not rename."""
     return tuple(name + suffix for suffix in SUFFIXES) if name in STATIC_FUNCTIONS else ()
