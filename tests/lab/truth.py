@@ -18,6 +18,10 @@ LOOP_REACH = 0x60
 """No park loop is longer than this."""
 
 
+RESET_VECTOR = "0xfff0"
+"""RIP of a CPU that waits for SIPI."""
+
+
 @dataclass(slots=True)
 class Truth:
     """What became of the machine."""
@@ -36,7 +40,7 @@ class Truth:
     def strayed(self) -> list[int]:
         """CPUs outside their loop when the resumee was entered, or (those it left offline) after the event."""
         parked = {cpu["cpu"]: int(cpu["rip"], 16) for cpu in self.parked or []}
-        rows = [*(self.after_copy or []), *(self.after_event or [])]
+        rows = [row for row in (*(self.after_copy or []), *(self.after_event or [])) if row["rip"] != RESET_VECTOR]
         return [row["cpu"] for row in rows if abs(int(row["rip"], 16) - parked[row["cpu"]]) > LOOP_REACH]
 
     def to_dict(self) -> dict[str, Any]:
