@@ -13,9 +13,10 @@ from hibercheck.errors import MalformedKernel, MissingFact, Unsupported, UsagePr
 from hibercheck.kernel import ikconfig
 from hibercheck.kernel.binary import Bytes
 from hibercheck.kernel.btf import Btf
+from hibercheck.kernel.content import FileBytes
 from hibercheck.kernel.elf import START_KERNEL_MAP, ElfFile, Section
 from hibercheck.kernel.locate import locate
-from hibercheck.kernel.sources import map_file, symbols_of
+from hibercheck.kernel.sources import symbols_of
 from hibercheck.kernel.symbols import Symbol, SymbolSource
 
 __all__ = ["START_KERNEL_MAP", "Kernel", "Section", "Symbol", "open_kernel"]
@@ -53,8 +54,8 @@ class Kernel:
         self.close()
 
     def close(self) -> None:
-        """Release the file's mapping."""
-        if isinstance(self.elf.data, mmap.mmap):
+        """Release the file."""
+        if isinstance(self.elf.data, FileBytes | mmap.mmap):
             self.elf.data.close()
 
     # What the kernel says of itself
@@ -278,7 +279,7 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
     """
     path = locate(path_or_release)
     shown = path_or_release if Path(path_or_release) == path else str(path)
-    data: Bytes = map_file(path, shown)
+    data: Bytes = FileBytes(path, shown)
     if data[:1] == b"{":
         from hibercheck.kernel.code.facts import parse_facts  # noqa: PLC0415 - it imports this module
 

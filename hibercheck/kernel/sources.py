@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hibercheck.errors import InputProblem, MalformedKernel, Mismatch, MissingFact
+from hibercheck.kernel.content import FileBytes
 from hibercheck.kernel.elf import START_KERNEL_MAP, ElfFile
 from hibercheck.kernel.symbols import Symbol, SymbolSource, TableSymbols
 from hibercheck.kernel.symtab import MAX_SYMBOLS, ElfSymbols
@@ -14,22 +14,6 @@ from hibercheck.kernel.symtab import MAX_SYMBOLS, ElfSymbols
 _MAX_FILE = 256 << 20
 _ALIGNMENT = 0x200000
 """KASLR moves a kernel by multiples of this (CONFIG_PHYSICAL_ALIGN is at least 2 MiB on x86-64)."""
-
-
-def map_file(path: Path, shown: str) -> mmap.mmap:
-    """Map a file for reading.
-
-    Raises:
-        InputProblem: It cannot be read, or is empty.
-    """
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise InputProblem(f"cannot be read: {error.strerror or error}", path=shown) from error
-    except ValueError as error:
-        reason = "is empty" if "empty" in str(error) else f"cannot be read: {error}"
-        raise InputProblem(reason, path=shown) from error
 
 
 class EmbeddedSymbols:
@@ -99,7 +83,7 @@ def symbols_of(elf: ElfFile, file: str | None) -> SymbolSource:
 
 
 def _from_file(elf: ElfFile, file: str) -> SymbolSource:
-    data = map_file(Path(file), file)
+    data = FileBytes(Path(file), file)
     if data[:4] == b"\x7fELF":
         debug = ElfSymbols(ElfFile(data, file))
         debug.origin = file
