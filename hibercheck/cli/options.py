@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from hibercheck.cli import memory
 from hibercheck.cli.commands import DEFAULT
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -84,8 +85,18 @@ def option(*args: Any, group: str, **kwargs: Any) -> Callable[[Decorated], Decor
 
 
 def general_options(function: Decorated) -> Decorated:
-    """Add what every command has: ``--color``, ``--config``, ``--show-config`` and ``--debug``."""
+    """Add what every command has: ``--color``, ``--config``, ``--show-config``, ``--max-memory`` and ``--debug``."""
     for decorate in (
+        option(
+            "--max-memory",
+            group=GENERAL,
+            type=memory.SizeType(),
+            default=memory.DEFAULT,
+            show_default=True,
+            expose_value=False,
+            callback=memory.limit,
+            help="Fail rather than take more memory; 0 for no limit.",
+        ),
         option("--debug", group=GENERAL, is_flag=True, expose_value=False, help="Show tracebacks of failures."),
         option(
             "--show-config",

@@ -69,6 +69,8 @@ def _line(error: Exception) -> str:
         return f"{error.format_message().rstrip('.')}; see {command} --help"
     if isinstance(error, click.ClickException):
         return error.format_message().rstrip(".")
+    if isinstance(error, MemoryError):
+        return "more memory is needed than --max-memory allows; raise it, if you trust the inputs"
     if isinstance(error, OSError):
         what = error.strerror or str(error)
         if error.filename is None and error.errno in {errno.ENOSPC, errno.EIO, errno.EDQUOT}:

@@ -158,6 +158,8 @@ class SpooledSource(Source):
         except EOFError as problem:
             message = f"the {self._format} file is cut short after {self._size} plain bytes"
             raise MalformedImage(message, path=self.path) from problem
+        except MemoryError:
+            raise
         except Exception as problem:  # each decoder has its own family of errors
             message = f"the {self._format} data are damaged after {self._size} plain bytes: {problem}"
             raise MalformedImage(message, path=self.path) from problem

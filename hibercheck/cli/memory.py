@@ -1,0 +1,45 @@
+"""``--max-memory``: how much memory a command may take, whatever its inputs say.
+
+The system keeps the limit (RLIMIT_DATA, getrlimit(2)): it counts what the process allocates, and not the input files,
+which are read in place.  The readers' own bounds lie far below the default; a check takes some dozen megabytes.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+
+import click
+
+DEFAULT = "2G"
+LEAST = 64 << 20
+"""What the interpreter and the libraries need before they have read anything."""
+
+_SIZE = re.compile(r"(\d{1,12})([kmgt]?)", re.ASCII)
+_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+
+
+class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """An amount of memory: ``512M``, ``2G``, or bytes; 0 for no limit."""
+
+    name = "SIZE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Turn text into bytes."""
+        found = _SIZE.fullmatch(str(value).strip().lower())
+        if not found:
+            self.fail(f"{value!r} is not an amount of memory such as 512M or 2G", param, ctx)
+        size = int(found[1]) << _UNITS[found[2]]
+        if 0 < size < LEAST:
+            self.fail(f"{value!r} is less than the {LEAST >> 20}M that any command needs", param, ctx)
+        return size
+
+
+def limit(ctx: click.Context, _parameter: click.Parameter, size: int) -> int:
+    """Limit the process to ``size`` bytes until the command ends; a lower limit that is there already stays."""
+    if size and not ctx.resilient_parsing:
+        before, most = resource.getrlimit(resource.RLIMIT_DATA)
+        bounds = [bound for bound in (size, before, most) if bound != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), most))
+        ctx.call_on_close(lambda: resource.setrlimit(resource.RLIMIT_DATA, (before, most)))
+    return size
