@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -121,6 +126,39 @@ def test_an_unreadable_kernel_is_named(tmp_path, capsys):
     broken.write_bytes(b"\x7fELF" + bytes(100))
     assert run(["matrix", CURRENT, str(broken)]) == 3
     assert str(broken) in capsys.readouterr().err
+
+
+def test_an_error_in_a_worker_process_is_one_line(tmp_path, capsys):
+    broken = tmp_path / "vmlinux"
+    broken.write_bytes(b"\x7fELF" + bytes(100))
+    assert run(["matrix", CURRENT, HLT, str(broken), "--jobs", "2", "--no-cache"]) == 3
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"hibercheck: {broken}: ")
+
+
+def test_processes_find_what_one_finds(capsys):
+    outputs = []
+    for jobs in ("1", "2"):
+        assert run(["matrix", CURRENT, HLT, MID, "--jobs", jobs, "--no-cache", "--format", "json"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+
+
+def test_an_interrupt_ends_the_workers_silently(tmp_path):
+    facts = tmp_path / "facts"
+    facts.mkdir()
+    assert run(["kernel", CURRENT, "--format", "json", "-o", str(facts / "0.json")]) == 0
+    document = json.loads((facts / "0.json").read_text())
+    for number in range(300):
+        (facts / f"{number}.json").write_text(json.dumps(document | {"build_id": f"{number:040x}"}))
+    scenarios = [part for number in range(40) for part in ("--scenario", f"s{number}=nokaslr")]
+    command = [sys.executable, "-m", "hibercheck", "matrix", str(facts), *scenarios, "--jobs", "2", "--no-cache"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        time.sleep(2.5)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, b"")
 
 
 def test_diff_fails_on_a_broken_pair_only(capsys):

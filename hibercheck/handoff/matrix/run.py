@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hibercheck.errors import HibercheckError, UsageProblem
+from hibercheck.errors import HibercheckError, InputProblem, UsageProblem
 from hibercheck.handoff.check import check
 from hibercheck.handoff.findings import Outcome, Verdict
 from hibercheck.handoff.matrix.brief import Brief
@@ -25,6 +27,8 @@ Progress = Callable[[str, int, int], None]
 
 _CHUNK = 8
 _FEW = 16
+_KERNEL = 8
+"""A kernel takes as long to read as many facts files: from two on it is worth a process."""
 
 
 class _Shared:
@@ -121,7 +125,8 @@ def _described(scenario: Scenario) -> str:
 
 def _read(paths: Sequence[str], settings: Settings, cache: Path | None, jobs: int, tell: Progress) -> list[Brief]:
     briefs = []
-    with _workers(jobs, len(paths), (), settings, {}) as apply:
+    amount = sum(1 if path.endswith(".json") else _KERNEL for path in paths)
+    with _workers(jobs, amount, (), settings, {}) as apply:
         for done, brief in enumerate(apply(_Reader(cache), paths), 1):
             briefs.append(brief)
             tell("kernels", done, len(paths))
@@ -160,12 +165,21 @@ def _workers(
         yield map
         _start((), Settings(), {})
         return
-    with ProcessPoolExecutor(jobs, initializer=_start, initargs=(briefs, settings, images)) as pool:
+    size = max(1, min(_CHUNK, amount // (jobs * _CHUNK)))
+    with ProcessPoolExecutor(jobs, initializer=_start_worker, initargs=(briefs, settings, images)) as pool:
         try:
-            yield lambda function, items: pool.map(function, items, chunksize=1 if images else _CHUNK)
+            yield lambda function, items: pool.map(function, items, chunksize=1 if images else size)
+        except BrokenProcessPool as error:
+            raise InputProblem("a worker process died; is there enough memory?", advice="try --jobs 1") from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _start_worker(briefs: Sequence[Brief], settings: Settings, images: Mapping[int, str]) -> None:
+    """Set up a worker; an interrupt is for the main process, which then ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _start(briefs, settings, images)
 
 
 def _row(resumer: int) -> tuple[int, list[Cell], list[bytes | list[int]]]:
