@@ -40,8 +40,8 @@ class Machine:
         """The place maps its frames at their physical addresses."""
         return address
 
-    def long_mode(self, cr3: int, *, la57: bool = False, cr4: int = 0) -> None:
-        self.uc.reg_write(reg.UC_X86_REG_CR4, 0x20 | 1 << 6 | (1 << 12 if la57 else 0) | cr4)
+    def long_mode(self, cr3: int, *, la57: bool = False) -> None:
+        self.uc.reg_write(reg.UC_X86_REG_CR4, 0x20 | 1 << 6 | (1 << 12 if la57 else 0))
         self.uc.reg_write(reg.UC_X86_REG_CR3, cr3)
         self.uc.msr_write(EFER, 0xD01)
         self.uc.reg_write(reg.UC_X86_REG_CR0, 0x80050033)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from iced_x86 import Decoder
 
 pytest.importorskip("unicorn")
 
@@ -50,11 +51,11 @@ def identity(levels: int) -> dict[int, bytes]:
     return frames
 
 
-def entered(levels: int, cpu: int = 9, *, cr4: int = 0) -> tuple[Machine, object]:
+def entered(levels: int, cpu: int = 9) -> tuple[Machine, object]:
     """Return the emulator with a CPU parked in the place, and R's tables gone."""
     island, tables = place(levels), identity(levels or 4)
     machine = Machine({**island.frames, **tables})
-    machine.long_mode(RESUMER_TABLES << 12, la57=levels == 5, cr4=cr4)
+    machine.long_mode(RESUMER_TABLES << 12, la57=levels == 5)
     machine.set("rsi", island.blocks[cpu])
     machine.set("rdi", island.cr3)
     assert machine.run(island.entry) is None
@@ -83,11 +84,25 @@ def test_a_cpu_that_entered_waits_on_the_places_own_tables(levels):
 
 
 def test_without_paging_a_cpu_leaves_long_mode_and_waits():
-    machine, island = entered(0, cr4=1 << 17)  # CR4.PCIDE must be cleared first, or clearing CR0.PG faults
+    machine, island = entered(0)
     assert machine.get("cr0") >> 31 == 0
     assert machine.uc.msr_read(0xC0000080) >> 8 & 5 == 0  # EFER.LME and LMA
     assert machine.run(island.loop + 1) is None
     assert machine.halts == [island.loop]
+
+
+@pytest.mark.parametrize(("levels", "bits"), [(4, {32}), (0, {32, 17})])
+def test_the_entry_clears_what_would_stand_in_its_way(levels, bits):
+    """CR4.FRED, as events are to come through the IDT; CR4.PCIDE, with which CR0.PG cannot be cleared.
+
+    The emulator has neither.
+    """
+    island = place(levels)
+    page = island.frame(island.code >> 12)[island.entry & 0xFFF : island.loop & 0xFFF]
+    texts = [str(one) for one in Decoder(64, page, ip=island.entry)]
+    change = texts[texts.index("mov rax,cr4") + 1 : texts.index("mov cr4,rax")]
+    assert {int(text.partition(",")[2].removesuffix("h"), 16) for text in change} == bits
+    assert all(text.startswith("btr ") for text in change)
 
 
 @pytest.mark.parametrize("vector", [NMI, MACHINE_CHECK])

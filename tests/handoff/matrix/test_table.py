@@ -22,7 +22,7 @@ def shard(*resumers: int, scenarios=("a", "b"), members=MEMBERS, swapped: bool =
 
 
 def test_shards_make_the_whole_whatever_their_numbers_mean():
-    merged = merge([("one", shard(0, 2)), ("two", shard(1, swapped=True))])
+    merged = merge([("one", shard(0)), ("two", shard(1)), ("three", shard(2, swapped=True))])
     whole = shard(0, 1, 2)
     assert list(merged.pairs()) == list(whole.pairs())
     assert merged.verdicts() == {Verdict.SAFE, Verdict.FATAL}
