@@ -211,6 +211,18 @@ def cpus() -> Iterator[Experiment]:
     )
     yield Experiment("maxcpus-resumer", Side("wide-current"), Side("small-hlt", "nokaslr maxcpus=1"), machine=CORES)
     yield Experiment("nr-cpus-resumer", Side("wide-current"), Side("small-hlt", "nokaslr nr_cpus=1"), machine=CORES)
+    for words in ("nr_cpus=1", "maxcpus=1", "nosmt", "nr_cpus=1 possible_cpus=1"):
+        tag = words.replace("=", "").replace("_", "-").replace(" ", "-")
+        yield Experiment(
+            f"resumee-{tag}",
+            Side("mid-current", f"nokaslr {words}"),
+            Side("small-hlt", "nokaslr nosmt"),
+            image_size=None,
+            fill_mib=24,
+        )
+        yield Experiment(
+            f"resumee-{tag}-same", Side("small-hlt", f"nokaslr {words}"), Side("small-hlt", "nokaslr nosmt")
+        )
     yield Experiment("nosmt-force", Side("wide-current"), Side("small-hlt", "nokaslr nosmt=force"))
     yield Experiment("mitigations-nosmt", Side("wide-current"), Side("wide-hlt", "nokaslr mitigations=auto,nosmt"))
     yield Experiment("four-nosmt", Side("wide-current"), Side("small-hlt", "nokaslr nosmt"), machine=FOUR)
