@@ -6,16 +6,17 @@ from dataclasses import dataclass, replace
 
 from hibercheck.dump.dump import Dump
 from hibercheck.dump.registers import GENERAL, CpuRegisters
-from hibercheck.errors import MissingFact
+from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.ap import NO_MEMORY, ApReplayer
 from hibercheck.handoff.boot_cpu import replay_boot_cpu
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.event_replay import EntryFacts
 from hibercheck.handoff.exact import DumpedResumer, cpus_are_parked, open_resumer, park_state, registers_by_cpu
 from hibercheck.handoff.judgement import Judgement, physical_bits, suppositions
-from hibercheck.handoff.loop_replay import ApContext
+from hibercheck.handoff.loop_replay import ApContext, same_code
 from hibercheck.handoff.park import Parked
 from hibercheck.handoff.plan import Plan
+from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import RFLAGS_IF, CpuState, ParkState, infer_efer
 from hibercheck.x86.events import Facts
 
@@ -49,6 +50,8 @@ def judge_exact(plan: Plan, dump: Dump) -> Judgement:
     contexts, results, states, general = {}, [], {}, {}
     for planned in plan.parked:
         one = _in_dump(plan, planned, registers.get(planned.cpu), resumer, over=over)
+        if one.parked.loop is not None and plan.options.park is None:
+            check_code(resumer, one.parked.loop)
         cpu, context = planned.cpu, _context(plan, one, resumer)
         context = plan.adjust(context, resumer) if plan.adjust else context
         entry, facts = _entry(plan, one, resumer)
@@ -76,6 +79,47 @@ def _in_dump(plan: Plan, planned: Parked, own: CpuRegisters | None, resumer: Dum
     why = planned.why if agrees else f"found by its registers at {own.rip:#x} in the dump"
     parked = Parked(planned.cpu, state, loop, why, planned.rescued, planned.left_behind)
     return _OneCpu(parked, own, in_place=True)
+
+
+def check_code(resumer: DumpedResumer, loop: ParkLoop) -> None:
+    """See that the dump has the code of a park loop as the kernel's file has it.
+
+    What the image does to a loop is judged by the dump's bytes: were they damaged, another loop would be judged.
+
+    Raises:
+        Mismatch: It has other code, beyond what a kernel patches at run time.
+    """
+    for start, end in loop.ranges:
+        linked = resumer.kernel.read(start, end - start)
+        found = resumer.bytes_at(start + resumer.kaslr_offset & 0xFFFF_FFFF_FFFF_FFFF, end - start)
+        if found is None:
+            continue
+        if not same_code(relocated(linked, found, resumer.kaslr_offset), found, start, loop.patchable):
+            raise Mismatch(
+                f"has other code at {start:#x} ({loop.symbol}) than {resumer.kernel.path}",
+                path=resumer.dump.path,
+                advice="the dump or the kernel's file is damaged, or of another build",
+            )
+
+
+def relocated(linked: bytes, found: bytes, offset: int) -> bytes:
+    """Return code as KASLR makes it where that explains a difference from what is found.
+
+    Addresses in code move with the kernel, and distances from it to what does not move shrink by as much, such as to
+    zero-based per-CPU variables (handle_relocations(), arch/x86/boot/compressed/misc.c): 32 bits each.
+    """
+    code, at = bytearray(linked), 0
+    moves = {offset & 0xFFFF_FFFF, -offset & 0xFFFF_FFFF}
+    while offset and at < len(code):
+        if code[at] != found[at]:
+            for start in range(max(0, at - 3), at + 1):
+                old, new = code[start : start + 4], found[start : start + 4]
+                move = int.from_bytes(new, "little") - int.from_bytes(old, "little") & 0xFFFF_FFFF
+                if len(old) == len(new) == 4 and move in moves:
+                    code[start : start + 4] = new
+                    break
+        at += 1
+    return bytes(code)
 
 
 def _context(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> ApContext:

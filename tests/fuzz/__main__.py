@@ -69,7 +69,7 @@ def campaign(name: str, seconds: float, seed: int, directory: Path, replay: int 
     run = TARGETS[name](directory)
     sandbox, counts, failures = Sandbox(directory), Counter(), {}
     end, number, slowest = time.monotonic() + seconds, 0, (0.0, 0)
-    while replay is None and (time.monotonic() < end or number == 0) or number == 0:
+    while (replay is None and (time.monotonic() < end or number == 0)) or number == 0:
         round_number = number if replay is None else replay
         start = time.process_time()
         try:

@@ -1,4 +1,4 @@
-"""Choices out of a string of bytes: what drives every mutation, so that a fuzzer can steer it and a number repeat it."""
+"""Choices out of a string of bytes: they drive every mutation, so that a fuzzer can steer it, a number repeat it."""
 
 from __future__ import annotations
 

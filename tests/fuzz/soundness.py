@@ -20,6 +20,7 @@ from hibercheck.errors import HibercheckError
 from hibercheck.handoff.check import check
 from hibercheck.handoff.findings import Outcome, Verdict
 from hibercheck.kernel.elf import ElfFile
+from hibercheck.kernel.kernel import open_kernel
 from hibercheck.swsusp.source import Source as ImageSource
 from hibercheck.swsusp.stream import Stream
 from tests.fuzz.mutate import Patch, Region
@@ -68,16 +69,16 @@ def recording(reads: dict[str, set[tuple[int, int]]]) -> Iterator[None]:
 
     def of_image(self: Stream, number: int) -> bytes:
         storage = self.storage
-        source: ImageSource = storage._source  # type: ignore[attr-defined]  # noqa: SLF001
+        source: ImageSource = storage._source  # type: ignore[attr-defined]
         if hasattr(storage, "payload"):
-            first = storage._starts[number // 32] if number // 32 < len(storage._starts) else None  # noqa: SLF001
+            first = storage._starts[number // 32] if number // 32 < len(storage._starts) else None
             if first is None:
                 storage.walk(number // 32)
-                first = storage._starts[number // 32]  # noqa: SLF001
-            end = storage._starts[number // 32 + 1] if number // 32 + 1 < len(storage._starts) else first + 1  # noqa: SLF001
-            ranges = storage._map.ranges(first, end - first)  # noqa: SLF001
+                first = storage._starts[number // 32]
+            end = storage._starts[number // 32 + 1] if number // 32 + 1 < len(storage._starts) else first + 1
+            ranges = storage._map.ranges(first, end - first)
         else:
-            ranges = storage._map.ranges(1 + number, 1)  # type: ignore[attr-defined]  # noqa: SLF001
+            ranges = storage._map.ranges(1 + number, 1)  # type: ignore[attr-defined]
         reads.setdefault(source.path, set()).update(ranges)
         return page(self, number)
 
@@ -110,8 +111,20 @@ def damageable(case: Measured) -> dict[str, list[Region]]:
             regions += image_regions(copy.path)
         elif key != "memory":
             regions += elf_regions(copy.path.read_bytes())
+            regions += park_code(copy.path)
         found[key] = regions
     return found
+
+
+PARKING = ("native_play_dead", "hibernate_resume_nonboot_cpu_disable", "hlt_play_dead", "resume_play_dead", "smp_ops")
+
+
+def park_code(path: Path) -> list[Region]:
+    """Where the code is that decides how a kernel parks its CPUs."""
+    with open_kernel(str(path)) as kernel:
+        symbols = kernel.symbols(PARKING).values()
+        places = [kernel.elf.file_range(symbol.address, symbol.size or 64) for symbol in symbols]
+    return [Region("park code", place[0], place[1], 1) for place in places if place and place[1]]
 
 
 @dataclass
@@ -134,7 +147,11 @@ class Tally:
 
 def damage(random_: random.Random, copy: Copy, regions: Sequence[Region]) -> tuple[str, Patch]:
     """One damage: a bit, a byte, some zeros, or a block of noise; mostly where something is read."""
-    region = random_.choice(regions) if random_.random() < 0.85 else Region("anywhere", 0, copy.size, 1)
+    kinds = sorted({region.name for region in regions if region.size})
+    kind = random_.choice([*kinds, "read", "read", "park code", "anywhere"])
+    region = random_.choice(
+        [one for one in regions if one.name == kind and one.size] or [Region(kind, 0, copy.size, 1)]
+    )
     place = region.offset + random_.randrange(max(1, region.size))
     kind = random_.randrange(4)
     old = copy.read(place, 1)[0]

@@ -20,7 +20,7 @@ from tests.fuzz.seeds import Copy
 from tests.fuzz.soundness import Measured, damageable
 
 Target = Callable[[Draw], None]
-_RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f‪-‮]")
+_RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 
 def render_all(report: Report) -> None:
