@@ -1,0 +1,20 @@
+"""Every target for a bounded time, in a process of its own, from a seed that is always the same."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.fuzz.__main__ import TARGETS
+
+SECONDS = os.environ.get("HIBERCHECK_FUZZ_SECONDS", "3")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_damage_ends_in_an_answer_or_an_error_of_ours(target):
+    command = [sys.executable, "-m", "tests.fuzz", target, "--seconds", SECONDS]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300 + float(SECONDS), check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr[-3000:]
+    assert f"{target}: " in ran.stdout
