@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from click.core import ParameterSource
 
 from hibercheck.cli.commands import DEFAULT, summaries
 from hibercheck.cli.options import GENERAL, PREFIX, GroupedOption
+from hibercheck.data import dataclass
 from hibercheck.errors import InputProblem, UsageProblem
 
 OWN_FILE = "hibercheck.toml"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import click
 
+from hibercheck.data import dataclass
 from hibercheck.report.cpulist import parse_cpu_list
 
 _SUFFIXES = {"k": 10, "m": 20, "g": 30, "t": 40}

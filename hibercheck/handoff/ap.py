@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.event_replay import EntryFacts, EventReplay, replay_event
 from hibercheck.handoff.findings import Fate

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact, UsageProblem
 from hibercheck.handoff.cmdline import CommandLine
 from hibercheck.handoff.cpufacts import CpuFeatures, Topology

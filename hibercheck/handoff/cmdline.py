@@ -7,7 +7,8 @@ paging mode it uses and whether it will resume at all.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from hibercheck.data import dataclass
 
 _NUMBER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]{1,30}|0[0-7]{0,30}|[1-9][0-9]{0,30})")
 _SIZE = re.compile(r"(0[xX][0-9a-fA-F]{1,30}|[0-9]{1,30})([kKmMgGtTpPeE]?)")

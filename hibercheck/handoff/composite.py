@@ -6,8 +6,7 @@ core_restore_code follows the list.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from hibercheck.data import dataclass
 from hibercheck.handoff.resumer import ResumerMemory
 from hibercheck.swsusp.image import Image
 from hibercheck.x86.memory import PAGE_SHIFT

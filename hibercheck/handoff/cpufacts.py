@@ -7,8 +7,8 @@ beside the member in the structure, and the place is checked by the values found
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.space import MAX_CPUS, KernelSpace
 

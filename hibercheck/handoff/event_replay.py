@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.loop_replay import ApContext, LoopReplay, LoopState, replay_loop
 from hibercheck.handoff.resumee import Resumee

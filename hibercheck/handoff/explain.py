@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from hibercheck.data import dataclass
 from hibercheck.handoff.ap import SPURIOUS_EXITS, ApResult
 from hibercheck.handoff.event_replay import EventReplay
 from hibercheck.handoff.findings import Evidence, Fate, Finding, Level, Place

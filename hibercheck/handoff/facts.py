@@ -6,10 +6,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hibercheck.data import dataclass
 from hibercheck.errors import InputProblem, MalformedDump
 from hibercheck.handoff.cpufacts import BUGS, FEATURES, VENDORS, CpuFeatures, Topology
 from hibercheck.handoff.idle import IdleDriver

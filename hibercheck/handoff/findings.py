@@ -6,9 +6,10 @@ Every field that could not be determined is None, never a default.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum, StrEnum
 
+from hibercheck.data import dataclass
 from hibercheck.x86.paging import Walk
 
 

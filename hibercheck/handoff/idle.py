@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.space import KernelSpace
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from hibercheck.data import dataclass
 from hibercheck.handoff.ap import NO_MEMORY, SPURIOUS_EXITS, SUPPOSED, ApResult
 from hibercheck.handoff.boot_cpu import BootCpuReplay, replay_boot_cpu
 from hibercheck.handoff.composite import Composite

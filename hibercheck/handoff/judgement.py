@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from hibercheck.data import dataclass
 from hibercheck.handoff.ap import ApResult, Suppositions
 from hibercheck.handoff.boot_cpu import BootCpuReplay
 from hibercheck.handoff.composite import Composite

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from hibercheck.data import dataclass
 
 Idle = Literal["mwait", "halt", "port", "none"]
 """How the resumer's cpuidle driver parks a dead CPU where ``play_dead`` asks it (``none``: it has no such driver)."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeVar
 
+from hibercheck.data import dataclass
 from hibercheck.handoff.bringup import Bringup
 from hibercheck.handoff.cmdline import CommandLine
 from hibercheck.handoff.cpufacts import CpuFeatures

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from hibercheck.data import dataclass
 from hibercheck.handoff.cmdline import CommandLine
 from hibercheck.handoff.resumee import E820_RAM, Resumee, e820_checksum
 from hibercheck.kernel.code.traits import Traits

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MalformedImage, Mismatch, MissingFact
 from hibercheck.handoff.cpufacts import (
     CpuFeatures,

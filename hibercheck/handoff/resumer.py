@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.space import START_KERNEL_MAP

@@ -6,9 +6,9 @@ An identifier, once published, never changes its meaning.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
+from hibercheck.data import dataclass
 from hibercheck.handoff.findings import Level
 
 

@@ -5,8 +5,9 @@ It serves both sides: the resumee, whose memory is the image, and the resumer, w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.needs import KernelView
 from hibercheck.x86.memory import PAGE_SIZE, PhysicalMemory, UnknownMemory, read

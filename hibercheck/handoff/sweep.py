@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from hibercheck.data import dataclass
 from hibercheck.handoff.loop_replay import same_code
 from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.resumee import E820_RAM, E820Entry, Resumee

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
+from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
 from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE, UnknownMemory, read
 from hibercheck.x86.paging import Access, Walk, walk

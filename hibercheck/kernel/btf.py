@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import deque
-from dataclasses import dataclass
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MalformedKernel, MissingFact
 from hibercheck.kernel.binary import occurrences
 

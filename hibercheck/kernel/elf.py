@@ -10,8 +10,8 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MalformedKernel, MissingFact, Unsupported
 from hibercheck.kernel.binary import Bytes
 

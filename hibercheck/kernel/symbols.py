@@ -5,9 +5,10 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import compress, pairwise
 from typing import Protocol
+
+from hibercheck.data import dataclass
 
 _CODE = frozenset("tTwWiI")
 

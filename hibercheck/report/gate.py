@@ -7,9 +7,9 @@ also depends on ``--fail-on``, on suppressions and on a baseline.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 
+from hibercheck.data import dataclass
 from hibercheck.handoff.findings import Finding, Level, Report, Verdict
 
 SEVERITY = (Verdict.SAFE, Verdict.BENIGN, Verdict.LATENT, Verdict.RISK, Verdict.FATAL)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from hibercheck.data import dataclass
 from hibercheck.handoff.findings import CpuReport, FrameUse, ImageSummary
 
 FULL, MOST, SOME, NONE = range(4)

@@ -7,9 +7,9 @@ costs a tenth of what a whole check does.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntFlag
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MalformedImage, Unsupported
 
 PAGE_SIZE = 4096

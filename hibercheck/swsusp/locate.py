@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from hibercheck.data import dataclass
 from hibercheck.errors import HibercheckError, MalformedImage, Unsupported, UsageProblem
 from hibercheck.swsusp.foreign import OTHER_PAGE_SIZES, RESUME_ADVICE, other_page_size, plain_swap, recognise
 from hibercheck.swsusp.header import (

@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.x86.memory import PhysicalMemory
 from hibercheck.x86.paging import CR4_FRED, CR4_LA57, CR4_MCE, EFER_LMA, EFER_NXE, NO_EXECUTE, PagingMode, walk

@@ -12,9 +12,9 @@ Section numbers are those of the 2019 edition of the Intel SDM (325462-070); the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.x86.cpu import CpuState
 from hibercheck.x86.memory import PAGE_SIZE, PhysicalMemory, UnknownMemory, read

@@ -8,8 +8,9 @@ A frame that no layer knows has *unknown* contents, which is a different thing f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from hibercheck.data import dataclass
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT

@@ -8,9 +8,9 @@ reader can check it entry by entry.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 
+from hibercheck.data import dataclass
 from hibercheck.errors import Unsupported
 from hibercheck.x86.memory import PAGE_SHIFT, PhysicalMemory
 

@@ -5,10 +5,11 @@ Everything else in `hibercheck.kernel.code` sees only `Decoded` and `Operand`; n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
+
+from hibercheck.data import dataclass
 
 MAX_INSTRUCTION = 15
 """Longest legal instruction, in bytes (SDM volume 2, section 2.3.11)."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from hibercheck.data import dataclass
 from hibercheck.kernel.code.disasm import Instruction
 
 T = TypeVar("T")

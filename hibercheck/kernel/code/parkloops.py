@@ -8,8 +8,9 @@ the image has been copied.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MalformedKernel, MissingFact
 from hibercheck.kernel.code.disasm import Decoded, Flow, Operand
 from hibercheck.kernel.code.graph import cycle_through, reachable, runs

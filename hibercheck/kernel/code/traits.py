@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cached_property
 from typing import Any
 
+from hibercheck.data import dataclass
 from hibercheck.kernel.code.acceptance import AcceptanceReader
 from hibercheck.kernel.code.deadcpu import DeadReader
 from hibercheck.kernel.code.layout import LayoutReader

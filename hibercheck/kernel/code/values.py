@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
+from hibercheck.data import dataclass
 from hibercheck.kernel.code.disasm import Decoded, Flow
 from hibercheck.kernel.code.model import Evidence
 from hibercheck.kernel.code.program import Function, Program
