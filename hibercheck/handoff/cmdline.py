@@ -123,6 +123,11 @@ class CommandLine:
     memmap: bool = False
     no_hibernation: str | None = None
 
+    @property
+    def limits_cpus(self) -> bool:
+        """Whether the kernel leaves CPUs of the machine out of its present mask."""
+        return self.nr_cpus is not None or self.possible_cpus is not None or self.max_cpus == 0
+
 
 def parse_command_line(text: str) -> CommandLine:
     """Interpret a command line; a later parameter overrides an earlier one, as in the kernel."""

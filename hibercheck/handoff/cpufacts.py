@@ -7,6 +7,7 @@ beside the member in the structure, and the place is checked by the values found
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
@@ -185,8 +186,13 @@ class Topology:
         return next((other for other in sorted(self.primaries) if self.core(other) == core), None)
 
 
-def read_topology(space: KernelSpace, present: frozenset[int]) -> Topology:
-    """Read APIC ids and the SMT shift.
+def read_topology(space: KernelSpace, present: frozenset[int], *, limited: bool) -> Topology:
+    """Read APIC ids and the SMT shift, of CPUs that the kernel itself was told to ignore, too.
+
+    Args:
+        space: The kernel's memory.
+        present: CPUs in its present mask.
+        limited: Whether its command line limits that mask.
 
     Raises:
         MissingFact: The kernel keeps them in none of the known places.
@@ -195,9 +201,33 @@ def read_topology(space: KernelSpace, present: frozenset[int]) -> Topology:
     # u16 in 6.1, u32 in 6.12: the symbol's size says which.
     width = symbol.size if symbol.size in {2, 4} else 2
     apic_ids = {cpu: space.number(space.percpu_address("x86_cpu_to_apicid", cpu), width) for cpu in sorted(present)}
+    for apic in _hidden_apic_ids(space, frozenset(apic_ids.values()), limited=limited):
+        apic_ids[max(apic_ids, default=-1) + 1] = apic
     shift = _smt_shift(space)
     mask = (1 << shift) - 1
     return Topology(apic_ids, shift, frozenset(cpu for cpu, apic in apic_ids.items() if apic & mask == 0))
+
+
+def _hidden_apic_ids(space: KernelSpace, known: frozenset[int], *, limited: bool) -> tuple[int, ...]:
+    """Return the APIC ids of CPUs that the machine has and the kernel gave no number, as with ``nr_cpus=1``.
+
+    Kernels with topo_info (6.12, 7.3) keep them in phys_cpu_present_map (arch/x86/kernel/cpu/topology.c).  Earlier
+    ones only count them in disabled_cpus, among slots that are empty (arch/x86/kernel/apic/apic.c); there they count
+    where the command line limits the CPUs, and are taken to follow the last one.
+    """
+    ids: Sequence[int]
+    if space.kernel.symbol("topo_info") is not None:
+        bits = space.number(space.address("phys_cpu_present_map"), MAX_CPUS // 8)
+        ids = [index for index in range(bits.bit_length()) if bits >> index & 1 and index not in known]
+    elif limited and space.kernel.symbol("disabled_cpus") is not None:
+        assigned, disabled = space.variable("num_processors", 4), space.variable("disabled_cpus", 4)
+        first = max(known, default=-1) + 1
+        ids = range(first, first + max(assigned - len(known), 0) + disabled)
+    else:
+        ids = ()
+    if len(ids) > MAX_CPUS:
+        raise MissingFact(f"the kernel counts {len(ids)} CPUs that it does not use, which no machine has")
+    return tuple(ids)
 
 
 def _smt_shift(space: KernelSpace) -> int:

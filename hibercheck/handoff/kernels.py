@@ -13,7 +13,8 @@ HANDOFF_SYMBOLS = frozenset(
         "x86_topo_system", "smp_num_siblings", "__per_cpu_offset", "__per_cpu_start", "cpuidle_curr_driver",
         "cpuidle_play_dead", "acpi_cstate", "_text", "_etext", "_end", "init_top_pgt", "level4_kernel_pgt",
         "level3_kernel_pgt", "level2_kernel_pgt", "arch_resume_nosmt", "asm_exc_nmi", "asm_exc_machine_check",
-        "gdt_page", "mcheck_cpu_init", "mwait_cpu_dead",
+        "gdt_page", "mcheck_cpu_init", "mwait_cpu_dead", "topo_info", "phys_cpu_present_map", "num_processors",
+        "disabled_cpus",
     }
 )  # fmt: skip
 """Every symbol that the handoff asks for; one pass over the table finds them all."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.assumptions import scenario_assumptions
 from hibercheck.handoff.bringup import Bringup, bring_up, rescued_cpus, smt_is_off
@@ -21,6 +21,7 @@ from hibercheck.handoff.resumee import Resumee
 from hibercheck.handoff.space import START_KERNEL_MAP
 from hibercheck.kernel.code.traits import Traits
 from hibercheck.swsusp.image import Image
+from hibercheck.x86.cpu import ParkState
 
 if TYPE_CHECKING:
     from hibercheck.handoff.loop_replay import ApContext
@@ -130,7 +131,7 @@ def make_plan(
         topology=topology,
         bringup=bringup,
         rescued=rescued,
-        parked=park_all(rules, bringup, rescued),
+        parked=(*park_all(rules, bringup, rescued), *_hidden(resumee, bringup)),
         reinitialised=reinitialised_by(resumee),
         placement=place(resumer, traits, cmdline, options, facts),
         levels=paging_levels(traits, cmdline, resumee, facts),
@@ -149,7 +150,7 @@ def _bring_up(
 ) -> Bringup:
     """Start the resumer's CPUs by its command line, or as the facts say that they are."""
     smt_off = smt_is_off(cmdline, topology, features)
-    present = resumee.present if facts is None or facts.present is None else facts.present
+    present = resumee.machine if facts is None or facts.present is None else facts.present
 
     def start(by_hand: frozenset[int]) -> Bringup:
         return bring_up(present, topology, cmdline, smt_off=smt_off, by_hand=by_hand)
@@ -224,6 +225,19 @@ def place(
     return Placement(given, offset)
 
 
+def _hidden(resumee: Resumee, bringup: Bringup) -> tuple[Parked, ...]:
+    """Return the CPUs that the machine has and the resumer's command line hides from it: nobody has started them."""
+    why = "beyond nr_cpus= or possible_cpus=, so that the resumer never started it"
+    return tuple(Parked(cpu, ParkState.NEVER_BOOTED, None, why) for cpu in sorted(resumee.machine - bringup.present))
+
+
+def _would_use_la57(resumee: Resumee) -> bool:
+    """Tell whether the resumee, which has four levels, would have five on a CPU that supports them."""
+    built_in = resumee.kernel.symbol("level4_kernel_pgt") is not None  # CONFIG_X86_5LEVEL
+    cmdline = resumee.command_line
+    return built_in and cmdline is not None and parse_command_line(cmdline).la57
+
+
 def paging_levels(
     traits: Traits, cmdline: CommandLine, resumee: Resumee, facts: ResumerFacts | None = None
 ) -> int | None:
@@ -239,6 +253,8 @@ def paging_levels(
         capable = "la57" in facts.features.flags
     elif resumee.features is not None and resumee.features.virtual_bits is not None:
         capable = resumee.features.virtual_bits == _LA57_BITS
+    elif _would_use_la57(resumee):
+        capable = False
     if capable is False:
         return 4
     if capable is None or traits.la57.value is None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from hibercheck.data import dataclass
 from hibercheck.errors import MalformedImage, Mismatch, MissingFact
+from hibercheck.handoff.cmdline import parse_command_line
 from hibercheck.handoff.cpufacts import (
     CpuFeatures,
     Topology,
@@ -87,6 +88,11 @@ class Resumee:
         return self.space.mode.levels
 
     @property
+    def machine(self) -> frozenset[int]:
+        """CPUs that the machine has, numbered as a kernel that uses all of them would."""
+        return self.present if self.topology is None else frozenset(self.topology.apic_ids)
+
+    @property
     def smt_disabled(self) -> bool:
         """Whether it runs with SMT switched off."""
         return self.smt_control in {"disabled", "force-disabled"}
@@ -106,13 +112,15 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
     present = read_mask(space, space.address("__cpu_present_mask"), count)
     frozen = read_mask_variable(space, "frozen_cpus", count, present)
     e820 = _attempt(missing, "e820", lambda: read_e820(space))
+    command_line = _attempt(missing, "command_line", lambda: space.string(space.variable("saved_command_line")))
+    limited = parse_command_line(command_line or "").limits_cpus
     return Resumee(
         space=space,
-        command_line=_attempt(missing, "command_line", lambda: space.string(space.variable("saved_command_line"))),
+        command_line=command_line,
         present=present,
         frozen=frozen & present,
         smt_control=_attempt(missing, "smt_control", lambda: SMT_CONTROL[space.variable("cpu_smt_control", 4)]),
-        topology=_attempt(missing, "topology", lambda: read_topology(space, present)),
+        topology=_attempt(missing, "topology", lambda: read_topology(space, present, limited=limited)),
         features=_attempt(missing, "features", lambda: read_features(space)),
         idle=_attempt(missing, "idle", lambda: read_idle_driver(space)),
         e820=e820,

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hibercheck.errors import MissingFact, UsageProblem
 from hibercheck.handoff.bringup import bring_up, rescued_cpus, smt_is_off
 from hibercheck.handoff.cmdline import parse_command_line
-from hibercheck.handoff.cpufacts import CpuFeatures, Topology
+from hibercheck.handoff.cpufacts import CpuFeatures, Topology, _hidden_apic_ids
 
 
 def machine(cores=2, threads=2):
@@ -96,3 +96,48 @@ def test_nosmt_by_mitigation_needs_the_bug():
 def test_nosmt_means_nothing_without_smt():
     _, topology = machine(4, 1)
     assert not smt_is_off(parse_command_line("nosmt"), topology, None)
+
+
+class Memory:
+    """Just enough of a kernel's memory to read the CPUs that it hides."""
+
+    def __init__(self, **variables):
+        self.variables = variables
+        self.kernel = self
+
+    def symbol(self, name):
+        return name if name in self.variables else None
+
+    def address(self, name):
+        return name
+
+    def variable(self, name, _size):
+        return self.variables[name]
+
+    number = variable
+
+
+@pytest.mark.parametrize(
+    ("variables", "limited", "hidden"),
+    [
+        ({"topo_info": 0, "phys_cpu_present_map": 0b1111}, False, (1, 2, 3)),
+        ({"topo_info": 0, "phys_cpu_present_map": 0b1}, True, ()),
+        ({"num_processors": 1, "disabled_cpus": 1}, True, (1,)),
+        ({"num_processors": 1, "disabled_cpus": 7}, False, ()),  # empty slots of a virtual machine
+        ({"num_processors": 4, "disabled_cpus": 0}, True, (1, 2, 3)),  # nosmp
+        ({}, True, ()),
+    ],
+)
+def test_cpus_that_the_resumee_was_told_to_ignore(variables, limited, hidden):
+    assert _hidden_apic_ids(Memory(**variables), frozenset({0}), limited=limited) == hidden
+
+
+def test_an_absurd_count_of_hidden_cpus_is_refused():
+    memory = Memory(num_processors=1, disabled_cpus=1 << 31)
+    with pytest.raises(MissingFact, match="no machine has"):
+        _hidden_apic_ids(memory, frozenset({0}), limited=True)
+
+
+@pytest.mark.parametrize(("text", "limits"), [("nr_cpus=1", True), ("maxcpus=1", False), ("nosmp", True), ("", False)])
+def test_which_command_lines_hide_cpus(text, limits):
+    assert parse_command_line(text).limits_cpus is limits
