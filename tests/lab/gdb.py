@@ -75,6 +75,14 @@ class Stub:
         """Write memory at a virtual address, read-only text included."""
         self._expect_ok(f"M{address:x},{len(data):x}:{data.hex()}")
 
+    def read_physical(self, address: int, size: int) -> bytes:
+        """Read physical memory."""
+        self._expect_ok("Qqemu.PhyMemMode:1")
+        try:
+            return self.read(address, size)
+        finally:
+            self._expect_ok("Qqemu.PhyMemMode:0")
+
     def write_physical(self, address: int, data: bytes) -> None:
         """Write physical memory (QEMU's own Qqemu.PhyMemMode)."""
         self._expect_ok("Qqemu.PhyMemMode:1")

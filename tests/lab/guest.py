@@ -25,6 +25,8 @@ SMBASE_ENTRY = 0x38000
 """Where a CPU that no firmware relocated enters SMM; SeaBIOS relocates the boot CPU only."""
 RSM = bytes.fromhex("0faa")
 MIB = 1 << 20
+START_KERNEL_MAP = 0xFFFFFFFF80000000
+"""Virtual less physical address of a kernel at its link address (arch/x86/include/asm/page_64_types.h)."""
 DEVICE = "$(cat /sys/block/nvme0n1/dev)"
 
 
@@ -130,17 +132,37 @@ def reached(vm: Vm, stub: Stub, start: int) -> bool:
     raise LabError(f"the resumer neither resumed nor gave up: {vm.text[start:][-300:]}")
 
 
-def after_copy(vm: Vm, stub: Stub, entry: int) -> list[dict[str, Any]] | None:
+def loops(stub: Stub, parked: list[dict[str, Any]]) -> dict[int, bytes]:
+    """The bytes round the next instruction of each CPU that spins, where a kernel at its link address has them."""
+    spinning = {cpu["cpu"]: int(cpu["rip"], 16) for cpu in parked if not cpu["halted"]}
+    return {
+        cpu: stub.read_physical(rip - START_KERNEL_MAP - 16, 24)
+        for cpu, rip in spinning.items()
+        if rip > START_KERNEL_MAP
+    }
+
+
+def after_copy(vm: Vm, stub: Stub, entry: int, parked: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     """Let the copy happen, and read where the parked CPUs are when the resumee's first instruction is reached.
+
+    Args:
+        vm: The machine, stopped before the copy.
+        stub: Its gdb stub.
+        entry: Address of the resumee's first instruction.
+        parked: Registers of the CPUs whose loops are to be compared.
 
     Returns:
         None when the machine did not get there; it runs on either way.
     """
+    before = loops(stub, parked)
     stub.breakpoint(entry)
     stub.go()
     try:
         stub.packet(20 * PATIENCE)
         found = whereabouts(vm, range(1, vm.machine.cpus))
+        now = loops(stub, parked)
+        for row in found:
+            row["loop_changed"] = before.get(row["cpu"]) != now.get(row["cpu"])
         stub.clear(entry)
         stub.detach()
     except LabError:

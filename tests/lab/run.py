@@ -168,7 +168,8 @@ class Lab:
         vm.monitor.human("log int,cpu_reset")
         stub.clear(symbols["restore_image"] + offset)
         entry = int.from_bytes(stub.read(symbols["restore_jump_address"] + offset, 8), "little")
-        truth.after_copy = after_copy(vm, stub, entry)
+        comparable = [] if experiment.may_abstain else registers[1:]
+        truth.after_copy = after_copy(vm, stub, entry, comparable)
         self._aftermath(vm, experiment, truth, start)
         return truth
 
@@ -192,9 +193,8 @@ class Lab:
             return
         left = [cpu for cpu in experiment.resumee.offline if cpu not in experiment.resumee.online]
         truth.after_event = whereabouts(vm, left)
-        if truth.strayed() or (
-            left and runaway(vm.log(), [truth.parked[cpu - 1] for cpu in left] if truth.parked else [])
-        ):
+        lost = runaway(vm.log(), [cpu for cpu in truth.parked or [] if cpu["cpu"] in left])
+        if truth.outcome == "resumes" and (lost or truth.strayed()):
             truth.outcome = "survives"
             truth.remarks.append("a CPU that the resumee left offline ran away")
         truth.remarks += complaints(vm)

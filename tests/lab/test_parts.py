@@ -99,6 +99,11 @@ def test_a_cpu_outside_its_loop_has_strayed():
     assert result.strayed() == []
     result.after_copy = [{"cpu": 1, "rip": "0x1030"}, {"cpu": 2, "rip": "0x2400"}]
     assert result.strayed() == [2]
+    result.after_copy = [
+        {"cpu": 1, "rip": "0x1000", "loop_changed": True},
+        {"cpu": 2, "rip": "0x2000", "loop_changed": False},
+    ]
+    assert result.strayed() == [1]
     result.after_copy = [{"cpu": 2, "rip": "0xfff0"}]
     assert result.strayed() == []
 

@@ -41,7 +41,11 @@ class Truth:
         """CPUs outside their loop when the resumee was entered, or (those it left offline) after the event."""
         parked = {cpu["cpu"]: int(cpu["rip"], 16) for cpu in self.parked or []}
         rows = [row for row in (*(self.after_copy or []), *(self.after_event or [])) if row["rip"] != RESET_VECTOR]
-        return [row["cpu"] for row in rows if abs(int(row["rip"], 16) - parked[row["cpu"]]) > LOOP_REACH]
+        return [
+            row["cpu"]
+            for row in rows
+            if row.get("loop_changed") or abs(int(row["rip"], 16) - parked[row["cpu"]]) > LOOP_REACH
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The truth as it stands in cases.json."""
