@@ -53,6 +53,8 @@ def scenario_assumptions(
             "--resumer-offline",
         ),
     ]
+    if options.park is not None:
+        found.append(Assumption("how the resumer parks CPUs", f"by the design {options.park}", "given", "--park"))
     if idle is not None:
         theirs = f"the resumee's driver ({resumee.idle.name or 'none'})" if resumee.idle else "command line"
         source = _source(facts is not None and facts.idle is not None, bool(options.resumer_idle), theirs)

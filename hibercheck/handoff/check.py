@@ -173,7 +173,8 @@ def _findings(plan: Plan, acceptance: Acceptance, judgement: Judgement | None) -
     if judgement is None:
         return ()
     found = [*_boot_cpu_finding(plan, judgement)]
-    explainer = Explainer(Namer(judgement.memory, plan.resumee) if judgement.memory else None)
+    namer = Namer(judgement.memory, plan.resumee) if judgement.memory else None
+    explainer = Explainer(namer, reserved=plan.options.park == "fixmap")
     for result in judgement.aps:
         found.extend(explainer.findings(result))
         found.extend(_worst_epoch(plan, judgement, result))

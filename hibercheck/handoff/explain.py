@@ -30,9 +30,11 @@ class Explainer:
 
     Attributes:
         namer: Names places; None where the resumer's place is not known.
+        reserved: Whether a design has set the monitored line's page aside for parked CPUs (``--park fixmap``).
     """
 
     namer: Namer | None
+    reserved: bool = False
 
     def findings(self, result: ApResult) -> tuple[Finding, ...]:
         """Return all findings about one CPU, the decisive ones first."""
@@ -69,6 +71,16 @@ class Explainer:
         resumer, resumee = self.namer.places(touched) if touched else (Place(), Place())
         cpu = result.parked.cpu
         woken = result.cause is Event.STORE
+        if self.reserved:
+            yield _finding(
+                "HC601",
+                Level.ERROR if woken and result.fate is Fate.DIES else Level.WARNING,
+                cpu,
+                "reserved page",
+                f"the image holds the page that the design sets aside for CPU {cpu} to monitor",
+                resumer,
+                resumee,
+            )
         yield _finding(
             "HC101",
             Level.ERROR if woken and result.fate is Fate.DIES else Level.NOTE,
