@@ -173,7 +173,7 @@ class Bench:
             rows |= in_turns({f"{count} kernels, {count**2} pairs": [command("matrix", directory, "--no-cache")]}, 1)
         return table(
             "Growth: a matrix",
-            "Of facts files, one worker a CPU; processor time is that of all of them.",
+            "Of facts files; one worker a CPU, whose times are added.",
             rows,
             next(iter(rows)),
         )

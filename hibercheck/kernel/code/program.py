@@ -23,6 +23,10 @@ MAX_FUNCTION = 8192
 MAX_INSTRUCTIONS = 1 << 17
 """Instructions read of one kernel in all: seconds of work.  Real kernels take two or three thousand."""
 
+_PAGE = 4096
+_MAX_PAGES = 256
+"""Pages of code kept: more than the functions read of a real kernel are spread over."""
+
 
 class SymbolLike(Protocol):
     """What is used of a symbol."""
@@ -147,6 +151,7 @@ class Program:
     _functions: dict[int, Function] = field(default_factory=dict, repr=False)
     _named: dict[int, str] = field(default_factory=dict, repr=False)
     _read: int = field(default=0, repr=False)
+    _pages: dict[int, bytes] = field(default_factory=dict, repr=False)
 
     @cached_property
     def known(self) -> Mapping[str, SymbolLike]:
@@ -253,12 +258,27 @@ class Program:
 
     def fetch(self, address: int) -> Decoded | None:
         """The instruction at an address, or None if there is none in the file."""
+        page = address & -_PAGE
+        if page not in self._pages:
+            self._keep(page)
+        code = self._pages[page][address - page :][:MAX_INSTRUCTION]
+        if len(code) == MAX_INSTRUCTION:
+            return decode(code, address)
         for size in range(MAX_INSTRUCTION, 0, -1):  # fewer bytes only at the end of a segment
             try:
                 return decode(self.kernel.read(address, size), address)
             except MissingFact:
                 continue
         return None
+
+    def _keep(self, page: int) -> None:
+        """Read a page of code, and what an instruction at its end may need; nothing if the file ends before that."""
+        if len(self._pages) >= _MAX_PAGES:
+            self._pages.clear()
+        try:
+            self._pages[page] = self.kernel.read(page, _PAGE + MAX_INSTRUCTION - 1)
+        except MissingFact:
+            self._pages[page] = b""
 
     def is_auxiliary(self, address: int) -> bool:
         """Whether the address is in the out-of-line part of a ``static_cpu_has()``."""
