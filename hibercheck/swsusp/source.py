@@ -48,6 +48,7 @@ class Source:
         self._touched = 0
         self._maps: list[mmap.mmap] = []
         self._size = os.lseek(descriptor, 0, os.SEEK_END)
+        self._can_shrink = stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._map(self._size)
 
     def _map(self, size: int) -> None:
@@ -69,9 +70,8 @@ class Source:
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset``; fewer, or none, past the end of the file."""
-        data = self._maps[-1][offset : offset + size]
         self._account(size)
-        return data
+        return self._maps[-1][offset : offset + size]
 
     def word(self, offset: int) -> int:
         """Return the little-endian 64-bit word at ``offset``, which lies within the file, as the caller has checked."""
@@ -92,11 +92,21 @@ class Source:
         return b"".join(self.read(offset, size) for offset, size in ranges)
 
     def _account(self, size: int) -> None:
-        """Account for ``size`` bytes just read, and give resident pages back when there are too many."""
+        """Account for ``size`` bytes about to be read, and give resident pages back when there are too many."""
+        self.require_whole()
         self._touched += size if size > FAULT_AROUND else FAULT_AROUND
         if self._touched > RESIDENT_BYTES:
             self._maps[-1].madvise(mmap.MADV_DONTNEED)
             self._touched = 0
+
+    def require_whole(self) -> None:
+        """See that the file is still as long as it was: beyond its end a mapping kills its reader by SIGBUS.
+
+        Raises:
+            InputProblem: It is not.
+        """
+        if self._can_shrink and os.fstat(self._descriptor).st_size < self._size:
+            raise InputProblem("was cut while it was being read", path=self.path)
 
     def expect_sequential(self) -> None:
         """Tell the system that the file will now be read from its start to its end."""

@@ -116,6 +116,8 @@ class BlockStorage:
         starts = self._starts
         index = starts[-1]
         word = self._source.word
+        if len(starts) <= number + 1:
+            self._source.require_whole()
         while len(starts) <= number + 1:
             offset, run = self._map.run_at(index)
             end = index + run
@@ -193,7 +195,7 @@ class Stream:
         self.storage = storage
         self.pages = storage.pages
         self.chunks = -(-storage.pages // BLOCK_PAGES)
-        self._cache: OrderedDict[int, bytes | memoryview] = OrderedDict()
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
 
     def page(self, number: int) -> bytes:
         """Return page ``number`` of the stream.
@@ -203,18 +205,19 @@ class Stream:
         """
         chunk = self._chunk(number // BLOCK_PAGES)
         start = number % BLOCK_PAGES * PAGE_SIZE
-        return bytes(chunk[start : start + PAGE_SIZE])
+        return chunk[start : start + PAGE_SIZE]
 
-    def _chunk(self, number: int) -> bytes | memoryview:
+    def _chunk(self, number: int) -> bytes:
         cache = self._cache
         if number in cache:
             cache.move_to_end(number)
             return cache[number]
-        chunk = cache[number] = self.storage.chunk(number)
+        # A copy: a view of the file's mapping would kill its reader once the file is cut.
+        chunk = cache[number] = bytes(self.storage.chunk(number))
         if len(cache) > CACHED_CHUNKS:
             cache.popitem(last=False)
         return chunk
 
     def close(self) -> None:
-        """Drop the cached chunks, some of which may be views of the source."""
+        """Drop the cached chunks."""
         self._cache.clear()

@@ -142,7 +142,12 @@ class Tally:
     def __str__(self) -> str:
         lines = [f"{sum(self.counts.values())} damages, {len(self.misled)} of them misleading"]
         lines += [f"  {number:6} {' / '.join(key)}" for key, number in sorted(self.counts.items())]
-        return "\n".join([*lines, *(f"  misled: {entry}" for entry in self.misled)])
+        return "\n".join([*lines, *(_line(*entry) for entry in self.misled)])
+
+
+def _line(case: str, key: str, region: str, patch: Patch) -> str:
+    shown = patch.data.hex() if any(patch.data) else f"{len(patch.data)} zeros"
+    return f"  misled: {case}, {key} ({region}) at {patch.offset:#x}: {shown}"
 
 
 def damage(random_: random.Random, copy: Copy, regions: Sequence[Region]) -> tuple[str, Patch]:
@@ -188,5 +193,4 @@ def sample(rounds: int, seed: int, directory: Path, names: Sequence[str] = ()) -
         tally.counts[case.name, key, outcome] += 1
         if outcome == Outcome.RESUMES.value:
             tally.misled.append((case.name, key, name, patch))
-            print("misled", case.name, key, name, hex(patch.offset), len(patch.data), patch.data[:16].hex(), flush=True)
     return tally

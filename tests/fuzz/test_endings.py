@@ -1,0 +1,124 @@
+"""How the command ends when the world changes under it: interrupts, full disks, closed pipes, files that shrink."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hibercheck.errors import InputProblem
+from hibercheck.kernel.content import FileBytes
+from hibercheck.swsusp.image import open_image
+from tests.fuzz.seeds import cases, unpack
+from tests.support import elf_writer
+from tests.support.image_writer import ImageWriter
+
+COMMAND = [sys.executable, "-m", "hibercheck"]
+
+
+@pytest.fixture(scope="module")
+def arguments():
+    case = next(case for case in cases() if case["name"] == "fatal")
+    image, resumer, resumee = (str(unpack(case[key])) for key in ("image", "resumer", "resumee"))
+    return [image, "--resumer", resumer, "--resumee", resumee, *case["args"]]
+
+
+def run(*more, **options):
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 120, **options}
+    return subprocess.run([*COMMAND, *more], check=False, **options)
+
+
+def one_line(text):
+    return text.startswith("hibercheck: ") and text.count("\n") == 1 and "Traceback" not in text
+
+
+@pytest.mark.parametrize("form", ["text", "json", "sarif", "junit", "ktap", "github", "gitlab", "markdown"])
+def test_a_full_disk(arguments, form):
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a stream for the child
+        ran = run(*arguments, "--format", form, stdout=full)
+    assert ran.returncode == 3
+    assert one_line(ran.stderr)
+    assert "No space left" in ran.stderr
+    ran = run(*arguments, "--format", f"{form}=/dev/full")
+    assert ran.returncode == 3
+    assert one_line(ran.stderr)
+
+
+def test_a_reader_that_closes_the_pipe_does_not_change_the_verdict(arguments):
+    with subprocess.Popen([*COMMAND, *arguments, "-v"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(60) in {1, 141}
+    assert said == b""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_directory_that_must_not_be_written_to(arguments, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    ran = run(*arguments, "-o", str(closed / "report"))
+    assert (ran.returncode, list(closed.iterdir())) == (3, [])
+    assert one_line(ran.stderr)
+
+
+def test_a_directory_that_is_not_there(arguments, tmp_path):
+    ran = run(*arguments, "-o", str(tmp_path / "absent" / "report"))
+    assert ran.returncode == 3
+    assert one_line(ran.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("after", [0.1, 0.2, 0.3])
+def test_an_interrupt_at_any_time(arguments, tmp_path, after):
+    target = tmp_path / "report.json"
+    command = [*COMMAND, *arguments, "--format", f"json={target}", "--timeline"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(after)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        status = process.wait(60)
+    if status in {0, 1}:
+        pytest.skip("it had ended before")
+    if status in {-signal.SIGINT, 1} and "hibercheck" not in said.replace("/hibercheck/", ""):
+        pytest.skip("the interpreter itself had not started yet")
+    assert status == 130, said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_beyond_the_limit_is_one_line(arguments, tmp_path):
+    (tmp_path / "vmlinux").write_bytes(elf_writer.write_kernel(elf_writer.SYMBOLS))
+    (tmp_path / "System.map").write_bytes(b"ffffffff81000000 T _text\n" * 1_000_000)
+    ran = run("kernel", str(tmp_path / "vmlinux"), "--symbols", str(tmp_path / "System.map"), "--max-memory", "64M")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert one_line(ran.stderr)
+    assert "--max-memory" in ran.stderr
+    assert run(*arguments, "--max-memory", "96M").returncode == 1
+
+
+def test_a_kernel_that_shrinks_while_it_is_read(tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(elf_writer.write_kernel())
+    with FileBytes(path, "vmlinux") as content:
+        assert content[:4] == b"\x7fELF"
+        os.truncate(path, 100)
+        assert content[:100][:4] == b"\x7fELF"
+        with pytest.raises(InputProblem, match="was cut while it was being read"):
+            content[90:200]
+        with pytest.raises(InputProblem, match="was cut while it was being read"):
+            content.find(b"no such bytes")
+
+
+@pytest.mark.parametrize("compressor", ["lzo", "none"])
+def test_an_image_that_shrinks_while_it_is_read(tmp_path, compressor):
+    frames = {pfn: bytes([pfn & 255]) * 4096 for pfn in range(0x100, 0x100 + 3000)}
+    path = ImageWriter(frames=frames, compressor=compressor).write(tmp_path / "image.bin")
+    with open_image(str(path)) as image:
+        assert image.frame(0x100)
+        os.truncate(path, 8192)
+        with pytest.raises(InputProblem, match="was cut while it was being read"):
+            [image.frame(pfn) for pfn in frames]
