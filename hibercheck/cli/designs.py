@@ -63,9 +63,7 @@ DESIGNS = (
     type=click.IntRange(min=0),
     help="The CPU with the BSP flag, if it is not the one that resumes (as after kexec).",
 )
-@option(
-    "--design", "names", group=OUTPUT, multiple=True, type=click.Choice(DESIGNS), help="Only this one; repeatable."
-)
+@option("--design", "names", group=OUTPUT, multiple=True, type=click.Choice(DESIGNS), help="Only this one; repeatable.")
 @option("--format", "form", group=OUTPUT, type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("-o", "--output", group=OUTPUT, metavar="FILE", help="Write to FILE instead of standard output.")
 @option("--details/--no-details", group=OUTPUT, default=True, help="Say what each design asks and costs.")
