@@ -272,5 +272,7 @@ def _e820(entries: list[dict[str, Any]]) -> tuple[E820Entry, ...] | None:
         if kind is None:
             return None
         start, end = int(entry["start"], 16), int(entry["end"], 16)
+        if not 0 <= start <= end < (1 << 64) - 1:
+            raise ValueError(f"e820 has a range from {start:#x} to {end:#x}")
         found.append(E820Entry(start, end + 1 - start, kind))
     return tuple(found) or None

@@ -37,6 +37,7 @@ TARGETS: dict[str, Callable[[Path], Callable[[Draw], None]]] = {
     "baseline": targets_text.baseline_files,
     "kernel-cmdline": targets_text.kernel_command_lines,
     "command-line": targets_text.command_lines,
+    "collected-facts": targets_check.collected_facts,
     "check": targets_check.whole_checks,
 }
 WITHOUT_PLACE = {"btf", "kernel-cmdline"}

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from hibercheck.handoff.check import check
+from hibercheck.handoff.facts import read_facts
 from hibercheck.handoff.findings import Report
+from hibercheck.kernel.kernel import open_kernel
 from hibercheck.report import formats, text
 from hibercheck.report.gate import judge
 from tests.fuzz.draw import Draw
-from tests.fuzz.mutate import patch_fields
+from tests.fuzz.mutate import mutate_json, patch_fields
 from tests.fuzz.seeds import Copy
 from tests.fuzz.soundness import Measured, damageable
+from tests.fuzz.targets_text import write
 
 Target = Callable[[Draw], None]
+FACTS = Path(__file__).resolve().parent.parent / "handoff" / "facts"
 _RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 
@@ -33,6 +39,24 @@ def render_all(report: Report) -> None:
     for name, content in produced.items():
         assert not _RAW.search(content), (name, _RAW.search(content))
     ET.fromstring(produced["junit"])  # noqa: S314 - what we wrote ourselves
+
+
+def collected_facts(directory: Path) -> Target:
+    """What `hibercheck collect` writes on a resumer, parsed, and used for a check."""
+    path = directory / "facts.json"
+    seeds = [json.loads(one.read_text(encoding="utf-8"), strict=False) for one in sorted(FACTS.glob("*.json"))]
+    measured = Measured("fatal", directory)
+    with open_kernel(measured.paths[1]) as kernel:
+        for seed in seeds:
+            seed["version"] = kernel.banner
+    options = replace(measured.options, resumer_facts=str(path), resumer_cmdline=None)
+
+    def run(draw: Draw) -> None:
+        write(path, draw, json.dumps(mutate_json(draw, draw.choice(seeds))))
+        read_facts(str(path))
+        render_all(check(*measured.paths, options))
+
+    return run
 
 
 def whole_checks(directory: Path) -> Target:

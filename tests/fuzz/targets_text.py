@@ -22,8 +22,8 @@ from tests.support.image_writer import ImageWriter
 
 Target = Callable[[Draw], None]
 
-RUNS_OTHERS = {"collect"}
-"""Commands whose purpose is to run another program."""
+RUNS_OTHERS = {"collect", "matrix"}
+"""Commands that start processes on purpose: a shell, workers."""
 
 
 def summaries() -> list[str]:

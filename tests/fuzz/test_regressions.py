@@ -1,11 +1,14 @@
 """Inputs that were found by fuzzing, each made small and with the error that it must end in."""
 
+import json
+
 import pytest
 
 from hibercheck.dump.dump import open_dump
 from hibercheck.errors import HibercheckError, MalformedDump, Mismatch, UsageProblem
 from hibercheck.handoff.check import check
 from hibercheck.handoff.cmdline import parse_command_line, parse_size
+from hibercheck.handoff.facts import parse_facts
 from hibercheck.handoff.findings import Outcome
 from hibercheck.report import suppressions
 from hibercheck.report.cpulist import parse_cpu_list
@@ -39,6 +42,13 @@ def test_a_number_of_thousands_of_digits_in_suppressions(tmp_path):
     (tmp_path / "s.toml").write_text(f"[[suppress]]\ncpu = {DIGITS}\n")
     with pytest.raises(UsageProblem, match="not TOML"):
         suppressions.load(str(tmp_path / "s.toml"))
+
+
+@pytest.mark.parametrize("end", ["0x1" + "0" * 16, "0x0", "0xffffffffffffffff"])
+def test_a_memory_map_beyond_64_bits_in_collected_facts(end):
+    text = json.dumps({"hibercheck_facts": 1, "e820": [{"type": "System RAM", "start": "0x1000", "end": end}]})
+    with pytest.raises(MalformedDump, match="e820 has a range"):
+        parse_facts(text, "facts.json")
 
 
 # Damage that made a measured reset look survivable: (case, with memory, input, offset, bytes, what it must come to).
