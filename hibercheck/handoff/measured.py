@@ -73,7 +73,7 @@ def observe(facts: ResumerFacts, by_hand: frozenset[int], start: Callable[[froze
     bringup = start(taken)
     brought = facts.online - bringup.online
     if not brought <= bringup.present:
-        raise UsageProblem(f"{facts.path} has CPUs online that its own list of present CPUs lacks")
+        raise UsageProblem("has CPUs online that its own list of present CPUs lacks", path=facts.path)
     return replace(
         bringup,
         online=facts.online,
