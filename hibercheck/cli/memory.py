@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -15,6 +17,7 @@ DEFAULT = "2G"
 LEAST = 64 << 20
 """What the interpreter and the libraries need before they have read anything."""
 
+_KEY = "hibercheck.cli.memory"
 _SIZE = re.compile(r"(\d{1,12})([kmgt]?)", re.ASCII)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -35,11 +38,20 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         return size
 
 
-def limit(ctx: click.Context, _parameter: click.Parameter, size: int) -> int:
-    """Limit the process to ``size`` bytes until the command ends; a lower limit that is there already stays."""
-    if size and not ctx.resilient_parsing:
-        before, most = resource.getrlimit(resource.RLIMIT_DATA)
-        bounds = [bound for bound in (size, before, most) if bound != resource.RLIM_INFINITY]
-        resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), most))
-        ctx.call_on_close(lambda: resource.setrlimit(resource.RLIMIT_DATA, (before, most)))
+def note(ctx: click.Context, _parameter: click.Parameter, size: int) -> int:
+    """Keep the amount for when the command runs: parsing alone, for a help or a completion, must not limit anything."""
+    ctx.meta[_KEY] = size
     return size
+
+
+@contextmanager
+def limited(ctx: click.Context) -> Iterator[None]:
+    """Limit the process to what ``--max-memory`` says while the command runs; a lower limit that is there stays."""
+    size = ctx.meta.get(_KEY, 0)
+    before, most = resource.getrlimit(resource.RLIMIT_DATA)
+    bounds = [bound for bound in (size or resource.RLIM_INFINITY, before, most) if bound != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(bounds, default=resource.RLIM_INFINITY), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, most))

@@ -60,6 +60,11 @@ class GroupedCommand(click.Command):
                 ctx.exit()
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
+        """Run the command within ``--max-memory``."""
+        with memory.limited(ctx):
+            return super().invoke(ctx)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section for each group, the general one last."""
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -94,7 +99,7 @@ def general_options(function: Decorated) -> Decorated:
             default=memory.DEFAULT,
             show_default=True,
             expose_value=False,
-            callback=memory.limit,
+            callback=memory.note,
             help="Fail rather than take more memory; 0 for no limit.",
         ),
         option("--debug", group=GENERAL, is_flag=True, expose_value=False, help="Show tracebacks of failures."),
