@@ -48,6 +48,7 @@ class Sandbox:
         self._directory = os.path.realpath(directory)
         self._watching = False
         self._violation: str | None = None
+        sys.dont_write_bytecode = True  # the interpreter's own writes are not ours
         os.environ["TMPDIR"] = tempfile.tempdir = self._directory
         signal.signal(signal.SIGPROF, self._too_long)
         sys.addaudithook(self._audit)
