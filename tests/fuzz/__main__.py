@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hibercheck.errors import HibercheckError
+from hibercheck.errors import HibercheckError, UsageProblem
 from tests.fuzz import targets_check, targets_dump, targets_image, targets_kernel, targets_text
 from tests.fuzz.draw import Draw
 from tests.fuzz.sandbox import Sandbox, Violation
@@ -59,7 +59,9 @@ def one_round(name: str, run: Callable[[Draw], None], sandbox: Sandbox, data: by
         line = str(error)
         if "\n" in line or not error.message:
             raise AssertionError(f"not one line: {line!r}") from error
-        if name not in WITHOUT_PLACE and error.path is None and error.offset is None and error.pfn is None:
+        placed = error.path is not None or error.offset is not None or error.pfn is not None
+        names_option = isinstance(error, UsageProblem) and "--" in line
+        if name not in WITHOUT_PLACE and not placed and not names_option:
             raise AssertionError(f"says not where: {line!r}") from error
         return type(error).__name__
     return "answered"
