@@ -31,6 +31,7 @@ class HibercheckError(Exception):
         pfn: int | None = None,
         advice: str | None = None,
     ) -> None:
+        message = " ".join(message.splitlines())  # what an input says of itself, such as its banner, may have more
         super().__init__(message)
         self.message = message
         self.path = path

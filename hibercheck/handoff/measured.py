@@ -68,6 +68,8 @@ def observe(facts: ResumerFacts, by_hand: frozenset[int], start: Callable[[froze
         return start(by_hand)
     by_itself = start(frozenset())
     taken = by_itself.online - facts.online
+    if by_itself.boot_cpu in taken:
+        raise UsageProblem(f"has CPU {by_itself.boot_cpu}, which is the one that resumes, offline", path=facts.path)
     if by_hand:
         _refuse(by_hand != taken, "--resumer-offline", _listed(by_hand), _listed(taken) or "no CPU", facts)
     bringup = start(taken)

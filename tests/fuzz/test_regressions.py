@@ -51,6 +51,12 @@ def test_a_memory_map_beyond_64_bits_in_collected_facts(end):
         parse_facts(text, "facts.json")
 
 
+def test_a_banner_of_two_lines_in_an_error():
+    assert str(Mismatch("was collected on 'Linux \r\n6.1 \x85x'", path="facts.json")).splitlines() == [
+        "facts.json: was collected on 'Linux  6.1  x'"
+    ]
+
+
 # Damage that made a measured reset look survivable: (case, with memory, input, offset, bytes, what it must come to).
 MISLEADING = {
     "an MWAIT loop of zeros": ("fatal", False, "resumer", 0x232540, bytes(64), "undetermined"),
