@@ -19,6 +19,8 @@ from tests.fuzz.seeds import Copy, unpack
 from tests.support import btf_writer, elf_writer, kallsyms_writer, wrappers
 
 Target = Callable[[Draw], None]
+BOMB = 3 << 30
+"""Plain bytes of the decompression bomb, of which a reader must not take all."""
 KERNEL = "kernels/small-hlt.vmlinux.xz"
 
 
@@ -163,6 +165,10 @@ def wrapped_kernels(directory: Path) -> Target:
     kernel, path = _small_kernel(), directory / "vmlinuz"
     big = kernel.ljust(5 << 20, b"\0")  # packages are searched for files of a kernel's size
 
+    compressor = wrappers.zstd.ZstdCompressor()
+    packed_bomb = b"".join(compressor.compress(bytes(16 << 20)) for _ in range(BOMB >> 24)) + compressor.flush()
+    bomb = wrappers.bzimage(packed_bomb, size=0)
+
     def wrap(draw: Draw, data: bytes) -> tuple[bytes, list[Region]]:
         form = draw.choice(sorted(wrappers.COMPRESS))
         kind = draw.below(8)
@@ -187,8 +193,10 @@ def wrapped_kernels(directory: Path) -> Target:
     def run(draw: Draw) -> None:
         inner = mutate_bytes(draw, kernel) if draw.chance(3) else kernel
         if draw.chance(12):
-            inner = bytes(draw.choice((64, 600, 1100)) << 20) if draw.chance(8) else bytes(32 << 20)
+            inner = bytes(32 << 20)
         data, regions = wrap(draw, inner)
+        if draw.chance(100):
+            data, regions = bomb, [Region("start", 0xA00, 0x400, 1)]
         path.write_bytes(mutate_bytes(draw, data, regions))
         read_kernel(str(path))
 
