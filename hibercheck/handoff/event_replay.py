@@ -41,12 +41,10 @@ class EntryFacts:
     Attributes:
         cpu: Registers for delivery, or None where they are not known.
         tables_placed: Whether the GDT's and TSS's addresses are facts (the IDT's always is).
-        handlers: Link-time address of the handler by vector, where known.
     """
 
     cpu: CpuState | None
     tables_placed: bool
-    handlers: dict[int, int]
 
 
 def replay_event(

@@ -11,6 +11,7 @@ from hibercheck.handoff.findings import Evidence, Fate, Finding, Level, Place
 from hibercheck.handoff.loop_replay import LINE, LoopReplay, LoopState
 from hibercheck.handoff.naming import Namer
 from hibercheck.handoff.rules import RULES
+from hibercheck.handoff.summary import with_article
 from hibercheck.handoff.touch import Change, Touched
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import ParkState
@@ -193,6 +194,7 @@ class Explainer:
         failed = delivery.first_failure
         cpu, event = result.parked.cpu, replay.event.value
         verb = "cannot be delivered" if supposed else "could not be delivered"
+        subject = with_article(event)
         place, evidence = Place(), []
         role = "handler"
         if failed is not None:
@@ -209,7 +211,7 @@ class Explainer:
             Level.ERROR if supposed and result.fate is Fate.DIES else Level.WARNING,
             cpu,
             role,
-            f"{_article(event)} to CPU {cpu} {verb}: {replay.reason}",
+            f"{subject[0].upper()}{subject[1:]} to CPU {cpu} {verb}: {replay.reason}",
             place,
             Place(),
             tuple(evidence),
@@ -316,7 +318,3 @@ def _raised(delivery: Delivery) -> Iterator[str]:
         address = f" CR2 {raised.cr2:#x}" if raised.cr2 is not None else ""
         yield f"vector {raised.vector}{code}{address} at RIP {raised.rip:#x}: {raised.reason}"
     yield delivery.reason
-
-
-def _article(word: str) -> str:
-    return f"{'An' if word[0] in 'NSIaei' and not word.startswith('store') else 'A'} {word}"

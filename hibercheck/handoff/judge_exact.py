@@ -151,17 +151,17 @@ def _attempt_base(resumer: DumpedResumer, cpu: int) -> int | None:
 def _entry(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> tuple[EntryFacts, Facts]:
     own = one.registers
     if own is None or not own.cr3:
-        return EntryFacts(None, True, {}), Facts()
+        return EntryFacts(None, True), Facts()
     try:
         efer = own.efer if own.efer is not None else _infer_efer(resumer, own)
         mask = resumer.mode.encryption_mask
         state = CpuState.of(own, efer=efer, max_phys_bits=physical_bits(plan), encryption_mask=mask)
     except MissingFact:
-        return EntryFacts(None, True, {}), Facts()
+        return EntryFacts(None, True), Facts()
     if not one.in_place:
         state = _once_parked(state, one.parked, resumer)
     facts = Facts(interrupts_enabled=state.interrupts_enabled, machine_checks_enabled=state.machine_checks_enabled)
-    return EntryFacts(state, True, {}), facts
+    return EntryFacts(state, True), facts
 
 
 def _infer_efer(resumer: DumpedResumer, own: CpuRegisters) -> int:

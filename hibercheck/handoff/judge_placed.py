@@ -93,7 +93,7 @@ def _placed_entry(plan: Plan, parked: Parked, resumer: ResumerMemory) -> EntryFa
         tr_limit=_TSS_LIMIT,
         max_phys_bits=resumer.mode.max_phys_bits,
     )
-    return EntryFacts(state, size is not None, {})
+    return EntryFacts(state, size is not None)
 
 
 def placed_facts(plan: Plan, parked: Parked) -> Facts:
