@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from hibercheck.addresses import PAGE_SIZE
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.5
 """Seconds before a bar appears."""
-PAGE_SIZE = 4096
 
 
 class _Meter:

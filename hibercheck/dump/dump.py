@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
+from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.dump import elf, flattened, kdump
 from hibercheck.dump.listing import read_listing
 from hibercheck.dump.notes import Note, parse_vmcoreinfo, read_cpus, read_vmcoreinfo
 from hibercheck.dump.registers import CpuRegisters
 from hibercheck.dump.source import Readable, Source
 from hibercheck.errors import InputProblem, MalformedDump, Unsupported
-from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE
 
 __all__ = ["CpuRegisters", "Dump", "open_dump"]
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from construct import Bytes, Const, ConstructError, Int8ul, Int16ul, Int32ul, Int64ul, Struct
 
+from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.dump.notes import Note, iter_notes
 from hibercheck.dump.source import Readable
 from hibercheck.errors import MalformedDump, Unsupported
-from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE
 
 MAGIC = b"\x7fELF"
 ET_CORE, EM_X86_64, PT_LOAD, PT_NOTE, PN_XNUM = 4, 62, 1, 4, 0xFFFF

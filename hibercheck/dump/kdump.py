@@ -15,10 +15,10 @@ from typing import Any
 from construct import Bytes, Const, ConstructError, Int32sl, Int32ul, Int64ul, Padding, Struct
 from lzallright import LZOCompressor, LZOError
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.dump.notes import Note, iter_notes
 from hibercheck.dump.source import Readable
 from hibercheck.errors import MalformedDump, Unsupported
-from hibercheck.x86.memory import PAGE_SIZE
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -6,10 +6,10 @@ core_restore_code follows the list.
 
 from __future__ import annotations
 
+from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass
 from hibercheck.handoff.resumer import ResumerMemory
 from hibercheck.swsusp.image import Image
-from hibercheck.x86.memory import PAGE_SHIFT
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.loop_replay import ApContext, LoopReplay, LoopState, replay_loop
@@ -10,7 +11,6 @@ from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import CpuState, ParkState
 from hibercheck.x86.events import VECTORS, Effect, Event, Facts, rule
 from hibercheck.x86.exceptions import Delivery, DeliveryEnd, Role, deliver
-from hibercheck.x86.memory import PAGE_SHIFT
 
 
 @dataclass(frozen=True, slots=True)

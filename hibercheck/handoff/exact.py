@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.dump.dump import Dump
 from hibercheck.dump.registers import CpuRegisters
 from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.cpufacts import cpu_count, read_mask_variable
 from hibercheck.handoff.needs import KernelView
-from hibercheck.handoff.space import START_KERNEL_MAP, KernelSpace
+from hibercheck.handoff.space import KernelSpace
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.paging import CR4_LA57, PagingMode, walk

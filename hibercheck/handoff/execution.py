@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.errors import Unsupported, UsageProblem
 from hibercheck.handoff.ap import ApResult
 from hibercheck.handoff.composite import Composite
@@ -19,7 +20,7 @@ from hibercheck.handoff.touch import Change, known_walk
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import CpuState, ParkState
 from hibercheck.x86.execute import Execution, ExecutionEnd, cached_tables, execute
-from hibercheck.x86.memory import PAGE_SHIFT, LayeredMemory, PhysicalMemory
+from hibercheck.x86.memory import LayeredMemory, PhysicalMemory
 from hibercheck.x86.paging import Access
 
 MAX_INSTRUCTIONS = 20_000

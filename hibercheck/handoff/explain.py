@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.handoff.ap import SPURIOUS_EXITS, ApResult
 from hibercheck.handoff.event_replay import EventReplay
@@ -17,7 +18,6 @@ from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event
 from hibercheck.x86.exceptions import Delivery
-from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.x86.paging import Access
 
 _VERBS = {Access.FETCH: "fetches", Access.READ: "reads", Access.WRITE: "writes to"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.ap import ApReplayer
 from hibercheck.handoff.boot_cpu import replay_boot_cpu
@@ -14,7 +15,6 @@ from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.resumer import PlacedKernel, ResumerMemory, default_page_offset
 from hibercheck.x86.cpu import CpuState
 from hibercheck.x86.events import Facts
-from hibercheck.x86.memory import PAGE_SIZE
 from hibercheck.x86.paging import PagingMode
 
 CPU_ENTRY_AREA = 0xFFFF_FE00_0000_0000

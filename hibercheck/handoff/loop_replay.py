@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.resumer import ResumerMemory
 from hibercheck.handoff.touch import Change, Touched, pages_of, touch
 from hibercheck.kernel.code.model import ParkLoop, Patch, Touch
-from hibercheck.x86.memory import PAGE_SHIFT
 from hibercheck.x86.paging import Access, walk
 
 PARK_LOOP, PERCPU, LINE, RODATA, STACK, DATA = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import Mismatch, UsageProblem
 from hibercheck.handoff.bringup import Bringup
 from hibercheck.handoff.cmdline import parse_command_line
 from hibercheck.handoff.facts import ResumerFacts
 from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.options import CheckOptions
-from hibercheck.handoff.space import START_KERNEL_MAP
 
 
 def check_identity(facts: ResumerFacts, resumer: KernelView) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from hibercheck.addresses import PAGE_SHIFT, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.findings import FrameUse, Place
 from hibercheck.handoff.loop_replay import ApContext
 from hibercheck.handoff.resumee import Resumee
-from hibercheck.handoff.space import START_KERNEL_MAP
 from hibercheck.handoff.touch import Change, Touched
-from hibercheck.x86.memory import PAGE_SHIFT
 from hibercheck.x86.paging import walk
 
 LEVEL_NAMES = {5: "PML5", 4: "PML4", 3: "page-directory-pointer table", 2: "page directory", 1: "page table"}

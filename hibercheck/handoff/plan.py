@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.assumptions import scenario_assumptions
@@ -18,7 +19,6 @@ from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.options import CheckOptions, Idle
 from hibercheck.handoff.park import Parked, ParkRules, idle_of_resumer, park_all
 from hibercheck.handoff.resumee import Resumee
-from hibercheck.handoff.space import START_KERNEL_MAP
 from hibercheck.kernel.code.traits import Traits
 from hibercheck.swsusp.image import Image
 from hibercheck.x86.cpu import ParkState

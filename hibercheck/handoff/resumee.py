@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from typing import TypeVar
 
+from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MalformedImage, Mismatch, MissingFact
 from hibercheck.handoff.cmdline import parse_command_line
@@ -21,7 +22,7 @@ from hibercheck.handoff.cpufacts import (
 )
 from hibercheck.handoff.idle import IdleDriver, read_idle_driver
 from hibercheck.handoff.needs import KernelView
-from hibercheck.handoff.space import START_KERNEL_MAP, KernelSpace
+from hibercheck.handoff.space import KernelSpace
 from hibercheck.swsusp.image import Image
 from hibercheck.x86.paging import PagingMode, walk
 

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from dataclasses import field
 
+from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.needs import KernelView
-from hibercheck.x86.memory import PAGE_SIZE, PhysicalMemory, UnknownMemory, read
+from hibercheck.x86.memory import PhysicalMemory, UnknownMemory, read
 from hibercheck.x86.paging import PagingMode, Walk, walk
-
-START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
-"""``__START_KERNEL_map``, arch/x86/include/asm/page_64_types.h: where the kernel's image is mapped, less phys_base."""
 
 MAX_CPUS = 8192
 """The largest NR_CPUS that Kconfig allows on x86-64 (MAXSMP); a larger count in memory is damage."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hibercheck.addresses import PAGE_SHIFT, START_KERNEL_MAP
 from hibercheck.handoff.ap import SPURIOUS_EXITS, ApResult, can_be_woken
 from hibercheck.handoff.findings import CpuReport, Fate, ImageSummary, KernelSummary, ScenarioSummary
 from hibercheck.handoff.judgement import Judgement
@@ -9,12 +10,10 @@ from hibercheck.handoff.loop_replay import LoopState
 from hibercheck.handoff.naming import Namer
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.resumee import E820_RAM, Resumee
-from hibercheck.handoff.space import START_KERNEL_MAP
 from hibercheck.kernel.code.traits import Traits
 from hibercheck.swsusp.image import Image
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Facts
-from hibercheck.x86.memory import PAGE_SHIFT
 
 _RUNS_SHOWN = 256
 _TRAITS_SHOWN = (

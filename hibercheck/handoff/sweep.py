@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.handoff.loop_replay import same_code
 from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.resumee import E820_RAM, E820Entry, Resumee
-from hibercheck.handoff.space import START_KERNEL_MAP
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.swsusp.image import Image
-from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE
 
 ALIGNMENT = 1 << 21
 """CONFIG_PHYSICAL_ALIGN is at least 2 MiB on x86-64 (arch/x86/Kconfig)."""

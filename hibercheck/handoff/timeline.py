@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.handoff.ap import ApResult
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.findings import Evidence, Finding, Level, TimelineEvent
@@ -19,7 +20,6 @@ from hibercheck.handoff.rules import RULES
 from hibercheck.handoff.touch import Change, Touched
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import ParkState
-from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.x86.paging import Access
 
 MAX_EPOCHS = 256

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 
+from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
-from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE, UnknownMemory, read
+from hibercheck.x86.memory import UnknownMemory, read
 from hibercheck.x86.paging import Access, Walk, walk
 
 

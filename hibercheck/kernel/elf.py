@@ -15,9 +15,6 @@ from hibercheck.data import dataclass
 from hibercheck.errors import MalformedKernel, MissingFact, Unsupported
 from hibercheck.kernel.binary import Bytes
 
-START_KERNEL_MAP = 0xFFFFFFFF80000000
-"""Where the kernel's image is mapped (``__START_KERNEL_map``, arch/x86/include/asm/page_64_types.h)."""
-
 # typedef struct elf64_hdr {                    include/uapi/linux/elf.h
 #   unsigned char e_ident[EI_NIDENT];           16 bytes
 #   Elf64_Half e_type; Elf64_Half e_machine; Elf64_Word e_version;

@@ -14,12 +14,12 @@ from hibercheck.kernel import ikconfig
 from hibercheck.kernel.binary import Bytes
 from hibercheck.kernel.btf import Btf
 from hibercheck.kernel.content import FileBytes
-from hibercheck.kernel.elf import START_KERNEL_MAP, ElfFile, Section
+from hibercheck.kernel.elf import ElfFile, Section
 from hibercheck.kernel.locate import locate
 from hibercheck.kernel.sources import symbols_of
 from hibercheck.kernel.symbols import Symbol, SymbolSource
 
-__all__ = ["START_KERNEL_MAP", "Kernel", "Section", "Symbol", "open_kernel"]
+__all__ = ["Kernel", "Section", "Symbol", "open_kernel"]
 
 _MAX_BANNER = 512
 _MAX_FACTS = 64 << 20  # with every symbol of a distribution kernel they take some 10 MiB

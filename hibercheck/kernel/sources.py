@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import InputProblem, MalformedKernel, Mismatch, MissingFact
 from hibercheck.kernel.content import FileBytes
-from hibercheck.kernel.elf import START_KERNEL_MAP, ElfFile
+from hibercheck.kernel.elf import ElfFile
 from hibercheck.kernel.symbols import Symbol, SymbolSource, TableSymbols
 from hibercheck.kernel.symtab import MAX_SYMBOLS, ElfSymbols
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hibercheck import __version__
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MalformedImage
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from hibercheck.swsusp.verify import VerifyResult
 
 SCHEMA_VERSION = 1
-PAGE_SIZE = 4096
 PICTURE_COLUMNS = 64
 PICTURE_ROWS = 16
 

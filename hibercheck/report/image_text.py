@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hibercheck.report.image import PAGE_SIZE, ImageView
+from hibercheck.addresses import PAGE_SIZE
+from hibercheck.report.image import ImageView
 from hibercheck.report.picture import ASCII, UNICODE, Glyphs
 from hibercheck.report.sanitise import one_line
 from hibercheck.report.words import count, size

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.swsusp.codec import BLOCK_PAGES
 
 if TYPE_CHECKING:
     from hibercheck.swsusp.image import Image
 
-PAGE_SIZE = 4096
 NEAR_PAGES = (96 << 20) // PAGE_SIZE
 """How far from its own code a kernel's read-only data can be: its image is no larger than this."""
 LONGEST = 1024

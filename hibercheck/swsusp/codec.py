@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-PAGE_SIZE = 4096
+from hibercheck.addresses import PAGE_SIZE
 
 # kernel/power/swap.c:
 #   #define UNC_PAGES       32

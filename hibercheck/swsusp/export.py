@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.errors import InputProblem, MalformedImage
 from hibercheck.swsusp.bulk import Progress, batches
 from hibercheck.swsusp.codec import BLOCK_PAGES
@@ -19,9 +20,7 @@ from hibercheck.swsusp.vmcore import NOTE_ROOM, data_offset, head, note
 if TYPE_CHECKING:
     from hibercheck.swsusp.image import Image
 
-PAGE_SIZE = 4096
 ZERO_PAGE = bytes(PAGE_SIZE)
-START_KERNEL_MAP = 0xFFFFFFFF80000000
 
 # kernel/vmcore_info.c (kernel/crash_core.c before 6.9): the text starts with VMCOREINFO_OSRELEASE, in a page of its own
 # or, where it was allocated so, behind the head of the finished note.

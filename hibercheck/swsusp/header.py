@@ -9,10 +9,9 @@ from __future__ import annotations
 import struct
 from enum import IntFlag
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.errors import MalformedImage, Unsupported
-
-PAGE_SIZE = 4096
 
 HIBERNATE_SIG = b"S1SUSPEND\0"
 SWAP_SIGS = (b"SWAPSPACE2", b"SWAP-SPACE")

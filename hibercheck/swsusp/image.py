@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MalformedImage
 from hibercheck.swsusp.codec import MAX_STORED_PAGES
 from hibercheck.swsusp.header import ArchRecord, Flags, Header, ImageInfo
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from hibercheck.swsusp.bulk import Progress
     from hibercheck.swsusp.verify import VerifyResult
 
-PAGE_SIZE = 4096
 ZERO_PAGE = bytes(PAGE_SIZE)
 
 

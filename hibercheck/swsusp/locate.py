@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.errors import HibercheckError, MalformedImage, Unsupported, UsageProblem
 from hibercheck.swsusp.foreign import OTHER_PAGE_SIZES, RESUME_ADVICE, other_page_size, plain_swap, recognise
@@ -25,7 +26,6 @@ from hibercheck.swsusp.partitions import partition_starts
 from hibercheck.swsusp.source import Source
 from hibercheck.swsusp.swapmap import SwapMap
 
-PAGE_SIZE = 4096
 SECTOR = 512
 SEARCH_STEP = 4 << 20
 CONSUMED_WARNING = (

@@ -17,8 +17,6 @@ from typing import Self
 
 from hibercheck.errors import InputProblem, MalformedImage
 
-PAGE_SIZE = 4096
-
 COMPRESSED = {"gzip": b"\x1f\x8b", "xz": b"\xfd7zXZ\0", "zstd": b"\x28\xb5\x2f\xfd", "lz4": b"\x04\x22\x4d\x18"}
 """What a compressed file starts with."""
 

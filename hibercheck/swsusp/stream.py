@@ -10,6 +10,7 @@ from array import array
 from collections import OrderedDict
 from typing import Protocol
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MalformedImage
 from hibercheck.swsusp.codec import (
     BLOCK_PAGES,
@@ -23,7 +24,6 @@ from hibercheck.swsusp.codec import (
 from hibercheck.swsusp.source import Source
 from hibercheck.swsusp.swapmap import SwapMap
 
-PAGE_SIZE = 4096
 CACHED_CHUNKS = 32
 """Chunks kept decoded: 4 MiB.  A page walk and the structures it leads to rarely need more."""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MalformedImage
 from hibercheck.swsusp.runs import RunTable, counts_up
 from hibercheck.swsusp.source import Source
-
-PAGE_SIZE = 4096
 
 # kernel/power/swap.c:
 #

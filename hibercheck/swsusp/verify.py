@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MalformedImage
 from hibercheck.swsusp.bulk import BATCH_CHUNKS, Progress, batches
 from hibercheck.swsusp.codec import BLOCK_PAGES, BLOCK_SIZE
@@ -15,7 +16,6 @@ from hibercheck.swsusp.stream import BlockStorage
 if TYPE_CHECKING:
     from hibercheck.swsusp.image import Image
 
-PAGE_SIZE = 4096
 MAX_PROBLEMS = 100
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-PAGE_SIZE = 4096
+from hibercheck.addresses import PAGE_SIZE
 
 # <elf.h>
 ET_CORE = 4

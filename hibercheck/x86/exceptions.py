@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.x86.cpu import CpuState
-from hibercheck.x86.memory import PAGE_SIZE, PhysicalMemory, UnknownMemory, read
+from hibercheck.x86.memory import PhysicalMemory, UnknownMemory, read
 from hibercheck.x86.paging import PAGE_FAULT, Access, PagingMode, Walk, walk
 
 NMI, DOUBLE_FAULT, INVALID_TSS, NOT_PRESENT, STACK_FAULT, GENERAL_PROTECTION, MACHINE_CHECK = 2, 8, 10, 11, 12, 13, 18

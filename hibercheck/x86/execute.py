@@ -16,10 +16,11 @@ from typing import Any
 
 from iced_x86 import Decoder, InstructionInfoFactory, OpAccess
 
+from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.errors import Unsupported, UsageProblem
 from hibercheck.x86.cpu import CpuState
 from hibercheck.x86.exceptions import Delivery, deliver
-from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE, MappedFrames, PhysicalMemory
+from hibercheck.x86.memory import MappedFrames, PhysicalMemory
 from hibercheck.x86.paging import CR4_LA57, CR4_PAE, CR4_SMAP, CR4_SMEP, Access, Fault, Walk, walk
 
 GENERAL_REGISTERS = (

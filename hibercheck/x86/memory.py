@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
-
-PAGE_SHIFT = 12
-PAGE_SIZE = 1 << PAGE_SHIFT
 
 
 class UnknownMemory(Exception):  # noqa: N818 - a state of knowledge that callers handle, not an error shown to a user

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from enum import IntFlag, StrEnum
 
+from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass
 from hibercheck.errors import Unsupported
-from hibercheck.x86.memory import PAGE_SHIFT, PhysicalMemory
+from hibercheck.x86.memory import PhysicalMemory
 
 # CR0, CR4 and EFER bits that decide how the walk is done (SDM 3A 2.5 and 2.2.1).
 CR0_PE, CR0_WP, CR0_PG = 1 << 0, 1 << 16, 1 << 31

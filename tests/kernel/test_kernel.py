@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import MissingFact
-from hibercheck.kernel.kernel import START_KERNEL_MAP, Kernel, open_kernel
+from hibercheck.kernel.kernel import Kernel, open_kernel
 from tests.support.btf_writer import INT, STRUCT, Type, write_btf
 from tests.support.elf_writer import (
     ALLOC,

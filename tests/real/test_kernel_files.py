@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.kernel.kallsyms import MemoryBytes, find
-from hibercheck.kernel.kernel import START_KERNEL_MAP, open_kernel
+from hibercheck.kernel.kernel import open_kernel
 from hibercheck.swsusp.image import open_image
 
 CASES = ["debian-6.1.176", "debian-6.12.94", "debian-7.3.4", "park-mwait"]

@@ -16,10 +16,10 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.kernel.code.disasm import Instruction
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import CpuState
-from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.x86.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, WRITABLE
 
 BLOCK_SIZE = 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.handoff.ap import AFTER_HANDOFF, SUPPOSED, ApResult
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.designs.island import CODE_SELECTOR, GDT, LOOP_STACK, Island
@@ -19,7 +20,7 @@ from hibercheck.swsusp.image import Image
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import VECTORS, Effect, Event, rule
 from hibercheck.x86.exceptions import deliver
-from hibercheck.x86.memory import PAGE_SHIFT, UnknownMemory, read
+from hibercheck.x86.memory import UnknownMemory, read
 from hibercheck.x86.paging import Access, PagingMode, Walk
 
 EVENTS = (Event.NMI, Event.MACHINE_CHECK, Event.SMI)

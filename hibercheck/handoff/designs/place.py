@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.dump.dump import Dump
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.exact import DumpedResumer
 from hibercheck.handoff.resumee import E820_RAM, E820Entry
 from hibercheck.handoff.space import KernelSpace
 from hibercheck.swsusp.image import Image
-from hibercheck.x86.memory import PAGE_SHIFT, PAGE_SIZE
 
 REGION = 512
 """Frames that one page table maps."""

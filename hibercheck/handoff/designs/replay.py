@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from hibercheck.addresses import PAGE_SHIFT, START_KERNEL_MAP
 from hibercheck.dump.dump import Dump
 from hibercheck.handoff.ap import ApResult
 from hibercheck.handoff.designs.catalogue import Announcement, Design, design_named
@@ -19,9 +20,7 @@ from hibercheck.handoff.judgement import Judgement, physical_bits
 from hibercheck.handoff.loop_replay import ApContext
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.resumer import ResumerMemory
-from hibercheck.handoff.space import START_KERNEL_MAP
 from hibercheck.x86.cpu import ParkState
-from hibercheck.x86.memory import PAGE_SHIFT
 
 Adjust = Callable[[ApContext, ResumerMemory], ApContext]
 ASSUMED = "R is assumed to be able to reserve them; a dump of R would tell"

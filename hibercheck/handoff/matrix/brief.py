@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import HibercheckError, MissingFact
 from hibercheck.handoff.bringup import Bringup, rescued_cpus
 from hibercheck.handoff.matrix.scenario import Scenario, Settings, reinitialised_cpus, resumer_cpus
@@ -13,7 +14,6 @@ from hibercheck.kernel.code.model import ParkLoop, Patch
 from hibercheck.kernel.code.traits import Traits, read_traits
 from hibercheck.kernel.kernel import Kernel
 from hibercheck.x86.cpu import ParkState
-from hibercheck.x86.memory import PAGE_SIZE
 
 TABLES = ("init_top_pgt", "level4_kernel_pgt", "level3_kernel_pgt", "level2_kernel_pgt")
 """The page tables of a kernel's own image."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.handoff.ap import NO_MEMORY, SUPPOSED
 from hibercheck.handoff.findings import Outcome, Verdict
 from hibercheck.handoff.loop_replay import same_code
@@ -17,7 +18,6 @@ from hibercheck.handoff.matrix.brief import Brief, Loop, Waiting
 from hibercheck.handoff.matrix.scenario import IMAGE_SHARE, Settings
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, Facts, rule
-from hibercheck.x86.memory import PAGE_SIZE
 
 _EVENTS = (Event.NMI, Event.MACHINE_CHECK, Event.SMI)
 _STATES = {

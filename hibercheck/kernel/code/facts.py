@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, get_type_hints
 
 from hibercheck import __version__
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MalformedKernel, MissingFact
 from hibercheck.kernel.code.codec import DocumentError, Json, binary, decode, encode, integer
 from hibercheck.kernel.code.model import ParkLoop, Trait
@@ -25,7 +26,6 @@ from hibercheck.kernel.symbols import Symbol
 KIND = "hibercheck kernel facts"
 SCHEMA_VERSION = 1
 
-_PAGE = 4096
 _REWRITE = "write the facts again with this version: hibercheck kernel KERNEL --format json -o FACTS"
 
 
@@ -78,14 +78,14 @@ def _pages(kernel: Kernel, traits: Traits) -> set[int]:
     spans = [span for loop in traits.park_loops for span in loop.ranges]
     spans += [(gate.handler, gate.handler + 64) for gate in traits.idt_gates.value or ()]
     spans += [(one.address, one.address + 64) for one in kernel.symbols(sorted(NEEDED_TEXT)).values()]
-    pages = {page for start, end in spans for page in range(start & -_PAGE, end, _PAGE)}
+    pages = {page for start, end in spans for page in range(start & -PAGE_SIZE, end, PAGE_SIZE)}
     return {page for page in pages if kernel.elf.span_end(page) is not None}
 
 
 def _content(kernel: Kernel, page: int) -> bytes:
     """A page as far as the kernel's segment goes."""
     end = kernel.elf.span_end(page)
-    return b"" if end is None else kernel.read(page, min(_PAGE, end - page))
+    return b"" if end is None else kernel.read(page, min(PAGE_SIZE, end - page))
 
 
 class FactsKernel(Kernel):
@@ -136,8 +136,8 @@ class FactsKernel(Kernel):
             raise DocumentError(f"{where}: objects were expected")
         content = binary(row.get("bytes"), where)
         address = integer(row.get("address"), where)
-        if address % _PAGE or len(content) > _PAGE:
-            raise DocumentError(f"{where}: pages of {_PAGE} bytes were expected")
+        if address % PAGE_SIZE or len(content) > PAGE_SIZE:
+            raise DocumentError(f"{where}: pages of {PAGE_SIZE} bytes were expected")
         return address, content
 
     @staticmethod
@@ -209,12 +209,12 @@ class FactsKernel(Kernel):
 
     def read(self, address: int, size: int) -> bytes:
         """See `Kernel.read`; only what the facts keep can be read."""
-        first = address & -_PAGE
+        first = address & -PAGE_SIZE
         parts = []
-        for page in range(first, address + size, _PAGE):
+        for page in range(first, address + size, PAGE_SIZE):
             kept = self._memory.get(page, b"")
             parts.append(kept[max(address - page, 0) : address + size - page])
-            if page + len(kept) < min(address + size, page + _PAGE):
+            if page + len(kept) < min(address + size, page + PAGE_SIZE):
                 raise MissingFact(f"keeps nothing at {address:#x} (+{size} bytes)", path=self.path)
         return b"".join(parts)
 
@@ -228,7 +228,7 @@ class FactsKernel(Kernel):
 
     def read_string(self, address: int, limit: int = 4096) -> bytes:
         """See `Kernel.read_string`; the string must end in the page it starts in."""
-        available = min(limit, _PAGE - address % _PAGE)
+        available = min(limit, PAGE_SIZE - address % PAGE_SIZE)
         return self.read(address, available).split(b"\0", 1)[0]
 
     def is_bss(self, address: int) -> bool:  # noqa: ARG002 - the signature of Kernel

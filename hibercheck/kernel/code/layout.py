@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.model import Evidence, IdtGate, Trait
@@ -14,12 +15,10 @@ from hibercheck.kernel.code.values import absent
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-START_KERNEL_MAP = 0xFFFFFFFF80000000
 
 # struct idt_data { unsigned int vector; unsigned int segment; struct idt_bits bits; const void *addr; };
 # struct idt_bits { u16 ist : 3, zero : 5, type : 5, dpl : 2, p : 1; };      arch/x86/include/asm/desc_defs.h
 _IDT_DATA = 24
-_PAGE = 4096
 _MAX_GATES = 64
 
 
@@ -114,7 +113,7 @@ class LayoutReader:
         factors = {
             node.immediate: node
             for node in self.program.function(entry)
-            if node.mnemonic == "imul" and node.immediate and node.immediate % _PAGE == 0
+            if node.mnemonic == "imul" and node.immediate and node.immediate % PAGE_SIZE == 0
         }
         if len(factors) != 1:
             return Trait(name, None, reason=f"{reason}, and get_cpu_entry_area() does not multiply by one size")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import names, tables
 from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Decoded, Flow, decode
@@ -23,7 +24,6 @@ MAX_FUNCTION = 8192
 MAX_INSTRUCTIONS = 1 << 17
 """Instructions read of one kernel in all: seconds of work.  Real kernels take two or three thousand."""
 
-_PAGE = 4096
 _MAX_PAGES = 256
 """Pages of code kept: more than the functions read of a real kernel are spread over."""
 
@@ -258,7 +258,7 @@ class Program:
 
     def fetch(self, address: int) -> Decoded | None:
         """The instruction at an address, or None if there is none in the file."""
-        page = address & -_PAGE
+        page = address & -PAGE_SIZE
         if page not in self._pages:
             self._keep(page)
         code = self._pages[page][address - page :][:MAX_INSTRUCTION]
@@ -276,7 +276,7 @@ class Program:
         if len(self._pages) >= _MAX_PAGES:
             self._pages.clear()
         try:
-            self._pages[page] = self.kernel.read(page, _PAGE + MAX_INSTRUCTION - 1)
+            self._pages[page] = self.kernel.read(page, PAGE_SIZE + MAX_INSTRUCTION - 1)
         except MissingFact:
             self._pages[page] = b""
 

@@ -8,7 +8,7 @@ import unicorn
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const as reg
 
-from hibercheck.x86.memory import PAGE_SIZE
+from hibercheck.addresses import PAGE_SIZE
 
 NOWHERE = 1 << 63
 EFER = 0xC0000080

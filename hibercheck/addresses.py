@@ -1,0 +1,8 @@
+"""Sizes and addresses that hold for every x86-64 Linux, and that every package needs."""
+
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
+
+START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
+"""``__START_KERNEL_map``: what a link-time address of the kernel's text and data exceeds its physical address by
+(arch/x86/include/asm/page_64_types.h)."""
