@@ -27,7 +27,7 @@ SMALL_RESUMERS = (
 DEBIAN = ("debian-6.1.176", "debian-6.12.94", "debian-7.3.4")
 LATER = ("debian-6.16.3", "debian-6.16.12", "debian-6.17.13", "debian-6.18.15", "debian-7.0.13", "debian-7.1.13")
 """Packages that the corrections of the model had seen little of."""
-WITH_EXT2 = ("mid-current",)
+WITH_EXT2 = ("mid-current", "lean-current", "v73-stock")
 """Built with a file system that a swap file can lie in."""
 TOPOLOGIES = (
     "1,sockets=1,cores=1,threads=1",
@@ -92,7 +92,7 @@ LIMITS = ("maxcpus", "nr_cpus", "possible_cpus", "nosmt", "mitigations")
 """Words that leave CPUs out, so that those cannot be taken offline by hand."""
 IDLE_NOTE = "an SSDT gives each CPU _CST with C1 (FFH) and C2 ({kind}); {patched}"
 PATCHED = (
-    "the resumer was made to accept FFH states, its entry of them for running CPUs made sti;hlt (tests/lab/cst.py)"
+    "the resumer was made to accept FFH states; its entry of them for running CPUs is sti;hlt (cst.py)"
 )
 
 
