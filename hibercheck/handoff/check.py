@@ -29,7 +29,6 @@ from hibercheck.handoff.judgement import Judgement
 from hibercheck.handoff.kernels import open_resumee, open_resumer
 from hibercheck.handoff.measured import check_identity, with_facts
 from hibercheck.handoff.naming import Namer
-from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.options import CheckOptions
 from hibercheck.handoff.plan import Plan, make_plan
 from hibercheck.handoff.refusal import Acceptance, judge_acceptance
@@ -48,6 +47,7 @@ from hibercheck.handoff.summary import (
 )
 from hibercheck.handoff.verdict import decide
 from hibercheck.kernel.code.traits import traits_on_demand
+from hibercheck.kernel.view import KernelView
 from hibercheck.swsusp.image import open_image
 from hibercheck.x86.cpu import ParkState
 

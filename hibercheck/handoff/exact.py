@@ -10,9 +10,9 @@ from hibercheck.dump.dump import Dump
 from hibercheck.dump.registers import CpuRegisters
 from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.cpufacts import cpu_count, read_mask_variable
-from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.space import KernelSpace
 from hibercheck.kernel.code.model import ParkLoop
+from hibercheck.kernel.view import KernelView
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.paging import CR4_LA57, PagingMode, walk
 

@@ -9,11 +9,11 @@ from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.findings import Fate
 from hibercheck.handoff.judge_placed import placed_facts
 from hibercheck.handoff.judgement import Judgement, physical_bits
-from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.park import Parked
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.sweep import Sweep, sweep
 from hibercheck.kernel.code.model import ParkLoop
+from hibercheck.kernel.view import KernelView
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, rule
 from hibercheck.x86.paging import PagingMode

@@ -10,8 +10,8 @@ from hibercheck.errors import Mismatch, UsageProblem
 from hibercheck.handoff.bringup import Bringup
 from hibercheck.handoff.cmdline import parse_command_line
 from hibercheck.handoff.facts import ResumerFacts
-from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.options import CheckOptions
+from hibercheck.kernel.view import KernelView
 
 
 def check_identity(facts: ResumerFacts, resumer: KernelView) -> None:

@@ -15,11 +15,11 @@ from hibercheck.handoff.cpufacts import CpuFeatures, Topology
 from hibercheck.handoff.facts import ResumerFacts
 from hibercheck.handoff.findings import Assumption
 from hibercheck.handoff.measured import check_idle, kaslr_offset, observe, phys_base
-from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.options import CheckOptions, Idle
 from hibercheck.handoff.park import Parked, ParkRules, idle_of_resumer, park_all
 from hibercheck.handoff.resumee import Resumee
 from hibercheck.kernel.code.traits import Traits
+from hibercheck.kernel.view import KernelView
 from hibercheck.swsusp.image import Image
 from hibercheck.x86.cpu import ParkState
 

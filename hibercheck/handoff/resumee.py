@@ -21,8 +21,8 @@ from hibercheck.handoff.cpufacts import (
     read_topology,
 )
 from hibercheck.handoff.idle import IdleDriver, read_idle_driver
-from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.space import KernelSpace
+from hibercheck.kernel.view import KernelView
 from hibercheck.swsusp.image import Image
 from hibercheck.x86.paging import PagingMode, walk
 

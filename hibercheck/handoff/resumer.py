@@ -9,7 +9,7 @@ from typing import Protocol
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
-from hibercheck.handoff.needs import KernelView
+from hibercheck.kernel.view import KernelView
 from hibercheck.x86.paging import PagingMode
 
 _TABLE = 0x067  # _KERNPG_TABLE with the accessed flag, arch/x86/include/asm/pgtable_types.h

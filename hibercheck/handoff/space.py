@@ -10,7 +10,7 @@ from dataclasses import field
 from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
-from hibercheck.handoff.needs import KernelView
+from hibercheck.kernel.view import KernelView
 from hibercheck.x86.memory import PhysicalMemory, UnknownMemory, read
 from hibercheck.x86.paging import PagingMode, Walk, walk
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.handoff.loop_replay import same_code
-from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.resumee import E820_RAM, E820Entry, Resumee
 from hibercheck.kernel.code.model import ParkLoop
+from hibercheck.kernel.view import KernelView
 from hibercheck.swsusp.image import Image
 
 ALIGNMENT = 1 << 21

@@ -12,10 +12,10 @@ from hibercheck.handoff.designs.island import CODE_SELECTOR, GDT, LOOP_STACK, Is
 from hibercheck.handoff.event_replay import EventReplay
 from hibercheck.handoff.findings import Fate
 from hibercheck.handoff.loop_replay import PARK_LOOP, ApContext, LoopReplay, LoopState, replay_loop
-from hibercheck.handoff.needs import KernelView
 from hibercheck.handoff.options import Event as Supposed
 from hibercheck.handoff.park import Parked
 from hibercheck.handoff.touch import Change, Touched
+from hibercheck.kernel.view import KernelView
 from hibercheck.swsusp.image import Image
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import VECTORS, Effect, Event, rule

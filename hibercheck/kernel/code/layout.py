@@ -9,8 +9,9 @@ from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.model import Evidence, IdtGate, Trait
-from hibercheck.kernel.code.program import Program, SymbolLike
+from hibercheck.kernel.code.program import Program
 from hibercheck.kernel.code.values import absent
+from hibercheck.kernel.view import SymbolView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +139,7 @@ class LayoutReader:
             return Trait(name, None, tuple(evidence), reason=missing)
         return Trait(name, tuple(gates[vector] for vector in sorted(gates)), tuple(evidence))
 
-    def _table(self, symbol: SymbolLike) -> Iterator[IdtGate]:
+    def _table(self, symbol: SymbolView) -> Iterator[IdtGate]:
         try:
             count = min(self.program.kernel.extent(symbol) // _IDT_DATA, _MAX_GATES)
             table = self.program.kernel.read(symbol.address, count * _IDT_DATA)

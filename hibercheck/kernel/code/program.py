@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
 
 from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import names, tables
 from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Decoded, Flow, decode
+from hibercheck.kernel.view import CodeView, SymbolView
 
 MAX_FUNCTION = 8192
 """Instructions after which a function is given up as not being one; the largest here has under a thousand."""
@@ -26,87 +26,6 @@ MAX_INSTRUCTIONS = 1 << 17
 
 _MAX_PAGES = 256
 """Pages of code kept: more than the functions read of a real kernel are spread over."""
-
-
-class SymbolLike(Protocol):
-    """What is used of a symbol."""
-
-    @property
-    def name(self) -> str:
-        """As linked."""
-        ...
-
-    @property
-    def address(self) -> int:
-        """Link-time value."""
-        ...
-
-    @property
-    def size(self) -> int | None:
-        """Bytes, or None if not known."""
-        ...
-
-
-class SectionLike(Protocol):
-    """What is used of a section."""
-
-    @property
-    def address(self) -> int:
-        """Link-time address."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        ...
-
-
-class KernelFile(Protocol):
-    """What reading the code needs of a kernel: `hibercheck.kernel.kernel.Kernel`, or facts read earlier."""
-
-    path: str
-
-    @property
-    def banner(self) -> str:
-        """The kernel's ``Linux version`` line, which names the compiler; raises MissingFact."""
-        ...
-
-    @property
-    def config(self) -> Mapping[str, str] | None:
-        """The configuration, if the kernel carries it."""
-        ...
-
-    def symbols(self, wanted: Iterable[str], /) -> Mapping[str, SymbolLike]:
-        """Look up many names in one pass; absent names are absent."""
-        ...
-
-    def variants(self, name: str, /) -> Iterable[SymbolLike]:
-        """The symbol and its suffixed variants."""
-        ...
-
-    def read(self, address: int, size: int, /) -> bytes:
-        """Bytes at a link-time address; raises MissingFact outside the file."""
-        ...
-
-    def section(self, name: str, /) -> SectionLike | None:
-        """A section by name."""
-        ...
-
-    def nearest(self, address: int, /) -> tuple[SymbolLike, int] | None:
-        """The symbol below an address, and the distance."""
-        ...
-
-    def extent(self, symbol: Any, /) -> int:  # noqa: ANN401 - the kernel's own kind of symbol
-        """Bytes that belong to a symbol, up to the next one if its size is not known; raises MissingFact."""
-        ...
-
-    def offset_of(self, struct: str, member: str, /) -> int:
-        """Offset of a member, from BTF; raises MissingFact."""
-        ...
-
-    def size_of(self, struct: str, /) -> int:
-        """Size of a type, from BTF; raises MissingFact."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +66,14 @@ class Program:
         kernel: Where bytes and symbols come from.
     """
 
-    kernel: KernelFile
+    kernel: CodeView
     _functions: dict[int, Function] = field(default_factory=dict, repr=False)
     _named: dict[int, str] = field(default_factory=dict, repr=False)
     _read: int = field(default=0, repr=False)
     _pages: dict[int, bytes] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def known(self) -> Mapping[str, SymbolLike]:
+    def known(self) -> Mapping[str, SymbolView]:
         """The symbols of `names.wanted`, looked up in one pass."""
         return self.kernel.symbols(names.wanted())
 
@@ -164,7 +83,7 @@ class Program:
         return tables.jump_labels(self.kernel, self.known)
 
     @cached_property
-    def _by_address(self) -> Mapping[int, SymbolLike]:
+    def _by_address(self) -> Mapping[int, SymbolView]:
         return {symbol.address: symbol for _, symbol in sorted(self.known.items(), reverse=True) if symbol.address}
 
     def _addresses(self, wanted: Iterable[str]) -> frozenset[int]:
@@ -188,7 +107,7 @@ class Program:
         return (section.address, section.address + section.size) if section else (0, 0)
 
     @cached_property
-    def _renamed(self) -> Mapping[str, SymbolLike]:
+    def _renamed(self) -> Mapping[str, SymbolView]:
         """Static functions that exist only under a name with a suffix; the second and last look at the symbols."""
         missing = sorted(name for name in names.STATIC_FUNCTIONS if name not in self.known)
         found = self.kernel.symbols(other for name in missing for other in names.suffixed(name))
@@ -207,7 +126,7 @@ class Program:
         except MissingFact:
             return False
 
-    def find(self, name: str) -> SymbolLike | None:
+    def find(self, name: str) -> SymbolView | None:
         """The function or object of that name, whatever suffix the compiler gave it."""
         if name in self.known or name not in names.STATIC_FUNCTIONS:
             return self.known.get(name)
@@ -222,7 +141,7 @@ class Program:
         """Whether one of the symbols of `names` is at exactly that address."""
         return address in self._by_address
 
-    def symbol_at(self, address: int) -> SymbolLike | None:
+    def symbol_at(self, address: int) -> SymbolView | None:
         """The symbol that begins at an address, or None."""
         if address in self._by_address:
             return self._by_address[address]

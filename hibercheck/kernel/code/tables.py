@@ -18,7 +18,7 @@ from hibercheck.kernel.code.disasm import Decoded, Flow
 from hibercheck.kernel.code.model import Patch
 
 if TYPE_CHECKING:
-    from hibercheck.kernel.code.program import KernelFile, SymbolLike
+    from hibercheck.kernel.view import CodeView, SymbolView
 
 MAX_TABLE = 1 << 24
 """Bytes; Debian's largest (.call_sites) has 1.1 MiB."""
@@ -34,9 +34,7 @@ _MAX_ALTERNATIVE = 255
 _NOPS = {2: bytes.fromhex("6690"), 5: bytes.fromhex("0f1f440000")}
 
 
-def _bounds(
-    kernel: KernelFile, known: Mapping[str, SymbolLike], first: str, last: str, section: str
-) -> tuple[int, int]:
+def _bounds(kernel: CodeView, known: Mapping[str, SymbolView], first: str, last: str, section: str) -> tuple[int, int]:
     """Where a table is: between two symbols, or a section of its own; (0, 0) if the kernel has none."""
     if first in known and last in known:
         start, end = known[first].address, known[last].address
@@ -46,14 +44,14 @@ def _bounds(
     return (found.address, found.address + min(found.size, MAX_TABLE)) if found else (0, 0)
 
 
-def _contents(kernel: KernelFile, start: int, end: int) -> bytes:
+def _contents(kernel: CodeView, start: int, end: int) -> bytes:
     try:
         return kernel.read(start, end - start) if end > start else b""
     except MissingFact:
         return b""
 
 
-def jump_labels(kernel: KernelFile, known: Mapping[str, SymbolLike]) -> dict[int, int]:
+def jump_labels(kernel: CodeView, known: Mapping[str, SymbolView]) -> dict[int, int]:
     """Static branches: address of the instruction (a NOP or a JMP, by turns) to its destination.
 
     Returns:
@@ -96,7 +94,7 @@ class PatchSites:
         labels: What `jump_labels` gave.
     """
 
-    def __init__(self, kernel: KernelFile, known: Mapping[str, SymbolLike], labels: Mapping[int, int]) -> None:
+    def __init__(self, kernel: CodeView, known: Mapping[str, SymbolView], labels: Mapping[int, int]) -> None:
         self._kernel = kernel
         self._known = known
         self._labels = labels

@@ -12,9 +12,10 @@ from hibercheck.kernel.code.acceptance import AcceptanceReader
 from hibercheck.kernel.code.deadcpu import DeadReader
 from hibercheck.kernel.code.layout import LayoutReader
 from hibercheck.kernel.code.model import Evidence, IdtGate, ParkKind, ParkLoop, ParkRole, Patch, Touch, Trait
-from hibercheck.kernel.code.program import KernelFile, Program
+from hibercheck.kernel.code.program import Program
 from hibercheck.kernel.code.rescue import freeze_order, needs_node, needs_primary, reparks_siblings, rescans
 from hibercheck.kernel.code.resume import ResumeReader
+from hibercheck.kernel.view import CodeView
 
 __all__ = ["Evidence", "IdtGate", "ParkLoop", "Patch", "Touch", "Trait", "Traits", "read_traits", "traits_on_demand"]
 
@@ -132,7 +133,7 @@ class _Readers:
         kernel: An open kernel.
     """
 
-    def __init__(self, kernel: KernelFile) -> None:
+    def __init__(self, kernel: CodeView) -> None:
         self.program = Program(kernel)
         self.resume = ResumeReader(self.program)
         self.dead = DeadReader(self.program, self.resume)
@@ -182,7 +183,7 @@ _READ: Mapping[str, Callable[[_Readers, Traits], Any]] = {
 }
 
 
-def traits_on_demand(kernel: KernelFile) -> Traits:
+def traits_on_demand(kernel: CodeView) -> Traits:
     """A kernel's traits, each read out of its code when it is asked for: a check asks for half of them.
 
     Args:
@@ -199,7 +200,7 @@ def traits_on_demand(kernel: KernelFile) -> Traits:
     return traits
 
 
-def read_traits(kernel: KernelFile) -> Traits:
+def read_traits(kernel: CodeView) -> Traits:
     """Read all of a kernel's traits out of its code.
 
     Args:
