@@ -154,10 +154,11 @@ def read_mask(space: KernelSpace, address: int, count: int) -> frozenset[int]:
 def read_mask_variable(space: KernelSpace, symbol: str, count: int, present: frozenset[int]) -> frozenset[int]:
     """Read a cpumask_var_t: the mask itself, or a pointer to it with CONFIG_CPUMASK_OFFSTACK.
 
-    A pointer into the kernel's half has bits far above any present CPU set, so the value tells which it is.
+    A pointer into the kernel's half has bits far above any present CPU set, so the value tells which it is.  With five
+    levels of page tables that half begins at 0xff00000000000000 (Documentation/arch/x86/x86_64/mm.rst).
     """
     value = space.variable(symbol)
-    if value >> 47 == 0x1FFFF and not all(value >> cpu & 1 == 0 or cpu in present for cpu in range(64)):
+    if value >> 56 == 0xFF and not all(value >> cpu & 1 == 0 or cpu in present for cpu in range(64)):
         return read_mask(space, value, count)
     return read_mask(space, space.address(symbol), count)
 
