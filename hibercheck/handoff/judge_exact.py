@@ -10,11 +10,12 @@ from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.ap import NO_MEMORY, ApReplayer
 from hibercheck.handoff.boot_cpu import replay_boot_cpu
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.cpufacts import cpu_count, read_mask
 from hibercheck.handoff.event_replay import EntryFacts
 from hibercheck.handoff.exact import DumpedResumer, cpus_are_parked, open_resumer, park_state, registers_by_cpu
 from hibercheck.handoff.judgement import Judgement, physical_bits, suppositions
 from hibercheck.handoff.loop_replay import ApContext, same_code
-from hibercheck.handoff.park import Parked
+from hibercheck.handoff.park import Parked, Unsettled
 from hibercheck.handoff.plan import Plan
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import RFLAGS_IF, CpuState, ParkState, infer_efer
@@ -44,11 +45,13 @@ def judge_exact(plan: Plan, dump: Dump) -> Judgement:
     resumer = open_resumer(dump, plan.resumer, plan.options.resumer_memory or "the dump", physical_bits(plan))
     memory = Composite(plan.image, resumer)
     replayer = ApReplayer(memory, plan.resumee, suppositions(plan), plan.reinitialised)
-    registers = registers_by_cpu(resumer, plan.bringup.present)
-    waiting = frozenset(one.cpu for one in plan.parked if not one.left_behind and one.state not in NO_MEMORY)
+    present = _present(resumer)
+    registers = registers_by_cpu(resumer, plan.bringup.present | (present or frozenset()))
+    parked = plan.parked if present is None else _as_present(plan, present, frozenset(registers))
+    waiting = frozenset(one.cpu for one in parked if not one.left_behind and one.state not in NO_MEMORY)
     over = cpus_are_parked(resumer, waiting, registers)
-    contexts, results, states, general = {}, [], {}, {}
-    for planned in plan.parked:
+    contexts, results, states, general, seen = {}, [], {}, {}, {}
+    for planned in parked:
         one = _in_dump(plan, planned, registers.get(planned.cpu), resumer, over=over)
         if one.parked.loop is not None and plan.options.park is None:
             check_code(resumer, one.parked.loop)
@@ -60,16 +63,49 @@ def judge_exact(plan: Plan, dump: Dump) -> Judgement:
             states[cpu] = entry.cpu
         if one.in_place and one.registers is not None:
             general[cpu] = {name: getattr(one.registers, name) for name in GENERAL}
+            seen[cpu] = (one.registers.rip, (one.registers.cr3 or 0) & resumer.mode.address_mask)
         results.append(replayer.replay(one.parked, context, entry, facts))
     boot_cpu = replay_boot_cpu(memory, plan.resumee)
     return Judgement(
-        memory, boot_cpu, tuple(results), contexts, states=states, registers=general, dump_shows_parked=over
+        memory,
+        boot_cpu,
+        tuple(results),
+        contexts,
+        states=states,
+        registers=general,
+        seen=seen,
+        dump_shows_parked=over,
     )
+
+
+def _present(resumer: DumpedResumer) -> frozenset[int] | None:
+    """Return the CPUs that the resumer itself knows of, or None where its memory does not tell."""
+    space = resumer.space
+    try:
+        return read_mask(space, space.address("__cpu_present_mask"), cpu_count(space))
+    except MissingFact:
+        return None
+
+
+def _as_present(plan: Plan, present: frozenset[int], dumped: frozenset[int]) -> tuple[Parked, ...]:
+    """Leave out CPUs that neither the resumer nor the dump has, and add those that the image does not tell of.
+
+    What the image tells of the machine's CPUs is the resumee's view, which ``nr_cpus=`` and its kin narrow.
+    """
+    known = {one.cpu for one in plan.parked} | {plan.bringup.boot_cpu}
+    missing = Unsettled("how it came to be parked", "a dump taken after the resumer has parked its CPUs")
+    added = [
+        Parked(cpu, ParkState.RUNNING, None, "in the resumer's present mask", unsettled=missing)
+        for cpu in sorted(present - known)
+    ]
+    return (*(one for one in plan.parked if one.cpu in present | dumped), *added)
 
 
 def _in_dump(plan: Plan, planned: Parked, own: CpuRegisters | None, resumer: DumpedResumer, *, over: bool) -> _OneCpu:
     """Take the park state from the registers; a CPU that is not parked yet will be as planned."""
     found = park_state(own, plan.traits.park_loops, resumer.kaslr_offset) if own is not None else None
+    if found is None and own is not None and planned.state is ParkState.NEVER_BOOTED:
+        return _OneCpu(planned, own, in_place=True)  # where the firmware left it
     if own is None or found is None or not (over or planned.left_behind) or plan.options.park is not None:
         return _OneCpu(planned, own, in_place=False)  # under a design the CPU is not where the dump has it
     state, loop = found

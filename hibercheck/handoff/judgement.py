@@ -29,6 +29,7 @@ class Judgement:
         missing: Facts that the answer lacks: (fact, how to supply it).
         states: Control registers and tables of parked CPUs, as far as they are known.
         registers: Their general registers by name, where a dump has them as they are while the CPU is parked.
+        seen: RIP and CR3 of parked CPUs as a dump shows them, whether or not they wait in a loop.
         dump_shows_parked: Whether the dump was taken after parking; None without a dump.
     """
 
@@ -40,6 +41,7 @@ class Judgement:
     missing: tuple[tuple[str, str], ...] = ()
     states: dict[int, CpuState] = field(default_factory=dict)
     registers: dict[int, dict[str, int]] = field(default_factory=dict)
+    seen: dict[int, tuple[int, int]] = field(default_factory=dict)
     dump_shows_parked: bool | None = None
 
 

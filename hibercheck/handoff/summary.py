@@ -141,10 +141,10 @@ def _ap(plan: Plan, judgement: Judgement, namer: Namer | None, result: ApResult)
     context = judgement.contexts.get(parked.cpu)
     shift = judgement.memory.resumer.kaslr_offset if judgement.memory else plan.placement.kaslr_offset
     rip = None
-    if parked.loop is not None and parked.cpu in judgement.states:
-        rip = judgement.states[parked.cpu].rip  # a dump has it as it was, anywhere in the loop
-    elif parked.loop is not None and shift is not None:
+    if parked.loop is not None and shift is not None:
         rip = (parked.loop.resume_at + shift) & 0xFFFF_FFFF_FFFF_FFFF
+    cr3 = context.cr3 if context else None
+    rip, cr3 = judgement.seen.get(parked.cpu, (rip, cr3))
     footprint = namer.footprint(context, result.turn.touched) if namer and context and result.turn else ()
     facts = Facts(interrupts_enabled=bool(parked.loop and parked.loop.interrupts))
     known = parked.unsettled is None
@@ -156,7 +156,7 @@ def _ap(plan: Plan, judgement: Judgement, namer: Namer | None, result: ApResult)
         why=parked.why,
         loop=_loop_name(result),
         rip=rip,
-        cr3=context.cr3 if context else None,
+        cr3=cr3,
         wakes=can_be_woken(parked.state, facts) if known else (),
         footprint=footprint,
         fate=Fate.UNKNOWN if result.depends is not None else result.fate,
