@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hibercheck.data import dataclass
-from hibercheck.handoff.ap import NO_MEMORY, SPURIOUS_EXITS, SUPPOSED, ApResult
+from hibercheck.handoff.ap import AFTER_HANDOFF, IN_HANDOFF, NO_MEMORY, SPURIOUS_EXITS, SUPPOSED, ApResult
 from hibercheck.handoff.boot_cpu import BootCpuReplay, replay_boot_cpu
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.findings import Fate
@@ -57,15 +57,15 @@ def _unplaced(plan: Plan, parked: Parked) -> ApResult:
     if parked.state in SPURIOUS_EXITS:
         spurious = plan.options.spurious_mwait or parked.state is ParkState.PORT_IO
         cause = Event.SPURIOUS if spurious else Event.STORE
-        return ApResult(parked, Fate.DIES, "in the handoff", cause, depends=chance)
+        return ApResult(parked, Fate.DIES, IN_HANDOFF, cause, depends=chance)
     if parked.cpu in plan.reinitialised:
         return ApResult(parked, Fate.REINITIALISED, reinitialised=True)
     for name in sorted(plan.options.suppose):
         effect = rule(SUPPOSED[name], parked.state, placed_facts(plan, parked)).effect
         if effect.ends_machine:
-            return ApResult(parked, Fate.DIES, "after the handoff", SUPPOSED[name])
+            return ApResult(parked, Fate.DIES, AFTER_HANDOFF, SUPPOSED[name])
         if effect.touches_memory:
-            return ApResult(parked, Fate.DIES, "after the handoff", SUPPOSED[name], depends=chance)
+            return ApResult(parked, Fate.DIES, AFTER_HANDOFF, SUPPOSED[name], depends=chance)
     fate = Fate.UNTOUCHED if parked.state in NO_MEMORY else Fate.STAYS_PARKED
     return ApResult(parked, fate)
 
