@@ -91,9 +91,7 @@ RESUMEE_WORDS = (
 LIMITS = ("maxcpus", "nr_cpus", "possible_cpus", "nosmt", "mitigations")
 """Words that leave CPUs out, so that those cannot be taken offline by hand."""
 IDLE_NOTE = "an SSDT gives each CPU _CST with C1 (FFH) and C2 ({kind}); {patched}"
-PATCHED = (
-    "the resumer was made to accept FFH states; its entry of them for running CPUs is sti;hlt (cst.py)"
-)
+PATCHED = "the resumer was made to accept FFH states; its entry of them for running CPUs is sti;hlt (cst.py)"
 
 
 def draw(seed: int, number: int) -> Experiment:

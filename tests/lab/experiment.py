@@ -75,7 +75,10 @@ class Experiment:
             "online": side.online,
         }
         run["patches"] = ["idle states"] if side.take_idle_states else []
-        facts: list[Any] = [run, asdict(self.machine), self.image_size, self.swap_file]
+        machine = asdict(self.machine)
+        if self.machine.disk == "nvme":
+            del machine["disk"]  # names of images that were made before there was another
+        facts: list[Any] = [run, machine, self.image_size, self.swap_file]
         facts += [self.fill_mib, self.fill_byte] if self.fill_mib else []
         return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:10]
 

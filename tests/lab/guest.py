@@ -27,7 +27,6 @@ RSM = bytes.fromhex("0faa")
 MIB = 1 << 20
 START_KERNEL_MAP = 0xFFFFFFFF80000000
 """Virtual less physical address of a kernel at its link address (arch/x86/include/asm/page_64_types.h)."""
-DEVICE = "$(cat /sys/block/nvme0n1/dev)"
 
 
 def disk_size(experiment: Experiment) -> int:
@@ -57,10 +56,11 @@ def resume_offset(disk: Path) -> int:
 
 def swap_on(experiment: Experiment) -> str:
     """The shell line that gives the guest its swap."""
+    device = f"/dev/{experiment.machine.block_device}"
     if experiment.swap_file:
-        mount = "mount -t ext2 /dev/nvme0n1 /mnt"
+        mount = f"mount -t ext2 {device} /mnt"
         return f"{mount} && mkswap /mnt/swapfile >/dev/null && swapon /mnt/swapfile"
-    return "mkswap /dev/nvme0n1 >/dev/null && swapon /dev/nvme0n1"
+    return f"mkswap {device} >/dev/null && swapon {device}"
 
 
 def fill(experiment: Experiment) -> str:
@@ -71,7 +71,7 @@ def fill(experiment: Experiment) -> str:
 
 def resume_device(experiment: Experiment, disk: Path) -> str:
     """The shell line that names the resume device; the kernel tries to resume from it at once."""
-    line = f"echo {DEVICE} > /sys/power/resume"
+    line = f"echo $(cat /sys/block/{experiment.machine.block_device}/dev) > /sys/power/resume"
     if experiment.swap_file:
         return f"echo {resume_offset(disk)} > /sys/power/resume_offset; {line}"
     return line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab.errors import LabError
@@ -46,8 +47,14 @@ def newc(entries: list[tuple[str, int, bytes, tuple[int, int]]]) -> bytes:
     return bytes(out)
 
 
-def build(path: Path, busybox: Path | None = None) -> Path:
+def build(path: Path, busybox: Path | None = None, disk: str = "nvme0n1", modules: Sequence[Path] = ()) -> Path:
     """Write the initramfs, the same bytes every time.
+
+    Args:
+        path: The file.
+        busybox: A static one, instead of the machine's.
+        disk: The block device to wait for.
+        modules: Kernel modules that make it appear, in the order in which they are loaded.
 
     Raises:
         LabError: There is no static busybox.
@@ -55,6 +62,10 @@ def build(path: Path, busybox: Path | None = None) -> Path:
     found = busybox or (Path(name) if (name := shutil.which("busybox")) else None)
     if found is None or not found.exists():
         raise LabError("no busybox here (Debian: busybox-static)")
+    insert = "".join(f"insmod /modules/{module.name}\n" for module in modules)
+    init = INIT.replace("while [", f"{insert}while [", 1).replace("nvme0n1", disk)
+    extra = [("modules", stat.S_IFDIR | 0o755, b"", (0, 0))] if modules else []
+    extra += [(f"modules/{module.name}", stat.S_IFREG | 0o644, module.read_bytes(), (0, 0)) for module in modules]
     archive = newc(
         [
             ("bin", stat.S_IFDIR | 0o755, b"", (0, 0)),
@@ -62,7 +73,8 @@ def build(path: Path, busybox: Path | None = None) -> Path:
             ("bin/busybox", stat.S_IFREG | 0o755, found.read_bytes(), (0, 0)),
             ("bin/sh", stat.S_IFLNK | 0o777, b"busybox", (0, 0)),
             ("dev/console", stat.S_IFCHR | 0o600, b"", (5, 1)),
-            ("init", stat.S_IFREG | 0o755, INIT.encode(), (0, 0)),
+            *extra,
+            ("init", stat.S_IFREG | 0o755, init.encode(), (0, 0)),
         ]
     )
     path.write_bytes(gzip.compress(archive, 6, mtime=0))

@@ -17,6 +17,7 @@ from tests.lab.gdb import Stub
 from tests.lab.qmp import Monitor, connect
 
 QEMU = "qemu-system-x86_64"
+BLOCK_DEVICES = {"nvme": "nvme0n1", "virtio": "vda"}
 PATIENCE = float(os.environ.get("LAB_PATIENCE", "1"))
 """Factor on all waiting times, for a loaded machine."""
 
@@ -30,12 +31,19 @@ class Machine:
         memory_mib: RAM in MiB.
         cpu: QEMU's ``-cpu``.
         acpi_table: Kind of idle states that an SSDT gives the CPUs (:data:`tests.lab.cst.KINDS`), on both sides.
+        disk: What the swap area is on: ``nvme``, which every kernel here has built in, or ``virtio``.
     """
 
     smp: str = "2,sockets=1,cores=1,threads=2"
     memory_mib: int = 128
     cpu: str = "Skylake-Client,-hle,-rtm,+monitor"
     acpi_table: str | None = None
+    disk: str = "nvme"
+
+    @property
+    def block_device(self) -> str:
+        """What the guest calls the disk."""
+        return BLOCK_DEVICES[self.disk]
 
     @property
     def cpus(self) -> int:
@@ -45,7 +53,9 @@ class Machine:
     def arguments(self, ssdt: Path | None = None) -> list[str]:
         """QEMU's arguments for it, the compiled SSDT included."""
         table = ["-acpitable", f"file={ssdt}"] if ssdt else []
-        return ["-machine", "q35,accel=tcg", "-cpu", self.cpu, "-smp", self.smp, "-m", str(self.memory_mib), *table]
+        device = "nvme,drive=d,serial=1" if self.disk == "nvme" else "virtio-blk-pci,drive=d"
+        hardware = ["-machine", "q35,accel=tcg", "-cpu", self.cpu, "-smp", self.smp, "-m", str(self.memory_mib)]
+        return [*hardware, "-device", device, *table]
 
 
 @dataclass(slots=True)
@@ -82,7 +92,7 @@ class Vm:
             *(QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *self.machine.arguments(self.ssdt),
             *("-kernel", str(self.kernel), "-initrd", str(self.initrd), "-append", self.cmdline),
-            *("-drive", f"id=d,file={self.disk},format=raw,if=none,discard=unmap", "-device", "nvme,drive=d,serial=1"),
+            *("-drive", f"id=d,file={self.disk},format=raw,if=none,discard=unmap"),
             *("-chardev", f"socket,id=s,path={self.directory}/serial,server=on,wait=off", "-serial", "chardev:s"),
             *("-qmp", f"unix:{self.directory}/qmp,server=on,wait=off"),
             *("-gdb", f"unix:{self.directory}/gdb,server=on,wait=off", "-D", f"{self.directory}/log", "-S"),

@@ -86,10 +86,11 @@ class Lab:
         return self.work / "memory" / f"{experiment.name}.elf"
 
     def _start(self, side: Side, machine: Machine, disk: Path, place: Path) -> Vm:
-        initrd = self.work / "initramfs.gz"
+        modules = () if machine.disk == "nvme" else self.kernels.modules(side.kernel)
+        initrd = self.work / (f"initramfs-{side.kernel}.gz" if modules else "initramfs.gz")
         with self._guard:
             if not initrd.exists():
-                initramfs.build(initrd)
+                initramfs.build(initrd, disk=machine.block_device, modules=modules)
         cmdline = f"{CONSOLE} {side.cmdline}".strip()
         kind = machine.acpi_table
         ssdt = cst.table(place, kind, machine.cpus) if kind else None

@@ -92,6 +92,8 @@ def test_a_cpu_that_faults_on_its_parking_stack_has_run_away():
     elsewhere = [{"cpu": 1, "rsp": "0xffffc9000007bee8", "rip": "0x0", "gdt_base": "0x1"}]
     assert truth.runaway(LOG, elsewhere) is None
     assert truth.runaway(LOG.replace("v=0e", "v=02").replace("v=08", "v=12"), parked) is None
+    assert truth.runaway("CPU Reset (CPU 1)\n" + LOG, parked) is None  # the resumee has it: its exceptions are its own
+    assert truth.runaway("CPU Reset (CPU 2)\n" + LOG, parked)[0] == "0e"
 
 
 def test_a_cpu_outside_its_loop_has_strayed():
@@ -155,6 +157,29 @@ def test_arguments_say_what_is_known_of_the_resumer():
     ]
     assert not item.may_abstain
     assert Experiment("x", Side("a"), Side("b", "nosmt")).may_abstain
+
+
+def test_a_virtio_disk_brings_its_modules(tmp_path):
+    (tmp_path / "a.modules").mkdir()
+    for name in ("virtio_blk", "virtio"):
+        (tmp_path / "a.modules" / f"{name}.ko").write_bytes(name.encode())
+    found = Kernels((tmp_path,), tmp_path).modules("a")
+    assert [path.stem for path in found] == ["virtio", "virtio_blk"]
+    busybox = tmp_path / "busybox"
+    busybox.write_bytes(b"")
+    plain = __import__("gzip").decompress(initramfs.build(tmp_path / "i", busybox, "vda", found).read_bytes())
+    orders = plain[plain.index(b"insmod") :]
+    assert orders.startswith(b"insmod /modules/virtio.ko\ninsmod /modules/virtio_blk.ko\nwhile [ ! -b /dev/vda ]")
+    with pytest.raises(LabError, match=r"b\.modules"):
+        Kernels((tmp_path,), tmp_path).modules("b")
+    virtio = machine.Machine(disk="virtio")
+    assert "virtio-blk-pci,drive=d" in virtio.arguments()
+    assert "swapon /dev/vda" in guest.swap_on(Experiment("x", Side("a"), Side("b"), machine=virtio))
+
+
+def test_the_guests_list_of_cpus():
+    assert guest.cpu_list("0-1,3") == {0, 1, 3}
+    assert guest.cpu_list("") == set()
 
 
 def test_one_hibernation_serves_many_resumes():

@@ -86,14 +86,22 @@ def fault_of(log: str) -> dict[str, Any] | None:
 def runaway(log: str, parked: list[dict[str, Any]]) -> list[str] | None:
     """The first exception that a parked CPU took, recognised by its stack; None where none did.
 
-    A CPU that takes one has left its park loop: what it does then is chance, even if the machine survives.
+    A CPU that takes one has left its park loop: what it does then is chance, even if the machine survives.  Once it has
+    taken the resumee's INIT it is the resumee's, whose own stacks may lie just there (a jump label that is being
+    patched is an exception, too).
     """
-    stacks = [int(cpu["rsp"], 16) for cpu in parked if cpu.get("gdt_base")]
+    stacks = [(int(cpu["rsp"], 16), init_taken(log, cpu["cpu"])) for cpu in parked if cpu.get("gdt_base")]
     for match in EXCEPTION.finditer(log):
         own = int(match[1], 16) in range(0x20) and int(match[1], 16) not in (2, 0x12)  # NMI and #MC come from outside
-        if own and any(abs(int(match[5], 16) - stack) < 0x2000 for stack in stacks):
+        if own and any(abs(int(match[5], 16) - rsp) < 0x2000 for rsp, end in stacks if match.start() < end):
             return [match[1].zfill(2), match[2], match[4], match[5], match[6] or ""]
     return None
+
+
+def init_taken(log: str, cpu: int) -> int:
+    """Where in the log a CPU was reset by INIT; the log's end where it was not."""
+    found = re.search(rf"^CPU Reset \(CPU {cpu}\)$", log, re.MULTILINE)
+    return found.start() if found else len(log)
 
 
 def was_triple_fault(log: str) -> bool:

@@ -20,6 +20,7 @@ WANTED = (
     "acpi_processor_ffh_cstate_enter",
 )
 """The symbols that the lab itself uses."""
+VIRTIO = ("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,18 @@ class Kernels:
             return self._find(f"{name}.vmlinux")
         except LabError:
             return self._find(f"{name}.bzImage")
+
+    def modules(self, name: str) -> tuple[Path, ...]:
+        """The modules of virtio's disk that a kernel has not built in, in the order in which they are loaded.
+
+        Raises:
+            LabError: They are not there.
+        """
+        for place in self.places:
+            found = tuple(path for part in VIRTIO if (path := place / f"{name}.modules" / f"{part}.ko").exists())
+            if found:
+                return found
+        raise LabError(f"no {name}.modules with virtio_blk.ko (tests/lab/README.md says how to get it)")
 
     def has(self, name: str) -> bool:
         """Whether both files are there."""
