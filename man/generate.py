@@ -94,7 +94,8 @@ def _block(lines: list[str]) -> Iterator[str]:
 def title(name: str, section: int) -> str:
     """Return the line that heads a page."""
     manual = {1: "User Commands", 7: "Guides"}[section]
-    return f'.TH {name.upper()} {section} {DATE} "hibercheck {__version__}" "{manual}"'
+    # .nh: a variable or an option that is broken at a line's end cannot be copied
+    return f'.TH {name.upper()} {section} {DATE} "hibercheck {__version__}" "{manual}"\n.nh'
 
 
 def command_page(name: str) -> str:
@@ -106,14 +107,15 @@ def command_page(name: str) -> str:
     page = f"hibercheck-{name}"
     context = click.Context(command, info_name=name, parent=above)
     summary, _, rest = (command.help or "").partition("\n\n")
+    more = list(_appendix(f"{page}.1.md"))
     lines = [title(page, 1), ".SH NAME", f"{page.replace('-', chr(92) + '-')} \\- {_summary(name)}", ".SH SYNOPSIS"]
     lines += [f"\\fBhibercheck\\fR \\fB{name}\\fR {_usage(command, context)}"]
     lines += [".SH DESCRIPTION", ".PP", inline(" ".join(summary.split()))]
     lines += list(markdown(rest)) if rest.strip() else []
     lines += [".SH OPTIONS", *_options(command, context)]
     examples, status = _epilog(command.epilog or "")
-    lines += list(_appendix(f"{page}.1.md"))
-    if status:
+    lines += more
+    if status and '.SH "EXIT STATUS"' not in more:
         lines += ['.SH "EXIT STATUS"', ".PP", inline(status)]
     if examples:
         lines += [".SH EXAMPLES", ".PP", ".RS 4", ".EX", *map(escape, examples), ".EE", ".RE"]
@@ -127,11 +129,11 @@ def _summary(name: str) -> str:
 
 
 def _usage(command: click.Command, context: click.Context) -> str:
-    words = [
-        f"\\fI{escape(piece)}\\fR" if piece != "[OPTIONS]" else "[\\fIoption\\fR...]"
-        for piece in command.collect_usage_pieces(context)
-    ]
-    return " ".join(words)
+    words = []
+    for piece in command.collect_usage_pieces(context):
+        name, _, value = piece.rpartition(" ")
+        words.append(f"\\fB{escape(name)}\\fR \\fI{escape(value)}\\fR" if name else f"\\fI{escape(piece)}\\fR")
+    return " ".join(words).replace("\\fI[OPTIONS]\\fR", "[\\fIoption\\fR...]")
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:

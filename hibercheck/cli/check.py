@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hibercheck.cli.designs import DESIGNS
 from hibercheck.cli.options import GroupedCommand, general_options, option
-from hibercheck.cli.values import AddressType, CpuListType, Output, OutputType
+from hibercheck.cli.shared import DESIGNS, GATE, OUTPUT, SCENARIO, formats_option, shared
+from hibercheck.cli.values import Output
 
 if TYPE_CHECKING:
     from hibercheck.handoff.findings import Report
@@ -18,115 +18,67 @@ if TYPE_CHECKING:
     from hibercheck.report.gate import Judged
 
 FORMATS = ("text", "json", "sarif", "junit", "ktap", "github", "gitlab", "markdown")
-FAIL_ON = ("safe", "benign", "latent", "risk", "fatal", "never")
-LOAD_ALIGNMENT = 0x200000
-"""The least CONFIG_PHYSICAL_ALIGN of x86-64 (arch/x86/Kconfig)."""
-
 EPILOG = """\b
 Examples:
   hibercheck image.bin --resumer vmlinux-a --resumee vmlinux-b
-  hibercheck /dev/sda2 --resumer vmlinux-a --resumee vmlinux-b --resumer-cmdline "nosmt"
-  hibercheck image.bin --resumer vmlinux-a --resumee vmlinux-b --suppose nmi --fail-on latent
-  hibercheck image.bin --resumer vmlinux-a --resumee vmlinux-b --format json=report.json --format text
+  hibercheck /dev/sda2 --resumer 6.12.94-amd64 --resumee 6.1.0-50-amd64
+  hibercheck image.bin --resumer a --resumee b --resumer-cmdline "nosmt"
+  hibercheck image.bin --resumer a --resumee b --format sarif=a.sarif
 
-Exit status: 0 fine, 1 a verdict at or above --fail-on, or the image is refused, 2 usage,
-3 unreadable or mismatched input, 4 undetermined, 130 interrupted.
-Every option can be set as HIBERCHECK_NAME in the environment."""
-
-INPUTS, SCENARIO = "Inputs", "Scenario (default: as the image and the kernels have it)"
-OUTPUT, GATE = "Output", "Gate"
+Exit status: 0 fine, 1 fails or refused, 2 usage, 3 bad input, 4 undetermined."""
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("image", metavar="IMAGE", type=click.Path())
-@option(
-    "--resumer", group=INPUTS, metavar="KERNEL", reads=True, required=True, help="The kernel that will load the image."
-)
-@option(
-    "--resumee",
-    group=INPUTS,
-    metavar="KERNEL",
-    reads=True,
-    required=True,
-    help="The kernel whose memory is in the image.",
-)
-@option(
-    "--resume-offset", group=INPUTS, metavar="PAGES", type=click.IntRange(min=0), help="Where the image's header is."
-)
-@option(
-    "--resumer-memory",
-    group=INPUTS,
-    metavar="FILE",
-    reads=True,
-    help="A dump of the resumer's memory, taken before the copy.",
-)
-@option(
-    "--resumer-registers", group=INPUTS, metavar="FILE", reads=True, help="Its registers: QEMU's `info registers -a`."
-)
-@option(
-    "--resumer-facts", group=INPUTS, metavar="FILE", reads=True, help="What `hibercheck collect` wrote on the resumer."
-)
-@option("--resumer-symbols", group=INPUTS, metavar="FILE", reads=True, help="System.map or kallsyms of the resumer.")
-@option("--resumee-symbols", group=INPUTS, metavar="FILE", reads=True, help="The same of the resumee.")
-@option("--resumer-cmdline", group=SCENARIO, metavar="STR", help="The resumer's kernel command line.")
-@option("--resumer-offline", group=SCENARIO, type=CpuListType(), help="CPUs taken offline by hand in it: 2,3 or 1-3.")
-@option(
-    "--resumer-idle",
-    group=SCENARIO,
-    type=click.Choice(["mwait", "halt", "port", "none"]),
-    help="How its cpuidle driver parks a dead CPU.",
-)
-@option(
-    "--resumer-phys-base",
-    group=SCENARIO,
-    type=AddressType(LOAD_ALIGNMENT),
-    help="Where it is loaded: 0x1000000 or 16M.",
-)
-@option("--spurious-mwait", group=SCENARIO, is_flag=True, help="Suppose that MWAIT may end at any time.")
-@option(
-    "--suppose",
-    group=SCENARIO,
-    multiple=True,
-    type=click.Choice(["nmi", "mce", "smi"]),
-    help="Suppose this event after the handoff; repeatable.",
+@shared(
+    *("--resumer", "--resumee", "--resumer-memory", "--resumer-registers", "--resumer-facts"),
+    *("--resumer-symbols", "--resumee-symbols", "--resume-offset"),
+    *("--resumer-cmdline", "--resumer-offline", "--resumer-idle", "--resumer-phys-base"),
+    *("--spurious-mwait", "--suppose"),
 )
 @option(
     "--park",
     group=SCENARIO,
+    metavar="DESIGN",
+    more=True,
     type=click.Choice(DESIGNS),
-    help="Judge as if the resumer parked CPUs by this design; see hibercheck designs.",
+    help=f"Judge as if the resumer parked CPUs by this design: {', '.join(DESIGNS[:-1])} or {DESIGNS[-1]}; "
+    "see hibercheck designs.",
+)
+@formats_option(FORMATS)
+@shared("--output")
+@option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print one sentence only.")
+@option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Print all frames of all CPUs, and kernels' traits.")
+@option(
+    "--timeline",
+    group=OUTPUT,
+    is_flag=True,
+    more=True,
+    help="Show what each CPU would do between any two copies.",
 )
 @option(
-    "--format",
-    "outputs",
+    "--execute",
     group=OUTPUT,
-    multiple=True,
-    type=OutputType(FORMATS),
-    help=f"{', '.join(FORMATS)}; repeatable, each may go to a file.",
+    is_flag=True,
+    more=True,
+    help="Run each parked CPU in an emulator too (needs unicorn).",
 )
-@option("-o", "--output", group=OUTPUT, metavar="FILE", help="Write to FILE instead of standard output.")
-@option("--fail-on", group=GATE, type=click.Choice(FAIL_ON), default="risk", help="The least verdict that fails.")
+@shared("--width", "--fail-on")
 @option(
     "--suppressions",
     group=GATE,
     metavar="FILE",
     multiple=True,
     reads=True,
-    help="Findings that do not count, with reasons (TOML); repeatable.",
+    help="Findings that do not count, and why (TOML).",
 )
 @option("--baseline", group=GATE, metavar="FILE", reads=True, help="Fail only on what this earlier run did not find.")
-@option("--write-baseline", group=GATE, metavar="FILE", help="Write what this run found, for --baseline.")
-@option("--timeline", group=OUTPUT, is_flag=True, help="Show what each CPU would do between any two copies.")
-@option("--execute", group=OUTPUT, is_flag=True, help="Run each parked CPU in an emulator too (needs unicorn).")
-@option("--width", group=OUTPUT, type=click.IntRange(40, 400), metavar="N", help="Columns of the text report.")
-@option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print one sentence only.")
-@option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Print every frame of every CPU, and the kernels' traits.")
+@option("--write-baseline", group=GATE, metavar="FILE", more=True, help="Write what this run found, for --baseline.")
 @general_options
 def command(**given: Any) -> int:
-    """Predict what becomes of the machine when the resumer loads IMAGE.
-
-    IMAGE is a hibernation image: a swap partition, a disk, or a copy of one.
-    """
+    """Predict what becomes of the machine when the resumer loads IMAGE (a partition, disk or copy).
+    KERNEL is a vmlinux, vmlinuz, package or release.
+    """  # noqa: D205 - one paragraph: the help has to fit a screen
     from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting
     from hibercheck.cli.waiting import waiting
     from hibercheck.handoff.api import check

@@ -7,13 +7,14 @@ import sys
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options, option
+from hibercheck.cli.shared import INPUTS, OUTPUT, shared
 
 EPILOG = """\b
 Examples:
   hibercheck collect -o facts.json         on the resumer, before it resumes
   hibercheck collect --script > collect.sh for an initramfs without Python:
   sh collect.sh > facts.json               there
-  hibercheck image.bin --resumer vmlinux-a --resumee vmlinux-b --resumer-facts facts.json
+  hibercheck image.bin --resumer a --resumee b --resumer-facts facts.json
 
 Run it as root: without privileges the kernel shows addresses as zeros, and they count as not known."""
 
@@ -27,9 +28,9 @@ KCORE_FACTS = {
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
-@option("--script", group="Output", is_flag=True, help="Print a POSIX shell script that does the same, and stop.")
-@option("-o", "--output", group="Output", metavar="FILE", help="Write to FILE instead of standard output.")
-@option("--root", group="Input", metavar="DIR", default="", help="Read DIR/proc and DIR/sys instead.")
+@option("--script", group=OUTPUT, is_flag=True, help="Print a POSIX shell script that does the same, and stop.")
+@shared("--output")
+@option("--root", group=INPUTS, more=True, metavar="DIR", default="", help="Read DIR/proc and DIR/sys instead.")
 @general_options
 def command(script: bool, output: str | None, root: str, color: str) -> None:  # noqa: ARG001 - every command takes it
     """Write down what the running resumer is like, for --resumer-facts.

@@ -38,7 +38,7 @@ Usage: hibercheck IMAGE --resumer KERNEL --resumee KERNEL [OPTIONS]
 _TAIL = """\
 Examples:
   hibercheck /dev/nvme0n1p3 --resumer vmlinux-6.12 --resumee vmlinux-6.1
-  hibercheck check --help           all options of the main job
+  hibercheck check --help           the options of the main job
 
 Exit status: 0 fine, 1 the verdict is at or above --fail-on, 2 bad usage,
 3 unreadable or mismatched input, 4 undetermined, 130 interrupted.

@@ -8,7 +8,7 @@ from hibercheck.cli.options import GroupedCommand, general_options
 
 EPILOG = """\b
 Examples:
-  hibercheck completion bash > ~/.local/share/bash-completion/completions/hibercheck
+  hibercheck completion bash >> ~/.bash_completion
   hibercheck completion zsh > ~/.zfunc/_hibercheck
   hibercheck completion fish > ~/.config/fish/completions/hibercheck.fish"""
 

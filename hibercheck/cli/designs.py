@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options, option
-from hibercheck.cli.values import AddressType, CpuListType
+from hibercheck.cli.shared import DESIGNS, OUTPUT, SCENARIO, shared
 
 if TYPE_CHECKING:
     from hibercheck.handoff.designs.compare import Comparison
@@ -16,71 +16,53 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   hibercheck designs image.bin --resumer vmlinux-a --resumee vmlinux-b
-  hibercheck designs image.bin --resumer a --resumee b --design hlt-rescued --design init
-  hibercheck designs image.bin --resumer a --resumee b --resumer-memory dump.elf --format json
+  hibercheck designs image.bin --resumer a --resumee b --design init
+  hibercheck designs image.bin --resumer a --resumee b --resumer-memory dump.elf
 
-Exit status: 0 shown, 2 usage, 3 unreadable or mismatched input, 4 a fact is missing, 130 interrupted.
-The verdicts do not change it: `hibercheck IMAGE --park NAME` judges by one design."""
-
-INPUTS, SCENARIO, OUTPUT = "Inputs", "Scenario (default: as the image and the kernels have it)", "Output"
-DESIGNS = (
-    *("mwait-flags", "mwait-percpu", "cpuidle", "hlt", "hlt-rescued", "fixmap"),
-    *("self-contained", "self-contained-nopaging", "init"),
-)
-"""The names in handoff.designs.catalogue, which is not imported for the help; a test compares them."""
+Exit status: 0 shown, 2 usage, 3 bad input, 4 a fact is missing; the verdicts
+do not change it: `hibercheck IMAGE --park NAME` judges by one design."""
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("image", metavar="IMAGE", type=click.Path())
-@option("--resumer", group=INPUTS, metavar="KERNEL", reads=True, required=True, help="The kernel that loads the image.")
-@option("--resumee", group=INPUTS, metavar="KERNEL", reads=True, required=True, help="The kernel that wrote it.")
-@option("--resume-offset", group=INPUTS, metavar="PAGES", type=click.IntRange(min=0), help="Where its header is.")
-@option("--resumer-memory", group=INPUTS, metavar="FILE", reads=True, help="A dump of R's memory before the copy.")
-@option("--resumer-registers", group=INPUTS, metavar="FILE", reads=True, help="Its registers, as text.")
-@option("--resumer-symbols", group=INPUTS, metavar="FILE", reads=True, help="System.map or kallsyms of the resumer.")
-@option("--resumee-symbols", group=INPUTS, metavar="FILE", reads=True, help="The same of the resumee.")
-@option("--resumer-cmdline", group=SCENARIO, metavar="STR", help="The resumer's kernel command line.")
-@option("--resumer-offline", group=SCENARIO, type=CpuListType(), help="CPUs taken offline by hand in it: 2,3 or 1-3.")
-@option(
-    "--resumer-idle",
-    group=SCENARIO,
-    type=click.Choice(["mwait", "halt", "port", "none"]),
-    help="How its cpuidle driver parks a dead CPU.",
-)
-@option("--resumer-phys-base", group=SCENARIO, type=AddressType(0x200000), help="Where it is loaded.")
-@option("--spurious-mwait", group=SCENARIO, is_flag=True, help="Suppose that MWAIT may end at any time.")
-@option(
-    "--suppose",
-    group=SCENARIO,
-    multiple=True,
-    type=click.Choice(["nmi", "mce", "smi"]),
-    help="Suppose this event after the handoff, in the outcome too; repeatable.",
+@shared(
+    *("--resumer", "--resumee", "--resumer-memory", "--resumer-registers", "--resumer-facts"),
+    *("--resumer-symbols", "--resumee-symbols", "--resume-offset"),
+    *("--resumer-cmdline", "--resumer-offline", "--resumer-idle", "--resumer-phys-base"),
+    *("--spurious-mwait", "--suppose"),
 )
 @option(
     "--bsp",
     group=SCENARIO,
     metavar="CPU",
+    more=True,
     type=click.IntRange(min=0),
     help="The CPU with the BSP flag, if it is not the one that resumes (as after kexec).",
 )
-@option("--design", "names", group=OUTPUT, multiple=True, type=click.Choice(DESIGNS), help="Only this one; repeatable.")
-@option("--format", "form", group=OUTPUT, type=click.Choice(["text", "json"]), default="text", show_default=True)
-@option("-o", "--output", group=OUTPUT, metavar="FILE", help="Write to FILE instead of standard output.")
-@option("--details/--no-details", group=OUTPUT, default=True, help="Say what each design asks and costs.")
-@option("--width", group=OUTPUT, type=click.IntRange(40, 400), metavar="N", help="Columns of the text.")
+@option(
+    "--design",
+    "names",
+    group=OUTPUT,
+    metavar="NAME",
+    multiple=True,
+    type=click.Choice(DESIGNS),
+    help=f"Only this one: {', '.join(DESIGNS[:-1])} or {DESIGNS[-1]}; repeatable.",
+)
+@shared("--format", "--output")
+@option("--details/--no-details", group=OUTPUT, more=True, default=True, help="Say what each design asks and costs.")
+@shared("--width")
 @general_options
 def command(**given: Any) -> int:
-    """Replay the handoff of IMAGE under every way to park a CPU, and print them side by side.
+    """Replay the handoff of IMAGE under every way to park a CPU, side by side.
 
-    Each is judged with an E that does not know the design and, where that makes a difference, with one that has it.
+    Each is judged with a resumee that does not know the design and, if that makes a difference, with one that has it.
     """
-    from hibercheck.cli.check import check_options
+    from hibercheck.cli.check import INPUT_FILES, check_options
     from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting, write_file
     from hibercheck.handoff.designs.compare import compare_designs
 
     prepare_standard_streams()
-    inputs = ("image", "resumer", "resumee", "resumer_memory", "resumer_registers", "resumer_symbols")
-    refuse_overwriting([given["output"]], [given[name] for name in (*inputs, "resumee_symbols")])
+    refuse_overwriting([given["output"]], [given[name] for name in given if name in INPUT_FILES])
     comparison = compare_designs(
         given["image"],
         given["resumer"],

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hibercheck.cli.check import FAIL_ON
 from hibercheck.cli.options import GroupedCommand, general_options, option
-from hibercheck.cli.values import AddressType
+from hibercheck.cli.shared import GATE, SCENARIO, shared
 
 if TYPE_CHECKING:
     from hibercheck.handoff.diff import Difference
@@ -18,13 +17,11 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   hibercheck diff vmlinux-6.12.93 vmlinux-6.12.94
-  hibercheck diff released.facts.json vmlinux --against 6.1.facts.json --scenario nosmt
+  hibercheck diff released.json vmlinux --against 6.1.json --scenario nosmt
   hibercheck diff old new --format json -o diff.json --allow-refused
 
 Exit status: 0 no pair became worse and reaches --fail-on, 1 one did, or is refused now,
 2 usage, 3 unreadable input, 4 one became undetermined, 130 interrupted."""
-
-SCENARIO, MACHINE, OUTPUT, GATE = "Scenario", "Machine", "Output", "Gate"
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
@@ -37,27 +34,10 @@ SCENARIO, MACHINE, OUTPUT, GATE = "Scenario", "Machine", "Output", "Gate"
     group=SCENARIO,
     multiple=True,
     metavar="SCENARIO",
-    help="As of hibercheck matrix; repeatable; default: default, nosmt and offline.",
+    help="As for hibercheck matrix; default, nosmt and offline if none is given; repeatable.",
 )
-@option("--spurious-mwait", group=SCENARIO, is_flag=True, help="Suppose that MWAIT may end at any time.")
-@option(
-    "--suppose",
-    group=SCENARIO,
-    multiple=True,
-    type=click.Choice(["nmi", "mce", "smi"]),
-    help="Suppose this event after the handoff; repeatable.",
-)
-@option("--image-share", group=SCENARIO, type=click.FloatRange(0, 1), help="What part of memory an image covers.")
-@option("--cpus", group=MACHINE, type=click.IntRange(1, 8192), default=4, show_default=True, help="Its CPUs.")
-@option("--threads", group=MACHINE, type=click.Choice(["1", "2"]), default="2", show_default=True, help="Of a core.")
-@option("--vendor", group=MACHINE, type=click.Choice(["intel", "amd", "hygon"]), default="intel", show_default=True)
-@option("--mwait/--no-mwait", group=MACHINE, default=True, help="Whether its CPUs have MWAIT.")
-@option("--la57/--no-la57", group=MACHINE, default=False, help="Whether its CPUs have five-level paging.")
-@option("--memory", group=MACHINE, type=AddressType(1 << 20), default="4G", show_default=True, help="Its RAM.")
-@option("--format", "form", group=OUTPUT, type=click.Choice(["text", "json"]), default="text", show_default=True)
-@option("-o", "--output", group=OUTPUT, metavar="FILE", help="Write to FILE instead of standard output.")
-@option("--width", group=OUTPUT, type=click.IntRange(40, 400), metavar="N", help="Columns of the text.")
-@option("--fail-on", group=GATE, type=click.Choice(FAIL_ON), default="risk", help="The least verdict that fails.")
+@shared("--spurious-mwait", "--suppose", "--image-share", "--cpus", "--threads", "--vendor", "--mwait", "--la57")
+@shared("--memory", "--format", "--output", "--width", "--fail-on")
 @option("--allow-refused", group=GATE, is_flag=True, help="A pair that is refused now does not fail.")
 @general_options
 def command(**given: Any) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options, option
+from hibercheck.cli.shared import INPUTS, shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,22 +26,13 @@ Examples:
 
 Exit status: 0 fine, 2 usage, 3 unreadable input or output, 130 interrupted."""
 
-INPUT = "Input"
-
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("image", metavar="FILE", type=click.Path())
 @click.argument("out", metavar="OUT", type=click.Path())
-@option(
-    "--resume-offset",
-    group=INPUT,
-    metavar="PAGES",
-    type=click.IntRange(min=0),
-    help="Page of the header, as the kernel's resume_offset=; searched for by default.",
-)
-@option("--kernel", group=INPUT, metavar="KERNEL", help="The image's kernel: adds the saved registers of its boot CPU.")
-@option("--symbols", group=INPUT, metavar="FILE", help="System.map or kallsyms of that kernel.")
-@option("--progress/--no-progress", group="Output", default=None, help="Show a progress bar; default: on a terminal.")
+@option("--kernel", group=INPUTS, metavar="KERNEL", help="The image's kernel: adds its boot CPU's registers.")
+@option("--symbols", group=INPUTS, metavar="FILE", help="System.map or kallsyms of that kernel.")
+@shared("--resume-offset", "--progress")
 @general_options
 def command(**given: Any) -> int:
     """Write the hibernation image FILE as the vmcore OUT.

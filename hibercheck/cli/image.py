@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options, option
+from hibercheck.cli.shared import INPUTS, OUTPUT, shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,24 +23,13 @@ Examples:
 
 Exit status: 0 fine, 1 --verify found damage, 2 usage, 3 unreadable input, 130 interrupted."""
 
-OUTPUT = "Output"
-
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("image", metavar="FILE", type=click.Path())
-@option(
-    "--resume-offset",
-    group="Input",
-    metavar="PAGES",
-    type=click.IntRange(min=0),
-    help="Page of the header, as the kernel's resume_offset=; searched for by default.",
-)
-@option("--verify", group="Input", is_flag=True, help="Decode everything and check lengths, PFN list and checksum.")
+@option("--verify", group=INPUTS, is_flag=True, help="Decode everything; check lengths, PFN list, checksum.")
+@shared("--resume-offset")
 @option("--map", "with_runs", group=OUTPUT, is_flag=True, help="List the runs of frames.")
-@option("--format", "form", group=OUTPUT, type=click.Choice(["text", "json"]), default="text", show_default=True)
-@option("-o", "--output", group=OUTPUT, metavar="FILE", help="Write to FILE instead of standard output.")
-@option("--width", group=OUTPUT, type=click.IntRange(40, 400), metavar="N", help="Columns of the text.")
-@option("--progress/--no-progress", group=OUTPUT, default=None, help="Show a progress bar; default: on a terminal.")
+@shared("--format", "--output", "--width", "--progress")
 @general_options
 def command(**given: Any) -> int:
     """Show what is in the hibernation image FILE.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options, option
+from hibercheck.cli.shared import INPUTS, OUTPUT, shared
 
 if TYPE_CHECKING:
     from hibercheck.kernel.kernel import Kernel
@@ -20,17 +21,13 @@ Examples:
 
 Exit status: 0 fine, 2 usage, 3 unreadable input, 4 no banner, 130 interrupted."""
 
-OUTPUT = "Output"
-
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("kernel", metavar="KERNEL")
-@option("--symbols", group="Input", metavar="FILE", help="A System.map or a copy of /proc/kallsyms for the kernel.")
+@option("--symbols", group=INPUTS, metavar="FILE", help="A System.map or a copy of /proc/kallsyms for the kernel.")
 @option("--evidence/--no-evidence", group=OUTPUT, default=True, help="Show what each statement was read from.")
 @option("--all-symbols", group=OUTPUT, is_flag=True, help="Keep every symbol in the JSON, to name any address.")
-@option("--format", "form", group=OUTPUT, type=click.Choice(["text", "json"]), default="text", show_default=True)
-@option("-o", "--output", group=OUTPUT, metavar="FILE", help="Write to FILE instead of standard output.")
-@option("--width", group=OUTPUT, type=click.IntRange(40, 400), metavar="N", help="Columns of the text.")
+@shared("--format", "--output", "--width")
 @general_options
 def command(**given: Any) -> int:
     """Show how a kernel parks CPUs, whom it rescues before a resume, and which images it accepts.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hibercheck.cli.check import FAIL_ON
 from hibercheck.cli.options import GroupedCommand, general_options, option
-from hibercheck.cli.values import AddressType, Output, OutputType
+from hibercheck.cli.shared import SCENARIO, formats_option, shared
+from hibercheck.cli.values import Output
 
 if TYPE_CHECKING:
     from hibercheck.handoff.matrix.run import Progress
@@ -23,20 +23,18 @@ MERGE = "merge"
 
 EPILOG = """\b
 Examples:
-  hibercheck matrix /boot --scenario default --scenario nosmt
-  hibercheck matrix facts/ --format json=matrix.json --format html=matrix.html
+  hibercheck matrix /boot --scenario default --scenario nosmt --cpus 8
   hibercheck matrix @kernels.txt --shard 1/4 --format json=part1.json
   hibercheck matrix merge part*.json --format html=matrix.html
-  hibercheck matrix a b --scenario "live=nokaslr;offline=2;idle=mwait"
-  hibercheck matrix a b --image b=hibernated.bin
+  hibercheck matrix a b --image b=b.bin --scenario "live=nokaslr;idle=mwait"
 
-A scenario is default, nosmt, offline, offline-core, offline-primary or resumee-offline, or
-NAME=CMDLINE with any of ;resumee=CMDLINE ;offline=CPUS ;resumee-offline=CPUS ;idle=mwait|halt|port|none.
+A scenario is default, nosmt, offline, offline-core, offline-primary or
+resumee-offline, or NAME=CMDLINE with any of ;resumee=CMDLINE ;offline=CPUS
+;resumee-offline=CPUS ;idle=mwait|halt|port|none.
 
-Exit status: 0 fine, 1 a verdict at or above --fail-on (a refusal is none), 2 usage, 3 unreadable
-input, 4 a pair is undetermined and none fails, 130 interrupted."""
+Exit status: 0 fine, 1 one fails, 2 usage, 3 bad input, 4 one is undetermined."""
 
-MACHINE, SCENARIO, WORK, OUTPUT, GATE = "Machine", "Scenario", "Work", "Output", "Gate"
+WORK = "Work"
 
 
 class ShardType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -74,42 +72,24 @@ class ImageType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 @option(
     "--scenario", "scenarios", group=SCENARIO, multiple=True, metavar="SCENARIO", help="What is assumed; repeatable."
 )
-@option("--spurious-mwait", group=SCENARIO, is_flag=True, help="Suppose that MWAIT may end at any time.")
-@option(
-    "--suppose",
-    group=SCENARIO,
-    multiple=True,
-    type=click.Choice(["nmi", "mce", "smi"]),
-    help="Suppose this event after the handoff; repeatable.",
-)
+@shared("--spurious-mwait", "--suppose")
 @option("--image", "images", group=SCENARIO, multiple=True, type=ImageType(), help="An image that KERNEL wrote.")
-@option(
-    "--image-share",
-    group=SCENARIO,
-    type=click.FloatRange(0, 1),
-    help="What part of memory an image covers; default 0.4, or more for a large resumee.",
-)
-@option("--cpus", group=MACHINE, type=click.IntRange(1, 8192), default=4, show_default=True, help="Its CPUs.")
-@option("--threads", group=MACHINE, type=click.Choice(["1", "2"]), default="2", show_default=True, help="Of a core.")
-@option("--vendor", group=MACHINE, type=click.Choice(["intel", "amd", "hygon"]), default="intel", show_default=True)
-@option("--mwait/--no-mwait", group=MACHINE, default=True, help="Whether its CPUs have MWAIT.")
-@option("--la57/--no-la57", group=MACHINE, default=False, help="Whether its CPUs have five-level paging.")
-@option("--memory", group=MACHINE, type=AddressType(1 << 20), default="4G", show_default=True, help="Its RAM.")
+@shared("--image-share", "--cpus", "--threads", "--vendor", "--mwait", "--la57", "--memory")
 @option("--shard", group=WORK, type=ShardType(), default="1/1", help="Only the I-th of N parts of the resumers.")
-@option("--jobs", group=WORK, type=click.IntRange(1), metavar="N", help="Processes; default: one for each CPU.")
-@option("--cache-dir", group=WORK, metavar="DIR", help="Where to keep what was read; default in XDG_CACHE_HOME.")
-@option("--no-cache", group=WORK, is_flag=True, help="Keep nothing.")
-@option("--progress/--no-progress", group=WORK, default=None, help="Show a bar; default: on a terminal.")
-@option("--format", "outputs", group=OUTPUT, multiple=True, type=OutputType(FORMATS), help=f"{', '.join(FORMATS)}.")
-@option("-o", "--output", group=OUTPUT, metavar="FILE", help="Write to FILE instead of standard output.")
-@option("--width", group=OUTPUT, type=click.IntRange(40, 1000), metavar="N", help="Columns of the text.")
-@option("--fail-on", group=GATE, type=click.Choice(FAIL_ON), default="risk", help="The least verdict that fails.")
+@option(
+    "--jobs", group=WORK, more=True, type=click.IntRange(1), metavar="N", help="Processes; default: one for each CPU."
+)
+@option(
+    "--cache-dir", group=WORK, metavar="DIR", more=True, help="Where to keep what was read; default in XDG_CACHE_HOME."
+)
+@option("--no-cache", group=WORK, more=True, is_flag=True, help="Keep nothing.")
+@formats_option(FORMATS)
+@shared("--output", "--width", "--progress", "--fail-on")
 @general_options
 def command(**given: Any) -> int:
     """Judge every pair of kernels: may this one resume what that one hibernated?
 
-    KERNEL is a kernel in any form that hibercheck kernel takes, a facts file, a directory of them, or @LIST, a file
-    that names one on each line.  `matrix merge FILE...` puts the JSON of shards together instead.
+    KERNEL is a kernel, a facts file, a directory of these, or @LIST (a file).
     """
     from hibercheck.cli.check import resolve_outputs
     from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting

@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from hibercheck.cli import memory
 from hibercheck.cli.commands import DEFAULT
 
+if TYPE_CHECKING:
+    from click.types import OptionHelpExtra
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 PREFIX = "HIBERCHECK"
 GENERAL = "General"
 """The group of the options that every command has."""
+EVERYTHING = "hibercheck.cli.options.everything"
+"""Key of a context's ``meta`` that says that the help is to show all options."""
+COLUMN = 30
+"""Columns that an option with its value may take beside its explanation in the help."""
 
 
 class GroupedOption(click.Option):
-    """An option that knows its group in the help, its environment variable, and whether it names an input file.
+    """An option that knows its place in the help, its environment variable, and whether it names an input file.
 
     ``--some-thing`` of the main job is ``HIBERCHECK_SOME_THING``; of another command it is
     ``HIBERCHECK_COMMAND_SOME_THING``, unless every command has it.
     """
 
-    def __init__(self, *args: Any, group: str = "Options", reads: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, group: str = "Options", reads: bool = False, more: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
         self.reads = reads
+        self.more = more
 
     @property
     def long_name(self) -> str:
@@ -40,19 +51,49 @@ class GroupedOption(click.Option):
         scope = [] if command in (None, DEFAULT) or self.group == GENERAL else [str(command)]
         return "_".join([PREFIX, *scope, self.long_name]).replace("-", "_").upper()
 
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        """Return what click adds to the help; what is required stands in the usage, and ranges in error messages."""
+        extra = super().get_help_extra(ctx)
+        return {"default": extra["default"]} if "default" in extra else {}
+
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Return the variable's value; an empty one counts as not set."""
         return os.environ.get(self.variable(ctx.info_name)) or None
 
 
 class GroupedCommand(click.Command):
-    """A command whose help shows its options in groups, and whose options a configuration file can set."""
+    """A command whose help shows its options in groups, and whose options a configuration file can set.
+
+    ``--help`` fits a screen: it explains the options one needs and names the others, which ``--help-all`` explains.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.help_all = click.Option(  # made once: click compares parameters by identity
+            ["--help-all"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_help_all,
+            help="Show all options and exit.",
+        )
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the parameters, ``--help-all`` among them."""
+        return [*super().get_params(ctx), self.help_all]
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return what must be there first: the arguments, then the required options."""
+        parameters = self.get_params(ctx)
+        arguments = [piece for parameter in parameters for piece in parameter.get_usage_pieces(ctx)]
+        options = [option for option in parameters if isinstance(option, click.Option) and option.required]
+        return [*arguments, *(f"{option.opts[-1]} {option.metavar}" for option in options), "[OPTIONS]"]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take what the configuration file says for defaults, then parse; ``--show-config`` only shows."""
         from hibercheck.cli import config
 
-        if not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
+        if not ctx.resilient_parsing and not {"-h", "--help", "--help-all"} & set(args):
             source = config.find(args)
             ctx.default_map = config.defaults(source, self, ctx.info_name or DEFAULT)
             if "--show-config" in args:
@@ -68,13 +109,46 @@ class GroupedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section for each group, the general one last."""
         groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None and not isinstance(parameter, click.Argument):
-                groups.setdefault(getattr(parameter, "group", GENERAL), []).append(record)
+        for option in self._shown(ctx):
+            record = option.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(option, "group", GENERAL), []).append(record)
+        column = max(
+            (len(term) for records in groups.values() for term, _ in records if len(term) <= COLUMN), default=0
+        )
         for title, records in sorted(groups.items(), key=lambda item: item[0] == GENERAL):
             with formatter.section(title):
-                formatter.write_dl(records)
+                formatter.write_dl([(term.ljust(column), text) for term, text in records], col_max=COLUMN)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples and what else there is, then the names of the options that were left out."""
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write_text(self.epilog)
+        shown = self._shown(ctx)
+        left = [
+            f"--{option.long_name}"
+            for option in self.params
+            if isinstance(option, GroupedOption)
+            if option not in shown
+        ]
+        if left:
+            text = f"Explained by --help-all: {', '.join(left)}."
+            formatter.write(f"{textwrap.fill(text, formatter.width, break_on_hyphens=False)}\n")
+
+    def _shown(self, ctx: click.Context) -> list[click.Option]:
+        """Return the options that the help explains."""
+        options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
+        if ctx.meta.get(EVERYTHING):
+            return options
+        return [option for option in options if isinstance(option, GroupedOption) and not option.more]
+
+
+def _help_all(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        ctx.meta[EVERYTHING] = True
+        click.echo(ctx.get_help())
+        ctx.exit()
 
 
 def option(*args: Any, group: str, **kwargs: Any) -> Callable[[Decorated], Decorated]:
@@ -84,7 +158,7 @@ def option(*args: Any, group: str, **kwargs: Any) -> Callable[[Decorated], Decor
         *args: Its names.
         group: Its group in the help.
         **kwargs: As for `click.option`; also ``reads=True`` for an input file, which a configuration file may name
-            relative to itself.
+            relative to itself, and ``more=True`` for one that only ``--help-all`` explains.
     """
     return click.option(*args, cls=GroupedOption, group=group, **kwargs)
 
@@ -95,6 +169,7 @@ def general_options(function: Decorated) -> Decorated:
         option(
             "--max-memory",
             group=GENERAL,
+            more=True,
             type=memory.SizeType(),
             default=memory.DEFAULT,
             show_default=True,
@@ -102,10 +177,13 @@ def general_options(function: Decorated) -> Decorated:
             callback=memory.note,
             help="Fail rather than take more memory; 0 for no limit.",
         ),
-        option("--debug", group=GENERAL, is_flag=True, expose_value=False, help="Show tracebacks of failures."),
+        option(
+            "--debug", group=GENERAL, more=True, is_flag=True, expose_value=False, help="Show tracebacks of failures."
+        ),
         option(
             "--show-config",
             group=GENERAL,
+            more=True,
             is_flag=True,
             expose_value=False,
             help="Show each option's value and where it comes from, and stop.",
@@ -113,6 +191,7 @@ def general_options(function: Decorated) -> Decorated:
         option(
             "--config",
             group=GENERAL,
+            more=True,
             metavar="FILE",
             expose_value=False,
             help="Read FILE instead of the nearest hibercheck.toml or pyproject.toml.",
@@ -120,9 +199,11 @@ def general_options(function: Decorated) -> Decorated:
         option(
             "--color",
             group=GENERAL,
+            more=True,
+            metavar="WHEN",
             type=click.Choice(["auto", "always", "never"]),
             default="auto",
-            help="Use colours; auto follows the terminal and NO_COLOR.",
+            help="Use colours: auto (the default: follow the terminal and NO_COLOR), always or never.",
         ),
     ):
         function = decorate(function)

@@ -6,11 +6,12 @@ import sys
 
 import click
 
-from hibercheck.cli.options import GroupedCommand, general_options, option
+from hibercheck.cli.options import GroupedCommand, general_options
+from hibercheck.cli.shared import shared
 
 
 @click.command(cls=GroupedCommand, epilog="\b\nExamples:\n  hibercheck rules\n  hibercheck rules --format json")
-@option("--format", "form", group="Output", type=click.Choice(["text", "json"]), default="text", help="How to print.")
+@shared("--format")
 @general_options
 def command(form: str, color: str) -> None:
     """List all rules: identifier, weight, name."""

@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from hibercheck.cli.designs import DESIGNS
 from hibercheck.cli.run import run
+from hibercheck.cli.shared import DESIGNS
 from hibercheck.handoff.designs.catalogue import NAMES
 from tests.conftest import ROOT
 

@@ -11,7 +11,8 @@ from xml.etree import ElementTree as ET
 import jsonschema
 import pytest
 
-from hibercheck.cli.check import FAIL_ON, FORMATS
+from hibercheck.cli.check import FORMATS
+from hibercheck.cli.shared import FAIL_ON
 from hibercheck.handoff.findings import Place
 from hibercheck.handoff.rules import RULES
 from hibercheck.report import formats, gate
