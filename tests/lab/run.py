@@ -32,7 +32,7 @@ from tests.lab.guest import (
     whereabouts,
 )
 from tests.lab.kernels import Kernels
-from tests.lab.machine import Machine, Vm, wait_exit
+from tests.lab.machine import PATIENCE, Machine, Vm, wait_exit
 from tests.lab.truth import Truth, errno_of, fault_of, runaway, was_triple_fault
 
 CONSOLE = "console=ttyS0 panic=-1"
@@ -158,7 +158,7 @@ class Lab:
                 errno = errno_of(vm.text) or errno_of(vm.shell("dmesg | tail -40"))
             return Truth("refused", errno=errno)
         # A parked CPU may still be on its last steps (an INIT not yet taken, say), if the host gave its thread no time.
-        stub.run_only(range(1, experiment.machine.cpus), SETTLE)
+        stub.run_only(range(1, experiment.machine.cpus), SETTLE * PATIENCE)
         registers = [{"cpu": cpu, **found} for cpu, found in enumerate(vm.registers())]
         if experiment.dump:
             path = self.memory(experiment)
