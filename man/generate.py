@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,9 @@ HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "source"
 DATE = "2026-11-22"
 """Date of the release that `hibercheck.__version__` names: pages must not change by being written again."""
+
+WIDTH = 78
+"""Columns of a page's source."""
 
 _INLINE = re.compile(r"(`[^`]+`|\*\*[^*]+\*\*|\*[^*]+\*)")
 
@@ -215,9 +219,24 @@ def pages() -> dict[str, str]:
     made |= {f"hibercheck-{name}.1": command_page(name) for name in summaries()}
     made |= {path.name.removesuffix(".md"): guide_page(path) for path in sorted(SOURCE.glob("*.7.md"))}
     return {
-        f"man{name[-1]}/{name}": re.sub(r"^(\.S[HS] .*)\n\.PP$", r"\1", content, flags=re.MULTILINE)
+        f"man{name[-1]}/{name}": _filled(re.sub(r"^(\.S[HS] .*)\n\.PP$", r"\1", content, flags=re.MULTILINE))
         for name, content in made.items()
     }
+
+
+def _filled(page: str) -> str:
+    """Break lines of prose so that a change of a word changes few lines; examples and requests stay as they are."""
+    lines: list[str] = []
+    example = False
+    for line in page.splitlines():
+        example = line == ".EX" or (example and line != ".EE")
+        term = lines[-1:] == [".TP"]
+        if example or term or line.startswith((".", "'")) or len(line) <= WIDTH:
+            lines.append(line)
+            continue
+        broken = textwrap.wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+        lines += [f"\\&{part}" if part.startswith((".", "'")) else part for part in broken]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
