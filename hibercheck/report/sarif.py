@@ -91,7 +91,10 @@ def _location(judged: Judged, finding: Finding) -> dict[str, Any]:
     path = PurePath(judged.report.resumer.path)
     uri = quote(path.as_posix(), errors="replace")
     location: dict[str, Any] = {
-        "physicalLocation": {"artifactLocation": {"uri": f"file://{uri}" if path.is_absolute() else uri}}
+        "physicalLocation": {
+            "artifactLocation": {"uri": f"file://{uri}" if path.is_absolute() else uri},
+            "region": {"startLine": 1},  # a binary has no lines, but GitHub shows no result without one
+        }
     }
     if finding.resumer.symbol:
         location["logicalLocations"] = [{"fullyQualifiedName": one_line(finding.resumer.symbol), "kind": "function"}]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
+import subprocess
 from importlib.resources import files
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import jsonschema
@@ -19,8 +22,9 @@ from hibercheck.report import formats, gate
 from hibercheck.report.fingerprint import fingerprints
 from hibercheck.report.gate import Mark, judge
 from tests.report.samples import SAMPLES
-from tests.report.sarif import SARIF
 
+SCHEMAS = Path(__file__).resolve().parent / "schemas"
+SARIF = json.loads((SCHEMAS / "sarif-2.1.0.json").read_text(encoding="utf-8"))
 SCHEMA = json.loads(files("hibercheck.report").joinpath("schema/report.json").read_text())
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\udc80-\udcff]")
 XML_FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -67,6 +71,37 @@ def test_sarif_follows_the_standard(name):
     run = document["runs"][0]
     for result in run["results"]:
         assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
+        place = result["locations"][0]["physicalLocation"]
+        assert re.fullmatch(r"[!-~]+", place["artifactLocation"]["uri"])
+        assert place["region"]["startLine"] == 1  # GitHub shows no result without one
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"version": "2.0.0"},
+        {"runs": [{}]},
+        {"runs": [{"tool": {"driver": {"name": "x", "rulez": []}}}]},
+        {"runs": [{"tool": {"driver": {"name": "x"}}, "results": [{"ruleId": "HC201"}]}]},
+    ],
+)
+def test_the_sarif_schema_is_strict_enough_to_fail(damage):
+    document = json.loads(rendered("fatal", "sarif")) | damage
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, SARIF, cls=jsonschema.Draft202012Validator)
+
+
+@ALL
+def test_sarif_multitool_finds_no_error(name, tmp_path):
+    """As its makers check it; npm has it as @microsoft/sarif-multitool-linux."""
+    tool = shutil.which("sarif-multitool") or shutil.which("sarif-multitool-linux")
+    if tool is None:
+        pytest.skip("sarif-multitool is not installed")
+    (tmp_path / "report.sarif").write_text(rendered(name, "sarif"))
+    command = [tool, "validate", "report.sarif", "--rule-kind", "Sarif;Ghas", "--level", "Error"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "report.sarif(" not in ran.stdout, ran.stdout
+    assert "1 files scanned" in ran.stdout
 
 
 def test_fingerprints_do_not_follow_addresses_frames_or_paths():
@@ -80,6 +115,17 @@ def test_fingerprints_do_not_follow_addresses_frames_or_paths():
     assert len(set(prints)) == len(prints)
     renamed = [dataclasses.replace(finding, role="monitored line") for finding in report.findings]
     assert not set(fingerprints(renamed)) & set(prints)
+
+
+@ALL
+def test_junit_follows_the_schema_of_jenkins(name):
+    xmlschema = pytest.importorskip("xmlschema")
+    schema = xmlschema.XMLSchema10(SCHEMAS / "junit-10.xsd")
+    marked = [Mark("suppressed", "known")] * len(SAMPLES[name]().findings)
+    for content in (rendered(name, "junit"), rendered(name, "junit", marks=marked)):
+        schema.validate(content)
+        with pytest.raises(xmlschema.XMLSchemaValidationError):
+            schema.validate(content.replace("<testcase ", '<testcase colour="red" ', 1))
 
 
 @ALL

@@ -14,8 +14,7 @@ from hibercheck.handoff.api import check
 from hibercheck.report import formats, text
 from hibercheck.report.gate import judge
 from tests.conftest import ROOT
-from tests.report.sarif import SARIF
-from tests.report.test_formats import CONTROLS, SCHEMA
+from tests.report.test_formats import CONTROLS, SARIF, SCHEMA
 from tests.support.cases import options_of
 
 CASES = {case["name"]: case for case in json.loads((ROOT / "fixtures" / "cases.json").read_text())["cases"]}
