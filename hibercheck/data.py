@@ -1,8 +1,8 @@
-"""Frozen dataclasses with slots, for a fifth of what the standard library's cost at start-up.
+"""Frozen dataclasses with slots, for a fraction of what the standard library's cost at start-up.
 
 `dataclasses.dataclass` writes and compiles six methods for every class.  The hundred classes that a check imports took
-a seventh of its whole time that way, most of it for classes of which the run makes no object.  Here all classes share
-those methods, and a class's ``__init__`` is written when its first object is made.
+a sixth of its whole time that way, most of it for classes of which the run makes few objects or none.  Here all classes
+share those methods, nothing is compiled, and what `dataclasses.fields` shows is made when it is asked for.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from dataclasses import dataclass
 else:
-    from dataclasses import MISSING, FrozenInstanceError, fields
+    from dataclasses import MISSING, Field, FrozenInstanceError, fields
     from dataclasses import dataclass as _standard
+    from functools import partial
     from operator import attrgetter
 
     T = TypeVar("T", bound=type)
 
     def dataclass(*, frozen: bool, slots: bool) -> Any:  # noqa: ANN401 - a decorator, typed above
-        """As `dataclasses.dataclass`, for what is frozen and has slots.
+        """As `dataclasses.dataclass`, for what is frozen, has slots and inherits no fields.
 
         Nothing differs but the cost: fields, defaults, factories, `dataclasses.replace`, comparison, hash,
         representation, copies and pickles are as usual.
@@ -32,57 +33,101 @@ else:
         return _make
 
     def _make(cls: T) -> T:
-        own = set(vars(cls))
-        made = _standard(init=False, repr=False, eq=False, slots=True)(cls)
-        given = [one.default is MISSING and one.default_factory is MISSING for one in fields(made) if one.init]
-        if given != sorted(given, reverse=True):
-            raise TypeError(f"in {cls.__name__} a field without a default follows one that has one")
-        names = tuple(one.name for one in fields(made) if one.compare)
+        """The class again, with slots, which can only be given when a class is made."""
+        declared = vars(cls)
+        names = tuple(declared.get("__annotations__", ()))
+        specified = {name: declared[name] for name in names if name in declared}
+        namespace = {
+            name: value
+            for name, value in declared.items()
+            if name not in specified and name not in {"__dict__", "__weakref__"}
+        }
+        own = set(namespace)
+        parameters = {name: specified.get(name, MISSING) for name in names if _of(specified.get(name), "init")}
+        compared = tuple(name for name in names if _of(specified.get(name), "compare"))
         shared = {
-            "__init__": _first_init(made),
             "__repr__": _repr,
             "__setattr__": _refuse_to_set,
             "__delattr__": _refuse_to_delete,
             "__getstate__": _state,
             "__setstate__": _restore,
         }
-        shared |= _comparison(attrgetter(*names)) if names else {}
-        for name, method in shared.items():
-            if name not in own:
-                setattr(made, name, method)
+        shared |= _comparison(attrgetter(*compared)) if compared else {}
+        namespace |= {name: method for name, method in shared.items() if name not in own}
+        namespace |= {"__qualname__": cls.__qualname__, "__slots__": names, "__match_args__": tuple(parameters)}
+        namespace["__dataclass_fields__"] = _Fields(cls)
+        made = type(cls)(cls.__name__, cls.__bases__, namespace)
+        if "__init__" not in own:
+            made.__init__ = _init(made, parameters)
         return made
 
-    def _first_init(cls: type) -> Any:  # noqa: ANN401 - a method
-        """An ``__init__`` that puts the real one in its place."""
+    def _of(specified: object, what: str) -> bool:
+        """What `dataclasses.field` was told of a field; true for one that has no such specification."""
+        return getattr(specified, what) if isinstance(specified, Field) else True
+
+    class _Fields:
+        """``__dataclass_fields__``: made by the standard library, but only if somebody looks."""
+
+        def __init__(self, declared: type) -> None:
+            self._declared = declared
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self._owner, self._name = owner, name
+
+        def __get__(self, instance: object, _owner: type) -> dict[str, Any]:
+            made = _standard(init=False, repr=False, eq=False)(self._declared).__dataclass_fields__
+            setattr(self._owner, self._name, made)
+            return made
+
+    def _init(cls: type, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - a method
+        """An ``__init__`` that takes these parameters; a value is a default, a `dataclasses.field`, or MISSING."""
+        count = len(parameters)
+        assign = [getattr(cls, name).__set__ for name in parameters]  # past `_refuse_to_set`
+        finish = getattr(cls, "__post_init__", None)
+        bound = _binder(cls, parameters)
 
         def __init__(self: object, *args: object, **kwargs: object) -> None:  # noqa: N807
-            cls.__init__ = _written_init(cls)
-            cls.__init__(self, *args, **kwargs)
+            values = args if len(args) == count and not kwargs else bound(args, kwargs)
+            for put, value in zip(assign, values, strict=True):
+                put(self, value)
+            if finish is not None:
+                finish(self)
 
         return __init__
 
-    def _written_init(cls: type) -> Any:  # noqa: ANN401 - a method
-        """The ``__init__`` of a class, as `dataclasses` would write it."""
-        scope: dict[str, Any] = {"MISSING": MISSING, "assign": object.__setattr__}
-        parameters, body = ["self"], ["pass"]
-        for one in fields(cls):
-            if not one.init:  # __post_init__ assigns it
-                continue
-            value = one.name
-            if one.default is not MISSING:
-                scope[f"default_{one.name}"] = one.default
-                parameters.append(f"{one.name}=default_{one.name}")
-            elif one.default_factory is not MISSING:
-                scope[f"make_{one.name}"] = one.default_factory
-                parameters.append(f"{one.name}=MISSING")
-                value = f"make_{one.name}() if {one.name} is MISSING else {one.name}"
-            else:
-                parameters.append(one.name)
-            body.append(f"assign(self, {one.name!r}, {value})")
-        if hasattr(cls, "__post_init__"):
-            body.append("self.__post_init__()")
-        exec(f"def __init__({', '.join(parameters)}):\n " + "\n ".join(body), scope)  # noqa: S102 - names of fields
-        return scope["__init__"]
+    def _binder(cls: type, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - a function
+        """What finds every parameter's value among positional and named arguments and defaults."""
+        order = tuple(parameters)
+        makers = _makers(cls, parameters)
+
+        def bound(args: tuple[object, ...], kwargs: dict[str, object]) -> list[object]:
+            values, named = list(args), 0
+            for name in order[len(args) :]:
+                if name in kwargs:
+                    values.append(kwargs[name])
+                    named += 1
+                elif name in makers:
+                    values.append(makers[name]())
+            if len(values) != len(order) or named != len(kwargs):
+                raise TypeError(f"{cls.__name__} takes {', '.join(order)}: one is missing, twice there, or not of them")
+            return values
+
+        return bound
+
+    def _makers(cls: type, parameters: dict[str, Any]) -> dict[str, Any]:
+        """What makes the value of a parameter that is not given."""
+        makers = {}
+        for name, value in parameters.items():
+            if isinstance(value, Field) and value.default_factory is not MISSING:
+                makers[name] = value.default_factory
+            elif (default := value.default if isinstance(value, Field) else value) is not MISSING:
+                makers[name] = partial(_same, default)
+            elif makers:
+                raise TypeError(f"in {cls.__name__} a field without a default follows one that has one")
+        return makers
+
+    def _same(value: object) -> object:
+        return value
 
     def _comparison(values: Any) -> dict[str, Any]:  # noqa: ANN401 - attrgetter
         def __eq__(self: object, other: object) -> bool:  # noqa: N807

@@ -27,6 +27,7 @@ def main() -> None:
             status = _print(text)
     except KeyboardInterrupt:  # between the imports, before `run` could have caught it
         status = 130
+    gc.freeze()  # the interpreter, on its way out, need not look for garbage in what the system takes back anyway
     sys.exit(status)
 
 
