@@ -6,11 +6,13 @@ import argparse
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.lab.agreement import First, block, rewrite, version
 from tests.lab.chance import draw
-from tests.lab.compare import BAD, compare, markdown, summary, text
+from tests.lab.compare import BAD, compare, summary, text
 from tests.lab.corpus import corpus
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--name", action="append", help="only experiments whose name contains this")
     run.add_argument("--jobs", type=int, default=2, help="machines at a time (default: %(default)s)")
     run.add_argument("--again", action="store_true", help="also those measured already")
+    run.add_argument("--times", type=int, default=1, help="run each so often, and keep count of the outcomes")
     run.add_argument("--no-compare", action="store_true", help="only measure")
     run.set_defaults(action=command_run)
     check = commands.add_parser("compare", help="run hibercheck on what has been measured")
@@ -56,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--jobs", type=int, default=2)
     check.add_argument("--no-memory", action="store_true", help="leave out the runs with the resumer's memory")
     check.add_argument("--bad", action="store_true", help="print only the rows that disagree")
-    check.add_argument("--markdown", type=Path, help="also write the table of agreement here")
+    check.add_argument("--readme", type=Path, help="put the table of agreement between the markers of this file")
     check.set_defaults(action=command_compare)
     box = commands.add_parser("pack", help="write measured cases, compressed and described, into a directory")
     box.add_argument("target", type=Path)
@@ -91,11 +94,16 @@ def command_run(options: argparse.Namespace) -> int:
     todo = [item for item in wanted if options.again or options.small or not record.has(item.name)]
     with ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(lambda experiment: measure(lab, record, experiment), todo))
-    print(f"{sum(results)} of {len(todo)} experiments measured", flush=True)
+        print(f"{sum(results)} of {len(todo)} experiments measured", flush=True)
+        repeat = [item for item in wanted for _ in range(options.times - record.runs(item.name)) if repeatable(item)]
+        results += pool.map(lambda experiment: measure_again(lab, record, experiment), repeat)
     if options.no_compare:
         return 0 if all(results) else 1
     rows = compare(link_kernels(record, wanted, kernels), options.work, options.jobs)
     print(text(rows))
+    if options.seed is not None:
+        fresh = {experiment.name for experiment in todo}
+        First(options.work).remember((row for row in rows if row.name in fresh), version())
     return 0 if all(results) and not any(row.grade in BAD for row in rows) else 1
 
 
@@ -111,6 +119,23 @@ def measure(lab: Lab, record: Record, experiment: Experiment) -> bool:
     detail = truth.when or (f"errno {truth.errno}" if truth.errno else "")
     took = time.monotonic() - start
     print(f"{experiment.name:44} {truth.outcome:9} {took:5.1f} s  {detail} {' | '.join(truth.remarks)}", flush=True)
+    return True
+
+
+def repeatable(experiment: Experiment) -> bool:
+    """Whether another run is the same experiment: not where the resumer falls elsewhere each time."""
+    return not experiment.may_abstain
+
+
+def measure_again(lab: Lab, record: Record, experiment: Experiment) -> bool:
+    """Run a measured experiment once more, for the count of outcomes; False when that failed."""
+    try:
+        truth = lab.run(replace(experiment, dump=False))
+    except (LabError, OSError) as error:
+        print(f"{experiment.name:44} not run: {error}", flush=True)
+        return False
+    count = record.count(experiment, truth)
+    print(f"{experiment.name:44} {truth.outcome:9} {count}", flush=True)
     return True
 
 
@@ -135,8 +160,8 @@ def command_compare(options: argparse.Namespace) -> int:
     print(text([row for row in rows if row.grade in BAD] if options.bad else rows))
     if options.bad:
         print(summary(rows))
-    if options.markdown:
-        options.markdown.write_text(markdown(rows) + "\n")
+    if options.readme:
+        rewrite(options.readme, block(rows, cases, First(options.work).load()))
     return 1 if any(row.grade in BAD for row in rows) else 0
 
 

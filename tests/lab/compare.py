@@ -97,21 +97,3 @@ def summary(rows: list[Row]) -> str:
     """The counts in one line."""
     count = Counter(row.grade for row in rows)
     return ", ".join(f"{count[name]} {name}" for name in ("right", "abstained", *BAD))
-
-
-def markdown(rows: list[Row]) -> str:
-    """Agreement by measured outcome, as README.md shows it."""
-    out = [
-        "| measured | information | experiments | right | abstained | disagree |",
-        "|---|---|---|---|---|---|",
-    ]
-    for want in ("resumes", "resets", "hangs", "survives", "refused"):
-        for memory in (False, True):
-            some = [row for row in rows if row.want == want and row.memory == memory]
-            if not some:
-                continue
-            count = Counter(row.grade for row in some)
-            bad = sum(count[name] for name in BAD)
-            source = "with the resumer's memory" if memory else "image and kernels"
-            out.append(f"| {want} | {source} | {len(some)} | {count['right']} | {count['abstained']} | {bad} |")
-    return "\n".join(out)

@@ -25,8 +25,6 @@ SMBASE_ENTRY = 0x38000
 """Where a CPU that no firmware relocated enters SMM; SeaBIOS relocates the boot CPU only."""
 RSM = bytes.fromhex("0faa")
 MIB = 1 << 20
-START_KERNEL_MAP = 0xFFFFFFFF80000000
-"""Virtual less physical address of a kernel at its link address (arch/x86/include/asm/page_64_types.h)."""
 
 
 def disk_size(experiment: Experiment) -> int:
@@ -132,14 +130,19 @@ def reached(vm: Vm, stub: Stub, start: int) -> bool:
     raise LabError(f"the resumer neither resumed nor gave up: {vm.text[start:][-300:]}")
 
 
-def loops(stub: Stub, parked: list[dict[str, Any]]) -> dict[int, bytes]:
-    """The bytes round the next instruction of each CPU that spins, where a kernel at its link address has them."""
-    spinning = {cpu["cpu"]: int(cpu["rip"], 16) for cpu in parked if not cpu["halted"]}
-    return {
-        cpu: stub.read_physical(rip - START_KERNEL_MAP - 16, 24)
-        for cpu, rip in spinning.items()
-        if rip > START_KERNEL_MAP
-    }
+def loops(vm: Vm, parked: list[dict[str, Any]]) -> dict[int, int]:
+    """Physical address of the next instruction of each CPU that spins in the resumer's kernel."""
+    out = {}
+    for cpu in parked:
+        if not cpu["halted"] and cpu["gdt_base"]:
+            found = re.search(r"gpa: 0x([0-9a-f]+)", vm.monitor.human(f"gva2gpa {cpu['rip']}"))
+            out |= {cpu["cpu"]: int(found[1], 16)} if found else {}
+    return out
+
+
+def around(stub: Stub, addresses: dict[int, int]) -> dict[int, bytes]:
+    """The bytes round some instructions, as far as they are on one page."""
+    return {cpu: stub.read_physical(max(at - 16, at & -0x1000), 24) for cpu, at in addresses.items()}
 
 
 def after_copy(vm: Vm, stub: Stub, entry: int, parked: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
@@ -149,18 +152,19 @@ def after_copy(vm: Vm, stub: Stub, entry: int, parked: list[dict[str, Any]]) -> 
         vm: The machine, stopped before the copy.
         stub: Its gdb stub.
         entry: Address of the resumee's first instruction.
-        parked: Registers of the CPUs whose loops are to be compared.
+        parked: Registers of the other CPUs.
 
     Returns:
         None when the machine did not get there; it runs on either way.
     """
-    before = loops(stub, parked)
+    places = loops(vm, parked)
+    before = around(stub, places)
     stub.breakpoint(entry)
     stub.go()
     try:
         stub.packet(20 * PATIENCE)
         found = whereabouts(vm, range(1, vm.machine.cpus))
-        now = loops(stub, parked)
+        now = around(stub, places)
         for row in found:
             row["loop_changed"] = before.get(row["cpu"]) != now.get(row["cpu"])
         stub.clear(entry)

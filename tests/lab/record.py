@@ -6,6 +6,9 @@ import fcntl
 import json
 import os
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from tests.lab.truth import Truth
 
 EMULATOR = "QEMU 7.2 TCG"
 GRADED = ("resumes", "resets", "refused")
+WORST = ("resets", "hangs", "survives", "refused", "resumes")
 
 
 def case_of(experiment: Experiment, truth: Truth, *, with_memory: bool) -> dict[str, Any]:
@@ -37,12 +41,34 @@ def case_of(experiment: Experiment, truth: Truth, *, with_memory: bool) -> dict[
         "args": experiment.hibercheck_arguments(),
         "may_abstain": experiment.may_abstain,
         "machine": machine,
-        "resumee_run": {"cmdline": experiment.resumee.cmdline, "offline": list(experiment.resumee.offline)},
+        "resumee_run": resumee_run(experiment),
         "truth": truth.to_dict(),
     }
     if with_memory:
         case["memory"] = f"memory/{experiment.name}.elf"
     return case
+
+
+def resumee_run(experiment: Experiment) -> dict[str, Any]:
+    """What was done before the image was written."""
+    side = experiment.resumee
+    out: dict[str, Any] = {"cmdline": side.cmdline, "offline": list(side.offline)}
+    out |= {"online": list(side.online)} if side.online else {}
+    out |= {"fill": [experiment.fill_mib, experiment.fill_byte]} if experiment.fill_mib else {}
+    return out | ({"disk": experiment.machine.disk} if experiment.machine.disk != "nvme" else {})
+
+
+def counts(case: dict[str, Any]) -> dict[str, int]:
+    """Outcomes of all runs of a case."""
+    runs: dict[str, int] = case.get("runs", {case["truth"]["outcome"]: 1})
+    return runs
+
+
+def sort(data: dict[str, list[dict[str, Any]]], case: dict[str, Any]) -> None:
+    """Put a case where it belongs, in place of an older one of that name."""
+    for rows in data.values():
+        rows[:] = [row for row in rows if row["name"] != case["name"]]
+    data["cases" if case["truth"]["outcome"] in GRADED else "oddities"].append(case)
 
 
 @dataclass(slots=True)
@@ -79,13 +105,34 @@ class Record:
         Where a parked CPU ran away and yet the machine did not reset (``hangs``, ``survives``), chance decided: such
         cases are kept under ``oddities``.
         """
-        case = case_of(experiment, truth, with_memory=with_memory)
+        with self._locked() as data:
+            sort(data, case_of(experiment, truth, with_memory=with_memory))
+
+    def runs(self, name: str) -> int:
+        """How often an experiment has been run."""
+        return sum(sum(counts(case).values()) for case in self.everything() if case["name"] == name)
+
+    def count(self, experiment: Experiment, truth: Truth) -> dict[str, int]:
+        """Add a further run of a measured experiment: its outcome counts, and is the truth if it is worse.
+
+        A CPU that ran away once is at chance's mercy, however often the machine got by.
+        """
+        with self._locked() as data:
+            case = next(case for rows in data.values() for case in rows if case["name"] == experiment.name)
+            tally = Counter(counts(case))
+            tally[truth.outcome] += 1
+            case["runs"] = dict(tally)
+            if WORST.index(truth.outcome) < WORST.index(case["truth"]["outcome"]):
+                case["truth"] = truth.to_dict()
+                sort(data, case)
+        return dict(tally)
+
+    @contextmanager
+    def _locked(self) -> Iterator[dict[str, list[dict[str, Any]]]]:
         with self._lock, self.path.with_suffix(".lock").open("w") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)  # another lab may be at work in this directory
             data = self._load()
-            for rows in data.values():
-                rows[:] = [row for row in rows if row["name"] != experiment.name]
-            data["cases" if truth.outcome in GRADED else "oddities"].append(case)
+            yield data
             part = self.path.with_suffix(f".{os.getpid()}")
             part.write_text(json.dumps(data, indent=1) + "\n")
             part.rename(self.path)

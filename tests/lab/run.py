@@ -171,8 +171,7 @@ class Lab:
         vm.monitor.human("log int,cpu_reset")
         stub.clear(symbols["restore_image"] + offset)
         entry = int.from_bytes(stub.read(symbols["restore_jump_address"] + offset, 8), "little")
-        comparable = [] if experiment.may_abstain else registers[1:]
-        truth.after_copy = after_copy(vm, stub, entry, comparable)
+        truth.after_copy = after_copy(vm, stub, entry, registers[1:])
         self._aftermath(vm, experiment, truth, start)
         return truth
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.lab import cst, gdb, guest, initramfs, machine, truth
 from tests.lab.chance import draw
-from tests.lab.compare import Row, grade, markdown, summary
+from tests.lab.compare import Row, grade, summary
 from tests.lab.corpus import corpus
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment, Side
@@ -227,7 +227,6 @@ def test_the_table_counts():
         Row("b", True, "resets", "resumes", "safe", "MISS", 1),
     ]
     assert summary(rows) == "1 right, 0 abstained, 1 MISS, 0 FALSE ALARM, 0 WRONG"
-    assert "| resets | with the resumer's memory | 1 | 0 | 0 | 1 |" in markdown(rows)
 
 
 def test_record_keeps_the_last_truth_and_sets_chance_apart(tmp_path):
@@ -240,6 +239,22 @@ def test_record_keeps_the_last_truth_and_sets_chance_apart(tmp_path):
     record.add(item, truth.Truth("hangs"), with_memory=False)
     assert record.cases() == []
     assert record.has("x")
+
+
+def test_further_runs_are_counted_and_the_worst_is_the_truth(tmp_path):
+    record = Record(tmp_path)
+    item = Experiment("x", Side("a"), Side("b"))
+    assert record.runs("x") == 0
+    record.add(item, truth.Truth("hangs"), with_memory=True)
+    assert record.count(item, truth.Truth("hangs")) == {"hangs": 2}
+    assert record.count(item, truth.Truth("resets", triple_fault=True)) == {"hangs": 2, "resets": 1}
+    assert record.runs("x") == 3
+    assert record.cases()[0]["truth"]["triple_fault"]
+    assert record.cases()[0]["memory"] == "memory/x.elf"
+    assert record.count(item, truth.Truth("survives"))["survives"] == 1
+    assert [case["truth"]["outcome"] for case in record.everything()] == ["resets"]
+    record.add(item, truth.Truth("resumes"), with_memory=True)
+    assert record.runs("x") == 1
 
 
 def test_packed_cases_unpack_to_what_they_were(tmp_path):
