@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hibercheck.data import dataclass
+from hibercheck.errors import MissingFact
 from hibercheck.handoff.ap import AFTER_HANDOFF, IN_HANDOFF, NO_MEMORY, SPURIOUS_EXITS, SUPPOSED, ApResult
 from hibercheck.handoff.boot_cpu import BootCpuReplay, replay_boot_cpu
 from hibercheck.handoff.composite import Composite
@@ -33,16 +34,20 @@ def judge_swept(plan: Plan, levels: int) -> Judgement:
         (warm if plan.options.spurious_mwait and results[-1].cause is Event.SPURIOUS else cold).append(parked.loop)
     found = None
     if warm or cold:
-        found = sweep(
-            plan.image,
-            plan.resumer,
-            plan.resumee,
-            (*warm, *cold),
-            plan.traits.physical_start.value or _LOAD_PHYSICAL_ADDRESS,
-            tables_matter=bool(cold),
-            levels=levels,
-        )
-        results = [_settle(result, found) for result in results]
+        try:
+            found = sweep(
+                plan.image,
+                plan.resumer,
+                plan.resumee,
+                (*warm, *cold),
+                plan.traits.physical_start.value or _LOAD_PHYSICAL_ADDRESS,
+                tables_matter=bool(cold),
+                levels=levels,
+            )
+        except MissingFact as problem:
+            results = [_unknown(result, str(problem)) for result in results]
+        else:
+            results = [_settle(result, found) for result in results]
     return Judgement(None, _boot_cpu_unplaced(plan, levels), tuple(results), {}, found)
 
 
@@ -68,6 +73,15 @@ def _unplaced(plan: Plan, parked: Parked) -> ApResult:
             return ApResult(parked, Fate.DIES, AFTER_HANDOFF, SUPPOSED[name], depends=chance)
     fate = Fate.UNTOUCHED if parked.state in NO_MEMORY else Fate.STAYS_PARKED
     return ApResult(parked, fate)
+
+
+def _unknown(result: ApResult, why: str) -> ApResult:
+    """Leave open what only the places could tell."""
+    if result.depends is None:
+        return result
+    return ApResult(
+        result.parked, Fate.UNKNOWN, missing=(f"where the resumer may lie ({why})", "--resumer-memory DUMP")
+    )
 
 
 def _settle(result: ApResult, found: Sweep) -> ApResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.errors import HibercheckError, MalformedKernel, MissingFact
 from hibercheck.kernel.code.names import candidates
 from hibercheck.kernel.kernel import Kernel, open_kernel
@@ -18,6 +19,11 @@ HANDOFF_SYMBOLS = frozenset(
     }
 )  # fmt: skip
 """Every symbol that the handoff asks for; one pass over the table finds them all."""
+
+_PAGES = frozenset({"init_top_pgt", "level4_kernel_pgt", "level3_kernel_pgt", "level2_kernel_pgt"})
+_PER_CPU = frozenset({"x86_cpu_to_apicid", "__per_cpu_start", "gdt_page", "mwait_cpu_dead", "acpi_cstate"})
+_MOST = 1 << 30
+"""KERNEL_IMAGE_SIZE with RANDOMIZE_BASE, arch/x86/include/asm/page_64_types.h: no kernel's image is larger."""
 
 
 def open_resumer(path: str, symbols: str | None) -> Kernel:
@@ -38,10 +44,35 @@ def _opened(path: str, symbols: str | None, names: frozenset[str]) -> Kernel:
     kernel = open_kernel(path, symbols=symbols)
     try:
         kernel.symbols(names)
-        kernel.require("_text")
+        _check_places(kernel)
     except MissingFact as missing:
         raise _no_kernel(kernel, missing) from missing
     return kernel
+
+
+def _check_places(kernel: Kernel) -> None:
+    """See that symbols are where they can be: of a damaged table others would be believed.
+
+    Raises:
+        MissingFact: It has no symbols.
+        MalformedKernel: One is outside the kernel's image, or a page table not on a page.
+    """
+    text, last = kernel.require("_text").address, kernel.symbol("_end")
+    end = last.address if last is not None else text + _MOST
+    if not START_KERNEL_MAP <= text < end <= text + _MOST:
+        raise _misplaced(kernel, "_text", text)
+    for name, symbol in kernel.symbols(HANDOFF_SYMBOLS).items():
+        per_cpu = name in _PER_CPU and symbol.address < _MOST  # an offset, in the zero-based layout
+        if not (text <= symbol.address <= end or per_cpu) or (name in _PAGES and symbol.address % PAGE_SIZE):
+            raise _misplaced(kernel, name, symbol.address)
+
+
+def _misplaced(kernel: Kernel, name: str, address: int) -> MalformedKernel:
+    return MalformedKernel(
+        f"has its symbol {name} at {address:#x}, where no kernel has it",
+        path=kernel.path,
+        advice="it is damaged, or its symbols are of another build",
+    )
 
 
 def _no_kernel(kernel: Kernel, missing: MissingFact) -> HibercheckError:

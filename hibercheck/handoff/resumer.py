@@ -15,6 +15,7 @@ from hibercheck.x86.paging import PagingMode
 _TABLE = 0x067  # _KERNPG_TABLE with the accessed flag, arch/x86/include/asm/pgtable_types.h
 _LEAF_2M = 0x1E1  # __PAGE_KERNEL_LARGE_EXEC as text is mapped after mark_rodata_ro()
 _LEVEL2_ENTRIES = 512
+_PHYSICAL = (1 << 52) - 1  # an address that facts claim may be any number
 
 
 class ResumerMemory(Protocol):
@@ -94,7 +95,7 @@ class PlacedKernel:
         return self._physical("init_top_pgt")
 
     def _physical(self, symbol: str) -> int:
-        return self.kernel.require(symbol).address - START_KERNEL_MAP + self.phys_base
+        return self.kernel.require(symbol).address - START_KERNEL_MAP + self.phys_base & _PHYSICAL
 
     def _image_tables(self) -> dict[int, dict[int, int]]:
         """Build the known entries of the tables that map the kernel image, by frame."""
@@ -111,7 +112,7 @@ class PlacedKernel:
         leaves = {}
         for link in range(first, last, 1 << 21):
             index = (link + self.kaslr_offset >> 21) % _LEVEL2_ENTRIES
-            leaves[index] = (link - START_KERNEL_MAP + self.phys_base) | _LEAF_2M
+            leaves[index] = (link - START_KERNEL_MAP + self.phys_base) & _PHYSICAL | _LEAF_2M
         tables[frames[-1] >> PAGE_SHIFT] = leaves
         return tables
 

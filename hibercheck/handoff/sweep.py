@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.data import dataclass
+from hibercheck.errors import MissingFact
 from hibercheck.handoff.loop_replay import same_code
 from hibercheck.handoff.resumee import E820_RAM, E820Entry, Resumee
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.kernel.view import KernelView
 from hibercheck.swsusp.image import Image
+
+MAX_PLACEMENTS = 1 << 19
+"""Places that are looked at, each some microseconds: those of 1 TiB of memory.  A map may claim any number of them."""
 
 ALIGNMENT = 1 << 21
 """CONFIG_PHYSICAL_ALIGN is at least 2 MiB on x86-64 (arch/x86/Kconfig)."""
@@ -24,8 +29,8 @@ class Sweep:
     failing: int
 
 
-def placements(kernel: KernelView, e820: tuple[E820Entry, ...], lowest: int) -> Iterator[int]:
-    """Yield every physical displacement at which the kernel may be loaded.
+def placements(kernel: KernelView, e820: tuple[E820Entry, ...], lowest: int) -> Iterator[range]:
+    """Yield every physical displacement at which the kernel may be loaded, as one range for each range of RAM.
 
     find_random_phys_addr() (arch/x86/boot/compressed/kaslr.c) takes aligned addresses in RAM, from where the kernel
     would be without KASLR upwards.  That it also avoids the initramfs and a few small regions is not modelled.
@@ -41,8 +46,7 @@ def placements(kernel: KernelView, e820: tuple[E820Entry, ...], lowest: int) -> 
         if entry.kind != E820_RAM:
             continue
         first = (max(entry.address, lowest) + ALIGNMENT - 1) & ~(ALIGNMENT - 1)
-        for base in range(first, entry.address + entry.size - size + 1, ALIGNMENT):
-            yield base - link
+        yield range(first - link, entry.address + entry.size - size + 1 - link, ALIGNMENT)
 
 
 def sweep(
@@ -66,12 +70,24 @@ def sweep(
         tables_matter: Whether overwritten page tables alone are fatal: the resumee's do not map a random address of
             the resumer, so a CPU without a cached translation is lost.
         levels: The resumer's levels of page tables.
+
+    Raises:
+        MissingFact: The image has no memory map, or one that no machine has.
     """
+    if resumee.e820 is None:
+        raise MissingFact(f"the machine's memory map cannot be read from the image: {resumee.missing.get('e820')}")
     names = ["init_top_pgt", "level3_kernel_pgt", "level2_kernel_pgt"] + (["level4_kernel_pgt"] if levels == 5 else [])
     tables = [resumer.require(name).address - START_KERNEL_MAP for name in names]
-    total = failing = 0
-    for displacement in placements(resumer, resumee.e820 or (), lowest):
-        total += 1
+    failing = 0
+    ranges = list(placements(resumer, resumee.e820, lowest))
+    total = sum(map(len, ranges))
+    if not total:
+        raise MissingFact(f"the image's memory map has no place for {resumer.release}")
+    above = (image.pfns.last + 1 << PAGE_SHIFT) + START_KERNEL_MAP - resumer.require("_text").address
+    looked_at = [one[: max(0, -(-(above - one.start) // ALIGNMENT))] for one in ranges]  # higher up nothing is copied
+    if sum(map(len, looked_at)) > MAX_PLACEMENTS:
+        raise MissingFact(f"the image's memory map has more than {MAX_PLACEMENTS} places for {resumer.release}")
+    for displacement in chain.from_iterable(looked_at):
         lost = any(_loop_lost(image, resumer, resumee, loop, displacement) for loop in loops)
         if not lost and tables_matter:
             lost = any((table + displacement) >> PAGE_SHIFT in image.pfns for table in tables)
