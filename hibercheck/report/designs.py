@@ -124,9 +124,9 @@ def _details(row: Row) -> Iterator[tuple[str, str]]:
         yield f"  Asks of E: {design.asks_resumee}", ""
         yield f"  Costs: {design.cost}", ""
     for cpu in row.cpus:
-        yield f"  CPU {cpu.cpu} ({cpu.state.replace('_', ' ')}): {one_line(cpu.sentence)}", ""
+        yield f"  CPU {cpu.cpu} ({one_line(cpu.state.replace('_', ' '))}): {one_line(cpu.sentence)}", ""
     if row.frames:
-        yield f"  Its frames, PFN {', '.join(f'{pfn:#x} ({role})' for pfn, role in row.frames)}", "dim"
+        yield f"  Its frames, PFN {', '.join(f'{pfn:#x} ({one_line(role)})' for pfn, role in row.frames)}", "dim"
     if row.placed:
         yield f"  {one_line(row.placed)}", "dim"
     for note in row.notes:

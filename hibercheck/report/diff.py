@@ -105,7 +105,7 @@ def _change(change: Change, line: Any) -> None:  # noqa: ANN401 - a function of 
     line(f"    - {one_line(_words(change.before))}", "red")
     line(f"    + {one_line(_words(change.after))}", "green")
     if change.commit:
-        line(f"    see {change.commit}", "dim")
+        line(f"    see {one_line(change.commit)}", "dim")
 
 
 def _print_pair(pair: Pair, console: Console) -> None:

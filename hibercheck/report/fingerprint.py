@@ -20,7 +20,7 @@ def fingerprints(findings: Sequence[Finding]) -> tuple[str, ...]:
     for finding in findings:
         key = identity(finding)
         seen[key] = seen.get(key, 0) + 1
-        result.append(hashlib.sha256(f"{key}\0{seen[key]}".encode()).hexdigest()[:32])
+        result.append(hashlib.sha256(f"{key}\0{seen[key]}".encode("utf-8", "backslashreplace")).hexdigest()[:32])
     return tuple(result)
 
 

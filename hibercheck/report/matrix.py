@@ -16,12 +16,15 @@ from hibercheck.handoff.findings import Outcome, Verdict
 from hibercheck.handoff.matrix.pair import Cell
 from hibercheck.handoff.matrix.table import MAX_CELLS, Matrix, Member
 from hibercheck.report.gate import NEVER, SEVERITY, Exit
+from hibercheck.report.sanitise import one_line
 
 KIND = "hibercheck matrix"
 SCHEMA_VERSION = 1
 
 COLUMNS = ("scenario", "resumer", "resumer_build_id", "resumee", "resumee_build_id", "outcome", "verdict", "share",
            "exact", "reason")  # fmt: skip
+
+_FORMULA = ("=", "+", "-", "@")
 
 
 def json_parts(matrix: Matrix) -> Iterator[str]:
@@ -127,8 +130,14 @@ def csv_parts(matrix: Matrix) -> Iterator[str]:
 
 def _csv_line(values: Iterable[object]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
+    csv.writer(line, lineterminator="\n").writerow(map(_csv_cell, values))
     return line.getvalue()
+
+
+def _csv_cell(value: object) -> str:
+    """Return untrusted text as a cell; a spreadsheet would take what begins like a formula for one."""
+    text = one_line(str(value))
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def exit_status(verdict: Verdict, fail_on: str, *, refused_fails: bool) -> Exit:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
+from html import escape as escape_markup
 
 from hibercheck import __version__
 from hibercheck.handoff.findings import Verdict
 from hibercheck.handoff.matrix.table import Matrix
 from hibercheck.report.matrix import groups, labels
+from hibercheck.report.sanitise import one_line
 
 EXPLAINED = 200
 """With more kernels than this the cells carry no reason of their own: the page would be too large to open."""
@@ -36,6 +37,11 @@ thead th:first-child{writing-mode:horizontal-tb;transform:none;vertical-align:bo
 .legend td{width:auto;padding:0 .6em}.x{outline:2px solid #000;outline-offset:-2px}
 @media(prefers-color-scheme:dark){body,th{background:#161616;color:#ddd}dt{color:#aaa}.x{outline-color:#fff}}
 """
+
+
+def escape(text: str) -> str:
+    """Return untrusted text as the content of an element or of a quoted attribute."""
+    return escape_markup(one_line(text))
 
 
 def html_parts(matrix: Matrix) -> Iterator[str]:

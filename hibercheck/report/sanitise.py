@@ -11,6 +11,9 @@ import unicodedata
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories: controls, formatting (bidi overrides, zero widths), surrogates, unassigned, line separators."""
 
+LONGEST = 8192
+"""Characters of one text that are shown: four kernel command lines (COMMAND_LINE_SIZE, arch/x86/include/asm/setup.h)."""
+
 
 def clean(text: str, *, keep: str = "") -> str:
     r"""Return ``text`` with every control or formatting character replaced by its escape, such as ``\x1b``.
@@ -18,7 +21,12 @@ def clean(text: str, *, keep: str = "") -> str:
     Args:
         text: Untrusted text.
         keep: Characters left alone although they are controls, such as a newline.
+
+    Returns:
+        The text; of one line that is longer than `LONGEST`, its start and how much is left out.
     """
+    if len(text) > LONGEST and not keep:
+        text = f"{text[:LONGEST]}... ({len(text) - LONGEST} more characters)"
     if text.isascii() and text.isprintable():
         return text
     return "".join(

@@ -58,7 +58,7 @@ def input_section(report: Report, console: Console, *, verbose: bool) -> None:
 def _image(image: ImageSummary) -> str:
     share = f" of {words.size(image.ram_pages)} of memory" if image.ram_pages else ""
     zero = f", {words.count(image.zero_pages, 'zero page')}" if image.zero_pages else ""
-    packing = "not compressed" if image.compressor == "none" else image.compressor.upper()
+    packing = "not compressed" if image.compressor == "none" else clean(image.compressor).upper()
     state = "; already consumed by a resume" if image.consumed else ""
     return (
         f"{clean(image.path)}: {words.count(image.pages, 'page')} ({words.size(image.pages)}{share}), {packing}{zero}; "
@@ -74,7 +74,7 @@ def _kernel(kernel: KernelSummary, *, verbose: bool) -> str:
         lines.append(f"command line: {clean(kernel.command_line) or '(empty)'}")
     if verbose:
         lines.append(clean(kernel.banner.rstrip("\n")))
-        lines += [f"build id {kernel.build_id}"] if kernel.build_id else []
+        lines += [f"build id {clean(kernel.build_id)}"] if kernel.build_id else []
         lines += [f"KASLR offset {kernel.kaslr_offset:#x}"] if kernel.kaslr_offset is not None else []
     return "\n".join(lines)
 
