@@ -16,7 +16,8 @@ from hibercheck.errors import HibercheckError, UsageProblem
 from tests.fuzz import targets_check, targets_dump, targets_image, targets_kernel, targets_text
 from tests.fuzz.draw import Draw
 from tests.fuzz.sandbox import Sandbox, Violation
-from tests.fuzz.soundness import sample
+from tests.fuzz.seeds import FIXTURES
+from tests.fuzz.soundness import survey
 
 TARGETS: dict[str, Callable[[Path], Callable[[Draw], None]]] = {
     "image": targets_image.real_images,
@@ -100,7 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60, help="time for each target")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replay", type=int, metavar="ROUND", help="one round again, with its traceback")
-    parser.add_argument("--soundness", type=int, metavar="N", help="damage the measured resets so many times")
+    parser.add_argument("--soundness", type=int, metavar="N", help="damage the measured cases so many times")
+    parser.add_argument("--cases", action="append", metavar="DIR", help="where a cases.json is; fixtures by default")
+    parser.add_argument("--only", type=int, metavar="N", help="of each DIR, so many cases, drawn by --seed")
     parser.add_argument("--atheris", action="store_true", help="let atheris choose (one target; needs it installed)")
     given = parser.parse_args(arguments)
     if unknown := set(given.targets) - set(TARGETS):
@@ -108,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="hibercheck-fuzz-") as name:
         directory = Path(name)
         if given.soundness:
-            tally = sample(given.soundness, given.seed, directory)
+            tally = survey(given.soundness, given.seed, directory, given.cases or [str(FIXTURES)], given.only)
             print(tally)
             return min(len(tally.misled), 1)
         if given.atheris:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import CACHE, ROOT
+from tests.conftest import CACHE, ROOT, SHARED_CASES
 from tests.fuzz.mutate import Patch
 
 FIXTURES = ROOT / "fixtures"
@@ -23,12 +23,13 @@ def cases() -> list[dict[str, Any]]:
     return json.loads((FIXTURES / "cases.json").read_text(encoding="utf-8"))["cases"]
 
 
-def unpack(name: str) -> Path:
+def unpack(name: str, directory: Path = FIXTURES) -> Path:
     """Unpack ``images/x.bin.xz`` once and return its path; other files are given as they are."""
-    source = FIXTURES / name
+    source = directory / name
     if source.suffix != ".xz":
         return source
-    target = CACHE / "fixtures" / source.name.removesuffix(".xz")
+    place = CACHE if directory.resolve() == SHARED_CASES.resolve() else CACHE / directory.resolve().name
+    target = place / source.name.removesuffix(".xz")
     if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(f"{target.suffix}.{os.getpid()}")

@@ -1,130 +1,102 @@
 """Damage may not make a hazard look safe.
 
-The measured cases that end in a reset are checked again and again, each time with a byte or a block of the image, of a
-kernel or of the dump damaged: in the places that the check reads (elsewhere nothing could happen), in their tables, and
-anywhere.  Each run must end in the same outcome, in one that decides less, or in an error.  It may end in ``resumes``
-only where the byte is one that decides (`Exempt`), and those are listed one by one.
+Measured cases that end badly are checked again and again, each time with a byte or a block of the image, of a kernel or
+of the dump damaged: in the places that the check reads (`tests.fuzz.trace`; elsewhere nothing could happen), in their
+tables, and anywhere.  Each run must end in the same outcome, in one that decides less, or in an error.  It may end in a
+better one only where the byte is one that decides (`tests.fuzz.decisive`), and those are counted one by one.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from hibercheck.dump.source import Source as DumpSource
 from hibercheck.errors import HibercheckError
 from hibercheck.handoff.check import check
-from hibercheck.handoff.findings import Outcome, Verdict
-from hibercheck.kernel.elf import ElfFile
-from hibercheck.kernel.kernel import open_kernel
-from hibercheck.swsusp.source import Source as ImageSource
-from hibercheck.swsusp.stream import Stream
+from hibercheck.handoff.findings import Verdict
+from tests.fuzz import decisive
 from tests.fuzz.mutate import Patch, Region
 from tests.fuzz.seeds import Copy, cases, unpack
 from tests.fuzz.targets_image import image_regions
-from tests.fuzz.targets_kernel import elf_regions
+from tests.fuzz.trace import traced
 from tests.support.cases import options_of
 
-PAGE = 4096
+BAD = {verdict.value for verdict in (Verdict.FATAL, Verdict.RISK, Verdict.LATENT, Verdict.REFUSED)}
+GOOD = {verdict.value for verdict in (Verdict.SAFE, Verdict.BENIGN)}
+
+
+class Copies:
+    """Private copies of inputs, one of each file.
+
+    Args:
+        directory: Where they go.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._made: dict[Path, Copy] = {}
+
+    def of(self, source: Path) -> Copy:
+        """The copy of a file."""
+        source = source.resolve()
+        if source not in self._made:
+            place = self._directory / str(len(self._made))
+            place.mkdir()
+            self._made[source] = Copy(source, place)
+        return self._made[source]
 
 
 class Measured:
     """A measured case with private copies of its inputs.
 
     Args:
-        name: The case's name.
-        directory: Where the copies go.
+        case: The case, or the name of one of the fixtures.
+        copies: Where the copies are; or a directory for them.
         memory: Whether to give the resumer's dump too.
+        find: Where a file of the case is.
     """
 
-    def __init__(self, name: str, directory: Path, *, memory: bool = False) -> None:
-        case = next(case for case in cases() if case["name"] == name)
-        self.name = f"{name} with memory" if memory else name
-        directory = directory / self.name.replace(" ", "-")
-        directory.mkdir()
+    def __init__(self, case: dict[str, Any] | str, copies: Copies | Path, *, memory: bool = False, find=unpack) -> None:
+        if isinstance(case, str):
+            case = next(one for one in cases() if one["name"] == case)
+        if isinstance(copies, Path):
+            directory = copies / f"{case['name']}{'-memory' if memory else ''}"
+            directory.mkdir()
+            copies = Copies(directory)
+        self.name = f"{case['name']} with memory" if memory else case["name"]
         keys = ["image", "resumer", "resumee"] + (["memory"] if memory else [])
-        copies = {case[key]: Copy(unpack(case[key]), directory) for key in keys}
-        self.copies = {key: copies[case[key]] for key in keys}
+        self.copies = {key: copies.of(find(case[key])) for key in keys}
         more = {"resumer_memory": str(self.copies["memory"].path)} if memory else {}
         self.options = options_of(case["args"], **more)
         self.paths = tuple(str(self.copies[key].path) for key in keys[:3])
 
-    def outcome(self) -> str:
-        """The outcome of a check, or ``error``."""
+    def verdict(self) -> str:
+        """The verdict of a check, ``error``, or which other exception it ends in, which none may."""
         try:
-            report = check(*self.paths, self.options)
+            return check(*self.paths, self.options).verdict.value
         except HibercheckError:
             return "error"
-        return Verdict.RISK.value if report.verdict is Verdict.RISK else report.outcome.value
-
-
-@contextmanager
-def recording(reads: dict[str, set[tuple[int, int]]]) -> Iterator[None]:
-    """Note which ranges of which files are read, by path."""
-    page, read, dumped = Stream.page, ElfFile.read, DumpSource.read
-
-    def of_image(self: Stream, number: int) -> bytes:
-        storage = self.storage
-        source: ImageSource = storage._source  # type: ignore[attr-defined]
-        if hasattr(storage, "payload"):
-            first = storage._starts[number // 32] if number // 32 < len(storage._starts) else None
-            if first is None:
-                storage.walk(number // 32)
-                first = storage._starts[number // 32]
-            end = storage._starts[number // 32 + 1] if number // 32 + 1 < len(storage._starts) else first + 1
-            ranges = storage._map.ranges(first, end - first)
-        else:
-            ranges = storage._map.ranges(1 + number, 1)  # type: ignore[attr-defined]
-        reads.setdefault(source.path, set()).update(ranges)
-        return page(self, number)
-
-    def of_kernel(self: ElfFile, address: int, size: int) -> bytes:
-        place = self.file_range(address, size)
-        if place is not None and place[1]:
-            reads.setdefault(self.path, set()).add(place)
-        return read(self, address, size)
-
-    def of_dump(self: DumpSource, offset: int, size: int, what: str = "data") -> bytes:
-        reads.setdefault(self.path, set()).add((offset, size))
-        return dumped(self, offset, size, what)
-
-    Stream.page, ElfFile.read, DumpSource.read = of_image, of_kernel, of_dump  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Stream.page, ElfFile.read, DumpSource.read = page, read, dumped  # type: ignore[method-assign]
+        except Exception as error:  # noqa: BLE001 - the point of it all
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
 
 
 def damageable(case: Measured) -> dict[str, list[Region]]:
-    """For each input, the places worth damaging: tables, and what a check of the whole case reads."""
-    reads: dict[str, set[tuple[int, int]]] = {}
-    with recording(reads):
-        case.outcome()
+    """For each input, the places worth damaging: what a check of the whole case reads, and the image's tables."""
+    trace = traced(case.verdict)
     found = {}
     for key, copy in case.copies.items():
-        regions = [Region("read", offset, size, 1) for offset, size in sorted(reads.get(str(copy.path), ()))]
+        regions = trace.regions(str(copy.path))
         if key == "image":
             regions += image_regions(copy.path)
-        elif key != "memory":
-            regions += elf_regions(copy.path.read_bytes())
-            regions += park_code(copy.path)
         found[key] = regions
     return found
-
-
-PARKING = ("native_play_dead", "hibernate_resume_nonboot_cpu_disable", "hlt_play_dead", "resume_play_dead", "smp_ops")
-
-
-def park_code(path: Path) -> list[Region]:
-    """Where the code is that decides how a kernel parks its CPUs."""
-    with open_kernel(str(path)) as kernel:
-        symbols = kernel.symbols(PARKING).values()
-        places = [kernel.elf.file_range(symbol.address, symbol.size or 64) for symbol in symbols]
-    return [Region("park code", place[0], place[1], 1) for place in places if place and place[1]]
 
 
 @dataclass
@@ -132,65 +104,109 @@ class Tally:
     """What became of the damages.
 
     Attributes:
-        counts: How many ended in each outcome, by case and input.
-        misled: Damages that turned a reset into ``resumes``: case, input, region, patch.
+        counts: How many ended in each verdict, by input and the verdict without damage.
+        decided: Damages that made it better rightly, by why.
+        misled: Damages that made a hazard look survivable: case, input, region, patch, verdict.
     """
 
     counts: Counter = field(default_factory=Counter)
-    misled: list[tuple[str, str, str, Patch]] = field(default_factory=list)
+    decided: Counter = field(default_factory=Counter)
+    misled: list[tuple[str, str, str, Patch, str]] = field(default_factory=list)
+
+    def add(self, case: Measured, key: str, region: str, patch: Patch, before: str, after: str) -> None:
+        """Count one damage."""
+        self.counts[key, before, after] += 1
+        better = (before in BAD and after in GOOD) or (before == "fatal" and after == "latent")
+        crashed = " at " in after
+        if not better and not crashed:
+            return
+        why = None if crashed else decisive.reason(key, region)
+        if why is not None:
+            self.decided[why] += 1
+        else:
+            self.misled.append((case.name, key, region, patch, after))
 
     def __str__(self) -> str:
-        lines = [f"{sum(self.counts.values())} damages, {len(self.misled)} of them misleading"]
-        lines += [f"  {number:6} {' / '.join(key)}" for key, number in sorted(self.counts.items())]
-        return "\n".join([*lines, *(_line(*entry) for entry in self.misled)])
+        decided = sum(self.decided.values())
+        lines = [f"{sum(self.counts.values())} damages, {decided} of bytes that decide, {len(self.misled)} misleading"]
+        lines += [f"  {number:6} {key}: {old} -> {new}" for (key, old, new), number in sorted(self.counts.items())]
+        lines += [f"  {number:6} decide: {why}" for why, number in self.decided.most_common()]
+        return "\n".join([*lines, *(line(*entry) for entry in self.misled)])
 
 
-def _line(case: str, key: str, region: str, patch: Patch) -> str:
-    shown = patch.data.hex() if any(patch.data) else f"{len(patch.data)} zeros"
-    return f"  misled: {case}, {key} ({region}) at {patch.offset:#x}: {shown}"
+def line(case: str, key: str, region: str, patch: Patch, after: str) -> str:
+    """One misleading damage."""
+    shown = patch.data.hex() if any(patch.data) and len(patch.data) <= 64 else f"{len(patch.data)} bytes"
+    return f"  misled: {case}, {key} ({region}) at {patch.offset:#x}: {shown} -> {after}"
+
+
+BLOCKS = (8, 64, 512, 4096)
 
 
 def damage(random_: random.Random, copy: Copy, regions: Sequence[Region]) -> tuple[str, Patch]:
-    """One damage: a bit, a byte, some zeros, or a block of noise; mostly where something is read."""
+    """One damage: a bit, a byte, some zeros or ones, or a block of noise; mostly where something is read."""
     kinds = sorted({region.name for region in regions if region.size})
-    kind = random_.choice([*kinds, "read", "read", "park code", "anywhere"])
+    kind = random_.choice(kinds) if kinds and random_.randrange(20) else "anywhere"
     region = random_.choice(
         [one for one in regions if one.name == kind and one.size] or [Region(kind, 0, copy.size, 1)]
     )
     place = region.offset + random_.randrange(max(1, region.size))
-    kind = random_.randrange(4)
+    how = random_.randrange(6)
     old = copy.read(place, 1)[0]
-    if kind == 0:
+    if how < 2:
         return region.name, Patch(place, bytes([old ^ 1 << random_.randrange(8)]))
-    if kind == 1:
+    if how == 2:
         return region.name, Patch(place, bytes([random_.randrange(256)]))
-    size = random_.choice((8, 64, 512, 4096))
+    if how == 3:
+        return region.name, Patch(region.offset, random_.choice((b"\0", b"\xff")) * min(region.size, 4096))
+    size = random_.choice(BLOCKS)
     place -= place % size
-    return region.name, Patch(place, bytes(size) if kind == 2 else random_.randbytes(size))
+    return region.name, Patch(place, bytes(size) if how == 4 else random_.randbytes(size))
 
 
-def sample(rounds: int, seed: int, directory: Path, names: Sequence[str] = ()) -> Tally:
-    """Damage the cases that end in a reset, ``rounds`` times in all."""
-    measured = [Measured(case["name"], directory) for case in cases() if case["truth"]["outcome"] == "resets"]
-    measured += [
-        Measured(case["name"], directory, memory=True)
-        for case in cases()
-        if case["truth"]["outcome"] == "resets" and case.get("memory")
-    ]
-    measured = [case for case in measured if not names or case.name in names]
-    places = [
-        (case, key, copy, regions)
-        for case in measured
-        for (key, regions), copy in zip(damageable(case).items(), case.copies.values(), strict=True)
-    ]
-    assert all(case.outcome() == Outcome.RESETS.value for case in measured)
+def bad_ones(copies: Copies, directory: Path, names: Sequence[str] = (), only: int | None = None) -> Iterator[Measured]:
+    """The measured cases of a directory that end badly, or would in other circumstances.
+
+    Args:
+        copies: Where copies of their inputs go.
+        directory: Where ``cases.json`` is.
+        names: Names of cases; all if there are none.
+        only: So many of them, those that reset first.
+    """
+    known = json.loads((directory / "cases.json").read_text(encoding="utf-8"))["cases"]
+    known = [case for case in known if not names or case["name"] in names]
+    if only is not None:
+        random.Random(only).shuffle(known)
+        known = sorted(known, key=lambda case: case["truth"]["outcome"] != "resets")[:only]
+    for case in known:
+        for memory in (False, True) if case.get("memory") else (False,):
+            measured = Measured(case, copies, memory=memory, find=lambda name: unpack(name, directory))
+            if measured.verdict() in BAD:
+                yield measured
+
+
+def survey(rounds: int, seed: int, place: Path, directories: Sequence[str], only: int | None = None) -> Tally:
+    """Damage the measured cases of some directories, ``rounds`` times in all, and tell what misleads as it is found."""
+    copies = Copies(place)
+    measured = [case for one in directories for case in bad_ones(copies, Path(one), only=only)]
+    print(f"{len(measured)} cases: {', '.join(case.name for case in measured)}", flush=True)
+    return sample(rounds, seed, measured, lambda text: print(text, flush=True))
+
+
+def sample(rounds: int, seed: int, measured: Sequence[Measured], tell: Callable[[str], None] = lambda _: None) -> Tally:
+    """Damage cases, ``rounds`` times in all."""
     tally, random_ = Tally(), random.Random(seed)
-    for number in range(rounds):
-        case, key, copy, regions = places[number % len(places)]
-        name, patch = damage(random_, copy, regions)
-        with copy.damaged([patch]):
-            outcome = case.outcome()
-        tally.counts[case.name, key, outcome] += 1
-        if outcome == Outcome.RESUMES.value:
-            tally.misled.append((case.name, key, name, patch))
+    share, extra = divmod(rounds, len(measured))
+    for number, case in enumerate(measured):
+        before = case.verdict()
+        places = list(damageable(case).items())
+        for turn in range(share + (number < extra)):
+            key, regions = places[turn % len(places)]
+            name, patch = damage(random_, case.copies[key], regions)
+            with case.copies[key].damaged([patch]):
+                after = case.verdict()
+            known = len(tally.misled)
+            tally.add(case, key, name, patch, before, after)
+            if len(tally.misled) > known:
+                tell(line(*tally.misled[-1]))
     return tally

@@ -1,20 +1,28 @@
 """Inputs that were found by fuzzing, each made small and with the error that it must end in."""
 
 import json
+import struct
+from dataclasses import replace
 
 import pytest
 
 from hibercheck.dump.dump import open_dump
-from hibercheck.errors import HibercheckError, MalformedDump, Mismatch, UsageProblem
-from hibercheck.handoff.check import check
+from hibercheck.errors import HibercheckError, MalformedDump, MalformedKernel, Mismatch, MissingFact, UsageProblem
+from hibercheck.handoff.check import check, open_inputs
 from hibercheck.handoff.cmdline import parse_command_line, parse_size
 from hibercheck.handoff.facts import parse_facts
-from hibercheck.handoff.findings import Outcome
+from hibercheck.handoff.findings import Finding, Level, Outcome, Place, Verdict
+from hibercheck.handoff.kernels import open_resumer
+from hibercheck.handoff.resumee import E820Entry
+from hibercheck.handoff.sweep import sweep
 from hibercheck.report import suppressions
 from hibercheck.report.cpulist import parse_cpu_list
+from hibercheck.report.fingerprint import fingerprints
+from hibercheck.swsusp.pfns import MAX_PFN, PfnList
 from tests.fuzz.mutate import Patch
 from tests.fuzz.soundness import Measured
 from tests.fuzz.targets_dump import LISTING
+from tests.support import elf_writer
 
 DIGITS = "9" * 5000
 """Python refuses to turn so many digits into a number, with a ValueError."""
@@ -84,4 +92,77 @@ def test_damage_that_made_a_reset_look_survivable(name, tmp_path):
             with pytest.raises(expected) as caught:
                 check(*measured.paths, measured.options)
             assert isinstance(caught.value, HibercheckError)
-    assert measured.outcome() == Outcome.RESETS.value
+    assert measured.verdict() == Verdict.FATAL.value
+
+
+def test_a_memory_map_that_cannot_be_read_does_not_make_a_random_place_safe(tmp_path):
+    measured = Measured("random-address", tmp_path)
+    assert measured.verdict() == Verdict.RISK.value
+    kernel = measured.copies["resumee"]
+    name = kernel.path.read_bytes().index(b"\0e820_table_firmware\0")
+    with kernel.damaged([Patch(name + 1, b"E")]):
+        report = check(*measured.paths, measured.options)
+    assert report.verdict is Verdict.UNDETERMINED
+    assert "memory map" in report.headline
+
+
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        ((), "has no place for"),
+        (((0, 0x200000, 1),), "has no place for"),
+        (((0, 1 << 30, 2),), "has no place for"),
+        (((0, 1 << 63, 1), (1 << 63, (1 << 64) - 1, 1)), None),
+        (tuple((0, 1 << 50, 1) for _ in range(4096)), "more than"),
+    ],
+)
+def test_a_memory_map_that_no_machine_has_ends_in_time(tmp_path, entries, why):
+    measured = Measured("random-address", tmp_path)
+    with open_inputs(*measured.paths, measured.options) as (plan, _, _):
+        resumee = replace(plan.resumee, e820=tuple(E820Entry(*entry) for entry in entries))
+        loops = plan.traits.park_loops[:1]
+        image = _Reaching(plan.image)
+
+        def ask():
+            return sweep(image, plan.resumer, resumee, loops, 1 << 24, tables_matter=True, levels=4)
+
+        if why is None:  # above the image nothing is copied, so that those places need not be looked at
+            assert sweep(plan.image, plan.resumer, resumee, loops, 1 << 24, tables_matter=True, levels=4).failing > 0
+            why = "more than"
+        with pytest.raises(MissingFact, match=why):
+            ask()
+
+
+class _Reaching:
+    """An image that claims the highest frame there can be."""
+
+    def __init__(self, image):
+        self.frame = image.frame
+        self.pfns = PfnList()
+        self.pfns.append_page(struct.pack("<512Q", 5, MAX_PFN, *[(1 << 64) - 1] * 510))
+
+
+def test_a_symbol_of_lone_surrogates_has_a_fingerprint():
+    finding = Finding("HC201", Level.ERROR, 1, "park loop", "x", resumer=Place(1, 2, "\udc80"))
+    assert len(set(fingerprints([finding, finding]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("_text", 0), ("_text", 0x7FFFFFFF81000000), ("_end", (1 << 64) - 1), ("_end", 0), ("init_top_pgt", 1 << 63),
+        ("level2_kernel_pgt", 0xFFFFFFFF81000008), ("level3_kernel_pgt", 0xFFFFFFFF00000000),
+        ("__cpu_present_mask", 0x1000), ("x86_cpu_to_apicid", 0xFFFF000000000000),
+    ],
+)  # fmt: skip
+def test_a_symbol_where_no_kernel_has_it(tmp_path, name, address):
+    symbols = {one.name: one for one in elf_writer.SYMBOLS}
+    for other in ("init_top_pgt", "level2_kernel_pgt", "level3_kernel_pgt", "__cpu_present_mask", "x86_cpu_to_apicid"):
+        symbols[other] = elf_writer.Sym(other, elf_writer.TEXT + 0x1000, 1, 2, 0, 1)
+    symbols["_end"] = elf_writer.Sym("_end", elf_writer.TEXT + (1 << 28), 1, 2, 0, 1)
+    (tmp_path / "good").write_bytes(elf_writer.write_kernel(list(symbols.values())))
+    open_resumer(str(tmp_path / "good"), None).close()
+    symbols[name] = elf_writer.Sym(name, address, 1, 2, 0, 1)
+    (tmp_path / "bad").write_bytes(elf_writer.write_kernel(list(symbols.values())))
+    with pytest.raises(MalformedKernel, match="where no kernel has it"):
+        open_resumer(str(tmp_path / "bad"), None)
