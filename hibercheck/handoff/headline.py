@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hibercheck.handoff.ap import ApResult
+from hibercheck.handoff.ap import AFTER_HANDOFF, IN_HANDOFF, ApResult
 from hibercheck.handoff.findings import Fate, MissingFactNote, Verdict
 from hibercheck.handoff.judgement import Judgement
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.refusal import Acceptance
 from hibercheck.handoff.summary import PARKED_IN, sentence
+from hibercheck.x86.events import Event
+
+_WHEN = {IN_HANDOFF: "during the resume", AFTER_HANDOFF: "after the resume"}
+_WOKEN = {
+    Event.STORE: ", watching a line of memory that the copy writes to: it wakes",
+    Event.SPURIOUS: ", which may end at any time (a spurious exit): it wakes",
+}
+"""How the events that end a sleep during the copy are told to somebody who has never heard of them."""
 
 
 def headline(
@@ -44,22 +52,42 @@ def _fatal_headline(plan: Plan, judgement: Judgement) -> str:
         )
     dead = [result for result in judgement.aps if result.fate is Fate.DIES and result.depends is None]
     first = dead[0]
-    where = PARKED_IN.get(first.parked.state, "")
-    return f"the machine resets {first.when}: {_cpus(dead)} is parked {where}; {sentence(first)}"
+    when = _WHEN.get(first.when or "", "")
+    who = f"{_cpus(dead)} {'sleeps' if len(dead) == 1 else 'sleep'} {PARKED_IN.get(first.parked.state, '')}".strip()
+    return f"the machine resets {when}: {who}{_woken(first)}"
+
+
+def _woken(result: ApResult) -> str:
+    """Say what wakes a CPU that dies, and to what."""
+    decisive = result.turn.decisive if result.turn else None
+    if result.fatal_event is not None or result.cause not in _WOKEN or decisive is None:
+        return f"; {sentence(result)}"
+    what = "code that has been replaced" if decisive.leaf_overwritten else "page tables that have been replaced"
+    return f"{_WOKEN[result.cause]} to {what}"
 
 
 def _survival_headline(judgement: Judgement, verdict: Verdict) -> str:
     if verdict is Verdict.LATENT:
         exposed = [result for result in judgement.aps if result.exposure]
         if exposed:
-            return f"the machine resumes, but {_cpus(exposed)} stays behind in memory that is the resumee's now"
+            stay = "stays" if len(exposed) == 1 else "stay"
+            return f"the machine resumes, but {_cpus(exposed)} {stay} asleep in memory that has been replaced"
         return "the machine resumes, but a CPU runs on page tables that are overwritten, by what it has cached of them"
     if verdict is Verdict.BENIGN:
         lucky = [result for result in judgement.aps if result.fate is Fate.PARKS_AGAIN]
-        return f"the machine resumes, by luck: what {_cpus(lucky)} runs through is overwritten with the same bytes"
-    return "the machine resumes: nothing wakes a parked CPU in memory that the image overwrites"
+        runs = "runs" if len(lucky) == 1 else "run"
+        return f"the machine resumes, by luck: what {_cpus(lucky)} {runs} through is replaced by the same bytes"
+    return "the machine resumes: no parked CPU wakes in memory that the image replaces"
 
 
 def _cpus(results: Sequence[ApResult]) -> str:
-    numbers = [str(result.parked.cpu) for result in results]
-    return f"CPU {numbers[0]}" if len(numbers) == 1 else f"CPUs {', '.join(numbers)}"
+    """Name CPUs, neighbours as a range: there may be a thousand."""
+    numbers = sorted(result.parked.cpu for result in results)
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+    return f"CPU {text}" if len(numbers) == 1 else f"CPUs {text}"

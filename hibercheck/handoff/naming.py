@@ -11,7 +11,7 @@ from hibercheck.handoff.resumee import Resumee
 from hibercheck.handoff.touch import Change, Touched
 from hibercheck.x86.paging import walk
 
-LEVEL_NAMES = {5: "PML5", 4: "PML4", 3: "page-directory-pointer table", 2: "page directory", 1: "page table"}
+LEVEL_NAMES = {5: "PML5", 4: "PML4", 3: "PDPT", 2: "PD", 1: "PT"}
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -50,7 +50,7 @@ class Namer:
             return name
         if self.memory.image.pfns.is_zero(physical >> PAGE_SHIFT):
             return "a page of zeros"
-        return "a page outside the resumee's kernel image"
+        return "memory in use by the resumee"
 
     def places(self, touched: Touched) -> tuple[Place, Place]:
         """Return the place of an access on both sides."""

@@ -128,8 +128,8 @@ _HC3 = (
         "offline left it, in MWAIT for the most part, unless the resumer brings it up first. This one does not: it "
         "never does, or it skips CPUs whose core's primary thread is offline.",
         "The CPU sleeps on memory that the image overwrites, and any store there wakes it.",
-        "Do not take CPUs offline by hand in the initramfs before resuming; offline siblings rather than primary "
-        "threads; boot the resumer with maxcpus= instead, whose CPUs were never started.",
+        "Let all CPUs be online when the resumer loads the image: take nosmt off its command line, and take no CPU "
+        "offline in the initramfs. Where CPUs must be left out, boot it with maxcpus=, whose CPUs are never started.",
         (_NOSMT, _CORE_ONLINE),
     ),
     Rule(

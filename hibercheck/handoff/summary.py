@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hibercheck.addresses import PAGE_SHIFT, START_KERNEL_MAP
 from hibercheck.handoff.ap import SPURIOUS_EXITS, ApResult, can_be_woken
 from hibercheck.handoff.findings import CpuReport, Fate, ImageSummary, KernelSummary, ScenarioSummary
@@ -208,8 +210,13 @@ def _dies(result: ApResult) -> str:
 
 def _stays(result: ApResult) -> str:
     killers = [replay.event.value for replay in result.exposure if replay.state is LoopState.FOREIGN]
-    tail = f"; the next {' or '.join(killers)} would kill the machine" if killers else ""
+    tail = f"; the next {either(killers)} would kill the machine" if killers else ""
     return f"the resumee leaves it in the resumer's loop{tail}"
+
+
+def either(events: Sequence[str]) -> str:
+    """Return ``an NMI, SMI or machine check`` without the article."""
+    return f"{', '.join(events[:-1])} or {events[-1]}" if len(events) > 1 else "".join(events)
 
 
 def with_article(event: str) -> str:
