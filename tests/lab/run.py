@@ -38,8 +38,6 @@ from tests.lab.truth import Truth, errno_of, fault_of, runaway, was_triple_fault
 CONSOLE = "console=ttyS0 panic=-1"
 SETTLE = 0.1
 """Seconds that the parked CPUs get to come to rest while the boot CPU stands at ``restore_image``."""
-HIBERNATION = 240
-"""Seconds for it: 7.3 with a CPU offline loses NVMe's interrupts after the snapshot and polls, 30 s at a time."""
 TRIES = 3
 """TCG itself kills about one boot in sixty; what dies before the handoff is run again."""
 
@@ -119,7 +117,7 @@ class Lab:
             set_online(vm, experiment.resumee)
             vm.shell(resume_device(experiment, disk))
             start = vm.order("echo disk > /sys/power/state; echo LAB back $?")
-            if not wait_exit(vm, HIBERNATION):
+            if not wait_exit(vm, 90):
                 raise LabError(f"it did not hibernate: {vm.text[start:][-300:]}")
         trim(disk, path)
         disk.unlink()
