@@ -12,7 +12,7 @@ from hibercheck.handoff.findings import Evidence, Fate, Finding, Level, Place
 from hibercheck.handoff.loop_replay import LINE, LoopReplay, LoopState
 from hibercheck.handoff.naming import Namer
 from hibercheck.handoff.rules import RULES
-from hibercheck.handoff.summary import with_article
+from hibercheck.handoff.summary import either, with_article
 from hibercheck.handoff.touch import Change, Touched
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import ParkState
@@ -23,6 +23,10 @@ from hibercheck.x86.paging import Access
 _VERBS = {Access.FETCH: "fetches", Access.READ: "reads", Access.WRITE: "writes to"}
 _SHOWN_BYTES = 16
 _SHOWN_INSTRUCTIONS = 12
+_SMT_ADVICE = (
+    "Boot the resumer without nosmt (and without mitigations=auto,nosmt), or use one that brings the siblings back "
+    "before the copy"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Explainer:
             parked.cpu,
             "park state",
             f"CPU {parked.cpu} was {parked.why}; it is still there when the image is copied",
+            advice=None if parked.by_hand else _SMT_ADVICE,
         )
 
     def _line(self, result: ApResult) -> Iterator[Finding]:
@@ -225,7 +230,7 @@ class Explainer:
         if parked.state in {ParkState.WAIT_FOR_SIPI, ParkState.NEVER_BOOTED}:
             return
         killers = [replay.event.value for replay in result.exposure if replay.state is LoopState.FOREIGN]
-        tail = f"; the next {' or '.join(killers)} kills the machine" if killers else ""
+        tail = f"; the next {either(killers)} kills the machine" if killers else ""
         yield _finding(
             "HC302",
             Level.WARNING if killers else Level.NOTE,
@@ -299,8 +304,10 @@ def _finding(
     resumer: Place | None = None,
     resumee: Place | None = None,
     evidence: tuple[Evidence, ...] = (),
+    advice: str | None = None,
 ) -> Finding:
-    advice = RULES[rule].remedy.partition(". ")[0].rstrip(".")
+    """Make a finding; what to do about it is the first sentence of its rule's remedy, unless the case knows better."""
+    advice = advice or RULES[rule].remedy.partition(". ")[0].rstrip(".")
     return Finding(rule, level, cpu, role, message, resumer or Place(), resumee or Place(), evidence, advice)
 
 

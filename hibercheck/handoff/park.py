@@ -38,6 +38,7 @@ class Parked:
         rescued: Whether it was offline and brought up to be parked anew.
         left_behind: Whether it was offline, had run before, and was not rescued.
         unsettled: What is missing, where the state is not known.
+        by_hand: Whether it was taken offline by hand, and not at boot because SMT is off.
     """
 
     cpu: int
@@ -47,6 +48,7 @@ class Parked:
     rescued: bool = False
     left_behind: bool = False
     unsettled: Unsettled | None = None
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ def _park(rules: ParkRules, bringup: Bringup, rescued: frozenset[int], cpu: int)
         rescan = rules.traits.rescans_dead_siblings.value
         state, loop, how = rules.by_native_play_dead(idle_ready=by_hand or bool(rescan))
         cause = "taken offline by hand" if by_hand else "taken down at boot because SMT is off"
-        return Parked(cpu, state, loop, f"{cause}, not brought back: {how}", left_behind=True)
+        return Parked(cpu, state, loop, f"{cause}, not brought back: {how}", left_behind=True, by_hand=by_hand)
     except Unsettled as unsettled:
         return Parked(
             cpu, ParkState.RUNNING, None, f"depends on {unsettled.fact}", left_behind=left_behind, unsettled=unsettled

@@ -106,3 +106,12 @@ def test_a_damaged_image(committed, tmp_path):
         (tmp_path / "cut.bin").write_bytes(whole.read(1 << 20))
     with pytest.raises(MalformedImage):
         check(str(tmp_path / "cut.bin"), case["resumer"], case["resumee"], CheckOptions())
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "told"),
+    [("fatal", {}, "without nosmt"), ("fatal", {"resumer_cmdline": "nokaslr", "resumer_offline": {1}}, "by hand")],
+)
+def test_advice_on_a_cpu_left_behind_fits_how_it_got_there(predict, name, more, told):
+    found = predict(name, **more).findings
+    assert [told in finding.advice for finding in found if finding.rule == "HC301"] == [True]

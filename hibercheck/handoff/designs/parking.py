@@ -69,7 +69,8 @@ def _park(plan: Plan, design: Design, rules: ParkRules, rescued: frozenset[int],
     except Unsettled as unsettled:
         why = f"depends on {unsettled.fact}"
         return Parked(cpu, ParkState.RUNNING, None, why, left_behind=left_behind, unsettled=unsettled)
-    return Parked(cpu, state, loop, why, rescued=cpu in rescued, left_behind=left_behind)
+    by_hand = cpu in plan.bringup.by_hand
+    return Parked(cpu, state, loop, why, rescued=cpu in rescued, left_behind=left_behind, by_hand=by_hand)
 
 
 def _state(plan: Plan, design: Design, rules: ParkRules, cpu: int, *, online: bool, is_bsp: bool) -> Placed:
