@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class LabError(Exception):
     """The experiment could not be carried out; says nothing about the kernels."""
+
+
+class ImpossibleError(LabError):
+    """The experiment fails in the same way each time: there is no use in running it again."""

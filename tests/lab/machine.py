@@ -228,10 +228,11 @@ def parse_registers(text: str) -> dict[str, Any]:
     return out
 
 
-def wait_exit(vm: Vm, seconds: float) -> bool:
-    """Wait until QEMU has ended, taking in its console; False if it did not."""
+def wait_exit(vm: Vm, seconds: float, instead: str = "") -> bool:
+    """Wait until QEMU has ended, taking in its console; False if it did not, or if the console says ``instead``."""
     deadline = time.monotonic() + seconds * PATIENCE
-    while time.monotonic() < deadline:
+    start = len(vm.text)
+    while time.monotonic() < deadline and not (instead and instead in vm.text[start:]):
         alive = vm.listen(0.2)
         if vm.process.poll() is not None:
             return True

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.lab import cst, initramfs
-from tests.lab.errors import LabError
+from tests.lab.errors import ImpossibleError, LabError
 from tests.lab.experiment import Experiment, Side
 from tests.lab.gdb import Stub
 from tests.lab.guest import (
@@ -116,9 +116,10 @@ class Lab:
             vm.shell("echo shutdown > /sys/power/disk")
             set_online(vm, experiment.resumee)
             vm.shell(resume_device(experiment, disk))
-            start = vm.order("echo disk > /sys/power/state; echo LAB back $?")
-            if not wait_exit(vm, 90):
-                raise LabError(f"it did not hibernate: {vm.text[start:][-300:]}")
+            start = vm.order("echo disk > /sys/power/state; echo LAB back $?; dmesg | tail -3")
+            if not wait_exit(vm, 90, "LAB done"):
+                back = vm.text[start:][-300:].strip().replace("\n", " | ")
+                raise (ImpossibleError if back else LabError)(f"it did not hibernate: {back}")
         trim(disk, path)
         disk.unlink()
 
@@ -223,6 +224,8 @@ def retry(action: Callable[[], T], what: str) -> T:
     for _ in range(TRIES):
         try:
             return action()
+        except ImpossibleError:
+            raise
         except LabError as error:
             problems.append(str(error))
     raise LabError(f"{what}: " + " / ".join(problems))
