@@ -48,7 +48,7 @@ Exit status: 0 fine, 1 fails or refused, 2 usage, 3 bad input, 4 undetermined.""
 @formats_option(FORMATS)
 @shared("--output")
 @option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print one sentence only.")
-@option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Print all frames of all CPUs, and kernels' traits.")
+@option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show every frame a CPU uses, and kernels' traits.")
 @option(
     "--timeline",
     group=OUTPUT,

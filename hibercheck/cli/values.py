@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from hibercheck.cpulist import parse_cpu_list
 from hibercheck.data import dataclass
-from hibercheck.report.cpulist import parse_cpu_list
 
 _SUFFIXES = {"k": 10, "m": 20, "g": 30, "t": 40}
 

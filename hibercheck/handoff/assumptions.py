@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hibercheck.cpulist import format_cpu_list
 from hibercheck.handoff.bringup import Bringup
 from hibercheck.handoff.cmdline import CommandLine
 from hibercheck.handoff.facts import ResumerFacts
@@ -34,7 +35,7 @@ def scenario_assumptions(
         ),
         Assumption(
             "the resumer's CPUs",
-            _listed(bringup.present),
+            format_cpu_list(bringup.present),
             source_of(
                 facts is not None and facts.present is not None, False, "the resumee's present CPUs, out of the image"
             ),
@@ -42,7 +43,7 @@ def scenario_assumptions(
         ),
         Assumption(
             "CPUs taken offline by hand in the resumer",
-            _listed(bringup.by_hand) or "none",
+            format_cpu_list(bringup.by_hand) or "none",
             source_of(facts is not None and facts.online is not None, bool(options.resumer_offline), "default"),
             "--resumer-offline",
         ),
@@ -57,7 +58,3 @@ def scenario_assumptions(
 def source_of(collected: bool, given: bool, otherwise: str) -> str:
     """Say where a fact comes from: the resumer itself, an option, or what stands in for both."""
     return COLLECTED if collected else "given" if given else otherwise
-
-
-def _listed(cpus: frozenset[int]) -> str:
-    return ",".join(map(str, sorted(cpus)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hibercheck.cpulist import format_cpu_list
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact, UsageProblem
 from hibercheck.handoff.cmdline import CommandLine
@@ -87,7 +88,7 @@ def bring_up(
 def _check_by_hand(by_hand: frozenset[int], present: frozenset[int], boot_cpu: int) -> None:
     unknown = sorted(by_hand - present)
     if unknown:
-        have = ",".join(map(str, sorted(present)))
+        have = format_cpu_list(present)
         raise UsageProblem(f"--resumer-offline names CPU {unknown[0]}, but the resumer has CPUs {have}")
     if boot_cpu in by_hand:
         raise UsageProblem(f"--resumer-offline names CPU {boot_cpu}, which is the one that resumes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hibercheck.cpulist import format_cpu_list
 from hibercheck.handoff.ap import AFTER_HANDOFF, IN_HANDOFF, ApResult
 from hibercheck.handoff.findings import Fate, MissingFactNote, Verdict
 from hibercheck.handoff.judgement import Judgement
@@ -14,8 +15,8 @@ from hibercheck.x86.events import Event
 
 _WHEN = {IN_HANDOFF: "during the resume", AFTER_HANDOFF: "after the resume"}
 _WOKEN = {
-    Event.STORE: ", watching a line of memory that the copy writes to: it wakes",
-    Event.SPURIOUS: ", which may end at any time (a spurious exit): it wakes",
+    Event.STORE: ", watching a line of memory that the copy writes to",
+    Event.SPURIOUS: ", which may end at any time (a spurious exit)",
 }
 """How the events that end a sleep during the copy are told to somebody who has never heard of them."""
 
@@ -54,16 +55,16 @@ def _fatal_headline(plan: Plan, judgement: Judgement) -> str:
     first = dead[0]
     when = _WHEN.get(first.when or "", "")
     who = f"{_cpus(dead)} {'sleeps' if len(dead) == 1 else 'sleep'} {PARKED_IN.get(first.parked.state, '')}".strip()
-    return f"the machine resets {when}: {who}{_woken(first)}"
+    return f"the machine resets {when}: {who}{_woken(first, 'wakes' if len(dead) == 1 else 'wake')}"
 
 
-def _woken(result: ApResult) -> str:
+def _woken(result: ApResult, wakes: str) -> str:
     """Say what wakes a CPU that dies, and to what."""
     decisive = result.turn.decisive if result.turn else None
     if result.fatal_event is not None or result.cause not in _WOKEN or decisive is None:
         return f"; {sentence(result)}"
     what = "code that has been replaced" if decisive.leaf_overwritten else "page tables that have been replaced"
-    return f"{_WOKEN[result.cause]} to {what}"
+    return f"{_WOKEN[result.cause]}, and {wakes} to {what}"
 
 
 def _survival_headline(judgement: Judgement, verdict: Verdict) -> str:
@@ -81,13 +82,5 @@ def _survival_headline(judgement: Judgement, verdict: Verdict) -> str:
 
 
 def _cpus(results: Sequence[ApResult]) -> str:
-    """Name CPUs, neighbours as a range: there may be a thousand."""
-    numbers = sorted(result.parked.cpu for result in results)
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
-    return f"CPU {text}" if len(numbers) == 1 else f"CPUs {text}"
+    cpus = format_cpu_list(result.parked.cpu for result in results)
+    return f"CPU {cpus}" if len(results) == 1 else f"CPUs {cpus}"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hibercheck.addresses import START_KERNEL_MAP
+from hibercheck.cpulist import format_cpu_list
 from hibercheck.errors import Mismatch, UsageProblem
 from hibercheck.handoff.bringup import Bringup
 from hibercheck.handoff.cmdline import parse_command_line
@@ -71,7 +72,9 @@ def observe(facts: ResumerFacts, by_hand: frozenset[int], start: Callable[[froze
     if by_itself.boot_cpu in taken:
         raise UsageProblem(f"has CPU {by_itself.boot_cpu}, which is the one that resumes, offline", path=facts.path)
     if by_hand:
-        _refuse(by_hand != taken, "--resumer-offline", _listed(by_hand), _listed(taken) or "no CPU", facts)
+        _refuse(
+            by_hand != taken, "--resumer-offline", format_cpu_list(by_hand), format_cpu_list(taken) or "no CPU", facts
+        )
     bringup = start(taken)
     brought = facts.online - bringup.online
     if not brought <= bringup.present:
@@ -82,10 +85,6 @@ def observe(facts: ResumerFacts, by_hand: frozenset[int], start: Callable[[froze
         booted=bringup.booted | brought,
         siblings_down=bringup.siblings_down - brought,
     )
-
-
-def _listed(cpus: frozenset[int]) -> str:
-    return ",".join(map(str, sorted(cpus)))
 
 
 def check_idle(option: str | None, measured: str | None, facts: ResumerFacts) -> None:

@@ -128,8 +128,8 @@ _HC3 = (
         "offline left it, in MWAIT for the most part, unless the resumer brings it up first. This one does not: it "
         "never does, or it skips CPUs whose core's primary thread is offline.",
         "The CPU sleeps on memory that the image overwrites, and any store there wakes it.",
-        "Let all CPUs be online when the resumer loads the image: take nosmt off its command line, and take no CPU "
-        "offline in the initramfs. Where CPUs must be left out, boot it with maxcpus=, whose CPUs are never started.",
+        "Let all CPUs be online when the resumer loads the image: take none offline by hand in the initramfs, and nosmt "
+        "off its command line. Where CPUs must be left out, boot it with maxcpus=, whose CPUs are never started.",
         (_NOSMT, _CORE_ONLINE),
     ),
     Rule(
@@ -142,7 +142,7 @@ _HC3 = (
         "is the resumee's.",
         "It costs nothing until something wakes it: an NMI sent to all, a broadcast machine check, a firmware SMI. "
         "Then it executes what lies there by then.",
-        "Bring it online once after the resume, or hibernate with all CPUs online.",
+        "Bring the CPU online once after the resume, or hibernate with all CPUs online.",
         ("kernel/cpu.c, thaw_secondary_cpus(): only frozen_cpus are brought up", _SDM_HLT),
     ),
     Rule(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from hibercheck.cpulist import format_cpu_list
 from hibercheck.handoff.findings import CpuReport, Evidence, Finding, Level, Place
 from hibercheck.report import walks, words
 from hibercheck.report.gate import Judged, Mark
-from hibercheck.report.prose import explanation
+from hibercheck.report.prose import explanation, next_step
 from hibercheck.report.sanitise import one_line
-from hibercheck.report.text_cpus import STATES, fate, group
-from hibercheck.report.text_findings import title
+from hibercheck.report.text_cpus import SINGLY, STATES, fate, group
+from hibercheck.report.text_findings import group as together
+from hibercheck.report.text_findings import in_order, title
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#!|~&$@])")
 
@@ -26,12 +28,19 @@ def _lines(judged: Judged) -> Iterator[str]:
     yield f"## hibercheck: {report.outcome} ({report.verdict})"
     yield f"\n**{_text(words.sentence(report.headline))}**"
     yield f"\n{_text(explanation(report))}"
+    step = next_step(judged)
+    if step is not None and step.advice:
+        yield f"\n**What to do:** {_text(words.sentence(step.advice))}"
     yield f"\n{_text(f'Exit status {int(judged.exit_status)}: {judged.reason}.')}"
     if report.cpus:
         yield "\n| CPU | Parked in | Woken by | What becomes of it |\n|---|---|---|---|"
         yield from map(_cpu, group(report.cpus))
+    counted = in_order(judged)
+    for findings in together(counted, together=len(counted) > SINGLY):
+        yield from _finding(findings, None, advise=findings[0].advice != (step and step.advice))
     for finding, mark in judged.marked:
-        yield from _finding(finding, mark)
+        if mark is not None:
+            yield from _finding([finding], mark)
     if report.missing:
         yield "\n### Missing\n"
         yield from (
@@ -50,12 +59,15 @@ def _cpu(cpus: list[CpuReport]) -> str:
     state = "not parked: it copies" if cpu.boot_cpu else _text(STATES.get(cpu.state, cpu.state))
     loop = f" {_code(cpu.loop)}" if cpu.loop else ""
     wakes = "" if cpu.boot_cpu else _text(", ".join(cpu.wakes) or "nothing")
-    return f"| {words.cpus(each.cpu for each in cpus)} | {state}{loop} | {wakes} | {fate(cpu)} |"
+    return f"| {format_cpu_list(each.cpu for each in cpus)} | {state}{loop} | {wakes} | {fate(cpu)} |"
 
 
-def _finding(finding: Finding, mark: Mark | None) -> Iterator[str]:
-    who = "" if finding.cpu is None else f", CPU {finding.cpu}"
-    yield f"\n### {finding.rule} {finding.level.name.lower()}{who}: {_text(title(finding))}"
+def _finding(findings: list[Finding], mark: Mark | None, *, advise: bool = True) -> Iterator[str]:
+    finding = findings[0]
+    cpus = [each.cpu for each in findings if each.cpu is not None]
+    who = f", {words.cpu_phrase(cpus)}" if cpus else ""
+    which = f" (CPU {finding.cpu} is shown)" if len(set(cpus)) > 1 else ""
+    yield f"\n### {finding.rule} {finding.level.name.lower()}{who}: {_text(title(finding))}{which}"
     if mark is not None:
         yield f"\nDoes not count ({mark.kind}): {_text(words.sentence(mark.reason))}"
     yield f"\n{_text(words.sentence(finding.message))}"
@@ -75,7 +87,7 @@ def _finding(finding: Finding, mark: Mark | None) -> Iterator[str]:
         yield f"\n{fence}text"
         yield from shown
         yield fence
-    if finding.advice:
+    if finding.advice and advise:
         yield f"\n**What to do:** {_text(words.sentence(finding.advice))}"
 
 

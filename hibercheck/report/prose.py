@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hibercheck.handoff.findings import Fate, Outcome, Report, Verdict
+from hibercheck.handoff.findings import Fate, Finding, Level, Outcome, Report, Verdict
+from hibercheck.report.gate import Judged
 
 _WHAT = (
     "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the kernel which "
@@ -30,14 +31,17 @@ _VERDICTS = {
         "Whether these are replaced depends on facts that differ from boot to boot, such as the address at which the "
         "resumer or its per-CPU memory lies; so the resume may work on one boot and reset the machine on the next."
     ),
-    Verdict.REFUSED: (
-        "Here it does not come to that: the resumer finds that it cannot use the image and boots normally. "
-        "Nothing crashes; the hibernated session is lost."
-    ),
-    Verdict.UNDETERMINED: (
-        "Whether these are replaced cannot be said from the inputs; what is missing, and how to supply it, is below."
-    ),
+    Verdict.UNDETERMINED: "Whether these are replaced cannot be said from the inputs alone.",
 }
+
+_REFUSED = (
+    "To resume, the kernel that was booted (the resumer) looks at what the hibernated kernel (the resumee) has left on "
+    "the disk, and loads it if it can. Here it cannot, and boots as if the machine had been switched off. "
+    "Nothing crashes; the hibernated session is lost."
+)
+
+_FIRST = ("HC4", "HC3", "HC6", "HC1", "HC2")
+"""Families of rules, those first whose advice ends the trouble at its root: inputs, who is parked, where."""
 
 
 def explanation(report: Report) -> str:
@@ -49,10 +53,23 @@ def explanation(report: Report) -> str:
             "Here these are not of the form that the processor has been set up for, so that the first instruction "
             "after the jump cannot be found, no fault can be handled, and the processor's last resort is a reset."
         )
+    if report.verdict is Verdict.REFUSED:
+        return _REFUSED
     if report.outcome is Outcome.RESETS and report.verdict is not Verdict.RISK:
         return f"{_WHAT} {_RESET}"
     ending = _VERDICTS.get(report.verdict, "")
     return f"{_WHAT} {ending}".strip()
+
+
+def next_step(judged: Judged) -> Finding | None:
+    """Return the finding whose advice is the first to follow; None where nothing that counts has one."""
+    counted = [finding for finding, mark in judged.marked if mark is None and finding.advice]
+    heavy = [finding for finding in counted if finding.level > Level.NOTE]
+    return min(heavy, key=lambda finding: (-finding.level, _rank(finding.rule)), default=None)
+
+
+def _rank(rule: str) -> int:
+    return next((rank for rank, family in enumerate(_FIRST) if rule.startswith(family)), len(_FIRST))
 
 
 def boot_cpu_dies(report: Report) -> bool:

@@ -24,10 +24,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from hibercheck.cpulist import parse_cpu_list
 from hibercheck.errors import InputProblem, UsageProblem
 from hibercheck.handoff.findings import Finding, KernelSummary, Report
 from hibercheck.handoff.rules import RULES
-from hibercheck.report.cpulist import parse_cpu_list
 from hibercheck.report.gate import Mark
 
 SELECTORS = ("cpu", "symbol", "role", "resumer", "resumee")

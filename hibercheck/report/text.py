@@ -9,18 +9,19 @@ from rich.padding import Padding
 from rich.text import Text
 
 from hibercheck.handoff.findings import Fate, Outcome, Verdict
+from hibercheck.handoff.rules import RULES
 from hibercheck.report import picture, words
 from hibercheck.report.gate import Judged
-from hibercheck.report.prose import explanation
+from hibercheck.report.prose import explanation, next_step
 from hibercheck.report.sanitise import clean
-from hibercheck.report.text_cpus import cpu_section, table
+from hibercheck.report.text_cpus import cpu_section, group, table
 from hibercheck.report.text_findings import finding_section
 from hibercheck.report.text_inputs import assumption_section, input_section, missing_section
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hibercheck.handoff.findings import Report
+    from hibercheck.handoff.findings import Finding, Report
 
 STYLES = {
     Verdict.SAFE: "bold green",
@@ -34,7 +35,7 @@ STYLES = {
 MARK_STYLES = {"x": "bold red", "=": "green", "o": "dim", "?": "cyan"}
 URGENCY = (Fate.DIES, Fate.UNKNOWN, Fate.STAYS_PARKED, Fate.PARKS_AGAIN, Fate.REINITIALISED, Fate.UNTOUCHED)
 PICTURED = 3
-"""CPUs whose frames are marked below the memory, those in danger first."""
+"""CPUs whose frames are marked below the memory, those in danger first; of many that are alike, the first."""
 READABLE = 100
 """Columns beyond which prose is hard to read; tables use what there is."""
 
@@ -62,10 +63,12 @@ def render(judged: Judged, console: Console, detail: Detail = Detail.NORMAL) -> 
     console.print(_headline(report), width=prose)
     console.print()
     console.print(Text(explanation(report)), width=prose)
+    step = next_step(judged)
+    _next_step(step, console)
     verbose = detail is Detail.VERBOSE
-    cpu_section(report, console, verbose=verbose)
-    finding_section(judged, console, verbose=verbose)
     missing_section(report, console)
+    cpu_section(report, console, verbose=verbose)
+    finding_section(judged, console, verbose=verbose, given=step)
     _share(report, console)
     _timeline(report, console)
     assumption_section(report, console)
@@ -81,6 +84,17 @@ def _headline(report: Report) -> Text:
     word = "MAY RESET" if report.verdict is Verdict.RISK else str(report.outcome).upper()
     tag = f" ({report.verdict})" if report.outcome in (Outcome.RESETS, Outcome.RESUMES) else ""
     return Text.assemble((f"{word}{tag}", style), "  ", (words.sentence(clean(report.headline)), "bold"))
+
+
+def _next_step(finding: Finding | None, console: Console) -> None:
+    """Print what to do first, where a reader looks: before all that proves it."""
+    if finding is None:
+        return
+    text = Text.assemble(("What to do: ", "bold"), words.sentence(clean(finding.advice or "")))
+    if finding.rule in RULES:
+        text.append(f" More: hibercheck explain {finding.rule}.", style="dim")
+    console.print()
+    console.print(text, width=min(console.width, READABLE))
 
 
 def _share(report: Report, console: Console) -> None:
@@ -107,7 +121,8 @@ def _timeline(report: Report, console: Console) -> None:
 
 def _memory(report: Report, console: Console) -> None:
     glyphs = picture.UNICODE if "utf" in (console.encoding or "").lower() else picture.ASCII
-    shown = sorted((cpu for cpu in report.cpus if cpu.footprint), key=lambda cpu: URGENCY.index(cpu.fate))[:PICTURED]
+    firsts = (cpus[0] for cpus in group(report.cpus))
+    shown = sorted((cpu for cpu in firsts if cpu.footprint), key=lambda cpu: URGENCY.index(cpu.fate))[:PICTURED]
     label = max([3, *(len(f"CPU {cpu.cpu}") for cpu in shown)])
     drawn = picture.draw(report.image, shown, max(console.width - label - 4, 16), glyphs)
     console.print(Text("\nPhysical memory", style="bold"))
@@ -119,9 +134,10 @@ def _memory(report: Report, console: Console) -> None:
                 marks.stylize(MARK_STYLES[mark], index, index + 1)
         console.print(Text.assemble("  ", row.label.ljust(label), "  ", marks), no_wrap=True, crop=True)
     full, most, some, none = (glyphs.cells[level] for level in (picture.FULL, picture.MOST, picture.SOME, picture.NONE))
-    legend = (
-        f"{full} in the image  {most} mostly  {some} partly  {none} not;  one character is {words.size(drawn.frames)}"
-    )
+    legend = [
+        f"{full} in the image, {most} mostly, {some} partly, {none} not; a character is {words.size(drawn.frames)}"
+    ]
     if drawn.rows:
-        legend += ";  a CPU's frames: x replaced, = replaced by the same, o left alone, ? unknown"
-    console.print(Padding(Text(legend, style="dim"), (0, 0, 0, 2)), width=min(console.width, READABLE))
+        legend.append("x frames of this CPU that are replaced, = by the same, o left alone, ? unknown")
+    for line in legend:
+        console.print(Padding(Text(line, style="dim"), (0, 0, 0, 2)), width=min(console.width, READABLE))

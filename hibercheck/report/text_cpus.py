@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from hibercheck.cpulist import format_cpu_list
 from hibercheck.handoff.findings import CpuReport, Fate, FrameUse, Report
 from hibercheck.report import words
 from hibercheck.report.sanitise import clean
@@ -36,6 +37,8 @@ SINGLY = 8
 """Up to this many CPUs each has a row of its own; beyond, those that share everything share a row."""
 WIDE = 110
 """Columns from which virtual addresses fit beside everything else."""
+ROLE = 24
+"""Columns in which what a frame is for is not broken: ``PDPT of the exception's handler`` may be."""
 FRAMES = 12
 """Rows of a footprint that are shown unless everything is asked for."""
 
@@ -57,7 +60,7 @@ def cpu_section(report: Report, console: Console, *, verbose: bool) -> None:
     rows = table("CPU", "Parked in", "Woken by", "What becomes of it")
     for cpus in groups:
         cpu = cpus[0]
-        rows.add_row(words.cpus(each.cpu for each in cpus), _state(cpu), _wakes(cpu), _fate(cpu))
+        rows.add_row(format_cpu_list(each.cpu for each in cpus), _state(cpu), _wakes(cpu), _fate(cpu))
     console.print(Padding(rows, (0, 0, 0, 2)))
     for cpus in groups:
         _sentences(cpus, console)
@@ -127,6 +130,7 @@ def _footprint(cpu: CpuReport, console: Console, *, verbose: bool) -> None:
     console.print(Text(title, style="bold"))
     wide = verbose and console.width >= WIDE
     rows = table("For", "Frame", *(["Address"] if wide else []), "In the resumer", "After the copy")
+    rows.columns[0].min_width = min(max(len(use.role) for use in uses), ROLE)
     for use in uses:
         address = "" if use.virtual is None else f"{use.virtual:#x}"
         rows.add_row(

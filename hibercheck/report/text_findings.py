@@ -23,22 +23,30 @@ STYLES = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bo
 INDENT = 4
 
 
-def finding_section(judged: Judged, console: Console, *, verbose: bool) -> None:
-    """Print all findings, the heaviest first; notes, and those that do not count, are short and last."""
-    if not judged.report.findings:
-        return
-    console.print(Text("\nFindings", style="bold"))
+def finding_section(judged: Judged, console: Console, *, verbose: bool, given: Finding | None = None) -> None:
+    """Print all findings, the heaviest first; notes, and those that do not count, are short and last.
+
+    Args:
+        judged: The report.
+        console: Where to.
+        verbose: Whether notes have their evidence too.
+        given: The finding whose advice has been given already.
+    """
     legend = False
     ordered = in_order(judged)
     full = [finding for finding in ordered if verbose or finding.level > Level.NOTE]
     brief = ordered[len(full) :]
-    advised: set[str] = set()
-    for findings in group(full, together=not verbose and len(full) > SINGLY):
+    advised: set[str] = {given.advice} if given and given.advice else set()
+    if full:
+        console.print(Text("\nFindings", style="bold"))
+    for findings in group(full, together=len(full) > SINGLY):
         _finding(findings, console)
         _advice(findings[0], advised, console)
         legend |= any(evidence.walk is not None for evidence in findings[0].evidence)
     if legend:
         _indented(Text(f"\nFlags: {walks.FLAGS_LEGEND}.", style="dim"), console, prose=True)
+    if brief or any(judged.marks):
+        console.print(Text("\nNotes (they do not count)", style="bold"))
     for findings in group(brief, together=True):
         _head(findings, console)
         _indented(Text(words.sentence(clean(findings[0].message))), console, prose=True)
@@ -58,9 +66,9 @@ def group(findings: Sequence[Finding], *, together: bool) -> list[list[Finding]]
     """Put findings of one defect on many CPUs together."""
     if not together:
         return [[finding] for finding in findings]
-    groups: dict[str, list[Finding]] = {}
+    groups: dict[tuple[str, Level], list[Finding]] = {}
     for finding in findings:
-        groups.setdefault(identity(finding), []).append(finding)
+        groups.setdefault((identity(finding), finding.level), []).append(finding)
     return list(groups.values())
 
 
@@ -74,7 +82,7 @@ def _head(findings: Sequence[Finding], console: Console) -> None:
     finding = findings[0]
     cpus = sorted({each.cpu for each in findings if each.cpu is not None})
     who = f"  {words.cpu_phrase(cpus)}" if cpus else ""
-    which = f" (CPU {finding.cpu} is shown)" if len(cpus) > 1 else ""
+    which = f" (CPU {finding.cpu} is shown; JSON has all)" if len(cpus) > 1 else ""
     head = (f"{finding.rule} {finding.level.name.lower()}", STYLES[finding.level])
     console.print(Padding(Text.assemble("\n", head, (who, "bold"), f"  {clean(title(finding))}{which}"), (0, 0, 0, 2)))
 

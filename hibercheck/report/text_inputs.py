@@ -10,7 +10,7 @@ from rich.text import Text
 from hibercheck.handoff.findings import ImageSummary, KernelSummary, Report
 from hibercheck.report import words
 from hibercheck.report.sanitise import clean
-from hibercheck.report.text_cpus import table
+from hibercheck.report.text_cpus import WIDE, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,14 +21,14 @@ def assumption_section(report: Report, console: Console) -> None:
     if not report.assumptions:
         return
     console.print(Text("\nAssumed", style="bold"))
-    rows = table("What", "Is", "Because of", "To change it")
+    wide = console.width >= WIDE
+    rows = table("What", "Is", *(["Because of"] if wide else []), "To change it")
     for assumption in report.assumptions:
-        rows.add_row(
-            Text(clean(assumption.fact)),
-            Text(clean(assumption.value)),
-            Text(clean(assumption.source), style="dim"),
-            Text(clean(assumption.option or "")),
-        )
+        value, source = Text(clean(assumption.value)), Text(clean(assumption.source), style="dim")
+        if not wide:
+            value = Text.assemble(value, " (", source, ")")
+        cells = [value, source] if wide else [value]
+        rows.add_row(Text(clean(assumption.fact)), *cells, Text(clean(assumption.option or "")))
     console.print(Padding(rows, (0, 0, 0, 2)))
 
 

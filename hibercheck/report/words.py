@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+from hibercheck.cpulist import format_cpu_list
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -20,21 +22,9 @@ def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def cpus(numbers: Iterable[int]) -> str:
-    """Return CPU numbers as a list of ranges, ``0,2-5``."""
-    ordered = sorted(set(numbers))
-    ranges: list[list[int]] = []
-    for number in ordered:
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
-
-
 def cpu_phrase(numbers: Sequence[int]) -> str:
     """Return ``CPU 1`` or ``CPUs 1-3``."""
-    return f"CPU{'' if len(set(numbers)) == 1 else 's'} {cpus(numbers)}"
+    return f"CPU{'' if len(set(numbers)) == 1 else 's'} {format_cpu_list(numbers)}"
 
 
 def percent(part: int, whole: int) -> str:

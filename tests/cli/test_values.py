@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hibercheck.cli.values import AddressType, Output, OutputType
-from hibercheck.report.cpulist import MAX_CPUS, parse_cpu_list
-from hibercheck.report.words import cpus
+from hibercheck.cpulist import MAX_CPUS, format_cpu_list, parse_cpu_list
 
 
 @pytest.mark.parametrize(
@@ -36,7 +35,7 @@ def test_a_bad_cpu_list_is_refused(text):
 
 @given(st.sets(st.integers(0, MAX_CPUS - 1), max_size=40))
 def test_a_written_cpu_list_is_read_back(numbers):
-    assert parse_cpu_list(cpus(numbers)) == numbers
+    assert parse_cpu_list(format_cpu_list(numbers)) == numbers
 
 
 @pytest.mark.parametrize(

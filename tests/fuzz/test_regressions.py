@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from hibercheck.cpulist import parse_cpu_list
 from hibercheck.dump.dump import open_dump
 from hibercheck.errors import HibercheckError, MalformedDump, MalformedKernel, Mismatch, MissingFact, UsageProblem
 from hibercheck.handoff.check import check, open_inputs
@@ -16,7 +17,6 @@ from hibercheck.handoff.kernels import open_resumer
 from hibercheck.handoff.resumee import E820Entry
 from hibercheck.handoff.sweep import sweep
 from hibercheck.report import suppressions
-from hibercheck.report.cpulist import parse_cpu_list
 from hibercheck.report.fingerprint import fingerprints
 from hibercheck.swsusp.pfns import MAX_PFN, PfnList
 from tests.fuzz.mutate import Patch

@@ -195,6 +195,12 @@ def test_gitlab_issues_are_complete(name):
         assert issue["location"]["lines"]["begin"] == 1
 
 
+def test_markdown_says_what_to_do_and_puts_cpus_together():
+    content = rendered("many-cpus", "markdown")
+    assert content.count("### HC201 error, CPUs 48-63") == content.count("### ") - content.count("### Assumed")
+    assert content.index("What to do") < content.index("| CPU |")
+
+
 def test_markdown_cannot_be_left():
     content = rendered("hostile", "markdown")
     assert "<script>" not in re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 
@@ -64,7 +65,29 @@ def test_many_cpus_are_grouped():
     shown = render("many-cpus", 100)
     assert "1-47" in shown
     assert "CPUs 48-63" in shown
-    assert shown.count("HC201") == 1
+    assert shown.count("HC201 error") == 1
+
+
+def test_a_thousand_cpus_stay_readable():
+    report = SAMPLES["many-cpus"]()
+    last = report.cpus[-1]
+    wide = dataclasses.replace(
+        report, cpus=(*report.cpus, *(dataclasses.replace(last, cpu=cpu) for cpu in range(64, 1024)))
+    )
+    stream = io.StringIO()
+    text.render(judge(wide), make_console(stream, color="never", width=80), text.Detail.VERBOSE)
+    assert "48-1023" in stream.getvalue()
+    assert len(stream.getvalue().splitlines()) < 200
+
+
+def test_what_to_do_comes_before_what_proves_it():
+    for name in ("fatal", "many-cpus"):
+        lines = render(name, 80).splitlines()
+        step = next(number for number, line in enumerate(lines) if line.startswith("What to do: "))
+        assert step < 18
+        assert any("hibercheck explain" in line or line.endswith("explain") for line in lines[step : step + 4])
+    assert "What to do" not in render("safe", 80)
+    assert render("undetermined", 80).index("Missing") < render("undetermined", 80).index("CPUs")
 
 
 def test_a_terminal_without_unicode_gets_a_picture_too():

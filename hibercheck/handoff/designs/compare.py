@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from hibercheck.cpulist import format_cpu_list
 from hibercheck.dump.dump import Dump
 from hibercheck.handoff.ap import ApResult
 from hibercheck.handoff.check import open_inputs
@@ -269,4 +270,4 @@ def _notes(replayed: Replayed, *, known: bool, bsp: int | None) -> tuple[str, ..
 
 
 def _list(parked: Iterable[Parked]) -> str:
-    return ", ".join(str(one.cpu) for one in parked)
+    return format_cpu_list(one.cpu for one in parked)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from hibercheck.addresses import PAGE_SIZE
+from hibercheck.cpulist import format_cpu_list
 from hibercheck.handoff.ap import NO_MEMORY, SUPPOSED
 from hibercheck.handoff.findings import Outcome, Verdict
 from hibercheck.handoff.loop_replay import same_code
@@ -258,5 +259,5 @@ def _risk(reason: str, share: float) -> Cell:
 
 
 def _who(cpus: frozenset[int], state: ParkState) -> str:
-    numbers = ",".join(map(str, sorted(cpus)))
+    numbers = format_cpu_list(cpus)
     return f"CPU {numbers} in {_STATES.get(state, state.value)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 MAX_CPUS = 8192
 """The largest CONFIG_NR_CPUS that x86-64 offers (arch/x86/Kconfig, NR_CPUS_RANGE_END)."""
@@ -36,3 +37,14 @@ def parse_cpu_list(text: str) -> frozenset[int]:
             raise ValueError(f"{part.strip()!r} uses {used} of each group of {group}")
         cpus.update(cpu for cpu in range(first, last + 1) if (cpu - first) % group < used)
     return frozenset(cpus)
+
+
+def format_cpu_list(cpus: Iterable[int]) -> str:
+    """Return CPUs as the kernel prints them, ``0,2-5``: there may be a thousand."""
+    ranges: list[list[int]] = []
+    for cpu in sorted(set(cpus)):
+        if ranges and cpu == ranges[-1][1] + 1:
+            ranges[-1][1] = cpu
+        else:
+            ranges.append([cpu, cpu])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
