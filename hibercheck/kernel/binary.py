@@ -22,9 +22,10 @@ class Bytes(Protocol):
         ...
 
 
-def occurrences(haystack: Bytes, needle: bytes, start: int = 0) -> Iterator[int]:
-    """Yield every offset of ``needle``, overlapping ones too, from ``start`` on."""
-    at = haystack.find(needle, start)
+def occurrences(haystack: Bytes, needle: bytes, start: int = 0, end: int | None = None) -> Iterator[int]:
+    """Yield every offset of ``needle``, overlapping ones too, from ``start`` on and up to ``end``."""
+    end = len(haystack) if end is None else end
+    at = haystack.find(needle, start, end)
     while at >= 0:
         yield at
-        at = haystack.find(needle, at + 1)
+        at = haystack.find(needle, at + 1, end)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import deque
+from collections.abc import Iterator
 
 from hibercheck.data import dataclass
 from hibercheck.errors import MalformedKernel, MissingFact
-from hibercheck.kernel.binary import occurrences
+from hibercheck.kernel.binary import Bytes, occurrences
 
 # struct btf_header {                                           include/uapi/linux/btf.h
 #   __u16 magic; __u8 version; __u8 flags; __u32 hdr_len;
@@ -31,6 +32,8 @@ _TRANSPARENT = frozenset({_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG})
 _SIZED = frozenset({_INT, _STRUCT, _UNION, _ENUM, 16, _ENUM64})
 _POINTER_SIZE = 8
 _MAX_CHAIN = 64
+_FIRST = 1 << 15
+"""Words of the types read at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +51,31 @@ class Btf:
     """The types of one kernel.
 
     Args:
-        data: The .BTF section's contents.
+        data: What the .BTF section is in.
         path: What to call the kernel in messages.
+        start: Where it is in there.
+        size: Its length in bytes; by default to the end.
 
     Raises:
         MalformedKernel: The section contradicts its own header.
     """
 
-    def __init__(self, data: bytes, path: str) -> None:
+    def __init__(self, data: Bytes, path: str, start: int = 0, size: int | None = None) -> None:
         self._path = path
-        if len(data) < _HEADER.size:
+        size = len(data) - start if size is None else size
+        head = data[start : start + _HEADER.size]
+        if min(len(head), size) < _HEADER.size:
             raise MalformedKernel("its .BTF section is too short for a header", path=path)
-        magic, version, _, header, type_at, type_size, string_at, string_size = _HEADER.unpack_from(data)
+        magic, version, _, header, type_at, type_size, string_at, string_size = _HEADER.unpack(head)
         if magic != _MAGIC or version != 1:
             raise MalformedKernel(f"its .BTF section has magic {magic:#06x}, version {version}", path=path)
-        if header + type_at + type_size > len(data) or header + string_at + string_size > len(data):
+        if header + type_at + type_size > size or header + string_at + string_size > size:
             raise MalformedKernel("its .BTF section claims more types or strings than it holds", path=path)
-        start = header + type_at
-        self._types = data[start : start + type_size // 4 * 4]
+        self._data = data
+        self._types_at, self._count = start + header + type_at, type_size // 4
+        self._strings_at, self._strings_size = start + header + string_at, string_size
+        self._types = b""
         self._words = memoryview(self._types).cast("I")
-        self._strings = data[header + string_at : header + string_at + string_size]
         self._positions = array("I", [0])
         self._next = 0
         self._found: dict[str, _Type | None] = {}
@@ -114,8 +122,9 @@ class Btf:
         if not name:
             return None
         typedef = None
-        for offset in occurrences(self._strings, name.encode() + b"\0"):
-            for at in occurrences(self._types, struct.pack("<I", offset)):
+        strings, end = self._strings_at, self._strings_at + self._strings_size
+        for offset in occurrences(self._data, name.encode() + b"\0", strings, end):
+            for at in self._mentions(offset - strings):
                 found = self._at(at // 4) if not at % 4 else None
                 if found is not None and found.kind in {_STRUCT, _UNION} and self._plausible(found):
                     return found
@@ -123,22 +132,44 @@ class Btf:
                     typedef = typedef or found
         return typedef
 
+    def _mentions(self, number: int) -> Iterator[int]:
+        """Offsets in the types of a 32-bit number, found while they are loaded."""
+        needle, start = struct.pack("<I", number), 0
+        while start < 4 * self._count:
+            if start >= len(self._types):
+                self._upto(2 * len(self._words) + 1)
+            loaded = self._types
+            yield from occurrences(loaded, needle, max(start - 3, 0))
+            start = len(loaded)
+
+    def _upto(self, words: int) -> memoryview:
+        """So many words of the types at least, or all: those that are asked for are often among the first."""
+        if len(self._words) < min(words, self._count):
+            wanted = min(max(words, 2 * len(self._words), _FIRST), self._count)
+            self._types = self._data[self._types_at : self._types_at + 4 * wanted]
+            self._words = memoryview(self._types).cast("I")
+        return self._words
+
     def _at(self, position: int) -> _Type | None:
         """The record at a word, or None past the end of the types."""
-        if position + 3 > len(self._words):
+        words = self._upto(position + 3)
+        if position + 3 > len(words):
             return None
-        info, value = self._words[position + 1], self._words[position + 2]
+        info, value = words[position + 1], words[position + 2]
         return _Type(info >> 24 & 31, info & 0xFFFF, bool(info >> 31), value, position + 3)
 
     def _plausible(self, holder: _Type) -> bool:
-        names = self._words[holder.at : holder.at + 3 * holder.count : 3]
-        return len(names) == holder.count and all(name < len(self._strings) for name in names)
+        end = holder.at + 3 * holder.count
+        names = self._upto(end)[holder.at : end : 3]
+        return len(names) == holder.count and all(name < self._strings_size for name in names)
 
     def _reach(self, number: int) -> bool:
         """Find the positions of types up to a number; false when there are not so many."""
-        words, position, end = self._words, self._next, len(self._words)
+        words, position, end = self._words, self._next, self._count
         positions = self._positions
         while len(positions) <= number and position + 3 <= end:
+            if position + 3 > len(words):
+                words = self._upto(position + 3)
             info = words[position + 1]
             kind = info >> 24 & 31
             positions.append(position)
@@ -168,16 +199,22 @@ class Btf:
             if current is None or current.at in seen or current.kind not in {_STRUCT, _UNION}:
                 continue
             seen.add(current.at)
-            words = self._words[current.at : current.at + 3 * current.count].tolist()
+            end = current.at + 3 * current.count
+            words = self._upto(end)[current.at : end].tolist()
             for name_at, number, place in zip(words[::3], words[1::3], words[2::3], strict=False):
                 # struct btf_member { __u32 name_off; __u32 type; __u32 offset; };
                 # With kind_flag set, bits 24-31 of the offset are the size of a bit-field.
                 offset = base + (place & 0xFFFFFF if current.flag else place)
-                if name and self._strings.startswith(key, name_at):
+                if name and self._is_at(key, name_at):
                     return offset, number
                 if not name_at:
                     pending.append((offset, self._resolved(self._type(number))))
         return None
+
+    def _is_at(self, key: bytes, offset: int) -> bool:
+        """Whether a string with its NUL stands at an offset of the strings."""
+        at = self._strings_at + offset
+        return offset + len(key) <= self._strings_size and self._data[at : at + len(key)] == key
 
     def _walk(self, name: str, path: str) -> tuple[int, int]:
         """Bit offset and type number of a member by its path."""
@@ -194,12 +231,13 @@ class Btf:
         factor = 1
         for _ in range(_MAX_CHAIN):
             found = self._resolved(found)
-            if found is None or (found.kind == _ARRAY and found.at + 3 > len(self._words)):
+            words = self._upto(found.at + 3) if found is not None else self._words
+            if found is None or (found.kind == _ARRAY and found.at + 3 > len(words)):
                 break
             if found.kind == _ARRAY:
                 # struct btf_array { __u32 type; __u32 index_type; __u32 nelems; };
-                factor *= self._words[found.at + 2]
-                found = self._type(self._words[found.at])
+                factor *= words[found.at + 2]
+                found = self._type(words[found.at])
                 continue
             if found.kind == _PTR:
                 return factor * _POINTER_SIZE

@@ -10,7 +10,7 @@ from typing import Self
 
 from hibercheck.errors import InputProblem
 
-_FIRST_PIECE, _PIECE = 1 << 16, 1 << 20
+_FIRST_PIECE, _PIECE = 1 << 14, 96 << 10
 """Bytes searched at a time: what is looked for is often near."""
 
 

@@ -215,7 +215,19 @@ class ElfFile:
 
     def section_bytes(self, section: Section) -> bytes:
         """Return a section's contents; zeros are not made up for a `Section.nobits` section, which gives ``b""``."""
-        return b"" if section.nobits else self._contents(section.offset, section.size)
+        offset, size = self.place_of(section)
+        return self._contents(offset, size)
+
+    def place_of(self, section: Section) -> tuple[int, int]:
+        """Where a section's contents are in the file: offset and bytes, none for a `Section.nobits` section.
+
+        Raises:
+            MalformedKernel: It claims to lie past the end of the file.
+        """
+        size = 0 if section.nobits else section.size
+        if section.offset + size > len(self.data):
+            raise MalformedKernel("a section lies past the end of the file", path=self.path, offset=section.offset)
+        return section.offset, size
 
     def file_range(self, address: int, size: int) -> tuple[int, int] | None:
         """Where a range of addresses is in the file: offset, and bytes stored there (the rest is zeros); or None."""

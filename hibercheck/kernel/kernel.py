@@ -208,7 +208,7 @@ class Kernel:
         if section is None:
             advice = "give its vmlinux with CONFIG_DEBUG_INFO_BTF"
             raise MissingFact("has no .BTF section, so no structure layouts", path=self.path, advice=advice)
-        return Btf(self.elf.section_bytes(section), self.path)
+        return Btf(self.elf.data, self.path, *self.elf.place_of(section))
 
     def offset_of(self, struct: str, member_path: str) -> int:
         """Bytes from a structure's start to a member; see `hibercheck.kernel.btf.Btf.offset_of`."""

@@ -1,7 +1,8 @@
 """The symbol table of a vmlinux, decoded in bulk and by column.
 
 A kernel has 100,000 to 250,000 symbols and a check asks for some dozens, so nothing is made per symbol that nobody
-asked for: names are found in the string table as it is, values are one strided slice.
+asked for: names are sifted out of the string table, values are one strided slice.  Both tables are read a piece at a
+time, so that the pieces stay in the processor's cache and none is held.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, compress
+from itertools import accumulate, chain, compress
 from operator import itemgetter
+from typing import Any
 
 from hibercheck.errors import MalformedKernel
 from hibercheck.kernel.binary import occurrences
-from hibercheck.kernel.elf import SHF_EXECINSTR, SHF_WRITE, SHT_SYMTAB, ElfFile
+from hibercheck.kernel.elf import SHF_EXECINSTR, SHF_WRITE, SHT_SYMTAB, ElfFile, Section
 from hibercheck.kernel.symbols import Symbol, rank
 
 # typedef struct elf64_sym { Elf64_Word st_name; unsigned char st_info, st_other; Elf64_Half st_shndx;
@@ -30,12 +32,16 @@ MAX_SYMBOLS = 1 << 21
 _STT_OBJECT, _STT_SECTION, _STT_FILE = 1, 3, 4
 _STB_GLOBAL, _STB_WEAK = 1, 2
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
-_ENDING = 5
-"""So many last bytes of a string sift the candidates: enough to leave few, and few names are shorter."""
+_PIECE = 4096 * _SYM.size
+"""Bytes of a table read at a time: they fit the second-level cache."""
+_ROWS = 1024
+"""Rows searched at a time; measured, not critical."""
+_NAME = 128
+"""Bytes read for a name at first; few are longer."""
 _BUCKET_SHIFT = 16
 _MAX_BUCKETS = 32
 _FEW = 4
-"""Up to so many things are looked for one by one, more than that all in one pass: measured, not critical."""
+"""Up to so many names are looked for one by one, more than that all in one pass: measured, not critical."""
 
 
 def _column(table: bytes, code: str, step: int, first: int) -> array[int]:
@@ -44,6 +50,48 @@ def _column(table: bytes, code: str, step: int, first: int) -> array[int]:
     if sys.byteorder == "big":
         words.byteswap()
     return words[first::step]
+
+
+class _Endings:
+    """What sifts out the strings that end with one of some names.
+
+    GNU ld lets ``idt_table`` be the end of ``bringup_idt_table``, LLD does not even merge equal strings: a name can be
+    anywhere in a string table and more than once.  Of all strings only a fixed number of last bytes is looked at; of
+    the sixth that remain, more.
+    """
+
+    _LONG = 8
+    _FIRST = 4
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        self._long: dict[bytes, tuple[bytes, ...]] = {}
+        self._short: dict[bytes, tuple[bytes, ...]] = {}
+        known = set(names)
+        self.longest = max(map(len, known), default=0)
+        self._length = min(self._FIRST, *map(len, known)) if known else self._FIRST
+        for name in known:
+            length, group = (self._LONG, self._long) if len(name) >= self._LONG else (self._length, self._short)
+            group[name[-length:]] = (*group.get(name[-length:], ()), name)
+        self._all = {name[-self._length :] for name in known}
+
+    def among(self, strings: Sequence[bytes]) -> Iterator[Iterator[tuple[bytes, list[bytes]]]]:
+        """Yield twice, for long names and for short ones: the strings that end with such, in order, and those names."""
+        sifted = list(compress(strings, map(self._all.__contains__, map(_last(self._length), strings))))
+        yield self._in(self._long, self._LONG, sifted)
+        yield self._in(self._short, self._length, sifted)
+
+    @staticmethod
+    def _in(
+        group: Mapping[bytes, tuple[bytes, ...]], length: int, strings: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, list[bytes]]]:
+        for string in compress(strings, map(group.__contains__, map(_last(length), strings))):
+            names = [name for name in group[string[-length:]] if string.endswith(name)]
+            if names:
+                yield string, names
+
+
+def _last(length: int) -> Callable[[bytes], bytes]:
+    return itemgetter(slice(-length, None))
 
 
 class ElfSymbols:
@@ -59,39 +107,58 @@ class ElfSymbols:
     def __init__(self, elf: ElfFile) -> None:
         self.origin = ".symtab"
         self._elf = elf
+        self._count = 0
+        self._table_at = self._strings_at = self._strings_end = 0
         section = next((one for one in elf.sections if one.kind == SHT_SYMTAB), None)
-        self._table = self._strings = b""
         if section is not None:
-            if section.size // _SYM.size > MAX_SYMBOLS:
-                raise MalformedKernel(
-                    f"claims {section.size // _SYM.size} symbols", path=elf.path, offset=section.offset
-                )
-            if not 0 < section.link < len(elf.sections):
-                raise MalformedKernel("the symbol table names no string table", path=elf.path, offset=section.offset)
-            table = elf.section_bytes(section)
-            self._table = table[: len(table) // _SYM.size * _SYM.size]
-            self._strings = elf.section_bytes(elf.sections[section.link])
-        self._names = _column(self._table, "I", 6, 0)
-        self._packed_names = self._names.tobytes()
-        self._split: list[bytes] | None = None
+            self._place(section)
         self._buckets: dict[int, tuple[Sequence[int], Sequence[int]]] = {}
         self._order: tuple[Sequence[int], Sequence[int]] | None = None
 
+    def _place(self, section: Section) -> None:
+        elf = self._elf
+        count = section.size // _SYM.size
+        if count > MAX_SYMBOLS:
+            raise MalformedKernel(f"claims {count} symbols", path=elf.path, offset=section.offset)
+        if not 0 < section.link < len(elf.sections):
+            raise MalformedKernel("the symbol table names no string table", path=elf.path, offset=section.offset)
+        self._count, self._table_at = count, elf.place_of(section)[0]
+        self._strings_at, size = elf.place_of(elf.sections[section.link])
+        self._strings_end = self._strings_at + size
+
     @cached_property
-    def _values(self) -> array[int]:
-        return _column(self._table, "Q", 3, 1)
+    def _table(self) -> bytes:
+        """All of the table, for who wants every symbol."""
+        return self._elf.data[self._table_at : self._table_at + self._count * _SYM.size]
+
+    @cached_property
+    def _strings(self) -> bytes:
+        """All of the string table, likewise."""
+        return self._elf.data[self._strings_at : self._strings_end]
+
+    @cached_property
+    def _columns(self) -> tuple[array[int], array[int]]:
+        """The offset of every name in the string table, and every value."""
+        names, values = array("I"), array("Q")
+        end = self._table_at + self._count * _SYM.size
+        for at in range(self._table_at, end, _PIECE):
+            piece = self._elf.data[at : min(at + _PIECE, end)]
+            names.extend(_column(piece, "I", 6, 0))
+            values.extend(_column(piece, "Q", 3, 1))
+        return names, values
 
     @cached_property
     def _granules(self) -> bytes:
-        """Bits 16 to 31 of each value, packed."""
-        return _column(self._table, "H", 12, 5).tobytes()
+        """Bits 16 to 23 of each value, packed."""
+        return _column(self._columns[1].tobytes(), "B", 8, 2 if sys.byteorder == "little" else 5).tobytes()
 
     def __len__(self) -> int:
-        return len(self._names)
+        return self._count
 
     def __iter__(self) -> Iterator[Symbol]:
-        for row in range(len(self._names)):
-            symbol = self._symbol(row)
+        for entry in _SYM.iter_unpack(self._table):
+            end = self._strings.find(b"\0", entry[0])
+            symbol = self._made(entry, self._strings[entry[0] : end if end >= 0 else None])
             if symbol is not None:
                 yield symbol
 
@@ -101,44 +168,35 @@ class ElfSymbols:
         return self._collect(self._offsets(wanted))
 
     def _offsets(self, names: set[bytes]) -> set[int]:
-        """Every offset in the string table at which one of the names stands, up to a NUL.
-
-        GNU ld lets ``idt_table`` be the end of ``bringup_idt_table``, LLD does not even merge equal strings: a name can
-        be anywhere and more than once.  Many names at once are sifted by the last bytes of each string.
-        """
+        """Every offset in the string table at which one of the names stands, up to a NUL."""
+        if len(names) <= _FEW:
+            return {at for name in names for at in occurrences(self._strings, name + b"\0")}
         offsets: set[int] = set()
-        if len(names) > _FEW and (strings := self._pieces()) is not None:
-            wanted: dict[bytes, tuple[bytes, ...]] = {}
-            for name in names:
-                if len(name) >= _ENDING:
-                    wanted[name[-_ENDING:]] = (*wanted.get(name[-_ENDING:], ()), name)
-            position = 0
-            endings = map(itemgetter(slice(-_ENDING, None)), strings)
-            for string in compress(strings, map(wanted.__contains__, endings)):
-                candidates = wanted[string[-_ENDING:]]
-                if string.endswith(candidates):
-                    position = self._position(string, position)
-                    end = position + len(string)
-                    offsets.update(end - len(name) for name in candidates if string.endswith(name))
-                    position = end
-            names = {name for name in names if len(name) < _ENDING}
-        return offsets.union(at for name in names for at in occurrences(self._strings, name + b"\0"))
+        endings = _Endings(names)
+        for start, piece, strings in self._pieces(endings.longest):
+            for found in endings.among(strings):
+                position = 0
+                for string, ends in found:  # where it is, is looked for and not counted, as few are asked for
+                    position = piece.find(b"\0" + string + b"\0", position) + 1 + len(string)
+                    offsets.update(start + position - len(name) for name in ends)
+        return offsets
 
-    def _pieces(self) -> list[bytes] | None:
-        """The strings between the NULs of the string table.
+    def _pieces(self, keep: int) -> Iterator[tuple[int, bytes, list[bytes]]]:
+        """Yield the string table in pieces: an offset, bytes from a NUL to a NUL or more, and the strings between NULs.
 
-        None when there are so many strings for so few symbols that they would only cost memory.
+        Of a string that is longer than a piece only so many last bytes are kept.
         """
-        if self._split is None and self._strings.count(0) <= 4 * len(self._names) + 0x10000:
-            self._split = self._strings.split(b"\0")
-        return self._split
-
-    def _position(self, string: bytes, start: int) -> int:
-        """Where a whole string is next, given where the one before it ends: it is looked for instead of counted."""
-        if start == 0 and self._strings.startswith(string + b"\0"):
-            return 0
-        before = self._strings.find(b"\0" + string + b"\0", start)
-        return before + 1 if before >= 0 else len(self._strings) - len(string)  # only the last one may lack its NUL
+        held, at = b"\0", self._strings_at
+        while at < self._strings_end:
+            read = self._elf.data[at : min(at + _PIECE, self._strings_end)]
+            at += len(read)
+            piece = held + read
+            start = at - len(piece) - self._strings_at
+            if at == self._strings_end:
+                piece += b"\0"  # only the last string may lack it
+            strings = piece.split(b"\0")
+            held = b"\0" + strings.pop()[-keep:]
+            yield start, piece, strings
 
     def _collect(self, offsets: set[int]) -> dict[str, tuple[Symbol, ...]]:
         found: dict[str, list[Symbol]] = {}
@@ -150,10 +208,15 @@ class ElfSymbols:
 
     def _rows(self, offsets: set[int]) -> list[int]:
         """Rows whose name is at one of the offsets, in the table's order."""
-        if len(offsets) > _FEW:
-            return list(compress(range(len(self._names)), map(offsets.__contains__, self._names)))
-        hits = (at for offset in offsets for at in occurrences(self._packed_names, offset.to_bytes(4, sys.byteorder)))
-        return sorted(at // 4 for at in hits if not at % 4)
+        names, rows = self._columns[0], []
+        for start in range(0, len(names), _ROWS):
+            block = names[start : start + _ROWS]
+            hits = offsets.intersection(block)
+            packed = block.tobytes() if hits else b""
+            for offset in hits:
+                found = occurrences(packed, offset.to_bytes(4, sys.byteorder))
+                rows += [start + at // 4 for at in found if not at % 4]
+        return sorted(rows)
 
     def variants(self, name: str) -> list[Symbol]:
         """See `SymbolSource.variants`."""
@@ -164,15 +227,26 @@ class ElfSymbols:
 
     def _symbol(self, row: int) -> Symbol | None:
         """The symbol of a row, or None for a row that names a section, a file, nothing, or something elsewhere."""
-        name_at, info, _, section, value, size = _SYM.unpack_from(self._table, row * _SYM.size)
-        if info & 15 in {_STT_SECTION, _STT_FILE} or section == _SHN_UNDEF:
+        at = self._table_at + row * _SYM.size
+        entry = _SYM.unpack(self._elf.data[at : at + _SYM.size])
+        return self._made(entry, self._name(entry[0]))
+
+    def _name(self, offset: int) -> bytes:
+        """The string at an offset of the string table, or what there is of it."""
+        at, size = self._strings_at + offset, _NAME
+        while at < self._strings_end:
+            piece = self._elf.data[at : min(at + size, self._strings_end)]
+            end = piece.find(b"\0")
+            if end >= 0 or at + size >= self._strings_end:
+                return piece[: end if end >= 0 else None]
+            size *= 8
+        return b""
+
+    def _made(self, entry: tuple[Any, ...], name: bytes) -> Symbol | None:
+        _, info, _, section, value, size = entry
+        if info & 15 in {_STT_SECTION, _STT_FILE} or section == _SHN_UNDEF or not name:
             return None
-        end = self._strings.find(b"\0", name_at)
-        name = self._strings[name_at : end if end >= 0 else None]
-        if not name:
-            return None
-        letter = self._letter(info, section)
-        return Symbol(name.decode("utf-8", "replace"), value, size, letter)
+        return Symbol(name.decode("utf-8", "replace"), value, size, self._letter(info, section))
 
     def _letter(self, info: int, section: int) -> str:
         """The letter of nm(1) for a symbol; ``n`` for a local label without a type outside code."""
@@ -210,21 +284,23 @@ class ElfSymbols:
     def _bucket(self, number: int) -> tuple[Sequence[int], Sequence[int]]:
         """Ascending values, and rows, of the symbols in one 64 KiB of the address space.
 
-        They are found by bits 16 to 31 of their values, which is a strided slice away; sorting all values would cost as
+        They are found by bits 16 to 23 of their values, which is a strided slice away; sorting all values would cost as
         much as a hundred of these.
         """
         if number not in self._buckets:
-            needle = (number & 0xFFFF).to_bytes(2, sys.byteorder)
-            hits = (at // 2 for at in occurrences(self._granules, needle) if not at % 2)
-            pairs = sorted((value, row) for row in hits if (value := self._values[row]) >> _BUCKET_SHIFT == number)
+            values = self._columns[1]
+            before = self._granules.split(bytes([number & 0xFF]))
+            rows = [passed + index for index, passed in enumerate(accumulate(map(len, before[:-1])))]
+            pairs = sorted((value, row) for row in rows if (value := values[row]) >> _BUCKET_SHIFT == number)
             self._buckets[number] = [value for value, _ in pairs], [row for _, row in pairs]
         return self._buckets[number]
 
     def _sorted(self) -> tuple[Sequence[int], Sequence[int]]:
         """All values in ascending order, and the row of each."""
         if self._order is None:
-            rows = array("I", sorted(range(len(self._values)), key=self._values.__getitem__))
-            self._order = array("Q", map(self._values.__getitem__, rows)), rows
+            values = self._columns[1]
+            rows = array("I", sorted(range(len(values)), key=values.__getitem__))
+            self._order = array("Q", map(values.__getitem__, rows)), rows
         return self._order
 
     def _best_below(self, address: int, values: Sequence[int], rows: Sequence[int]) -> Symbol | None:
