@@ -87,7 +87,7 @@ def test_what_to_do_comes_before_what_proves_it():
         assert step < 18
         assert any("hibercheck explain" in line or line.endswith("explain") for line in lines[step : step + 4])
     assert "What to do" not in render("safe", 80)
-    assert render("undetermined", 80).index("Missing") < render("undetermined", 80).index("CPUs")
+    assert render("undetermined", 80).index("\nMissing\n") < render("undetermined", 80).index("\nCPUs\n")
 
 
 def test_a_terminal_without_unicode_gets_a_picture_too():
