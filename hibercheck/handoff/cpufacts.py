@@ -57,13 +57,17 @@ class CpuFeatures:
     physical_bits: int | None
 
 
-def read_features(space: KernelSpace) -> CpuFeatures:
+def read_features(space: KernelSpace, address: int | None = None) -> CpuFeatures:
     """Read ``boot_cpu_data`` (struct cpuinfo_x86, arch/x86/include/asm/processor.h).
+
+    Args:
+        space: The kernel's memory.
+        address: Where another such structure is, to read that instead.
 
     Raises:
         MissingFact: The structure cannot be read or made sense of.
     """
-    data = space.read(space.address("boot_cpu_data"), _BOOT_CPU_DATA_SIZE)
+    data = space.read(space.address("boot_cpu_data") if address is None else address, _BOOT_CPU_DATA_SIZE)
     vendor_at = _vendor_offset(space, data)
     capability_at = _capability_offset(space, data)
     raw_vendor = data[vendor_at : vendor_at + 12]
@@ -212,14 +216,19 @@ def read_topology(space: KernelSpace, present: frozenset[int], *, limited: bool)
 def _hidden_apic_ids(space: KernelSpace, known: frozenset[int], *, limited: bool) -> tuple[int, ...]:
     """Return the APIC ids of CPUs that the machine has and the kernel gave no number, as with ``nr_cpus=1``.
 
-    Kernels with topo_info (6.12, 7.3) keep them in phys_cpu_present_map (arch/x86/kernel/cpu/topology.c).  Earlier
-    ones only count them in disabled_cpus, among slots that are empty (arch/x86/kernel/apic/apic.c); there they count
-    where the command line limits the CPUs, and are taken to follow the last one.
+    Kernels with topo_info (6.12, 7.3) have those that ``nosmp`` cut off in phys_cpu_present_map; those that came after
+    the limit of ``nr_cpus=`` was reached they only count, in the third word of topo_info, nr_rejected_cpus
+    (topology_register_apic(), arch/x86/kernel/cpu/topology.c).  Earlier ones count them in disabled_cpus, among slots
+    that are empty (arch/x86/kernel/apic/apic.c).  What is only counted counts where the command line limits the CPUs,
+    and is taken to follow the last one.
     """
     ids: Sequence[int]
     if space.kernel.symbol("topo_info") is not None:
         bits = space.number(space.address("phys_cpu_present_map"), MAX_CPUS // 8)
-        ids = [index for index in range(bits.bit_length()) if bits >> index & 1 and index not in known]
+        listed = [index for index in range(bits.bit_length()) if bits >> index & 1 and index not in known]
+        first = max(max(known, default=-1) + 1, bits.bit_length())
+        rejected = space.number(space.address("topo_info") + 8, 4) if limited else 0
+        ids = [*listed, *range(first, first + min(rejected, MAX_CPUS + 1))]
     elif limited and space.kernel.symbol("disabled_cpus") is not None:
         assigned, disabled = space.variable("num_processors", 4), space.variable("disabled_cpus", 4)
         first = max(known, default=-1) + 1

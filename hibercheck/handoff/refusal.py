@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hibercheck.data import dataclass
-from hibercheck.handoff.cmdline import CommandLine
+from hibercheck.handoff.cmdline import CommandLine, parse_command_line
 from hibercheck.handoff.resumee import E820_RAM, Resumee, e820_checksum
 from hibercheck.kernel.code.traits import Traits
 from hibercheck.swsusp.image import Image
@@ -92,13 +92,21 @@ def _memory_map(image: Image, traits: Traits, resumee: Resumee) -> Refusal | Non
 
 
 def _memory_size(resumee: Resumee, cmdline: CommandLine) -> Refusal | None:
-    """check_image_kernel() and num_physpages: ``mem=`` on one side only changes the number of pages."""
-    limit = cmdline.mem_limit
-    if limit is None or resumee.e820 is None or "mem=" in (resumee.command_line or ""):
+    """check_image_kernel() and num_physpages: ``mem=`` on one side only changes the number of pages.
+
+    The firmware's map, e820_table_firmware, is that of the machine: ``mem=`` does not shorten it.
+    """
+    limits = (cmdline.mem_limit, parse_command_line(resumee.command_line or "").mem_limit)
+    if limits == (None, None) or resumee.e820 is None:
         return None
-    if all(entry.address + entry.size <= limit for entry in resumee.e820 if entry.kind == E820_RAM):
+    ram = [(entry.address, entry.address + entry.size) for entry in resumee.e820 if entry.kind == E820_RAM]
+    seen = [sum(min(end, limit or end) - start for start, end in ram if start < (limit or end)) for limit in limits]
+    if seen[0] == seen[1]:
         return None
-    return Refusal("has another number of pages, by mem= on its command line", EPERM, "boot it without mem=")
+    if limits[1] is None:
+        return Refusal("has another number of pages, by mem= on its command line", EPERM, "boot it without mem=")
+    same = f"boot it with the resumee's mem={limits[1]}"
+    return Refusal("has another number of pages than the resumee, which was booted with mem=", EPERM, same)
 
 
 def _compressor(image: Image, traits: Traits, unknown: list[tuple[str, str]]) -> Refusal | None:
