@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from hibercheck.swsusp.vmcore import NOTE_ROOM, data_offset, head, note
 
 if TYPE_CHECKING:
     from hibercheck.swsusp.image import Image
+    from hibercheck.swsusp.stream import Chunk
 
 ZERO_PAGE = bytes(PAGE_SIZE)
 
@@ -28,7 +29,11 @@ TEXT_START = b"OSRELEASE="
 NOTE_START = b"\x0b\0\0\0"
 NOTE_NAME = b"VMCOREINFO\0"
 NOTE_HEAD = 24
-STARTS = (TEXT_START, NOTE_START)
+HEADS = (TEXT_START[:1], NOTE_START[:1])
+SAMPLES = (8, 2044, 4088)
+"""Offsets in a page, beside its start: one that is not zeros rarely has a zero at them all."""
+LEAST_HOLE = 4
+"""Pages of zeros in a row that are left out; fewer are written, which is cheaper than beginning anew behind them."""
 MAX_CANDIDATES = 64
 
 
@@ -60,7 +65,7 @@ class _Batch:
 
 
 class _Writer:
-    """Writes the data pages of decoded chunks to their places; all threads share it."""
+    """Writes the data pages of batches to their places; all threads share it."""
 
     def __init__(self, image: Image, descriptor: int, start: int) -> None:
         self._pfns = image.pfns
@@ -69,46 +74,90 @@ class _Writer:
         self._start = start
         self._writing = Lock()
 
-    def add(self, batch: _Batch, number: int, plain: bytes | memoryview) -> None:
-        """Write the data pages of chunk ``number``."""
-        data = plain if isinstance(plain, bytes) else bytes(plain)
-        first = number * BLOCK_PAGES - self._meta
-        begin, end = max(first, 0), first + len(data) // PAGE_SIZE
-        if end <= begin:
-            return
-        holes = [page for page in range(begin, end) if data.startswith(ZERO_PAGE, (page - first) * PAGE_SIZE)]
-        view = memoryview(data)
-        for part, stop, rank in self._pfns.places(begin, end):
-            where = self._start + (rank - part) * PAGE_SIZE
-            for low, high in _without(holes, part, stop):
-                piece = view[(low - first) * PAGE_SIZE : (high - first) * PAGE_SIZE]
-                self._write(piece, where + low * PAGE_SIZE)
-                batch.written += len(piece)
-        self._look(batch, data, (begin - first) * PAGE_SIZE)
+    def add(self, number: int, chunks: Iterator[Chunk]) -> _Batch:
+        """Write the data pages of a batch whose first chunk is ``number``.
 
-    def _write(self, piece: memoryview, offset: int) -> None:
+        Raises:
+            MalformedImage: A chunk is damaged: the first that is.
+        """
+        batch = _Batch()
+        held, zeros, pages = [], [], number * BLOCK_PAGES - self._meta
+        first = pages
+        for plain in chunks:
+            if isinstance(plain, MalformedImage):
+                raise plain
+            held.append(memoryview(plain))
+            zeros += [pages + page for page in _look(plain, batch.candidates, max(0, -pages))]
+            pages += len(plain) // PAGE_SIZE
+        begin = max(first, 0)
+        if pages > begin:
+            for part, stop, rank in self._pfns.places(begin, pages):
+                where = self._start + (rank - part) * PAGE_SIZE
+                for low, high in _without(zeros, part, stop):
+                    self._write(_between(held, low - first, high - first), where + low * PAGE_SIZE)
+                    batch.written += (high - low) * PAGE_SIZE
+        return batch
+
+    def _write(self, pieces: list[memoryview], offset: int) -> None:
         # One at a time: the kernel lets one writer into a file, and others would spin where a decoder could run.
         with self._writing:
-            while piece:
-                done = os.pwrite(self._descriptor, piece, offset)
-                piece, offset = piece[done:], offset + done
+            while pieces:
+                done = os.pwritev(self._descriptor, pieces, offset)
+                offset += done
+                while pieces and done >= len(pieces[0]):
+                    done -= len(pieces.pop(0))
+                if done:
+                    pieces[0] = pieces[0][done:]
 
-    def _look(self, batch: _Batch, data: bytes, begin: int) -> None:
-        """Keep pages that may hold the VMCOREINFO text."""
-        for offset in range(begin, len(data), PAGE_SIZE):
-            if data.startswith(STARTS, offset) and len(batch.candidates) < MAX_CANDIDATES:
-                text = _vmcoreinfo(data[offset : offset + PAGE_SIZE])
-                if text:
-                    batch.candidates.append(text)
+
+def _between(chunks: list[memoryview], first: int, end: int) -> list[memoryview]:
+    """Return pages ``first`` up to ``end`` of consecutive chunks, all of which but the last have `BLOCK_PAGES`."""
+    pieces = []
+    for number in range(first // BLOCK_PAGES, -(-end // BLOCK_PAGES)):
+        base = number * BLOCK_PAGES
+        low, high = max(first - base, 0), min(end - base, BLOCK_PAGES)
+        pieces.append(chunks[number][low * PAGE_SIZE : high * PAGE_SIZE])
+    return pieces
+
+
+def _look(plain: bytes | memoryview, candidates: list[bytes], begin: int) -> list[int]:
+    """Return which pages of a chunk are zeros, and keep those from ``begin`` on that may hold the VMCOREINFO text.
+
+    Few pages get as far as being compared: the bytes at some offsets of all pages, which are slices, tell the others.
+    """
+    heads = bytes(plain[::PAGE_SIZE])
+    for mark in HEADS:
+        page = heads.find(mark, begin)
+        while page >= 0 and len(candidates) < MAX_CANDIDATES:
+            text = _vmcoreinfo(bytes(plain[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]))
+            candidates += [text] if text else []
+            page = heads.find(mark, page + 1)
+    if 0 not in heads:
+        return []
+    number = int.from_bytes(heads, "little")
+    for offset in SAMPLES:
+        number |= int.from_bytes(bytes(plain[offset::PAGE_SIZE]), "little")
+    samples = number.to_bytes(len(heads), "little")
+    if 0 not in samples:
+        return []
+    suspects = (page for page, sample in enumerate(samples) if not sample)
+    return [page for page in suspects if bytes(plain[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]) == ZERO_PAGE]
 
 
 def _without(holes: list[int], begin: int, end: int) -> list[tuple[int, int]]:
-    """Return the parts of [begin, end) between the holes."""
+    """Return the parts of [begin, end) between rows of at least `LEAST_HOLE` of the holes, which ascend."""
     parts = []
-    for hole in holes[bisect_left(holes, begin) : bisect_left(holes, end)]:
-        if hole > begin:
-            parts.append((begin, hole))
-        begin = hole + 1
+    inside = holes[bisect_left(holes, begin) : bisect_left(holes, end)]
+    first = 0
+    while first + LEAST_HOLE <= len(inside):
+        last = first
+        while last + 1 < len(inside) and inside[last + 1] == inside[last] + 1:
+            last += 1
+        if last - first + 1 >= LEAST_HOLE:
+            if inside[first] > begin:
+                parts.append((begin, inside[first]))
+            begin = inside[last] + 1
+        first = last + 1
     if end > begin:
         parts.append((begin, end))
     return parts
@@ -196,10 +245,6 @@ def _umask() -> int:
     return mask
 
 
-def _fail(_number: int, why: MalformedImage) -> None:
-    raise why
-
-
 def _export_to(
     image: Image,
     descriptor: int,
@@ -214,7 +259,7 @@ def _export_to(
     candidates: list[bytes] = []
     written = 0
     image.source.expect_sequential()
-    for batch in batches(image.stream.storage, _Batch, writer.add, _fail, progress):
+    for batch in batches(image.source, image.stream.storage, writer.add, progress):
         candidates += batch.candidates[: MAX_CANDIDATES - len(candidates)]
         written += batch.written
     own = _choose(candidates, image)

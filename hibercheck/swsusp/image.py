@@ -1,9 +1,10 @@
 """A hibernation image: open it, ask what it says, and read frames of the resumee's memory out of it on demand.
 
-Memory is bounded whatever the file says: 32 MiB of the file resident, 4 MiB of decoded blocks, 24 bytes a run of
-consecutive frames (`hibercheck.swsusp.runs.MAX_RUNS` at most), 16 bytes a run of consecutive stored pages (the same)
-and 8 bytes a block of 32 pages: no more than 1.6 GiB for the worst file there can be.  The image of a machine of 64 GiB
-with all its memory in it, in a million runs, takes 35 MiB.
+Memory is bounded whatever the file says: 4 MiB of decoded blocks, 24 bytes a run of consecutive frames
+(`hibercheck.swsusp.runs.MAX_RUNS` at most), 16 bytes a run of consecutive stored pages (the same) and 8 bytes a block
+of 32 pages: no more than 1.6 GiB for the worst file there can be.  The image of a machine of 64 GiB with all its memory
+in it, in a million runs, takes 35 MiB.  Going through everything (`Image.verify`, `hibercheck.swsusp.export`) takes
+7 MiB a processor more, of at most eight (`hibercheck.swsusp.bulk`).
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""The bytes of an input file or block device, read in place.
+"""The bytes of an input file or block device.
 
-Reading goes through a mapping, because a system call for each of the half million block lengths of a large image
-costs more than decoding its PFN list.  The mapping is read only, and its resident pages are given back as the
-reader moves on, so that memory does not grow with the image.
+They are read by ``pread`` and not through a memory map: who reads a mapped file that somebody truncates meanwhile, or a
+mapped device that fails, is killed by SIGBUS, which nothing in Python can turn into a message.  What is read is copied
+once, into the cache of the processor that needs it next.
 """
 
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import stat
 import struct
@@ -17,49 +16,38 @@ from typing import Self
 
 from hibercheck.errors import InputProblem, MalformedImage
 
+PAGE_SIZE = 4096
+
 COMPRESSED = {"gzip": b"\x1f\x8b", "xz": b"\xfd7zXZ\0", "zstd": b"\x28\xb5\x2f\xfd", "lz4": b"\x04\x22\x4d\x18"}
 """What a compressed file starts with."""
 
-RESIDENT_BYTES = 32 << 20
-"""Bytes of the mapping that may be resident before they are given back to the system."""
+AHEAD = 64 << 10
+"""Bytes read for one word where the words asked for lie close together."""
+CLOSE = 2 * PAGE_SIZE
 
-FAULT_AROUND = 64 << 10
-"""What the kernel maps around one fault in the page cache (``fault_around_bytes``, mm/memory.c)."""
-
-_WORD: Callable[[mmap.mmap, int], tuple[int]] = struct.Struct("<Q").unpack_from
+Ranges = list[tuple[int, int]]
+"""(byte offset, size) in the file, in the order in which they belong together."""
+_WORD: Callable[[bytes, int], tuple[int]] = struct.Struct("<Q").unpack_from
 
 
 class Source:
-    """A file or block device mapped for reading.
+    """A file or block device open for reading.
 
     Args:
         path: Its name, for messages.
         descriptor: An open descriptor of it, which the source takes over.
-
-    Raises:
-        InputProblem: It cannot be mapped.
     """
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
-        self._touched = 0
-        self._maps: list[mmap.mmap] = []
         self._size = os.lseek(descriptor, 0, os.SEEK_END)
-        self._can_shrink = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        self._map(self._size)
-
-    def _map(self, size: int) -> None:
-        """Map the first ``size`` bytes; views of earlier mappings stay valid."""
-        try:
-            mapped = mmap.mmap(self._descriptor, size, prot=mmap.PROT_READ)
-        except OSError as problem:
-            raise InputProblem(f"cannot be mapped: {problem.strerror}", path=self.path) from problem
-        self._maps.append(mapped)
+        self._window = b""
+        self._window_at = 0
 
     @property
     def size(self) -> int:
-        """Bytes in the file."""
+        """Bytes in the file when it was opened."""
         return self._size
 
     def reaches(self, end: int) -> bool:
@@ -67,48 +55,67 @@ class Source:
         return end <= self._size
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``; fewer, or none, past the end of the file."""
-        self._account(size)
-        return self._maps[-1][offset : offset + size]
-
-    def word(self, offset: int) -> int:
-        """Return the little-endian 64-bit word at ``offset``, which lies within the file, as the caller has checked."""
-        self._touched += FAULT_AROUND
-        if self._touched > RESIDENT_BYTES:
-            self._account(0)
-        return _WORD(self._maps[-1], offset)[0]
-
-    def pieces(self, ranges: list[tuple[int, int]]) -> bytes | memoryview:
-        """Return the bytes of consecutive (offset, size) ranges as one object, without copying if there is one.
-
-        The view of a single range dies with the source; all ranges lie within the file, as the caller has checked.
-        """
-        if len(ranges) == 1:
-            offset, size = ranges[0]
-            self._account(size)
-            return memoryview(self._maps[-1])[offset : offset + size]
-        return b"".join(self.read(offset, size) for offset, size in ranges)
-
-    def _account(self, size: int) -> None:
-        """Account for ``size`` bytes about to be read, and give resident pages back when there are too many."""
-        self.require_whole()
-        self._touched += size if size > FAULT_AROUND else FAULT_AROUND
-        if self._touched > RESIDENT_BYTES:
-            self._maps[-1].madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
-
-    def require_whole(self) -> None:
-        """See that the file is still as long as it was: beyond its end a mapping kills its reader by SIGBUS.
+        """Return up to ``size`` bytes from ``offset``; fewer, or none, past the end of the file.
 
         Raises:
-            InputProblem: It is not.
+            InputProblem: The file cannot be read there, or is shorter than it was.
         """
-        if self._can_shrink and os.fstat(self._descriptor).st_size < self._size:
-            raise InputProblem("was cut while it was being read", path=self.path)
+        size = min(size, self._size - offset)
+        if size <= 0:
+            return b""
+        try:
+            data = os.pread(self._descriptor, size, offset)
+        except OSError as problem:
+            raise self._unreadable(problem, offset) from problem
+        if len(data) < size:
+            raise self._cut(offset + len(data))
+        return data
+
+    def word(self, offset: int) -> int:
+        """Return the little-endian 64-bit word at ``offset``, which lies within the file, as the caller has checked.
+
+        Raises:
+            InputProblem: As `read`.
+        """
+        place = offset - self._window_at
+        if not 0 <= place <= len(self._window) - 8:
+            # A system call for each word costs little where words are far apart, and too much where they are not.
+            near = 0 <= place <= len(self._window) + CLOSE
+            self._window, self._window_at, place = self.read(offset, AHEAD if near else 8), offset, 0
+        return _WORD(self._window, place)[0]
+
+    def gather(self, ranges: Ranges) -> bytes:
+        """Return the bytes of ranges, which all lie within the file, as one object; raises like `read`."""
+        return b"".join([self.read(offset, size) for offset, size in ranges])
+
+    def fill(self, buffer: memoryview, ranges: Ranges) -> None:
+        """Read ranges, which all lie within the file, one after the other into ``buffer``; safe in any thread.
+
+        Raises:
+            InputProblem: As `read`.
+        """
+        start = 0
+        for offset, size in ranges:
+            done = 0
+            while done < size:
+                try:
+                    count = os.preadv(self._descriptor, [buffer[start + done : start + size]], offset + done)
+                except OSError as problem:
+                    raise self._unreadable(problem, offset + done) from problem
+                if not count:
+                    raise self._cut(offset + done)
+                done += count
+            start += size
+
+    def _unreadable(self, problem: OSError, offset: int) -> InputProblem:
+        return InputProblem(f"cannot be read: {problem.strerror}", path=self.path, offset=offset)
+
+    def _cut(self, offset: int) -> InputProblem:
+        return InputProblem("was cut while it was being read", path=self.path, offset=offset)
 
     def expect_sequential(self) -> None:
         """Tell the system that the file will now be read from its start to its end."""
-        self._maps[-1].madvise(mmap.MADV_SEQUENTIAL)
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     def is_hole(self, offset: int) -> bool:
         """Whether ``offset`` lies in a hole of a sparse file: data that were never written there, or were lost."""
@@ -125,12 +132,7 @@ class Source:
             return self.size if problem.errno == errno.ENXIO else offset
 
     def close(self) -> None:
-        """Release the file; views of it that are still held keep its mapping, and no more, alive."""
-        for mapped in self._maps:
-            try:
-                mapped.close()
-            except BufferError:  # a view that an exception's traceback holds; the mapping goes with it
-                continue
+        """Release the file."""
         os.close(self._descriptor)
 
     def __enter__(self) -> Self:

@@ -17,7 +17,6 @@ from hibercheck.errors import InputProblem, MalformedImage
 from hibercheck.swsusp.source import Source
 
 STEP = 1 << 20
-MAPPED_AT_ONCE = 64 << 20
 XZ_MEMORY = 256 << 20
 """What an .xz file may demand for its dictionary; ``xz -9`` needs 65 MiB."""
 
@@ -105,9 +104,7 @@ class SpooledSource(Source):
         self._packed = os.fdopen(os.dup(descriptor), "rb")
         self._reader = READERS[name](self._packed)
         self._ended = False
-        os.ftruncate(self._spool.fileno(), MAPPED_AT_ONCE)
         super().__init__(path, os.dup(self._spool.fileno()))
-        self._mapped, self._size = self._size, 0
         try:
             self.reaches(1)
             os.close(descriptor)
@@ -133,7 +130,7 @@ class SpooledSource(Source):
     def read(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset``; fewer, or none, past the end of the file."""
         self.reaches(offset + size)
-        return super().read(offset, min(size, max(0, self._size - offset)))
+        return super().read(offset, size)
 
     def is_hole(self, offset: int) -> bool:  # noqa: ARG002
         """Return False: a compressed file has no holes, only zeros."""
@@ -144,12 +141,7 @@ class SpooledSource(Source):
         if not data:
             self._ended = True
             return
-        if self._size + len(data) > self._mapped:
-            self._mapped = 2 * self._mapped + len(data)
-            os.ftruncate(self._spool.fileno(), self._mapped)
-            self._map(self._mapped)
-        if data.count(0) != len(data):
-            self._write(data)
+        self._write(data)
         self._size += len(data)
 
     def _read(self) -> bytes:
@@ -165,8 +157,14 @@ class SpooledSource(Source):
             raise MalformedImage(message, path=self.path) from problem
 
     def _write(self, data: bytes) -> None:
+        descriptor = self._spool.fileno()
         try:
-            os.pwrite(self._spool.fileno(), data, self._size)
+            if data.count(0) == len(data):
+                os.ftruncate(descriptor, self._size + len(data))
+                return
+            done = 0
+            while done < len(data):
+                done += os.pwrite(descriptor, data[done:], self._size + done)
         except OSError as problem:
             message = f"no room for its plain bytes in {tempfile.gettempdir()}: {problem.strerror}"
             raise InputProblem(message, path=self.path, advice="set TMPDIR, or decompress it first") from problem

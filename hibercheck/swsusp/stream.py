@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Protocol
 
 from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MalformedImage
 from hibercheck.swsusp.codec import (
     BLOCK_PAGES,
+    BLOCK_SIZE,
     DECODERS,
     LENGTH_SIZE,
     MAX_COMPRESSED,
@@ -21,11 +23,14 @@ from hibercheck.swsusp.codec import (
     check_length,
     decode,
 )
-from hibercheck.swsusp.source import Source
+from hibercheck.swsusp.source import Ranges, Source
 from hibercheck.swsusp.swapmap import SwapMap
 
 CACHED_CHUNKS = 32
 """Chunks kept decoded: 4 MiB.  A page walk and the structures it leads to rarely need more."""
+
+
+Chunk = bytes | memoryview | MalformedImage
 
 
 class Storage(Protocol):
@@ -33,12 +38,43 @@ class Storage(Protocol):
 
     pages: int
 
-    def chunk(self, number: int) -> bytes | memoryview:
-        """Return the plain bytes of chunk ``number``; a view dies with the source."""
+    def chunk(self, number: int) -> bytes:
+        """Return the plain bytes of chunk ``number``."""
+        ...
+
+    def ranges(self, first: int, end: int) -> Ranges:
+        """Find the stored bytes of chunks ``first`` up to ``end``; raises `MalformedImage` if the way there is lost."""
+        ...
+
+    def unpack(self, first: int, end: int, raw: memoryview) -> Iterator[Chunk]:
+        """Yield these chunks in order out of their stored bytes; in any thread, once `ranges` has found them.
+
+        A chunk is its plain bytes, which may lie in ``raw`` itself, or why it has none.
+        """
         ...
 
 
-class PlainStorage:
+class _PlainPages:
+    """What uncompressed streams have in common: a chunk is 32 pages as they are stored."""
+
+    def __init__(self, source: Source, pages: int) -> None:
+        self._source = source
+        self.pages = pages
+
+    def ranges(self, first: int, end: int) -> Ranges:
+        raise NotImplementedError
+
+    def chunk(self, number: int) -> bytes:
+        """Return the bytes of 32 pages; raises `MalformedImage`."""
+        return self._source.gather(self.ranges(number, number + 1))
+
+    def unpack(self, first: int, end: int, raw: memoryview) -> Iterator[Chunk]:
+        """Yield the pages of chunks; see `Storage.unpack`."""
+        for start in range(0, (end - first) * BLOCK_SIZE, BLOCK_SIZE):
+            yield raw[start : start + BLOCK_SIZE]
+
+
+class PlainStorage(_PlainPages):
     """An uncompressed stream whose pages the swap map lists, behind the info page.
 
     Args:
@@ -48,17 +84,16 @@ class PlainStorage:
     """
 
     def __init__(self, source: Source, swap_map: SwapMap, pages: int) -> None:
-        self._source = source
+        super().__init__(source, pages)
         self._map = swap_map
-        self.pages = pages
 
-    def chunk(self, number: int) -> bytes | memoryview:
-        """Return the bytes of 32 pages; raises `MalformedImage`."""
-        first = number * BLOCK_PAGES
-        return self._source.pieces(self._map.ranges(1 + first, min(BLOCK_PAGES, self.pages - first)))
+    def ranges(self, first: int, end: int) -> Ranges:
+        """Find the pages of chunks; raises `MalformedImage` if the swap map does not list them."""
+        begin = first * BLOCK_PAGES
+        return self._map.ranges(1 + begin, min(end * BLOCK_PAGES, self.pages) - begin)
 
 
-class RawStorage:
+class RawStorage(_PlainPages):
     """The stream as /dev/snapshot gives it: page after page, behind the info page.
 
     Args:
@@ -70,17 +105,15 @@ class RawStorage:
     """
 
     def __init__(self, source: Source, pages: int) -> None:
-        self._source = source
-        self.pages = pages
+        super().__init__(source, pages)
         if not source.reaches((pages + 1) * PAGE_SIZE):
             message = f"the snapshot stream is cut short: {pages + 1} pages announced, {source.size // PAGE_SIZE} there"
             raise MalformedImage(message, path=source.path)
 
-    def chunk(self, number: int) -> bytes | memoryview:
-        """Return the bytes of 32 pages."""
-        first = number * BLOCK_PAGES
-        count = min(BLOCK_PAGES, self.pages - first)
-        return self._source.pieces([((1 + first) * PAGE_SIZE, count * PAGE_SIZE)])
+    def ranges(self, first: int, end: int) -> Ranges:
+        """Find the pages of chunks."""
+        begin = first * BLOCK_PAGES
+        return [((1 + begin) * PAGE_SIZE, (min(end * BLOCK_PAGES, self.pages) - begin) * PAGE_SIZE)]
 
 
 class BlockStorage:
@@ -116,8 +149,6 @@ class BlockStorage:
         starts = self._starts
         index = starts[-1]
         word = self._source.word
-        if len(starts) <= number + 1:
-            self._source.require_whole()
         while len(starts) <= number + 1:
             offset, run = self._map.run_at(index)
             end = index + run
@@ -139,12 +170,32 @@ class BlockStorage:
             return self._corrupt(number, str(problem), offset)
         raise AssertionError(length)
 
-    def payload(self, number: int) -> tuple[int, bytes | memoryview]:
+    def ranges(self, first: int, end: int) -> Ranges:
+        """Find the stored pages of blocks; raises like `walk`."""
+        self.walk(end - 1)
+        begin = self._starts[first]
+        return self._map.ranges(begin, self._starts[end] - begin)
+
+    def unpack(self, first: int, end: int, raw: memoryview) -> Iterator[Chunk]:
+        """Decode blocks; see `Storage.unpack`."""
+        at = 0
+        for number in range(first, end):
+            following = at + (self._starts[number + 1] - self._starts[number]) * PAGE_SIZE
+            length = int.from_bytes(raw[at : at + LENGTH_SIZE], "little")
+            data = raw[at + LENGTH_SIZE : min(at + LENGTH_SIZE + length, following)]
+            # The block before stays referenced meanwhile: freeing 128 KiB at the top of the heap makes glibc give the
+            # memory back and fault it in again, which costs a factor of three.
+            try:
+                plain: Chunk = self.decode(number, None, data)
+            except MalformedImage as problem:
+                plain = problem
+            yield plain
+            at = following
+
+    def payload(self, number: int) -> tuple[int, bytes]:
         """Return the file offset of block ``number`` and its compressed bytes; raises like `walk`."""
-        self.walk(number)
-        first = self._starts[number]
-        ranges = self._map.ranges(first, self._starts[number + 1] - first)
-        data = self._source.pieces(ranges)
+        ranges = self.ranges(number, number + 1)
+        data = self._source.gather(ranges)
         length = int.from_bytes(data[:LENGTH_SIZE], "little")
         return ranges[0][0], data[LENGTH_SIZE : LENGTH_SIZE + length]
 
@@ -157,8 +208,13 @@ class BlockStorage:
         offset, data = self.payload(number)
         return self.decode(number, offset, data)
 
-    def decode(self, number: int, offset: int, data: bytes | memoryview) -> bytes:
+    def decode(self, number: int, offset: int | None, data: bytes | memoryview) -> bytes:
         """Decode what `payload` returned for block ``number``; safe to call from several threads at a time.
+
+        Args:
+            number: The block.
+            offset: Where it is in the file, for a message; looked up if need be.
+            data: Its compressed bytes.
 
         Raises:
             MalformedImage: It does not decode to what it must.
@@ -169,7 +225,8 @@ class BlockStorage:
             hole = self._hole(number)
             if hole is not None:
                 raise self._corrupt(number, "lies in a hole of the sparse file", hole) from problem
-            raise self._corrupt(number, str(problem), offset) from problem
+            where = self._map.run_at(self._starts[number])[0] if offset is None else offset
+            raise self._corrupt(number, str(problem), where) from problem
 
     def _hole(self, number: int) -> int | None:
         """Return the offset of a stored page of block ``number`` that was never written, if there is one."""
@@ -212,8 +269,7 @@ class Stream:
         if number in cache:
             cache.move_to_end(number)
             return cache[number]
-        # A copy: a view of the file's mapping would kill its reader once the file is cut.
-        chunk = cache[number] = bytes(self.storage.chunk(number))
+        chunk = cache[number] = self.storage.chunk(number)
         if len(cache) > CACHED_CHUNKS:
             cache.popitem(last=False)
         return chunk

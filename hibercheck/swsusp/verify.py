@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hibercheck.addresses import PAGE_SIZE
@@ -11,7 +12,7 @@ from hibercheck.swsusp.bulk import BATCH_CHUNKS, Progress, batches
 from hibercheck.swsusp.codec import BLOCK_PAGES, BLOCK_SIZE
 from hibercheck.swsusp.crc import apply, crc32_le, shift_matrix
 from hibercheck.swsusp.header import Flags
-from hibercheck.swsusp.stream import BlockStorage
+from hibercheck.swsusp.stream import BlockStorage, Chunk
 
 if TYPE_CHECKING:
     from hibercheck.swsusp.image import Image
@@ -43,17 +44,26 @@ class VerifyResult:
         return not self.problems
 
 
+@dataclass(slots=True)
 class _Batch:
-    """Checksum and size of the decoded chunks of one batch."""
+    """What the chunks of one batch come to."""
 
-    def __init__(self) -> None:
-        self.crc = 0
-        self.size = 0
+    crc: int = 0
+    size: int = 0
+    damaged: list[tuple[int, MalformedImage]] = field(default_factory=list)
 
-    def add(self, _number: int, plain: bytes | memoryview) -> None:
-        """Take in one chunk."""
-        self.crc = crc32_le(plain, self.crc)
-        self.size += len(plain)
+
+def _check(first: int, chunks: Iterator[Chunk]) -> _Batch:
+    batch = _Batch()
+    crc, size = 0, 0
+    for number, plain in enumerate(chunks, first):
+        if isinstance(plain, MalformedImage):
+            batch.damaged.append((number, plain))
+            continue
+        crc = crc32_le(plain, crc)
+        size += len(plain)
+    batch.crc, batch.size = crc, size
+    return batch
 
 
 def verify(image: Image, progress: Progress | None = None) -> VerifyResult:
@@ -72,16 +82,15 @@ def verify(image: Image, progress: Progress | None = None) -> VerifyResult:
     full = shift_matrix(BATCH_CHUNKS * BLOCK_SIZE)
     image.source.expect_sequential()
     try:
-        listed = batches(
-            image.stream.storage, _Batch, _Batch.add, lambda number, why: damaged.append((number, why)), progress
-        )
-        for batch in listed:
+        for batch in batches(image.source, image.stream.storage, _check, progress):
             matrix = full if batch.size == BATCH_CHUNKS * BLOCK_SIZE else shift_matrix(batch.size)
             crc = apply(matrix, crc) ^ batch.crc
             size += batch.size
+            damaged += batch.damaged[: MAX_PROBLEMS - len(damaged)]
     except MalformedImage as problem:
         problems.append(str(problem))
-    problems += [_lost(image, number, why) for number, why in sorted(damaged, key=lambda each: each[0])[:MAX_PROBLEMS]]
+    # In the order of the stream: nothing behind a block that cannot be found was looked at.
+    problems = [_lost(image, number, why) for number, why in damaged] + problems
     complete = size == image.stream.pages * PAGE_SIZE
     problems += _contradictions(image)
     expected = image.header.crc32 if Flags.CRC32_MODE in image.header.flags else None
@@ -92,7 +101,7 @@ def verify(image: Image, progress: Progress | None = None) -> VerifyResult:
         stored_pages=None if image.swap_map is None else image.swap_map.stored_pages(),
         crc_expected=expected,
         crc_computed=crc if complete else None,
-        problems=tuple(problems[:MAX_PROBLEMS]),
+        problems=tuple(dict.fromkeys(problems))[:MAX_PROBLEMS],
     )
 
 
