@@ -99,6 +99,7 @@ def refusals() -> Iterator[Experiment]:
     yield Experiment(
         "less-memory-debian", Side("debian-6.1.176"), Side("debian-6.12.94", "nokaslr mem=250M"), machine=CLOUD
     )
+    yield Experiment("more-memory", Side("small-current", "nokaslr mem=100M"), Side("small-current"))
     yield Experiment("small61-refuses-612", Side("debian-6.12.94"), Side("small-current"), machine=CLOUD)
     yield Experiment(
         "small61-refuses-lz4",
@@ -178,6 +179,14 @@ def cpus() -> Iterator[Experiment]:
     )
     yield Experiment("maxcpus-resumer", Side("wide-current"), Side("small-hlt", "nokaslr maxcpus=1"), machine=CORES)
     yield Experiment("nr-cpus-resumer", Side("wide-current"), Side("small-hlt", "nokaslr nr_cpus=1"), machine=CORES)
+    for resumer in ("v73-stock", "debian-6.12.94"):
+        yield Experiment(
+            f"resumee-nr-cpus1-v73-{short(resumer)}-nmi",
+            Side("v73-stock", "nokaslr nr_cpus=1 iomem=relaxed"),
+            Side(resumer),
+            machine=CLOUD,
+            event="nmi",
+        )
     for words in ("nr_cpus=1", "maxcpus=1", "nosmt", "nr_cpus=1 possible_cpus=1"):
         tag = words.replace("=", "").replace("_", "-").replace(" ", "-")
         yield Experiment(

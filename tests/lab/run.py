@@ -176,7 +176,8 @@ class Lab:
 
     def _aftermath(self, vm: Vm, experiment: Experiment, truth: Truth, start: int) -> None:
         try:
-            vm.wait_for(r"LAB back (\d+)\n", 30, start)
+            back = vm.wait_for(r"LAB back (\d+)\n", 30, start)
+            vm.wait_for(r"LAB done \d+\n", 30, back.end())  # else it would be taken for the answer to the next order
         except LabError as error:
             self._died(vm, truth, "in the handoff", error)
             return

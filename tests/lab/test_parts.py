@@ -17,7 +17,7 @@ from tests.lab import cst, gdb, guest, initramfs, machine, truth
 from tests.lab.chance import draw
 from tests.lab.compare import Row, grade, summary
 from tests.lab.corpus import corpus
-from tests.lab.errors import LabError
+from tests.lab.errors import ImpossibleError, LabError
 from tests.lab.experiment import Experiment, Side
 from tests.lab.families import FAMILIES, every
 from tests.lab.kernels import Kernels
@@ -297,6 +297,18 @@ def test_retry_gives_up_and_says_why():
 
     with pytest.raises(LabError, match="try 1 / try 2 / try 3"):
         retry(action, "x")
+
+
+def test_what_fails_each_time_is_not_run_again():
+    calls: list[int] = []
+
+    def action():
+        calls.append(1)
+        raise ImpossibleError("no memory")
+
+    with pytest.raises(ImpossibleError):
+        retry(action, "x")
+    assert calls == [1]
 
 
 def test_the_substate_test_is_found_in_a_listing():
