@@ -12,6 +12,10 @@ Everything it returns is declared in `hibercheck.handoff.findings`; everything i
 
 from __future__ import annotations
 
+TYPE_CHECKING = False  # as type checkers read it: the import of typing alone would cost a fifth of --version
+if TYPE_CHECKING:
+    from hibercheck.handoff.api import check
+
 __version__ = "0.1.0"
 __all__ = ["__version__", "check"]
 

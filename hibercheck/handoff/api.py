@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hibercheck.handoff.options import CheckOptions
 
 if TYPE_CHECKING:
     import os
+    from typing import TypedDict, Unpack
 
     from hibercheck.handoff.findings import Report
+    from hibercheck.handoff.options import Event, Idle
+
+    class CheckFields(TypedDict, total=False):
+        """The fields of `CheckOptions` as keywords; a test compares them."""
+
+        resumer_cmdline: str | None
+        resumer_offline: frozenset[int]
+        resumer_idle: Idle | None
+        resumer_phys_base: int | None
+        spurious_mwait: bool
+        suppose: frozenset[Event]
+        resume_offset: int | None
+        resumer_memory: str | None
+        resumer_registers: str | None
+        resumer_facts: str | None
+        resumer_symbols: str | None
+        resumee_symbols: str | None
+        timeline: bool
+        execute: bool
+        park: str | None
 
 
 def check(
@@ -17,7 +38,7 @@ def check(
     resumer: str | os.PathLike[str],
     resumee: str | os.PathLike[str],
     options: CheckOptions | None = None,
-    **fields: Any,
+    **fields: Unpack[CheckFields],
 ) -> Report:
     """Predict what becomes of the machine when kernel ``resumer`` resumes ``image``, which ``resumee`` wrote.
 

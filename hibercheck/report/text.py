@@ -57,7 +57,7 @@ def render(judged: Judged, console: Console, detail: Detail = Detail.NORMAL) -> 
     """Print a judged report on ``console``."""
     report = judged.report
     if detail is Detail.QUIET:
-        console.print(_headline(report), soft_wrap=True)
+        console.print(_headline(report), soft_wrap=not console.file.isatty())  # a file or a pipe gets one line
         return
     prose = min(console.width, READABLE)
     console.print(_headline(report), width=prose)
