@@ -86,7 +86,8 @@ def _back_in_loop(
     """Go on in the loop; nothing that was cached before the event can be counted on."""
     turn = replay_loop(memory, loop, context)
     state = LoopState.FOREIGN if turn.state is LoopState.STALE else turn.state
-    reason = "it parks again" if state <= LoopState.SAME else "it does not find its loop again"
+    lost = "it leaves its loop because of what it reads" if turn.diversion else "it does not find its loop again"
+    reason = "it parks again" if state <= LoopState.SAME else lost
     return EventReplay(event, effect, max(state, judged), delivery, turn, reason)
 
 

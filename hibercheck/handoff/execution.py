@@ -100,7 +100,8 @@ class _Runner:
             return SecondOpinion(self.cpu, f"not run: {lacking or 'its control registers are not known'}", None)
         try:
             plain = self._run(self.memory, state)
-            runs = (plain, self._run(self._cached(state), state)) if self._may_run_on_cache() else (plain,)
+            cached = (self._run(self._cached(state), state, self.memory),) if self._may_run_on_cache() else ()
+            runs = (plain, *cached)
         except Unsupported as problem:
             return SecondOpinion(self.cpu, f"not run: {problem.message}", None)
         agrees = self._agrees(plain)
@@ -122,7 +123,7 @@ class _Runner:
         names = ", ".join(sorted(what.get(kind, "registers") for kind in needed))
         return f"its loop uses {names}, known only from a dump taken after parking (--resumer-memory)"
 
-    def _run(self, memory: PhysicalMemory, state: CpuState) -> Execution:
+    def _run(self, memory: PhysicalMemory, state: CpuState, uncached: PhysicalMemory | None = None) -> Execution:
         shift = self.memory.resumer.kaslr_offset
         return execute(
             memory,
@@ -130,6 +131,7 @@ class _Runner:
             self.judgement.registers.get(self.cpu, {}),
             inside=[(start + shift & _MASK, end + shift & _MASK) for start, end in self.loop.ranges],
             limit=MAX_INSTRUCTIONS,
+            uncached=uncached,
         )
 
     def _may_run_on_cache(self) -> bool:
@@ -160,7 +162,7 @@ class _Runner:
         unknown = self._unknown(run)
         if turn.state is LoopState.UNKNOWN or unknown:
             return True if turn.state is LoopState.UNKNOWN and unknown else None
-        parks = run.end is ExecutionEnd.WAITS_AGAIN
+        parks = self._parks(run)
         if parks != (turn.state <= LoopState.SAME):
             return False
         return parks or run.left is not None or run.cr2 is None or self._runs_other_bytes() or self._same_fault(run)
@@ -190,7 +192,15 @@ class _Runner:
         turn = self.result.turn
         if turn is None or self._unknown(run):
             return None
-        return (run.end is ExecutionEnd.WAITS_AGAIN) == (turn.state < LoopState.FOREIGN)
+        if run.end is ExecutionEnd.STRAYS:
+            return True if turn.state is LoopState.FOREIGN else None
+        return self._parks(run) == (turn.state < LoopState.FOREIGN)
+
+    def _parks(self, run: Execution) -> bool:
+        """Tell whether a run comes to rest: in its loop, or where the replay has it rest outside."""
+        diversion = self.result.turn.diversion if self.result.turn else None
+        elsewhere = diversion is not None and not diversion.lost and run.rip == diversion.rip
+        return run.end is ExecutionEnd.WAITS_AGAIN or (run.end is ExecutionEnd.HALTS_ELSEWHERE and elsewhere)
 
     def _says(self, run: Execution) -> str:
         """Say where a run goes."""

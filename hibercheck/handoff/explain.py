@@ -115,6 +115,7 @@ class Explainer:
         if level is None:
             return
         yield from self._code_findings(result, result.turn, level)
+        yield from self._diversion(result, result.turn, level)
         yield from self._walk_findings(result, result.turn, level)
 
     def _loop_level(self, result: ApResult) -> Level | None:
@@ -155,6 +156,25 @@ class Explainer:
                     *_disassembly(result.parked.loop),
                 ),
             )
+
+    def _diversion(self, result: ApResult, turn: LoopReplay, level: Level) -> Iterator[Finding]:
+        """HC204: what it reads makes it leave its loop."""
+        assert self.namer is not None  # noqa: S101 - _loop() has tested it
+        if turn.diversion is None:
+            return
+        found, read, cpu = turn.diversion, turn.diversion.read, result.parked.cpu
+        to = self.namer.resumer_symbol(found.to) or f"{found.to:#x}"
+        then = "and is lost" if found.lost else f"and then waits at {found.rip:#x}"
+        item = next((one for one in turn.touched if read is not None and one.address == read.address), None)
+        if item is None or read is None:
+            message = f"CPU {cpu} leaves its loop for {to}, {then}"
+            yield _finding("HC204", level, cpu, "park loop", message)
+            return
+        value = "what is not known" if read.value is None else f"{read.value:#x}"
+        resumer, resumee = self.namer.places(item)
+        evidence = Evidence(f"CPU {cpu} reads {value} at {read.address:#x}, by the instruction at {read.by:#x}")
+        message = f"CPU {cpu} reads {value} as its {item.role}, leaves its loop for {to}, {then}"
+        yield _finding("HC204", level, cpu, item.role, message, resumer, resumee, (evidence,))
 
     def _bytes_at_leaf(self, item: Touched) -> bytes | None:
         assert self.namer is not None  # noqa: S101 - only called where it is set

@@ -21,6 +21,7 @@ from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import RFLAGS_IF, CpuState, ParkState, infer_efer
 from hibercheck.x86.events import Facts
 
+_MASK = (1 << 64) - 1
 KERNEL_CS, KERNEL_DS = 0x10, 0x18
 """__KERNEL_CS and __KERNEL_DS, arch/x86/include/asm/segment.h."""
 
@@ -113,7 +114,7 @@ def _in_dump(plan: Plan, planned: Parked, own: CpuRegisters | None, resumer: Dum
         return _OneCpu(planned, own, in_place=True)  # never started; or an INIT is on its way to it
     agrees = state is planned.state
     why = planned.why if agrees else f"found by its registers at {own.rip:#x} in the dump"
-    parked = Parked(planned.cpu, state, loop, why, planned.rescued, planned.left_behind)
+    parked = replace(planned, state=state, loop=loop, why=why, unsettled=None)
     return _OneCpu(parked, own, in_place=True)
 
 
@@ -164,7 +165,16 @@ def _context(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> ApContext:
     cr3 = own.cr3 & resumer.mode.address_mask if own is not None and own.cr3 else resumer.cr3
     base = own.gs_base if own is not None and own.gs_base else _attempt_base(resumer, parked.cpu)
     stack = own.rsp if own is not None and parked.state not in NO_MEMORY else None
-    return ApContext(parked.cpu, cr3, base, placed=True, stack=stack, line=_line(plan, parked, own, resumer))
+    line = _line(plan, parked, own, resumer)
+    found = ApContext(parked.cpu, cr3, base, placed=True, stack=stack, line=line)
+    if parked.loop is None or plan.options.park is not None:
+        return found  # a design's loop is not the one that the kernel's file has
+    if one.registers is not None and one.registers.gdt_base is not None and one.registers.gdt_limit is not None:
+        found = replace(found, gdt=(one.registers.gdt_base, one.registers.gdt_limit))
+    if own is not None:
+        return replace(found, rip=own.rip, registers={name: getattr(own, name) for name in GENERAL})
+    held = {} if line is None or parked.loop.line is None else {parked.loop.line: line}
+    return replace(found, rip=(parked.loop.resume_at + resumer.kaslr_offset) & _MASK, registers=held)
 
 
 def _line(plan: Plan, parked: Parked, own: CpuRegisters | None, resumer: DumpedResumer) -> int | None:

@@ -117,6 +117,19 @@ _HC2 = (
         "do not hibernate with CPUs offline.",
         ("Intel SDM volume 3A, 'Exception and Interrupt Handling in 64-bit Mode'", _SDM_DF, _SDM_HLT),
     ),
+    Rule(
+        "HC204",
+        "data that steers the park loop overwritten",
+        Level.ERROR,
+        "A parked CPU reads data that the image has overwritten, and leaves its loop because of what it finds.",
+        "A park loop looks at a few variables each time it is woken: whether it was told to halt, whether it is CPU 0 "
+        "and is to come back. The image overwrites them, and their new contents, which mean something else in the "
+        "resumee, happen to be an order to leave the loop.",
+        "Code and page tables may be whole, and still the CPU does what nobody asked of it: it runs on in code that "
+        "was never to run on it, or comes to rest in another place.",
+        "Resume with a resumer that parks its CPUs by HLT before it copies, and that brings offline CPUs back first.",
+        ("mwait_play_dead() and cond_wakeup_cpu0(), arch/x86/kernel/smpboot.c", _MWAIT_LINE, _SDM_MWAIT),
+    ),
 )
 _HC3 = (
     Rule(

@@ -204,7 +204,12 @@ def _dies(result: ApResult) -> str:
     if result.cause is None or result.turn is None or result.turn.decisive is None:
         return f"it is lost {result.when}"
     decisive = result.turn.decisive
-    what = "its loop is overwritten with other bytes" if decisive.leaf_overwritten else "its loop is out of reach"
+    if result.turn.diversion is not None and result.turn.diversion.lost:
+        what = f"what it reads as its {decisive.role} is no longer its own, and leads it out of its loop"
+    elif decisive.leaf_overwritten:
+        what = "its loop is overwritten with other bytes"
+    else:
+        what = "its loop is out of reach"
     return f"{with_article(result.cause.value)} makes it run during the copy, when {what}"
 
 

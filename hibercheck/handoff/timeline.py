@@ -209,6 +209,12 @@ def _would(epoch: Epoch) -> str:
     decisive = epoch.turn.decisive
     if decisive is None:
         return "it parks again"
+    diversion = epoch.turn.diversion
+    if diversion is not None:
+        then = "and is lost" if diversion.lost else f"and then waits at {diversion.rip:#x}"
+        return (
+            f"it leaves its loop for {diversion.to:#x} because of its {decisive.role} at {decisive.address:#x}, {then}"
+        )
     if epoch.turn.state is LoopState.SAME:
         return "it parks again, as what matters is the same there"
     where = f"its {decisive.role} at {decisive.address:#x}"

@@ -11,25 +11,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from importlib import import_module
 from typing import Any
 
 from iced_x86 import Decoder, InstructionInfoFactory, OpAccess
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
-from hibercheck.errors import Unsupported, UsageProblem
+from hibercheck.errors import Unsupported
 from hibercheck.x86.cpu import CpuState
+from hibercheck.x86.emulator import new_emulator
 from hibercheck.x86.exceptions import Delivery, deliver
 from hibercheck.x86.memory import MappedFrames, PhysicalMemory
-from hibercheck.x86.paging import CR4_LA57, CR4_PAE, CR4_SMAP, CR4_SMEP, Access, Fault, Walk, walk
+from hibercheck.x86.paging import Access, Fault, Walk, walk
 
-GENERAL_REGISTERS = (
-    *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp"),
-    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
-)
 TCG_PHYS_ADDR_BITS = 40
 """QEMU's TCG takes address bits from here up for reserved (target/i386/cpu.h)."""
 
+ENTRIES = 512
 MAX_FRAMES = 4096
 MAX_STORES = 256
 TIMEOUT_MICROSECONDS = 10_000_000
@@ -38,7 +35,6 @@ TIMEOUT_MICROSECONDS = 10_000_000
 NOWHERE = 1 << 63
 """Where the emulator is told to stop: no CPU can get to an address that is not canonical."""
 
-MSR_EFER = 0xC0000080
 INVALID_OPCODE, PAGE_FAULT = 6, 14
 
 # the instructions in which a CPU waits: HLT; MWAIT; IN al/eax from an immediate port or DX (a C-state's port)
@@ -54,6 +50,7 @@ class ExecutionEnd(StrEnum):
     FAULTS = "faults"
     HALTS_ELSEWHERE = "waits outside its loop"
     RUNS_ON = "runs on to the limit"
+    STRAYS = "goes where it has cached nothing"
     UNKNOWN = "needs memory that is not known"
 
 
@@ -109,6 +106,7 @@ def execute(
     limit: int = 4096,
     rounds: int = 3,
     follow: bool = True,
+    uncached: PhysicalMemory | None = None,
 ) -> Execution:
     """Run a CPU from its parked registers, as if whatever it waits for had just happened.
 
@@ -120,6 +118,8 @@ def execute(
         limit: The largest number of instructions.
         rounds: How often it must wait again in its loop to be taken for parked.
         follow: Whether to go on after it has left the loop, until it faults, waits or reaches the limit.
+        uncached: Where ``memory`` stands for what the CPU has cached: the memory itself, in which anything else is
+            looked up, such as what an exception needs.
 
     Raises:
         UsageProblem: Unicorn is not installed.
@@ -130,7 +130,7 @@ def execute(
     cpu.mode  # noqa: B018 - raises Unsupported for a CPU outside long mode, before anything is run
     frames: set[int] = set(_table_frames(memory, cpu))
     while True:
-        run = _Run(memory, cpu, registers, inside, limit, rounds, follow)
+        run = _Run(memory, cpu, registers, inside, limit, rounds, follow, uncached)
         result = run.start(frames)
         if isinstance(result, Execution):
             return result
@@ -143,17 +143,23 @@ def cached_tables(memory: PhysicalMemory, cpu: CpuState, addresses: Iterable[int
     """Return the page tables of some addresses as a memory layer: what a CPU's TLB may still stand for.
 
     Laid over memory in which these tables have been overwritten it lets the CPU run on the translations that it has
-    cached: nobody flushes the TLB of a parked CPU, and a shallow MWAIT keeps it (SDM 3A 4.10 "Caching Translation
-    Information").
+    cached, and on no others: nobody flushes the TLB of a parked CPU, and a shallow MWAIT keeps it (SDM 3A 4.10
+    "Caching Translation Information").
 
     Args:
         memory: The frames as they were when the CPU used them.
         cpu: The CPU.
         addresses: What it has accessed: its loop, its stack, its monitored line and so on.
     """
-    walks = (walk(memory, cpu.mode, cpu.cr3, address) for address in addresses)
-    frames = {step.pfn: memory.frame(step.pfn) for done in walks for step in done.steps}
-    return MappedFrames({pfn: content for pfn, content in frames.items() if content is not None})
+    entries: dict[int, dict[int, int]] = {}
+    for address in addresses:
+        for step in walk(memory, cpu.mode, cpu.cr3, address).steps:
+            entries.setdefault(step.pfn, {})[step.index] = step.entry
+    tables = {
+        pfn: b"".join(known.get(index, 0).to_bytes(8, "little") for index in range(ENTRIES))
+        for pfn, known in entries.items()
+    }
+    return MappedFrames(tables)
 
 
 def _table_frames(memory: PhysicalMemory, cpu: CpuState) -> Iterable[int]:
@@ -174,6 +180,7 @@ class _Run:
     limit: int
     rounds: int
     follow: bool
+    uncached: PhysicalMemory | None
     loaded: set[int] = field(default_factory=set)
     instructions: int = 0
     rip: int = 0
@@ -190,7 +197,7 @@ class _Run:
 
     def start(self, frames: set[int]) -> Execution | set[int]:
         """Run; return the result, or the frames of page tables without which there is none."""
-        self.uc, self.const, error_type = _emulator(self.cpu, self.registers)
+        self.uc, self.const, error_type = new_emulator(self.cpu, self.registers)
         for pfn in sorted(frames):
             self._load(pfn)
         self._hook()
@@ -242,7 +249,7 @@ class _Run:
         self.uc.hook_add(const.UC_HOOK_MEM_WRITE, self._on_store)
 
     def _on_instruction(self, _uc: Any, address: int, size: int, _data: object) -> None:  # noqa: ANN401
-        if self.left is None and not any(start <= address < end for start, end in self.inside):
+        if self.left is None and not self._is_inside(address):
             self.left = address
         if self.left is not None and not self.follow:
             self._stop(address)
@@ -253,6 +260,9 @@ class _Run:
             self.waits.append(address)
             if self.left is not None or len(self.waits) >= self.rounds:
                 self._stop(address)
+
+    def _is_inside(self, address: int) -> bool:
+        return any(start <= address < end for start, end in self.inside)
 
     def _stop(self, address: int) -> None:
         self.rip = address
@@ -299,7 +309,7 @@ class _Run:
             return self.result(ExecutionEnd.RUNS_ON, f"runs on after {self.instructions} instructions")
         if not (self.waits and self.waits[-1] == self.rip):
             return self.result(ExecutionEnd.LEAVES, f"leaves its loop for {self.rip:#x}")
-        if self.left is None:
+        if self._is_inside(self.rip):
             return self.result(ExecutionEnd.WAITS_AGAIN, f"waits again at {self.rip:#x}")
         return self.result(ExecutionEnd.HALTS_ELSEWHERE, f"waits at {self.rip:#x}, outside its loop")
 
@@ -318,6 +328,13 @@ class _Run:
             return self.result(ExecutionEnd.UNKNOWN, f"the page table in PFN {unknown:#x} is not known")
         wanted = Access.FETCH if rip <= cr2 < rip + 16 else self._data_access(rip)
         fault = next(done.fault for done in walks if done.access is wanted)
+        if fault is not None and self.uncached is not None:
+            found = walk(self.uncached, self.cpu.mode, self.cpu.cr3, cr2, wanted, alignment_check=self._ac())
+            if found.fault is None:
+                return self.result(
+                    ExecutionEnd.UNKNOWN, f"goes on at {cr2:#x}, which its own page tables lead to no more"
+                )
+            fault = found.fault
         if fault is None or fault.vector != PAGE_FAULT:
             return self._faults(Fault(PAGE_FAULT, 0, "the emulator faults where our walk does not"), cr2, agrees=False)
         return self._faults(fault, cr2)
@@ -338,7 +355,8 @@ class _Run:
     def _faults(self, fault: Fault, cr2: int | None, *, agrees: bool = True) -> Execution:
         rsp = self.uc.reg_read(self.const.UC_X86_REG_RSP)
         cpu = replace(self.cpu, rip=self.rip, rsp=rsp)
-        delivery = deliver(self, cpu, fault.vector, error_code=fault.error_code, cr2=cr2, reason=fault.reason)
+        memory = self if self.uncached is None else self.uncached
+        delivery = deliver(memory, cpu, fault.vector, error_code=fault.error_code, cr2=cr2, reason=fault.reason)
         reason = f"vector {fault.vector} at {self.rip:#x}: {fault.reason}"
         return self.result(ExecutionEnd.FAULTS, reason, fault=fault, cr2=cr2, delivery=delivery, agrees=agrees)
 
@@ -355,43 +373,3 @@ class _Run:
             stores=tuple(self.stores),
             **more,
         )
-
-
-def _emulator(cpu: CpuState, registers: Mapping[str, int]) -> tuple[Any, Any, type[Exception]]:
-    """Make an emulator in the CPU's mode and with its registers; return it, its constants and its error type."""
-    try:
-        # by name: it is an optional extra without type information, and its import takes 50 ms
-        unicorn: Any = import_module("unicorn")
-        const = _Constants(import_module("unicorn.unicorn_const"), import_module("unicorn.x86_const"))
-    except ImportError as error:
-        raise UsageProblem(
-            "unicorn is not installed", advice="install hibercheck[emu], or do without --execute"
-        ) from error
-    uc = unicorn.Uc(const.UC_ARCH_X86, const.UC_MODE_64)
-    # of the models that have MONITOR and MWAIT, one with SMEP and SMAP; its MWAIT does nothing
-    uc.ctl_set_cpu_model(const.UC_CPU_X86_EPYC_ROME)
-    uc.reg_write(const.UC_X86_REG_CR4, cpu.cr4 & (CR4_PAE | CR4_LA57 | CR4_SMEP | CR4_SMAP | 0x690) | CR4_PAE)
-    uc.reg_write(const.UC_X86_REG_CR3, cpu.cr3 & cpu.mode.address_mask)
-    uc.msr_write(MSR_EFER, cpu.efer)
-    uc.reg_write(const.UC_X86_REG_CR0, cpu.cr0)
-    for name in GENERAL_REGISTERS:
-        uc.reg_write(getattr(const, f"UC_X86_REG_{name.upper()}"), registers.get(name, 0))
-    uc.reg_write(const.UC_X86_REG_RSP, cpu.rsp)
-    uc.reg_write(const.UC_X86_REG_RFLAGS, cpu.rflags)
-    uc.reg_write(const.UC_X86_REG_GS_BASE, cpu.gs_base or 0)
-    uc.reg_write(const.UC_X86_REG_GDTR, (0, cpu.gdt_base, cpu.gdt_limit, 0))
-    uc.reg_write(const.UC_X86_REG_IDTR, (0, cpu.idt_base, cpu.idt_limit, 0))
-    return uc, const, unicorn.UcError
-
-
-class _Constants:
-    """Unicorn's two modules of constants as one."""
-
-    def __init__(self, *modules: object) -> None:
-        self._modules = modules
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        for module in self._modules:
-            if hasattr(module, name):
-                return getattr(module, name)
-        raise AttributeError(name)

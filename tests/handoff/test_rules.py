@@ -9,8 +9,11 @@ import pytest
 from hibercheck.errors import MalformedImage, Mismatch
 from hibercheck.handoff.check import check
 from hibercheck.handoff.explain import Explainer
+from hibercheck.handoff.findings import Level, Place
+from hibercheck.handoff.loop_course import Diversion
 from hibercheck.handoff.options import CheckOptions
 from hibercheck.handoff.rules import RULES
+from hibercheck.x86.follow import CourseEnd, DataAccess
 from hibercheck.x86.paging import Access
 
 COMMITTED = {
@@ -35,6 +38,7 @@ SHARED = {
 """Image, resumer, resumee and options out of the measured cases."""
 
 OTHERS = {
+    "HC204": "test_data_that_lead_a_cpu_out_of_its_loop",
     "HC303": "test_a_store_into_the_resumee",
     "HC403": "test_the_wrong_resumee",
     "HC404": "test_a_damaged_image",
@@ -90,6 +94,21 @@ def test_a_store_into_the_resumee(access, overwritten, found):
         memory=SimpleNamespace(overwritten=lambda pfn: overwritten and pfn == 5), resumee_physical=lambda _: "data"
     )
     assert [finding.rule for finding in Explainer(namer)._stores(result)] == found
+
+
+@pytest.mark.parametrize(("end", "text"), [(CourseEnd.RUNS_ON, "is lost"), (CourseEnd.WAITS, "then waits at 0x30")])
+def test_data_that_lead_a_cpu_out_of_its_loop(end, text):
+    """The replay's part is tested in test_loop_course.py."""
+    touched = SimpleNamespace(address=0x1000, role="per-CPU data")
+    diversion = Diversion(0x20, DataAccess(0x1000, 4, Access.READ, 0, 0x10), end, 0x30)
+    result = SimpleNamespace(parked=SimpleNamespace(cpu=1))
+    namer = SimpleNamespace(resumer_symbol=lambda _: "start_cpu0", places=lambda _: (Place(0x1000), Place()))
+    found = list(
+        Explainer(namer)._diversion(result, SimpleNamespace(diversion=diversion, touched=[touched]), Level.ERROR)
+    )
+    assert [finding.rule for finding in found] == ["HC204"]
+    assert found[0].message == f"CPU 1 reads 0x0 as its per-CPU data, leaves its loop for start_cpu0, and {text}"
+    assert not list(Explainer(namer)._diversion(result, SimpleNamespace(diversion=None, touched=[]), Level.ERROR))
 
 
 def test_the_wrong_resumee(committed):

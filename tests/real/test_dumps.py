@@ -10,8 +10,9 @@ import pytest
 from hibercheck.dump.dump import open_dump
 from hibercheck.swsusp.image import open_image
 from hibercheck.x86.cpu import CpuState, infer_efer
+from hibercheck.x86.emulator import GENERAL_REGISTERS
 from hibercheck.x86.exceptions import DeliveryEnd, deliver
-from hibercheck.x86.execute import GENERAL_REGISTERS, ExecutionEnd, cached_tables, execute
+from hibercheck.x86.execute import ExecutionEnd, cached_tables, execute
 from hibercheck.x86.memory import LayeredMemory
 from hibercheck.x86.paging import Access, PageFaultCode, walk
 
