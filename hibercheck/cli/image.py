@@ -13,6 +13,8 @@ from hibercheck.cli.shared import INPUTS, OUTPUT, shared
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rich.console import Console
+
     from hibercheck.report.image import ImageView
 
 EPILOG = """\b
@@ -36,11 +38,18 @@ def command(**given: Any) -> int:
 
     FILE is a swap partition, a disk with a swap file on it, a copy of either (also as .gz, .xz, .zst or .lz4), or a
     raw /dev/snapshot stream.  It is only read.
+
+    --verify reads and decodes all of it and compares the CRC-32 that the kernel made of everything behind the info
+    page.  The kernel refuses to load an image that fails it; other commands read only what they need, and do not
+    compare it.  It tells accidents, not forgery, and nothing of the header and the info page, of which only the
+    plausibility is checked.  An image without a checksum (not compressed, or a /dev/snapshot stream) can only be read
+    through: neither hibercheck nor the kernel can tell whether a page of it was changed.
     """
     from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting, write_file
     from hibercheck.cli.progress import meter
     from hibercheck.errors import MalformedImage
-    from hibercheck.report.image import view
+    from hibercheck.report.image import PICTURE_COLUMNS, view
+    from hibercheck.report.image_text import picture_columns
     from hibercheck.swsusp.image import open_image
 
     prepare_standard_streams()
@@ -50,14 +59,16 @@ def command(**given: Any) -> int:
         if given["verify"]:
             with meter("verify", wanted=given["progress"]) as counter:
                 verified = image.verify(counter)
+        console = _console(given)
+        columns = PICTURE_COLUMNS if console is None else picture_columns(console.width)
         try:
-            shown = view(image, verified=verified, with_runs=given["with_runs"])
+            shown = view(image, verified=verified, with_runs=given["with_runs"], columns=columns)
         except MalformedImage:
             if verified is None:
                 raise
             _complain(verified.problems)
             return 1
-        content = _render(shown, given)
+        content = _render(shown, console)
     if given["output"] is not None:
         write_file(given["output"], content)
     else:
@@ -73,18 +84,25 @@ def _complain(problems: Iterable[str]) -> None:
         click.echo(f"hibercheck: {one_line(problem)}", err=True)
 
 
-def _render(shown: ImageView, given: dict[str, Any]) -> str:
+def _console(given: dict[str, Any]) -> Console | None:
+    """Return the console of the text; None for JSON."""
     if given["form"] == "json":
-        from hibercheck.report.image import render
-
-        return render(shown)
+        return None
     from hibercheck.cli.output import FILE_WIDTH, make_console
-    from hibercheck.report import image_text
 
     color, width = given["color"], given["width"]
     if given["output"] is not None:
         color, width = "always" if color == "always" else "never", width or FILE_WIDTH
-    console = make_console(sys.stdout, color=color, width=width)
+    return make_console(sys.stdout, color=color, width=width)
+
+
+def _render(shown: ImageView, console: Console | None) -> str:
+    if console is None:
+        from hibercheck.report.image import render
+
+        return render(shown)
+    from hibercheck.report import image_text
+
     with console.capture() as captured:
         image_text.render(shown, console)
     return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())

@@ -63,8 +63,16 @@ class ImageView:
         return len(self.image.pfns) / max(self.image.info.num_physpages, 1)
 
 
-def view(image: Image, *, verified: VerifyResult | None = None, with_runs: bool = False) -> ImageView:
+def view(
+    image: Image, *, verified: VerifyResult | None = None, with_runs: bool = False, columns: int = PICTURE_COLUMNS
+) -> ImageView:
     """Gather what there is to show.
+
+    Args:
+        image: The image.
+        verified: What a verification found, if one was asked for.
+        with_runs: Whether the runs are listed.
+        columns: Cells in a row of the picture.
 
     Raises:
         MalformedImage: The image is damaged on the way to its PFN list.
@@ -80,7 +88,7 @@ def view(image: Image, *, verified: VerifyResult | None = None, with_runs: bool 
         image=image,
         banner=_banner(image),
         stored_pages=stored,
-        picture=picture(image),
+        picture=picture(image, columns),
         verified=verified,
         with_runs=with_runs,
     )
@@ -94,18 +102,16 @@ def _banner(image: Image) -> str | None:
         return None
 
 
-def picture(image: Image) -> Picture:
-    """Draw what is in the image over physical memory, coarse enough for `PICTURE_ROWS` rows."""
+def picture(image: Image, columns: int = PICTURE_COLUMNS) -> Picture:
+    """Draw what is in the image over physical memory, coarse enough for `PICTURE_ROWS` rows of so many ``columns``."""
     pfns = image.pfns
     span = pfns.last + 1
     frames = 1
-    while frames * PICTURE_COLUMNS * PICTURE_ROWS < span:
+    while frames * columns * PICTURE_ROWS < span:
         frames *= 2
     rows = []
-    for first in range(0, span, frames * PICTURE_COLUMNS):
-        cells = tuple(
-            pfns.count_between(first + cell * frames, first + (cell + 1) * frames) for cell in range(PICTURE_COLUMNS)
-        )
+    for first in range(0, span, frames * columns):
+        cells = tuple(pfns.count_between(first + cell * frames, first + (cell + 1) * frames) for cell in range(columns))
         if any(cells):
             rows.append((first, cells))
     return Picture(frames, tuple(rows))
@@ -127,7 +133,7 @@ def to_dict(shown: ImageView) -> dict[str, Any]:
             "offset": image.header_offset,
             "image": header.image,
             "flags": [flag.name for flag in header.flags if flag.name],
-            "crc32": _hex(header.crc32),
+            "crc32": _hex(image.crc32),
             "hw_sig": _hex(header.hw_sig),
         },
         "info": {

@@ -15,23 +15,37 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LABEL = 14
+MARGIN = 16
+"""Columns beside a row of the picture: an address of 52 bits and a blank, or a shorter one between two."""
 COMPRESSORS = {"lzo": "compressed by LZO", "lz4": "compressed by LZ4", "none": "not compressed"}
 
 
+def picture_columns(width: int) -> int:
+    """Return how many cells a row of the picture has in ``width``: a power of two, so that addresses are round."""
+    columns = 16
+    while 2 * columns + MARGIN <= width:
+        columns *= 2
+    return columns
+
+
 def render(shown: ImageView, console: Console) -> None:
-    """Print the report to ``console``."""
+    """Print the report to ``console``, in its width."""
     from rich.text import Text  # noqa: PLC0415 - JSON needs no rich
 
     image = shown.image
     what = f"Linux {one_line(shown.release)}" if shown.release else "a kernel whose banner is not in it"
     console.print(Text(f"{one_line(image.path)}: hibernation image of {what}", style="bold"), soft_wrap=True)
     for warning in image.warnings:
-        console.print(Text(f"warning: {one_line(warning)}", style="yellow"), soft_wrap=True)
+        for line in wrap(f"warning: {one_line(warning)}", console.width):
+            console.print(Text(line, style="yellow"), soft_wrap=True)
     console.print()
     for label, value in _facts(shown):
-        console.print(Text.assemble((label.ljust(LABEL), "cyan"), value), soft_wrap=True)
+        first, *others = wrap(value, console.width - LABEL)
+        console.print(Text.assemble((label.ljust(LABEL), "cyan"), first), soft_wrap=True)
+        for line in others:
+            console.print(Text(f"{'':{LABEL}}{line}"), soft_wrap=True)
     console.print()
-    for line in _picture(shown, UNICODE if _has_blocks(console) else ASCII):
+    for line in _picture(shown, UNICODE if _has_blocks(console) else ASCII, console.width):
         console.print(Text(line), soft_wrap=True)
     if shown.with_runs:
         console.print()
@@ -42,6 +56,13 @@ def render(shown: ImageView, console: Console) -> None:
         good = shown.verified.ok
         for line in _verification(shown):
             console.print(Text(one_line(line), style="green" if good else "red"), soft_wrap=True)
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Break text between words; a word that is too long is left whole, for copying."""
+    from textwrap import wrap as broken  # noqa: PLC0415
+
+    return broken(text, max(width, 20), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _facts(shown: ImageView) -> Iterator[tuple[str, str]]:
@@ -74,9 +95,12 @@ def _facts(shown: ImageView) -> Iterator[tuple[str, str]]:
 def _stored(shown: ImageView) -> str:
     image = shown.image
     text = f"{size(shown.stored_pages)}, {COMPRESSORS[image.compressor]}"
-    if image.compressor == "none":
-        return text
-    return f"{text} to {shown.stored_pages / image.info.pages:.0%}, checksum {image.header.crc32:#010x}"
+    if image.compressor != "none":
+        text = f"{text} to {shown.stored_pages / image.info.pages:.0%}"
+    if image.crc32 is None:
+        return f"{text}; no checksum: nobody can tell whether its data are as they were written"
+    verified = "" if shown.verified is not None else " (not compared: see --verify)"
+    return f"{text}, checksum {image.crc32:#010x}{verified}"
 
 
 def _memory_map(shown: ImageView) -> str:
@@ -88,20 +112,23 @@ def _memory_map(shown: ImageView) -> str:
     return "no checksum of the firmware's e820 map"
 
 
-def _picture(shown: ImageView, glyphs: Glyphs) -> Iterator[str]:
+def _picture(shown: ImageView, glyphs: Glyphs, width: int) -> Iterator[str]:
     drawn = shown.picture
     full, most, some, none = tuple(glyphs.cells)
-    legend = f"{full} in the image, {most} half or more, {some} some, {none} none"
-    yield f"Physical memory, {size(drawn.frames)} a character: {legend}"
+    yield f"Physical memory, {size(drawn.frames)} a character"
+    yield from wrap(f"{full} in the image, {most} half or more, {some} some, {none} none", width)
+    last = drawn.rows[-1][0] * PAGE_SIZE if drawn.rows else 0
+    digits = max(10, len(f"{last:#x}"))
+    indent = " " if digits + 2 <= MARGIN else ""
     expected = 0
     for first, cells in drawn.rows:
         if first != expected:
-            yield f"  {'':>14}..."
+            yield f"{indent}{'':{digits}} ..."
         line = "".join(
             none if held == 0 else full if held == drawn.frames else most if 2 * held >= drawn.frames else some
             for held in cells
         )
-        yield f"  {first * PAGE_SIZE:#014x}  {line}"
+        yield f"{indent}{first * PAGE_SIZE:#0{digits}x} {line}"
         expected = first + drawn.frames * len(cells)
 
 
@@ -119,7 +146,8 @@ def _verification(shown: ImageView) -> Iterator[str]:
     if not result.ok:
         yield f"the image is damaged: {len(result.problems)} problem{'s' if len(result.problems) > 1 else ''}"
     elif result.crc_expected is None:
-        yield f"verified: all {result.pages:,} pages can be read; the writer gave no checksum to compare with"
+        yield f"read through: all {result.pages:,} pages are there, in order, and as many as announced"
+        yield "not verified: the image has no checksum, so data that were changed look like any others"
     else:
         yield f"verified: all {result.pages:,} pages decode and their checksum is right"
 

@@ -77,6 +77,16 @@ class Image:
             return PlainStorage(self.source, self.swap_map, pages)
         return BlockStorage(self.source, self.swap_map, pages, self.compressor)
 
+    @property
+    def crc32(self) -> int | None:
+        """The checksum that the writer gave, of everything behind the info page; None where it gave none.
+
+        Kernels make one of compressed images, and refuse to load what differs from it; of uncompressed images
+        (hibernate=nocompress) and of what /dev/snapshot gives they make none, and load whatever is there
+        (``save_compressed_image``, ``load_compressed_image``, kernel/power/swap.c).
+        """
+        return self.header.crc32 if Flags.CRC32_MODE in self.header.flags else None
+
     @cached_property
     def pfns(self) -> PfnList:
         """The frames that the image holds.

@@ -11,7 +11,6 @@ from hibercheck.errors import MalformedImage
 from hibercheck.swsusp.bulk import BATCH_CHUNKS, Progress, batches
 from hibercheck.swsusp.codec import BLOCK_PAGES, BLOCK_SIZE
 from hibercheck.swsusp.crc import apply, crc32_le, shift_matrix
-from hibercheck.swsusp.header import Flags
 from hibercheck.swsusp.stream import BlockStorage, Chunk
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def verify(image: Image, progress: Progress | None = None) -> VerifyResult:
     problems = [_lost(image, number, why) for number, why in damaged] + problems
     complete = size == image.stream.pages * PAGE_SIZE
     problems += _contradictions(image)
-    expected = image.header.crc32 if Flags.CRC32_MODE in image.header.flags else None
+    expected = image.crc32
     if expected is not None and complete and crc != expected:
         problems.append(f"{image.path}: the checksum is {crc:#010x}, the header says {expected:#010x}")
     return VerifyResult(

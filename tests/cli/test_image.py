@@ -1,6 +1,7 @@
 """hibercheck image and hibercheck export, as commands."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -37,11 +38,44 @@ def test_text(path):
 
 def test_picture_shows_every_frame_and_no_more(path):
     result = run(image.command, path, "--color", "never")
-    rows = [line.split() for line in result.output.splitlines() if line.startswith("  0x")]
+    rows = [line.split() for line in result.output.splitlines() if line.startswith(" 0x")]
     cells = "".join(cells for _, cells in rows)
-    assert [address for address, _ in rows] == ["0x000000000000", "0x000000200000", "0x000001800000"]
+    assert [address for address, _ in rows] == ["0x00000000", "0x00200000", "0x01800000"]
     assert cells.count("█") == 256 // 8
     assert cells.count("░") == 2
+
+
+@pytest.mark.parametrize(("width", "cells"), [(40, 16), (79, 32), (80, 64), (120, 64), (144, 128), (400, 256)])
+@pytest.mark.parametrize("top", [1 << 20, (1 << 40) - 2])
+def test_the_text_fits_the_terminal(tmp_path, width, cells, top):
+    frames = {0x1998: BANNER.replace(b"\x1b[2J", b"").ljust(PAGE, b"\0"), top: page(3)}
+    path = ImageWriter(frames=frames, hw_sig=1).write(tmp_path / "i")
+    result = run(image.command, path, "--color", "never", "--width", width)
+    title, *lines = result.output.splitlines()
+    assert title == f"{path}: hibernation image of Linux 6.1.0-x"
+    assert all(len(line) <= width for line in lines if " " in line.strip())
+    rows = [match[1] for line in lines if (match := re.fullmatch(" ?0x[0-9a-f]{8,13} ([█▓░·]+)", line))]
+    assert {len(row) for row in rows} == {cells}
+
+
+@pytest.mark.parametrize("container", ["swap", "stream"])
+def test_what_cannot_be_verified_is_not_called_verified(tmp_path, container):
+    path = ImageWriter(frames=FRAMES, compressor="none", container=container).write(tmp_path / "i")
+    result = run(image.command, path, "--verify", "--color", "never", "--width", 200)
+    assert result.return_value == 0
+    assert "no checksum: nobody can tell" in result.output
+    assert "not verified: the image has no checksum" in result.output
+    assert "\nverified" not in result.output
+    document = json.loads(run(image.command, path, "--verify", "--format", "json").output)
+    assert document["header"]["crc32"] is None
+    assert document["verification"]["crc_expected"] is None
+    assert document["verification"]["ok"]
+
+
+def test_a_checksum_that_was_not_compared_is_said_so(path):
+    result = run(image.command, path, "--color", "never", "--width", 200)
+    assert "(not compared: see --verify)" in result.output
+    assert "not compared" not in run(image.command, path, "--color", "never", "--verify", "--width", 200).output
 
 
 def test_json_is_the_same_each_time_and_complete(path, tmp_path):
