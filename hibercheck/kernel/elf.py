@@ -285,6 +285,12 @@ class ElfFile:
 
 def find_build_id(notes: bytes) -> str | None:
     """Return the build id among ELF notes, in hexadecimal, or None; stops at the first note that makes no sense."""
+    found = find_note(notes, b"GNU\0", _NT_GNU_BUILD_ID)
+    return None if found is None else found.hex()
+
+
+def find_note(notes: bytes, owner: bytes, wanted: int) -> bytes | None:
+    """Return the contents of a note by its owner (with the NUL) and kind, or None; stops as `find_build_id` does."""
     position = 0
     while position + _NHDR.size <= len(notes):
         name_size, size, kind = _NHDR.unpack_from(notes, position)
@@ -292,7 +298,7 @@ def find_build_id(notes: bytes) -> str | None:
         content_at = name_at + (name_size + 3 & ~3)
         if content_at + size > len(notes):
             return None
-        if kind == _NT_GNU_BUILD_ID and notes[name_at : name_at + name_size] == b"GNU\0":
-            return notes[content_at : content_at + size].hex()
+        if kind == wanted and notes[name_at : name_at + name_size] == owner:
+            return notes[content_at : content_at + size]
         position = content_at + (size + 3 & ~3)
     return None

@@ -36,13 +36,22 @@ class Kernel:
         elf: The vmlinux inside it.
         source: Where its symbols come from.
         wrappers: What it was taken out of, outermost first, such as ``("Debian package", "bzImage")``.
+        alignment: CONFIG_PHYSICAL_ALIGN in bytes, if one of the wrappers stated it.
     """
 
-    def __init__(self, path: str, elf: ElfFile, source: SymbolSource, wrappers: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        path: str,
+        elf: ElfFile,
+        source: SymbolSource,
+        wrappers: tuple[str, ...] = (),
+        alignment: int | None = None,
+    ) -> None:
         self.path = path
         self.elf = elf
         self.source = source
         self.wrappers = wrappers
+        self.alignment = alignment
         self._symbols: dict[str, tuple[Symbol, ...]] = {}
 
     def __enter__(self) -> Self:
@@ -290,14 +299,15 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
             raise MalformedKernel(f"is no facts file: those end at {_MAX_FACTS >> 20} MiB, this has {size}", path=shown)
         return parse_facts(shown, data[:])
     wrappers: tuple[str, ...] = ()
+    alignment = None
     if data[:4] != b"\x7fELF":
         from hibercheck.kernel.payload import unwrap  # noqa: PLC0415 - a vmlinux needs no decompressors
 
         found = unwrap(data, shown)
-        data, wrappers = found.data, found.wrappers
+        data, wrappers, alignment = found.data, found.wrappers, found.alignment
     elf = ElfFile(data, shown)
     text = elf.section(".text")
     if text is not None and text.nobits:
         advice = "give the vmlinuz, and this file as its symbols"
         raise Unsupported("holds a kernel's debug information without the kernel", path=shown, advice=advice)
-    return Kernel(shown, elf, symbols_of(elf, symbols), wrappers)
+    return Kernel(shown, elf, symbols_of(elf, symbols), wrappers, alignment)

@@ -18,9 +18,11 @@ _ELF = b"\x7fELF"
 
 # struct setup_header, from byte 0x1f1 of a bzImage (Documentation/arch/x86/boot.rst):
 #   0x1f1 __u8 setup_sects; 0x202 __u32 header ("HdrS"); 0x206 __u16 version; 0x236 __u16 xloadflags;
+#   0x230 __u32 kernel_alignment (since protocol 2.05);
 #   0x248 __le32 payload_offset; 0x24c __le32 payload_length  (since protocol 2.08)
 _HDRS_AT = 0x202
 _SETUP_SECTORS_AT = 0x1F1
+_ALIGNMENT_AT = 0x230
 _LOAD_FLAGS_AT = 0x236
 _PAYLOAD_AT = 0x248
 _XLF_KERNEL_64 = 1
@@ -40,10 +42,17 @@ _PE_X86_64 = 0x8664
 
 @dataclass(frozen=True, slots=True)
 class Unwrapped:
-    """A vmlinux and the wrappers that were taken off it, outermost first."""
+    """A vmlinux and the wrappers that were taken off it.
+
+    Attributes:
+        data: The vmlinux.
+        wrappers: What it was in, outermost first.
+        alignment: CONFIG_PHYSICAL_ALIGN in bytes, which only a bzImage's setup header states; else None.
+    """
 
     data: Bytes
     wrappers: tuple[str, ...]
+    alignment: int | None = None
 
 
 def unwrap(data: Bytes, path: str) -> Unwrapped:
@@ -58,12 +67,22 @@ def unwrap(data: Bytes, path: str) -> Unwrapped:
         MalformedKernel: A wrapper is damaged.
     """
     wrappers: list[str] = []
+    alignment = None
     while data[:4] != _ELF:
         if len(wrappers) == _MAX_WRAPPERS:
             raise MalformedKernel(f"has more than {_MAX_WRAPPERS} wrappers inside one another", path=path)
+        alignment = _alignment(data[:_HEAD]) or alignment
         name, data = _take_off(data, path)
         wrappers.append(name)
-    return Unwrapped(data, tuple(wrappers))
+    return Unwrapped(data, tuple(wrappers), alignment)
+
+
+def _alignment(head: bytes) -> int | None:
+    """``kernel_alignment`` of a bzImage's setup header, or None where there is none that makes sense."""
+    if head[_HDRS_AT : _HDRS_AT + 4] != b"HdrS" or int.from_bytes(head[0x206:0x208], "little") < 0x205:
+        return None
+    value = int.from_bytes(head[_ALIGNMENT_AT : _ALIGNMENT_AT + 4], "little")
+    return value if value and not value & value - 1 else None
 
 
 def _take_off(data: Bytes, path: str) -> tuple[str, Bytes]:

@@ -109,6 +109,11 @@ class CodeView(LinkedView, Protocol):
     """What reading a kernel's code asks of it."""
 
     @property
+    def alignment(self) -> int | None:
+        """CONFIG_PHYSICAL_ALIGN in bytes, if what the kernel was wrapped in stated it."""
+        ...
+
+    @property
     def config(self) -> Mapping[str, str] | None:
         """The configuration, if the kernel carries it."""
         ...

@@ -51,6 +51,17 @@ def test_wrappers_inside_one_another() -> None:
     found = unwrap(COMPRESS["xz"](uki({".osrel": b"NAME=made", ".linux": bzimage(COMPRESS["zstd"](KERNEL))})), "k")
     assert found.data[:] == KERNEL
     assert found.wrappers == ("xz", "UKI", "bzImage")
+    assert found.alignment == 0x200000
+
+
+def test_alignment_from_the_setup_header() -> None:
+    image = bytearray(bzimage(COMPRESS["gzip"](KERNEL)))
+    assert unwrap(bytes(image), "k").alignment == 0x200000
+    assert unwrap(COMPRESS["gzip"](KERNEL), "k").alignment is None
+    image[0x230:0x234] = (0x1000000 + 1).to_bytes(4, "little")
+    assert unwrap(bytes(image), "k").alignment is None
+    image[0x230:0x234], image[0x206:0x208] = (0x1000000).to_bytes(4, "little"), (0x204).to_bytes(2, "little")
+    assert unwrap(bytes(image), "k").alignment is None
 
 
 def test_too_many_wrappers() -> None:

@@ -59,6 +59,7 @@ def bzimage(payload: bytes, *, size: int | None = 0, version: int = 0x20F, flags
     head[0x1F1] = 4
     head[0x202:0x206] = b"HdrS"
     struct.pack_into("<H", head, 0x206, version)
+    struct.pack_into("<I", head, 0x230, 0x200000)
     struct.pack_into("<H", head, 0x236, flags)
     stub = b"\xcc" * 777
     if version >= 0x208:

@@ -10,6 +10,9 @@ from hibercheck.errors import MissingFact
 from hibercheck.kernel.code.program import Function, Program
 
 _PADDING = frozenset({"nop", "int3", "fnop"})
+_LLD_FILL = b"\0\0\xcc\xcc"
+"""What LLD makes of the ``=0xcccc`` for gaps between functions (arch/x86/kernel/vmlinux.lds.S): four bytes of it."""
+_MAX_FILL = 64
 _MAX_EXTENT = 1 << 16
 """Bytes of a function that are looked at; those that park CPUs have under a thousand."""
 
@@ -17,8 +20,8 @@ _MAX_EXTENT = 1 << 16
 def flaw(program: Program, function: Function) -> str | None:
     """Say what is wrong with a function's code, or None.
 
-    Held against the park functions of 40 kernels from 4.4 to 7.3, of gcc, with and without a symbol table: none has a
-    flaw.
+    Held against the park functions of 70 kernels from 4.4 to 7.3, of gcc and clang, with and without a symbol table:
+    none has a flaw.
 
     Args:
         program: The kernel's code.
@@ -51,8 +54,23 @@ def _unreached(program: Program, function: Function) -> int | None:
     while address < end:
         node = function.nodes.get(address)
         if node is None:
+            if _is_lld_fill(program, address, end):
+                return None
             node = program.fetch(address)
             if node is None or node.mnemonic not in _PADDING:
                 return address
         address = node.end
     return None
+
+
+def _is_lld_fill(program: Program, address: int, end: int) -> bool:
+    """Whether LLD filled the rest of a function's extent, up to the next one's alignment."""
+    size = end - address
+    if size > _MAX_FILL:
+        return False
+    try:
+        rest = program.kernel.read(address, size)
+    except MissingFact:
+        return False
+    fill = _LLD_FILL * (size // len(_LLD_FILL) + 2)
+    return any(fill[phase:].startswith(rest) for phase in range(len(_LLD_FILL)))

@@ -10,7 +10,8 @@ from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.model import Evidence, IdtGate, Trait
 from hibercheck.kernel.code.program import Program
-from hibercheck.kernel.code.values import absent
+from hibercheck.kernel.code.values import absent, returned_factor
+from hibercheck.kernel.elf import find_note
 from hibercheck.kernel.view import SymbolView
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 # struct idt_bits { u16 ist : 3, zero : 5, type : 5, dpl : 2, p : 1; };      arch/x86/include/asm/desc_defs.h
 _IDT_DATA = 24
 _MAX_GATES = 64
+_PHYS32_RELOC = 19
+"""XEN_ELFNOTE_PHYS32_RELOC, include/xen/interface/elfnote.h."""
+_MAX_NOTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,12 @@ class LayoutReader:
 
     def randomize_base(self) -> Trait[bool]:
         """Whether the load address is random (unless ``nokaslr``)."""
-        return self._presence("randomize_base", "kaslr_get_random_long", "CONFIG_RANDOMIZE_BASE", None, data=False)
+        name, symbol = "randomize_base", "kaslr_get_random_long"
+        found = self._presence(name, symbol, "CONFIG_RANDOMIZE_BASE", None, data=False)
+        if found.value is False and self.program.find("kernel_randomize_memory") is not None:
+            # CONFIG_RANDOMIZE_MEMORY depends on it (arch/x86/Kconfig)
+            return Trait(name, None, reason=f"the direct map's address is random, and yet there is no {symbol}")
+        return found
 
     def randomize_memory(self) -> Trait[bool]:
         """Whether the direct map's address is random."""
@@ -89,13 +98,32 @@ class LayoutReader:
         return Trait(name, text.address - START_KERNEL_MAP, (evidence,))
 
     def physical_align(self) -> Trait[int]:
-        """CONFIG_PHYSICAL_ALIGN, if the kernel carries its configuration."""
+        """CONFIG_PHYSICAL_ALIGN: from the setup header, the note for PVH loaders, or the configuration it carries."""
         name = "physical_align"
+        stated = self.program.kernel.alignment
+        if stated is not None:
+            return Trait(name, stated, (Evidence("setup_header.kernel_alignment", None, f"{stated:#x}"),))
+        noted = self._noted_align()
+        if noted is not None:
+            return Trait(name, noted, (Evidence("XEN_ELFNOTE_PHYS32_RELOC", None, f"{noted:#x}"),))
         value = self._config("CONFIG_PHYSICAL_ALIGN")
         if value is None:
-            reason = "the kernel does not carry its configuration; on x86-64 it is at least 2 MiB"
+            reason = "it is in the vmlinuz's setup header, which a vmlinux lacks; on x86-64 it is at least 2 MiB"
             return Trait(name, None, reason=reason)
         return Trait(name, int(value, 0), (Evidence("CONFIG_PHYSICAL_ALIGN", None, value),))
+
+    def _noted_align(self) -> int | None:
+        """arch/x86/platform/pvh/head.S: ``.long CONFIG_PHYSICAL_ALIGN; .long LOAD_PHYSICAL_ADDR; ...``, since v6.12."""
+        section = self.program.kernel.section(".notes")
+        if section is None:
+            return None
+        try:
+            notes = self.program.kernel.read(section.address, min(section.size, _MAX_NOTES))
+        except MissingFact:
+            return None
+        found = find_note(notes, b"Xen\0", _PHYS32_RELOC)
+        value = int.from_bytes(found[:4], "little") if found is not None else 0
+        return value if value and not value & value - 1 else None
 
     def cea_size(self) -> Trait[int]:
         """Size of one CPU's entry area: from BTF, or the factor by which get_cpu_entry_area() multiplies the CPU."""
@@ -103,7 +131,7 @@ class LayoutReader:
         try:
             size = self.program.kernel.size_of("cpu_entry_area")
         except MissingFact as missing:
-            return self._cea_factor(name, str(missing))
+            return self._cea_factor(name, missing.message)
         return Trait(name, size, (Evidence("struct cpu_entry_area", None, f"{size:#x} bytes"),))
 
     def _cea_factor(self, name: str, reason: str) -> Trait[int]:
@@ -116,11 +144,14 @@ class LayoutReader:
             for node in self.program.function(entry)
             if node.mnemonic == "imul" and node.immediate and node.immediate % PAGE_SIZE == 0
         }
-        if len(factors) != 1:
+        if len(factors) == 1:
+            size, node = factors.popitem()
+            text = node.render()
+            return Trait(name, size, (Evidence("get_cpu_entry_area", text.address, text.text),))
+        factor = returned_factor(self.program.function(entry))
+        if factor is None or factor <= 0 or factor % PAGE_SIZE:
             return Trait(name, None, reason=f"{reason}, and get_cpu_entry_area() does not multiply by one size")
-        size, node = factors.popitem()
-        text = node.render()
-        return Trait(name, size, (Evidence("get_cpu_entry_area", text.address, text.text),))
+        return Trait(name, factor, (Evidence("get_cpu_entry_area", entry, f"it adds {factor:#x} for each CPU"),))
 
     def idt_gates(self) -> Trait[tuple[IdtGate, ...]]:
         """Gates of the exceptions, with their interrupt stacks, from the tables that the kernel fills its IDT from."""

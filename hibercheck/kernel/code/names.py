@@ -28,35 +28,6 @@ STATIC_FUNCTIONS = frozenset(
 
 FUNCTIONS = frozenset(
     {
-        "resume_play_dead",
-        "acpi_idle_play_dead",
-        "intel_idle_enter_dead",
-        "io_idle",
-        "mwait_play_dead",
-        "cpu_up",
-        "_cpu_up",
-        "unpack_orig_pfns",
-        "load_compressed_image",
-        "load_image_lzo",
-        "xen_pv_play_dead",
-        "sev_es_play_dead",
-        "acpi_mp_play_dead",
-        "get_e820_md5",
-        "compute_e820_crc32",
-        "hib_init_batch",
-        "get_mwait_hint",
-        "send_init_sequence",
-        "smp_park_other_cpus_in_init",
-        "load_image",
-        "lzo_decompress_threadfn",
-        "decompress_threadfn",
-        "topology_is_core_online",
-    }
-)
-"""Functions that may carry a suffix because they are static."""
-
-FUNCTIONS = frozenset(
-    {
         # the handoff in the resumer
         "xen_pv_play_dead",
         "sev_es_play_dead",

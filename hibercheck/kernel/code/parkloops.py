@@ -13,7 +13,7 @@ from dataclasses import replace
 from hibercheck.data import dataclass
 from hibercheck.errors import MalformedKernel, MissingFact
 from hibercheck.kernel.code.disasm import Decoded, Flow, Operand
-from hibercheck.kernel.code.graph import cycle_through, reachable, runs
+from hibercheck.kernel.code.graph import cycle_through, leading_to, reachable, runs
 from hibercheck.kernel.code.model import ParkKind, ParkLoop, Touch, TouchAccess, TouchKind
 from hibercheck.kernel.code.program import Function, Program
 from hibercheck.kernel.code.tables import PatchSites
@@ -72,7 +72,7 @@ class LoopReader:
         mine = dict(self._own_loops(function, edges, live, ports))
         inside = {one.address for loop in mine.values() for one in loop.instructions}
         for at, loop in mine.items():
-            others = {other for other in mine if other != at}
+            others = {other for other, its in mine.items() if its.kind != loop.kind}
             kicked = bool(others) and at not in self._live(function, edges, others)
             found.setdefault((loop.wait, loop.kind), replace(loop, via=path, after_kick=kicked))
         for address, target in sorted(function.calls().items()):
@@ -90,14 +90,35 @@ class LoopReader:
             raise MalformedKernel(
                 f"{function.name} waits in {len(waits)} places, which no play_dead does", path=self._program.kernel.path
             )
-        done: set[tuple[ParkKind, int]] = set()
-        for address, kinds in waits.items():
-            for kind in sorted(kinds):
-                others = {a for a, k in waits.items() if kind not in k}
-                cycle = cycle_through(edges, address, avoid=others)
-                if cycle and (kind, min(cycle)) not in done:
-                    done.add((kind, min(cycle)))
-                    yield address, self._loop(function, edges, cycle, kind, address)
+        for kind in sorted(frozenset().union(*waits.values())):
+            others = {a for a, k in waits.items() if kind not in k}
+            bodies = self._bodies(function, edges, [a for a, k in waits.items() if kind in k], others)
+            for address, body in bodies.items():
+                yield address, self._loop(function, edges, body, kind, address)
+
+    def _bodies(
+        self, function: Function, edges: dict[int, tuple[int, ...]], waits: list[int], others: set[int]
+    ) -> dict[int, set[int]]:
+        """What a CPU executes from each place where it waits in one way: its cycle, once for all waits on it.
+
+        LLVM copies the first turn of a loop before it.  A CPU waits in that copy first, and what it executes when it
+        wakes is the rest of the copy and then the cycle.
+        """
+        cycles = {wait: cycle_through(edges, wait, avoid=others) for wait in waits}
+        turning = [wait for wait in waits if cycles[wait]]
+        bodies: dict[int, set[int]] = {}
+        for wait in (one for one in waits if not cycles[one]):
+            after = reachable(edges, wait, others)
+            loops = [one for one in turning if one in after]
+            if loops:
+                bodies[wait] = after & leading_to(edges, loops) | set().union(*(cycles[one] for one in loops))
+        straight = self._live(function, edges, {*bodies})
+        covered = {wait for wait in turning if wait not in straight and any(wait in body for body in bodies.values())}
+        for wait in turning:
+            if wait not in covered:
+                covered |= cycles[wait]
+                bodies[wait] = cycles[wait]
+        return dict(sorted(bodies.items()))
 
     def _kinds_at(self, function: Function, address: int, ports: bool) -> frozenset[ParkKind]:
         """How the CPU waits at an instruction: itself, or in a function that it calls."""

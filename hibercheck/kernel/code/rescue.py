@@ -12,7 +12,7 @@ from hibercheck.kernel.code.values import absent, calls_to, quote, quote_call, r
 _MAX_CANDIDATES = 64
 """Instructions looked at for being in a loop; freeze_secondary_cpus has under ten."""
 
-_PRIMARY = ("topology_get_primary_thread", "topology_is_core_online")
+_PRIMARY = ("topology_get_primary_thread",)
 _TOPOLOGY = ("cpuid_to_apicid", "x86_topo_system", "__cpu_primary_thread_mask")
 
 

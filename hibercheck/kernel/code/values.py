@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from hibercheck.data import dataclass
 from hibercheck.kernel.code.disasm import Decoded, Flow
@@ -121,6 +121,46 @@ def closure(program: Program, roots: Iterable[int], stop: Iterable[int | None], 
             following.extend(function.calls().values())
         level = following
     return list(seen.values())
+
+
+def returned_factor(function: Function) -> int | None:
+    """The factor by which a function of one argument that returns ``a + factor * argument`` multiplies it, or None.
+
+    Compilers spell a product as LEA, SHL and ADD where the factor has few bits.
+    """
+    factors = {"rdi": 1}
+    for node in function:
+        if node.flow is Flow.RETURN:
+            break
+        if node.flow is Flow.CALL and factors == {"rdi": 1}:  # of __fentry__, which keeps everything
+            continue
+        if node.flow is not Flow.NEXT:
+            return None
+        made = _factor_of(node, factors)
+        for register in node.written:
+            factors.pop(register, None)
+        if made is not None and node.destination is not None:
+            factors[node.destination] = made
+    return factors.get("rax")
+
+
+def _factor_of(node: Decoded, factors: Mapping[str, int]) -> int | None:
+    """The factor of the argument in what an instruction writes; None where that is nothing of the kind."""
+    own, other = factors.get(node.destination or "", 0), factors.get(node.source or "", 0)
+    shift = node.immediate or 0
+    if node.effective is not None:
+        place = node.effective
+        return factors.get(place.base or "", 0) + place.scale * factors.get(place.index or "", 0)
+    values = {
+        "mov": 0 if node.immediate is not None else other,
+        "movsxd": other,
+        "movsx": other,
+        "add": own if node.immediate is not None else own + other,
+        "sub": own if node.immediate is not None else own - other,
+        "shl": own << shift if shift < 64 else 0,
+        "imul": own * shift,
+    }
+    return None if any(one.access != "write" for one in node.operands) else values.get(node.mnemonic)
 
 
 def low32(value: int) -> int:

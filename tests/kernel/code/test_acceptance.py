@@ -124,4 +124,45 @@ def test_load_address(made):
     traits = made.traits(extra=".globl _text\n.set _text, 0xffffffff81000000\n")
     assert traits.physical_start.value == 0x1000000
     assert traits.physical_align.value is None
+    assert "setup header" in traits.physical_align.reason
     assert traits.randomize_base.value is False
+
+
+@pytest.mark.parametrize(("stated", "value"), [(0x1000000, 0x1000000), (0x300000, None)])
+def test_alignment_from_the_note_for_pvh_loaders(made, stated, value):
+    note = f"""
+.section .notes, "a"
+ .long 4, 4, 18
+ .asciz "Xen"
+ .long 0x1000020
+ .long 4, 12, 19
+ .asciz "Xen"
+ .long {stated:#x}, 0x1000000, 0x3fffffff
+.text
+"""
+    assert made.traits(extra=note).physical_align.value == value
+
+
+@pytest.mark.parametrize(
+    ("product", "size"),
+    [
+        (" imul $0x3b000, %rdi, %rax\n", 0x3B000),
+        (" lea (%rdi,%rdi,4), %rax\n lea (%rdi,%rax,2), %rax\n shl $14, %rax\n", 0x2C000),
+        (" mov %rdi, %rax\n shl $13, %rax\n sub %rdi, %rax\n", None),
+        (" mov (%rdi), %rax\n", None),
+    ],
+)
+def test_size_of_a_cpu_entry_area_from_code(made, product, size):
+    code = f"""
+fn get_cpu_entry_area
+ movslq %edi, %rdi
+ movabs $0xfffffe0000001000, %rdx
+{product} add %rdx, %rax
+ ret
+end get_cpu_entry_area
+"""
+    trait = made.traits(extra=code).cea_size
+    assert trait.value == size
+    assert size or trait.reason == (
+        "has no .BTF section, so no structure layouts, and get_cpu_entry_area() does not multiply by one size"
+    )

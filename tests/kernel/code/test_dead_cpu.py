@@ -87,6 +87,14 @@ def test_code_with_a_flaw_proves_the_absence_of_nothing(made, damage, reason):
     assert reason in order.reason
 
 
+@pytest.mark.parametrize(
+    ("tail", "park"), [("0, 0, 0xcc, 0xcc, 0, 0", "hlt"), ("0xcc, 0xcc, 0", "hlt"), ("0, 0, 0x31, 0xc0", None)]
+)
+def test_what_lld_fills_gaps_with_is_no_code(made, tail, park):
+    hlt = PARTS["hlt"].replace(" jmp 1b\n", f" jmp 1b\n .byte {tail}\n")
+    assert made.traits(hlt=hlt).resume_park.value == park
+
+
 def test_a_vendor_that_goes_on_to_mwait_is_not_turned_away(made):
     native = PARTS["native"].replace(" cmp $9, %al\n je 3f", " cmp $9, %al\n je 7f\n7:")
     assert made.traits(native=native).mwait_vendor_check.value == ("AMD",)

@@ -39,6 +39,39 @@ def test_the_mwait_loop_is_the_cycle_and_nothing_else(made):
     assert not loop.pushes
 
 
+PEELED = """ mfence
+ clflush (%rbp)
+ mov %rbp, %rax
+ mov %rcx, %rdx
+ monitor
+ mov %rbx, %rax
+first:
+ mwait
+ jmp 9f
+ .balign 16
+"""
+
+
+def test_the_first_turn_that_llvm_copies_before_the_loop(made):
+    native = PARTS["native"].replace("1: mfence\n", PEELED + "1: mfence\n")
+    native = native.replace(" mwait\n mov (%rbp), %eax", " mwait\n9: mov (%rbp), %eax")
+    with open_kernel(made.path(native=native)) as kernel:
+        traits, first = read_traits(kernel), kernel.require("first").address
+    (loop,) = traits.loops("native", "mwait")
+    assert loop.wait == first
+    assert loop.resume_at == first + 3
+    # What follows the copied MWAIT, then the whole cycle with the other; not what leads to the copy.
+    assert texts(loop)[:2] == ["mwait", "jmp"]
+    assert texts(loop)[2:8] == ["mfence", "clflush", "mov", "mov", "monitor", "mov"]
+    assert loop.ranges[0][0] == loop.start == first
+    assert len(loop.ranges) == 2
+    assert (loop.line, loop.after_kick) == ("rbp", False)
+    assert traits.kick_value.value == 0x4A17DEAD
+    assert traits.play_dead_order.value == ("mwait", "cpuidle", "hlt")
+    (kicked,) = traits.loops("native", after_kick=True)
+    assert kicked.kind == "hlt"
+
+
 def test_what_only_cpu_0_does_is_not_in_the_loop(made):
     (loop,) = made.traits().loops("native", "mwait")
     assert not any(touch.symbol == "enable_start_cpu0" for touch in loop.touches)
