@@ -113,7 +113,7 @@ class Record:
         return sum(sum(counts(case).values()) for case in self.everything() if case["name"] == name)
 
     def count(self, experiment: Experiment, truth: Truth) -> dict[str, int]:
-        """Add a further run of a measured experiment: its outcome counts, and is the truth if it is worse.
+        """Add a further run of a measured experiment: its outcome counts, and is the truth unless it is better.
 
         A CPU that ran away once is at chance's mercy, however often the machine got by.
         """
@@ -122,7 +122,7 @@ class Record:
             tally = Counter(counts(case))
             tally[truth.outcome] += 1
             case["runs"] = dict(tally)
-            if WORST.index(truth.outcome) < WORST.index(case["truth"]["outcome"]):
+            if WORST.index(truth.outcome) <= WORST.index(case["truth"]["outcome"]):
                 case["truth"] = truth.to_dict()
                 sort(data, case)
         return dict(tally)
