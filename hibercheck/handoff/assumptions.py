@@ -9,6 +9,7 @@ from hibercheck.handoff.facts import ResumerFacts
 from hibercheck.handoff.findings import Assumption
 from hibercheck.handoff.options import CheckOptions
 from hibercheck.handoff.resumee import Resumee
+from hibercheck.swsusp.image import Image
 
 COLLECTED = "collected on the resumer"
 
@@ -53,6 +54,16 @@ def scenario_assumptions(
         source = source_of(facts is not None and facts.idle is not None, bool(options.resumer_idle), theirs)
         found.append(Assumption("how the resumer's cpuidle driver parks a dead CPU", idle, source, "--resumer-idle"))
     return tuple(found)
+
+
+def image_assumption(image: Image) -> Assumption:
+    """Say that the image is taken to be undamaged: a check reads the pages that it asks for, and no others.
+
+    The resumer compares the checksum, where there is one, and refuses an image that fails it: `Image.crc32`.
+    """
+    if image.crc32 is None:
+        return Assumption("the image's data", "as they were written", "it has no checksum to tell")
+    return Assumption("the image's data", "undamaged", "its checksum was not compared", "hibercheck image --verify")
 
 
 def source_of(collected: bool, given: bool, otherwise: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
-from hibercheck.handoff.assumptions import scenario_assumptions
+from hibercheck.handoff.assumptions import image_assumption, scenario_assumptions
 from hibercheck.handoff.bringup import Bringup, bring_up, rescued_cpus, smt_is_off
 from hibercheck.handoff.cmdline import CommandLine, parse_command_line
 from hibercheck.handoff.cpufacts import CpuFeatures, Topology
@@ -135,7 +135,10 @@ def make_plan(
         reinitialised=reinitialised_by(resumee),
         placement=place(resumer, traits, cmdline, options, facts),
         levels=paging_levels(traits, cmdline, resumee, facts),
-        assumptions=scenario_assumptions(options, resumee, cmdline, idle, bringup, facts),
+        assumptions=(
+            *scenario_assumptions(options, resumee, cmdline, idle, bringup, facts),
+            image_assumption(image),
+        ),
         facts=facts,
     )
 
