@@ -61,7 +61,8 @@ def _fatal_headline(plan: Plan, judgement: Judgement) -> str:
 def _woken(result: ApResult, wakes: str) -> str:
     """Say what wakes a CPU that dies, and to what."""
     decisive = result.turn.decisive if result.turn else None
-    if result.fatal_event is not None or result.cause not in _WOKEN or decisive is None:
+    diverted = result.turn is not None and result.turn.diversion is not None
+    if result.fatal_event is not None or result.cause not in _WOKEN or decisive is None or diverted:
         return f"; {sentence(result)}"
     what = "code that has been replaced" if decisive.leaf_overwritten else "page tables that have been replaced"
     return f"{_WOKEN[result.cause]}, and {wakes} to {what}"
@@ -72,6 +73,11 @@ def _survival_headline(judgement: Judgement, verdict: Verdict) -> str:
         exposed = [result for result in judgement.aps if result.exposure]
         if exposed:
             stay = "stays" if len(exposed) == 1 else "stay"
+            if judgement.memory is None:
+                return (
+                    f"the machine resumes, but {_cpus(exposed)} {stay} asleep in memory of the resumer, which "
+                    "is replaced in some of the places where it may lie"
+                )
             return f"the machine resumes, but {_cpus(exposed)} {stay} asleep in memory that has been replaced"
         return "the machine resumes, but a CPU runs on page tables that are overwritten, by what it has cached of them"
     if verdict is Verdict.BENIGN:

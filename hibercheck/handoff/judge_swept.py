@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.ap import AFTER_HANDOFF, IN_HANDOFF, NO_MEMORY, SPURIOUS_EXITS, SUPPOSED, ApResult
 from hibercheck.handoff.boot_cpu import BootCpuReplay, replay_boot_cpu
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.event_replay import EventReplay
 from hibercheck.handoff.findings import Fate
 from hibercheck.handoff.judge_placed import placed_facts
 from hibercheck.handoff.judgement import Judgement, physical_bits
+from hibercheck.handoff.loop_replay import LoopState
 from hibercheck.handoff.park import Parked
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.sweep import Sweep, sweep
@@ -35,20 +39,58 @@ def judge_swept(plan: Plan, levels: int) -> Judgement:
     found = None
     if warm or cold:
         try:
-            found = sweep(
-                plan.image,
-                plan.resumer,
-                plan.resumee,
-                (*warm, *cold),
-                plan.traits.physical_start.value or _LOAD_PHYSICAL_ADDRESS,
-                tables_matter=bool(cold),
-                levels=levels,
-            )
+            found = _sweep(plan, (*warm, *cold), levels, tables_matter=bool(cold))
         except MissingFact as problem:
             results = [_unknown(result, str(problem)) for result in results]
         else:
             results = [_settle(result, found) for result in results]
+    results = _expose(plan, results, levels)
     return Judgement(None, _boot_cpu_unplaced(plan, levels), tuple(results), {}, found)
+
+
+def _sweep(plan: Plan, loops: tuple[ParkLoop, ...], levels: int, *, tables_matter: bool) -> Sweep:
+    """Go over all places.
+
+    Raises:
+        MissingFact: The image does not say which there are.
+    """
+    return sweep(
+        plan.image,
+        plan.resumer,
+        plan.resumee,
+        loops,
+        plan.traits.physical_start.value or _LOAD_PHYSICAL_ADDRESS,
+        tables_matter=tables_matter,
+        levels=levels,
+    )
+
+
+def _expose(plan: Plan, results: list[ApResult], levels: int) -> list[ApResult]:
+    """Say of CPUs that stay in their loops for good whether the next event may find them overwritten."""
+    staying = [one for one in results if one.fate is Fate.STAYS_PARKED and not one.reinitialised]
+    loops = tuple(dict.fromkeys(one.parked.loop for one in staying if one.parked.loop is not None))
+    if not loops:
+        return results
+    try:
+        found = _sweep(plan, loops, levels, tables_matter=True)
+    except MissingFact as problem:
+        reason = f"where the resumer may lie is not known ({problem})"
+    else:
+        if not found.failing:
+            return results
+        reason = f"in {found.failing} of {found.placements} places of the resumer it would not find its loop again"
+    return [replace(one, exposure=_exposure(plan, one.parked, reason)) if one in staying else one for one in results]
+
+
+def _exposure(plan: Plan, parked: Parked, reason: str) -> tuple[EventReplay, ...]:
+    """Return the events that were not supposed and would make a CPU run, with what is known of what follows."""
+    found = []
+    for name, event in SUPPOSED.items():
+        effect = rule(event, parked.state, placed_facts(plan, parked)).effect
+        if name not in plan.options.suppose and (effect.touches_memory or effect.ends_machine):
+            state = LoopState.FOREIGN if effect.ends_machine else LoopState.UNKNOWN
+            found.append(EventReplay(event, effect, state, None, None, reason))
+    return tuple(found)
 
 
 def _unplaced(plan: Plan, parked: Parked) -> ApResult:

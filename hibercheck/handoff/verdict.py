@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hibercheck.handoff.ap import NO_MEMORY
 from hibercheck.handoff.findings import Fate, Outcome, Verdict
 from hibercheck.handoff.judgement import Judgement
 from hibercheck.handoff.loop_replay import LoopState
@@ -45,4 +46,8 @@ def _exposed(judgement: Judgement, index: int) -> bool:
         ap.parked.state is ParkState.MWAIT and ap.line_overwritten is not False
     )
     cached = shaky and woken
-    return cached or any(replay.state is LoopState.FOREIGN for replay in ap.exposure)
+    if ap.parked.state in NO_MEMORY:
+        return False  # it waits in no memory that the image could overwrite; what kills it would have before
+    # with the resumer's place not known, an event that kills it in some places is what there is to say
+    deadly = {LoopState.FOREIGN} if judgement.memory else {LoopState.FOREIGN, LoopState.UNKNOWN}
+    return cached or any(replay.state in deadly for replay in ap.exposure)
