@@ -13,6 +13,25 @@ Examples:
   hibercheck completion fish > ~/.config/fish/completions/hibercheck.fish"""
 
 
+BASH = """\
+# hibercheck's completion for bash: click's own forgets the commands where a file may stand too.
+%(complete_func)s() {
+    local IFS=$'\\n' response completion type value
+    response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD="$COMP_CWORD" %(complete_var)s=bash_complete "$1")
+    COMPREPLY=()
+    for completion in $response; do
+        IFS=',' read -r type value <<< "$completion"
+        case $type in
+            dir) compopt -o filenames 2>/dev/null; COMPREPLY+=($(compgen -d -- "$value")) ;;
+            file) compopt -o filenames 2>/dev/null; COMPREPLY+=($(compgen -f -- "$value")) ;;
+            plain) COMPREPLY+=("$value") ;;
+        esac
+    done
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 @general_options
@@ -26,4 +45,5 @@ def command(shell: str, color: str) -> None:  # noqa: ARG001 - every command tak
     completion = get_completion_class(shell)
     if completion is None:
         raise click.UsageError(f"this version of click knows no completion for {shell}")
-    click.echo(completion(root, {}, "hibercheck", COMPLETION_VARIABLE).source(), nl=False)
+    made = completion(root, {}, "hibercheck", COMPLETION_VARIABLE)
+    click.echo(BASH % made.source_vars() if shell == "bash" else made.source(), nl=False)

@@ -25,8 +25,8 @@ Exit status: 0 no pair became worse and reaches --fail-on, 1 one did, or is refu
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
+@click.argument("old", metavar="OLD", type=click.Path())
+@click.argument("new", metavar="NEW", type=click.Path())
 @option("--against", group=SCENARIO, multiple=True, metavar="KERNEL", help="Must go on to work with it; repeatable.")
 @option(
     "--scenario",

@@ -23,7 +23,7 @@ Exit status: 0 fine, 2 usage, 3 unreadable input, 4 no banner, 130 interrupted."
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
-@click.argument("kernel", metavar="KERNEL")
+@click.argument("kernel", metavar="KERNEL", type=click.Path())
 @option("--symbols", group=INPUTS, metavar="FILE", help="A System.map or a copy of /proc/kallsyms for the kernel.")
 @option("--evidence/--no-evidence", group=OUTPUT, default=True, help="Show what each statement was read from.")
 @option("--all-symbols", group=OUTPUT, is_flag=True, help="Keep every symbol in the JSON, to name any address.")

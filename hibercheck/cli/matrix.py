@@ -68,7 +68,7 @@ class ImageType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
-@click.argument("kernels", metavar="KERNEL...", nargs=-1, required=True)
+@click.argument("kernels", metavar="KERNEL...", type=click.Path(), nargs=-1, required=True)
 @option(
     "--scenario", "scenarios", group=SCENARIO, multiple=True, metavar="SCENARIO", help="What is assumed; repeatable."
 )

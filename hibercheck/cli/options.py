@@ -13,6 +13,7 @@ from hibercheck.cli import memory
 from hibercheck.cli.commands import DEFAULT
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from click.types import OptionHelpExtra
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -22,6 +23,8 @@ GENERAL = "General"
 """The group of the options that every command has."""
 EVERYTHING = "hibercheck.cli.options.everything"
 """Key of a context's ``meta`` that says that the help is to show all options."""
+PATHS = {"FILE": "file", "KERNEL": "file", "DIR": "dir"}
+"""What the shell completes for options that take such a value."""
 COLUMN = 30
 """Columns that an option with its value may take beside its explanation in the help."""
 
@@ -55,6 +58,13 @@ class GroupedOption(click.Option):
         """Return what click adds to the help; what is required stands in the usage, and ranges in error messages."""
         extra = super().get_help_extra(ctx)
         return {"default": extra["default"]} if "default" in extra else {}
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer files where the value is one: kernels are text to click, as they may be releases too."""
+        from click.shell_completion import CompletionItem
+
+        kind = PATHS.get(str(self.metavar))
+        return [CompletionItem(incomplete, type=kind)] if kind else super().shell_complete(ctx, incomplete)
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Return the variable's value; an empty one counts as not set."""

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,10 @@ def complete(line: str, shell: str = "bash") -> list[str]:
         ("hibercheck image.bin --fail-on r", ["plain,risk"]),
         ("hibercheck image.bin --resumer-p", ["plain,--resumer-phys-base"]),
         ("hibercheck completion z", ["plain,zsh"]),
+        ("hibercheck image.bin --resumer ker", ["file,ker"]),
+        ("hibercheck kernel vm", ["file,vm"]),
+        ("hibercheck matrix --cache-dir d", ["dir,d"]),
+        ("hibercheck check --help-", ["plain,--help-all"]),
     ],
 )
 def test_bash(line, offered):
@@ -56,3 +61,53 @@ def test_the_script_is_one_that_the_shell_accepts(shell):
     if interpreter is None:
         pytest.skip(f"{shell} is not installed")
     subprocess.run([interpreter, "-n"], input=run.stdout, text=True, check=True)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A directory with files to complete, and ``hibercheck`` on PATH."""
+    (tmp_path / "image.bin").touch()
+    (tmp_path / "kernels").mkdir()
+    program = tmp_path / "bin" / "hibercheck"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m hibercheck "$@"\n')
+    program.chmod(0o755)
+    for shell in ("bash", "fish"):
+        script = subprocess.run([*COMMAND, "completion", shell], capture_output=True, text=True, check=True).stdout
+        (tmp_path / f"script.{shell}").write_text(script)
+    return tmp_path
+
+
+OFFERED = [
+    ("hibercheck ima", {"image", "image.bin"}),
+    ("hibercheck expl", {"explain"}),
+    ("hibercheck explain HC30", {"HC301", "HC302", "HC303"}),
+    ("hibercheck image.bin --resumer ker", {"kernels"}),
+    ("hibercheck image.bin --spur", {"--spurious-mwait"}),
+]
+
+
+def within(directory: Path, *command: str) -> set[str]:
+    environment = os.environ | {"PATH": f"{directory / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(Path.cwd())}
+    ran = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    assert ran.stderr == ""
+    return {line.partition("\t")[0].rstrip("/") for line in ran.stdout.splitlines()}
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
+@pytest.mark.parametrize(("line", "offered"), OFFERED)
+def test_bash_itself_completes(directory, line, offered):
+    words = line.split(" ")
+    script = f"""
+        source script.bash
+        COMP_WORDS=({line}) COMP_CWORD={len(words) - 1}
+        _hibercheck_completion hibercheck
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    assert within(directory, "bash", "-c", script) == offered
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+@pytest.mark.parametrize(("line", "offered"), OFFERED)
+def test_fish_itself_completes(directory, line, offered):
+    assert within(directory, "fish", "--no-config", "-c", f"source script.fish; complete -C '{line}'") == offered
