@@ -48,7 +48,9 @@ def judge_exact(plan: Plan, dump: Dump) -> Judgement:
     replayer = ApReplayer(memory, plan.resumee, suppositions(plan), plan.reinitialised)
     present = _present(resumer)
     registers = registers_by_cpu(resumer, plan.bringup.present | (present or frozenset()))
-    parked = plan.parked if present is None else _as_present(plan, present, frozenset(registers))
+    # a design's plan has only those CPUs that it leaves to us
+    designed = plan.options.park is not None
+    parked = plan.parked if present is None or designed else _as_present(plan, present, frozenset(registers))
     waiting = frozenset(one.cpu for one in parked if not one.left_behind and one.state not in NO_MEMORY)
     over = cpus_are_parked(resumer, waiting, registers)
     contexts, results, states, general, seen = {}, [], {}, {}, {}
