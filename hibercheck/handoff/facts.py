@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -101,6 +100,8 @@ def parse_facts(text: str, path: str) -> ResumerFacts:
     Raises:
         MalformedDump: It is no facts file, or contradicts its format.
     """
+    import json  # noqa: PLC0415 - few checks are given facts
+
     try:
         # not strict: a shell script copies control characters of a command line as they are
         data = json.loads(text, strict=False)

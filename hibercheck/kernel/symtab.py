@@ -85,9 +85,9 @@ class _Endings:
         group: Mapping[bytes, tuple[bytes, ...]], length: int, strings: Sequence[bytes]
     ) -> Iterator[tuple[bytes, list[bytes]]]:
         for string in compress(strings, map(group.__contains__, map(_last(length), strings))):
-            names = [name for name in group[string[-length:]] if string.endswith(name)]
-            if names:
-                yield string, names
+            names = group[string[-length:]]
+            if string.endswith(names):
+                yield string, [name for name in names if string.endswith(name)]
 
 
 def _last(length: int) -> Callable[[bytes], bytes]:
@@ -150,7 +150,7 @@ class ElfSymbols:
     @cached_property
     def _granules(self) -> bytes:
         """Bits 16 to 23 of each value, packed."""
-        return _column(self._columns[1].tobytes(), "B", 8, 2 if sys.byteorder == "little" else 5).tobytes()
+        return self._columns[1].tobytes()[2 if sys.byteorder == "little" else 5 :: 8]
 
     def __len__(self) -> int:
         return self._count

@@ -7,7 +7,6 @@ eight CPUs is eight findings; they are numbered in the order of the report, so t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from hibercheck.handoff.findings import Finding
@@ -15,6 +14,8 @@ from hibercheck.handoff.findings import Finding
 
 def fingerprints(findings: Sequence[Finding]) -> tuple[str, ...]:
     """Return a fingerprint of 32 hexadecimal digits for each finding; no two are alike."""
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, and the text report shows no fingerprints
+
     seen: dict[str, int] = {}
     result = []
     for finding in findings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.disasm import Decoded
@@ -25,15 +24,15 @@ _CRC = ("crc32_le", "crc32_le_base", "crc32_le_arch", "compute_e820_crc32")
 _MD5 = ("get_e820_md5", "crypto_alloc_shash", "crypto_shash_digest")
 
 
-@dataclass(frozen=True)
 class AcceptanceReader:
     """Reads which images a kernel takes.
 
-    Attributes:
+    Args:
         program: The kernel's code.
     """
 
-    program: Program
+    def __init__(self, program: Program) -> None:
+        self.program = program
 
     def data_symbols(self) -> bool:
         """Whether absence of a data symbol means anything (kallsyms without KALLSYMS_ALL lists only functions)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from hibercheck.errors import MissingFact
@@ -45,17 +45,17 @@ _TASK = ("current_task", "pcpu_hot", "cpu_current_top_of_stack", "kernel_stack",
 _ENTER_DEAD = (("acpi_idle", "acpi_idle_play_dead"), ("intel_idle", "intel_idle_enter_dead"))
 
 
-@dataclass(frozen=True)
 class DeadReader:
     """Reads how CPUs park.
 
-    Attributes:
+    Args:
         program: The kernel's code.
         resume: What the resume hook installs.
     """
 
-    program: Program
-    resume: ResumeReader
+    def __init__(self, program: Program, resume: ResumeReader) -> None:
+        self.program = program
+        self.resume = resume
 
     @cached_property
     def _reader(self) -> LoopReader:

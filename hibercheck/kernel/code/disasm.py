@@ -6,7 +6,7 @@ Everything else in `hibercheck.kernel.code` sees only `Decoded` and `Operand`; n
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from hibercheck.data import dataclass
@@ -64,35 +64,24 @@ class Instruction:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class Decoded:
     """An instruction for an analysis.
+
+    Reading a function takes only where control goes; what else an instruction does is worked out if somebody asks.
 
     Attributes:
         address: Link-time address.
         code: Its bytes.
-        mnemonic: In lower case, without operand-size suffixes: ``mov``, ``monitor``, ``jne``.
         flow: Where control goes next.
         target: Destination of a direct jump, branch or call.
-        operands: Memory it accesses; stack accesses of pushes, pops, calls and returns included.
-        immediate: Its immediate operand, sign-extended to 64 bits and taken modulo 2**64.
-        destination: Register it writes as its first operand (64-bit name), if any.
-        source: Register it reads as its last operand (64-bit name), if any.
-        written: Every register it writes (64-bit names).
-        effective: For ``lea``: the address computed, as an `Operand`.
     """
 
-    address: int
-    code: bytes
-    mnemonic: str
-    flow: Flow
-    target: int | None
-    operands: tuple[Operand, ...]
-    immediate: int | None
-    destination: str | None
-    source: str | None
-    written: frozenset[str]
-    effective: Operand | None
+    def __init__(self, address: int, code: bytes, flow: Flow, target: int | None, decoded: Any) -> None:  # noqa: ANN401
+        self.address = address
+        self.code = code
+        self.flow = flow
+        self.target = target
+        self._decoded = decoded  # the foreign object, which only `_Iced` understands
 
     @property
     def size(self) -> int:
@@ -104,9 +93,44 @@ class Decoded:
         """Address of the byte after it."""
         return self.address + len(self.code)
 
+    @cached_property
+    def mnemonic(self) -> str:
+        """In lower case, without operand-size suffixes: ``mov``, ``monitor``, ``jne``."""
+        return _engine().mnemonic(self._decoded)
+
+    @cached_property
+    def operands(self) -> tuple[Operand, ...]:
+        """Memory it accesses; stack accesses of pushes, pops, calls and returns included."""
+        return _engine().operands(self._decoded)
+
+    @cached_property
+    def immediate(self) -> int | None:
+        """Its immediate operand, sign-extended to 64 bits and taken modulo 2**64."""
+        return _engine().immediate(self._decoded)
+
+    @property
+    def destination(self) -> str | None:
+        """Register it writes as its first operand (64-bit name), if any."""
+        return _engine().register(self._decoded, 0)
+
+    @property
+    def source(self) -> str | None:
+        """Register it reads as its last operand (64-bit name), if any."""
+        return _engine().register(self._decoded, -1)
+
+    @cached_property
+    def written(self) -> frozenset[str]:
+        """Every register it writes (64-bit names)."""
+        return _engine().written(self._decoded)
+
+    @cached_property
+    def effective(self) -> Operand | None:
+        """For ``lea``: the address computed, as an `Operand`."""
+        return _engine().effective(self._decoded)
+
     def render(self) -> Instruction:
         """The instruction in assembler syntax (AT&T, as kernel developers read it)."""
-        return Instruction(self.address, self.size, _engine().text(self.code, self.address))
+        return Instruction(self.address, self.size, _engine().text(self._decoded))
 
 
 class _Iced:
@@ -116,14 +140,15 @@ class _Iced:
         import iced_x86 as iced  # noqa: PLC0415 - 30 ms, paid only when code is read
 
         self._iced: Any = iced
+        self._decoder = iced.Decoder
         self._info = iced.InstructionInfoFactory()
         self._formatter = iced.Formatter(iced.FormatterSyntax.GAS)
         self._formatter.hex_prefix, self._formatter.hex_suffix = "0x", ""
         self._formatter.uppercase_hex = False
         self._formatter.branch_leading_zeros = False
         self._formatter.show_branch_size = False
-        self._registers = {value: name.lower() for name, value in vars(iced.Register).items() if isinstance(value, int)}
-        self._mnemonics = {value: name.lower() for name, value in vars(iced.Mnemonic).items() if isinstance(value, int)}
+        self._registers = _names(iced.Register)
+        self._mnemonics = _names(iced.Mnemonic)
         flow = iced.FlowControl
         self._flows = {
             flow.NEXT: Flow.NEXT,
@@ -140,47 +165,45 @@ class _Iced:
 
     def decode(self, code: bytes, address: int) -> Decoded | None:
         """Decode the instruction that ``code`` starts with, or None where there is none."""
-        iced = self._iced
-        instruction = iced.Decoder(64, code, ip=address).decode()
+        instruction = self._decoder(64, code, ip=address).decode()
         if instruction.is_invalid:
             return None
-        info = self._info.info(instruction)
         flow = self._flows.get(instruction.flow_control, Flow.STOP)
-        direct = flow in (Flow.JUMP, Flow.BRANCH, Flow.CALL)
-        count = instruction.op_count
-        kinds = [instruction.op_kind(index) for index in range(count)]
-        registers = iced.OpKind.REGISTER
-        return Decoded(
-            address=address,
-            code=code[: instruction.len],
-            mnemonic=self._mnemonics[instruction.mnemonic],
-            flow=flow,
-            target=instruction.near_branch_target if direct else None,
-            operands=tuple(self._operand(used) for used in info.used_memory()),
-            immediate=self._immediate(instruction, kinds),
-            destination=self._name(instruction.op_register(0)) if count and kinds[0] == registers else None,
-            source=self._name(instruction.op_register(count - 1)) if count and kinds[-1] == registers else None,
-            written=frozenset(
-                name
-                for used in info.used_registers()
-                if used.access in self._writes and (name := self._name(used.register)) is not None
-            ),
-            effective=self._effective(instruction) if instruction.mnemonic == iced.Mnemonic.LEA else None,
-        )
+        direct = flow is Flow.JUMP or flow is Flow.BRANCH or flow is Flow.CALL
+        target = instruction.near_branch_target if direct else None
+        return Decoded(address, code[: instruction.len], flow, target, instruction)
 
-    def text(self, code: bytes, address: int) -> str:
-        """The instruction in AT&T syntax."""
-        return str(self._formatter.format(self._iced.Decoder(64, code, ip=address).decode()))
+    def mnemonic(self, instruction: Any) -> str:  # noqa: ANN401 - foreign object
+        """See `Decoded.mnemonic`, and so on."""
+        return self._mnemonics[instruction.mnemonic].lower()
+
+    def operands(self, instruction: Any) -> tuple[Operand, ...]:  # noqa: ANN401 - foreign object
+        return tuple(self._operand(used) for used in self._info.info(instruction).used_memory())
+
+    def register(self, instruction: Any, which: int) -> str | None:  # noqa: ANN401 - foreign object
+        count = instruction.op_count
+        index = which % count if count else 0
+        if not count or instruction.op_kind(index) != self._iced.OpKind.REGISTER:
+            return None
+        return self._name(instruction.op_register(index))
+
+    def written(self, instruction: Any) -> frozenset[str]:  # noqa: ANN401 - foreign object
+        used = self._info.info(instruction).used_registers()
+        names = [self._name(one.register) for one in used if one.access in self._writes]
+        return frozenset(name for name in names if name is not None)
+
+    def text(self, instruction: Any) -> str:  # noqa: ANN401 - foreign object
+        return str(self._formatter.format(instruction))
 
     def _name(self, register: int) -> str | None:
         if register == self._iced.Register.NONE:
             return None
-        return self._registers[self._iced.RegisterExt.full_register(register)]
+        return self._registers[self._iced.RegisterExt.full_register(register)].lower()
 
-    def _immediate(self, instruction: Any, kinds: list[int]) -> int | None:  # noqa: ANN401 - foreign object
+    def immediate(self, instruction: Any) -> int | None:  # noqa: ANN401 - foreign object
         first, last = self._iced.OpKind.IMMEDIATE8, self._iced.OpKind.IMMEDIATE32TO64
-        for index, kind in enumerate(kinds):
-            if first <= kind <= last:
+        for index in range(instruction.op_count):
+            if first <= instruction.op_kind(index) <= last:
                 return int(instruction.immediate(index)) & _U64
         return None
 
@@ -190,7 +213,9 @@ class _Iced:
         size = self._iced.MemorySizeExt.size(used.memory_size)
         return self._place(used.segment, used.base, used.index, used.scale, used.displacement, access=access, size=size)
 
-    def _effective(self, instruction: Any) -> Operand:  # noqa: ANN401 - foreign object
+    def effective(self, instruction: Any) -> Operand | None:  # noqa: ANN401 - foreign object
+        if instruction.mnemonic != self._iced.Mnemonic.LEA:
+            return None
         base = instruction.memory_base
         if base == self._iced.Register.RIP:  # memory_displacement already is the absolute address
             base = self._iced.Register.NONE
@@ -221,6 +246,10 @@ class _Iced:
             address=displacement & _U64 if absolute else None,
             size=size,
         )
+
+
+def _names(constants: Any) -> dict[int, str]:  # noqa: ANN401 - a module of constants
+    return {value: name for name, value in vars(constants).items() if isinstance(value, int)}
 
 
 @lru_cache(maxsize=1)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 
 from hibercheck.addresses import PAGE_SIZE
+from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import names, tables
 from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Decoded, Flow, decode
@@ -58,19 +58,19 @@ class Function:
         return direct | dict(self.tails)
 
 
-@dataclass
 class Program:
     """Reads functions of one kernel.
 
-    Attributes:
+    Args:
         kernel: Where bytes and symbols come from.
     """
 
-    kernel: CodeView
-    _functions: dict[int, Function] = field(default_factory=dict, repr=False)
-    _named: dict[int, str] = field(default_factory=dict, repr=False)
-    _read: int = field(default=0, repr=False)
-    _pages: dict[int, bytes] = field(default_factory=dict, repr=False)
+    def __init__(self, kernel: CodeView) -> None:
+        self.kernel = kernel
+        self._functions: dict[int, Function] = {}
+        self._named: dict[int, str] = {}
+        self._read = 0
+        self._pages: dict[int, bytes] = {}
 
     @cached_property
     def known(self) -> Mapping[str, SymbolView]:
@@ -259,7 +259,7 @@ class _Reader:
             following = self._follow(node)
             self._successors[address] = following
             queue.extend(following)
-        known = {a: tuple(t for t in s if t in self._nodes) for a, s in self._successors.items()}
+        known = {a: tuple([t for t in s if t in self._nodes]) for a, s in self._successors.items()}
         return Function(self._name, self._entry, self._nodes, known, self._tails, truncated)
 
     def _follow(self, node: Decoded) -> tuple[int, ...]:
@@ -271,7 +271,7 @@ class _Reader:
             targets.append(node.target)
         if label is not None and label not in targets:
             targets.append(label)
-        return tuple(target for target in targets if self._stays(node, target))
+        return tuple([target for target in targets if self._stays(node, target)])
 
     def _stays(self, node: Decoded, target: int) -> bool:
         """Whether control at ``target`` is still in this function; records a tail call where it is not."""
@@ -283,7 +283,10 @@ class _Reader:
         return False
 
     def _inside(self, target: int) -> bool:
-        if any(start <= target < end for start, end in self._parts) or self._program.is_auxiliary(target):
+        for start, end in self._parts:
+            if start <= target < end:
+                return True
+        if self._program.is_auxiliary(target):
             return True
         if target not in self._judged:
             self._judged[target] = self._belongs(target)

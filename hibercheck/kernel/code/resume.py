@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 
 from hibercheck.errors import MissingFact
@@ -33,15 +32,15 @@ _TAKE_DOWN = (
 _MASKS = (("present", "__cpu_present_mask"), ("possible", "__cpu_possible_mask"), ("online", "__cpu_online_mask"))
 
 
-@dataclass(frozen=True)
 class ResumeReader:
     """Reads the resume hook.
 
-    Attributes:
+    Args:
         program: The kernel's code.
     """
 
-    program: Program
+    def __init__(self, program: Program) -> None:
+        self.program = program
 
     @cached_property
     def hook(self) -> Function | None:

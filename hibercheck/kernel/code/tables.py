@@ -61,10 +61,8 @@ def jump_labels(kernel: CodeView, known: Mapping[str, SymbolView]) -> dict[int, 
     start, end = _bounds(kernel, known, "__start___jump_table", "__stop___jump_table", "__jump_table")
     data = _contents(kernel, start, end)
     if len(data) % _RELATIVE_JUMP.size == 0 and _plausible_jumps(data, start):
-        return {
-            start + offset + code: start + offset + 4 + target
-            for offset, (code, target, _) in enumerate_packed(_RELATIVE_JUMP, data)
-        }
+        entries = zip(range(start, end, _RELATIVE_JUMP.size), _RELATIVE_JUMP.iter_unpack(data), strict=True)
+        return {at + code: at + 4 + target for at, (code, target, _) in entries}
     if len(data) % _ABSOLUTE_JUMP.size == 0:
         return {code: target for _, (code, target, _) in enumerate_packed(_ABSOLUTE_JUMP, data) if code >> 47}
     return {}
@@ -162,7 +160,7 @@ class PatchSites:
         for layout in (struct.Struct("<iiIBB"), struct.Struct("<iiHBB"), struct.Struct("<iiHBBB")):
             if self._plausible(layout, data, first):
                 entries = zip(range(first, first + len(data), layout.size), layout.iter_unpack(data), strict=True)
-                return sorted((at + entry[0], entry[3]) for at, entry in entries)
+                return sorted([(at + entry[0], entry[3]) for at, entry in entries])
         return []
 
     @staticmethod
