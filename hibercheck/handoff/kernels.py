@@ -15,13 +15,13 @@ HANDOFF_SYMBOLS = frozenset(
         "cpuidle_play_dead", "acpi_cstate", "_text", "_etext", "_end", "init_top_pgt", "level4_kernel_pgt",
         "level3_kernel_pgt", "level2_kernel_pgt", "arch_resume_nosmt", "asm_exc_nmi", "asm_exc_machine_check",
         "gdt_page", "mcheck_cpu_init", "mwait_cpu_dead", "topo_info", "phys_cpu_present_map", "num_processors",
-        "disabled_cpus",
+        "disabled_cpus", "cpu_info", "cpu_smt_max_threads",
     }
 )  # fmt: skip
 """Every symbol that the handoff asks for; one pass over the table finds them all."""
 
 _PAGES = frozenset({"init_top_pgt", "level4_kernel_pgt", "level3_kernel_pgt", "level2_kernel_pgt"})
-_PER_CPU = frozenset({"x86_cpu_to_apicid", "__per_cpu_start", "gdt_page", "mwait_cpu_dead", "acpi_cstate"})
+_PER_CPU = frozenset({"x86_cpu_to_apicid", "__per_cpu_start", "gdt_page", "mwait_cpu_dead", "acpi_cstate", "cpu_info"})
 _MOST = 1 << 30
 """KERNEL_IMAGE_SIZE with RANDOMIZE_BASE, arch/x86/include/asm/page_64_types.h: no kernel's image is larger."""
 

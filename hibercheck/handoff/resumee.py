@@ -11,6 +11,7 @@ from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MalformedImage, Mismatch, MissingFact
 from hibercheck.handoff.cmdline import parse_command_line
+from hibercheck.handoff.consistency import agreed_features, agreed_topology
 from hibercheck.handoff.cpufacts import (
     CpuFeatures,
     Topology,
@@ -115,14 +116,23 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
     e820 = _attempt(missing, "e820", lambda: read_e820(space))
     command_line = _attempt(missing, "command_line", lambda: space.string(space.variable("saved_command_line")))
     limited = parse_command_line(command_line or "").limits_cpus
+    smt_control = _attempt(missing, "smt_control", lambda: SMT_CONTROL[space.variable("cpu_smt_control", 4)])
+
+    def topology() -> Topology:
+        found = read_topology(space, present, limited=limited)
+        return agreed_topology(space, present, found, smt_control, limited=limited)
+
+    def features() -> CpuFeatures:
+        return agreed_features(space, read_features(space), min(present, default=0))
+
     return Resumee(
         space=space,
         command_line=command_line,
         present=present,
         frozen=frozen & present,
-        smt_control=_attempt(missing, "smt_control", lambda: SMT_CONTROL[space.variable("cpu_smt_control", 4)]),
-        topology=_attempt(missing, "topology", lambda: read_topology(space, present, limited=limited)),
-        features=_attempt(missing, "features", lambda: read_features(space)),
+        smt_control=smt_control,
+        topology=_attempt(missing, "topology", topology),
+        features=_attempt(missing, "features", features),
         idle=_attempt(missing, "idle", lambda: read_idle_driver(space)),
         e820=e820,
         e820_checksum=e820_checksum(e820) if e820 else None,
