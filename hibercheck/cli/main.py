@@ -17,6 +17,8 @@ def main() -> None:
     # Nearly all that a run allocates it keeps to its end: at the default threshold of 700 objects the collector looks
     # through all of it some hundred times and finds nothing, for a tenth of the whole time.
     gc.set_threshold(COLLECT_EVERY)
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        _replace_closed_streams()
     try:
         text = _quick_answer(sys.argv[1:])
         if text is None:
@@ -29,6 +31,23 @@ def main() -> None:
         status = 130
     gc.freeze()  # the interpreter, on its way out, need not look for garbage in what the system takes back anyway
     sys.exit(status)
+
+
+def _replace_closed_streams() -> None:
+    """Open what was closed (``>&-``): else the first input would be opened in its place, and be written to as output.
+
+    What is written to standard output then fails as it does for any program: with EBADF, as this is open for reading.
+    """
+    import os
+
+    for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # the lowest number that is free
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - for the life of the process
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _quick_answer(arguments: list[str]) -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -18,6 +19,9 @@ TROUBLE = 3
 INTERRUPTED = 130
 CLOSED_PIPE = 141
 """128 + SIGPIPE: what a shell shows for a program that a closed pipe ended."""
+
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""What asks a process to end; by default it would do so at once, and leave what it was writing."""
 
 COMPLETION_VARIABLE = "_HIBERCHECK_COMPLETE"
 
@@ -31,7 +35,8 @@ def run(arguments: Sequence[str]) -> int:
     if COMPLETION_VARIABLE in os.environ:
         root.main(list(arguments), prog_name="hibercheck", complete_var=COMPLETION_VARIABLE)
     try:
-        return _run(list(arguments))
+        with _ending_in_order():
+            return _run(list(arguments))
     except BrokenPipeError:
         _flush_or_discard()
         return CLOSED_PIPE
@@ -43,6 +48,23 @@ def run(arguments: Sequence[str]) -> int:
         _complain(_line(error))
         _flush_or_discard()
         return _status(error)
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let a request to end unwind the stack, so that half-written files are removed; the status is a shell's."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {}
+    with contextlib.suppress(ValueError):  # only the main thread may
+        before = {one: signal.signal(one, end) for one in _ENDINGS if signal.getsignal(one) is signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _run(arguments: list[str]) -> int:
@@ -73,7 +95,7 @@ def _line(error: Exception) -> str:
         return "more memory is needed than --max-memory allows; raise it, if you trust the inputs"
     if isinstance(error, OSError):
         what = error.strerror or str(error)
-        if error.filename is None and error.errno in {errno.ENOSPC, errno.EIO, errno.EDQUOT}:
+        if error.filename is None and error.errno in {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EBADF}:
             return f"cannot write the output: {what}"
         return f"{error.filename}: {what}" if error.filename is not None else what
     if isinstance(error, MemoryError):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hibercheck.errors import HibercheckError, UsageProblem
-from tests.fuzz import targets_check, targets_dump, targets_image, targets_kernel, targets_text
+from tests.fuzz import interrupts, targets_check, targets_dump, targets_image, targets_kernel, targets_text
 from tests.fuzz.draw import Draw
 from tests.fuzz.sandbox import Sandbox, Violation
 from tests.fuzz.seeds import FIXTURES
@@ -102,40 +102,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replay", type=int, metavar="ROUND", help="one round again, with its traceback")
     parser.add_argument("--soundness", type=int, metavar="N", help="damage the measured cases so many times")
+    parser.add_argument("--interrupts", type=int, metavar="N", help="interrupt each command so many times")
     parser.add_argument("--cases", action="append", metavar="DIR", help="where a cases.json is; fixtures by default")
     parser.add_argument("--only", type=int, metavar="N", help="of each DIR, so many cases, drawn by --seed")
-    parser.add_argument("--atheris", action="store_true", help="let atheris choose (one target; needs it installed)")
     given = parser.parse_args(arguments)
     if unknown := set(given.targets) - set(TARGETS):
         parser.error(f"no target {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory(prefix="hibercheck-fuzz-") as name:
         directory = Path(name)
+        if given.interrupts:
+            wrong = [line for line in interrupts.campaign(given.interrupts, given.seed, directory) if not print(line)]
+            return min(sum(" after " in line for line in wrong), 1)
         if given.soundness:
             tally = survey(given.soundness, given.seed, directory, given.cases or [str(FIXTURES)], given.only)
             print(tally)
             return min(len(tally.misled), 1)
-        if given.atheris:
-            return guided(given.targets[0], int(given.seconds), directory)
         failed = 0
         for target in given.targets or TARGETS:
             place = directory / target
             place.mkdir()
             failed += campaign(target, given.seconds, given.seed, place, given.replay)
     return min(failed, 1)
-
-
-def guided(name: str, seconds: int, directory: Path) -> int:
-    """Run one target under atheris, which learns from coverage which choices lead somewhere new."""
-    import atheris  # noqa: PLC0415 - only for those who have it
-
-    atheris.instrument_all()
-    run, sandbox = TARGETS[name](directory), Sandbox(directory)
-    atheris.Setup(
-        [sys.argv[0], f"-max_total_time={seconds}", "-max_len=512", "-rss_limit_mb=4096"],
-        lambda data: one_round(name, run, sandbox, data) and None,
-    )
-    atheris.Fuzz()
-    return 0
 
 
 if __name__ == "__main__":
