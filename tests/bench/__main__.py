@@ -22,6 +22,8 @@ from hibercheck.kernel.code.facts import facts_of
 from hibercheck.kernel.kernel import open_kernel
 from tests.bench import programs
 from tests.bench.measure import Used, command, in_turns, python, table
+from tests.bench.rates import rates
+from tests.bench.rates import table as rates_table
 from tests.support.image_large import enlarge
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -85,14 +87,7 @@ class Bench:
     def verify(self) -> Iterator[str]:
         """``image --verify`` beside the decompressor alone, and beside the tools of each format."""
         for kind in ("lzo", "lz4"):
-            path = enlarge(
-                Path(self.image),
-                self.room / f"verify.{kind}",
-                frames=VERIFY_FRAMES,
-                tiny=False,
-                checksum=True,
-                compressor=kind,
-            )
+            path = self._enlarged(kind)
             contenders = {
                 f"the {kind} decompressor alone": [python(programs.BARE, path)],
                 "`hibercheck image --verify`": [command("image", path, "--verify")],
@@ -104,6 +99,23 @@ class Bench:
                 contenders[f"`{tool} -t`, the same contents"] = [(tool, "-t", str(packed))]
             note = f"{VERIFY_FRAMES >> 8} MiB of memory in the image, checksum included; hibercheck with its start-up."
             yield table(f"Verifying ({kind})", note, in_turns(contenders, self.runs), next(iter(contenders)))
+
+    def rates(self) -> Iterator[str]:
+        """``verify`` and ``export`` in one process, where threads and not processes are what is compared."""
+        shared = Path("/dev/shm")  # noqa: S108 - memory, so that hibercheck is measured and not the disk
+        for kind in ("lzo", "lz4"):
+            path = self._enlarged(kind)
+            with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as memory:
+                volume, measured = rates(path, {"memory": Path(memory), "disk": self.room}, self.runs)
+            yield rates_table(kind, volume, measured)
+
+    def _enlarged(self, kind: str) -> Path:
+        """Return an image of `VERIFY_FRAMES` of real contents, compressed so."""
+        path = self.room / f"verify.{kind}"
+        if not path.exists():
+            image = Path(self.image)
+            enlarge(image, path, frames=VERIFY_FRAMES, tiny=False, checksum=True, compressor=kind)
+        return path
 
     def _pack(self, tool: str, image: Path, packed: Path) -> None:
         """Compress the contents of an image with the command line tool."""
@@ -202,6 +214,7 @@ TABLES: dict[str, Callable[[Bench], str | Iterator[str]]] = {
     "main": Bench.main_command,
     "start": Bench.start_up,
     "verify": Bench.verify,
+    "rates": Bench.rates,
     "symbols": Bench.symbols,
     "kallsyms": Bench.kallsyms,
     "walk": Bench.walk,

@@ -1,0 +1,134 @@
+"""How fast images are verified and exported, beside the bare decompressor on the same blocks: all in one process.
+
+What is compared runs in turns.  The decompressor alone gets its blocks in memory and keeps nothing: the best that one
+thread can do.  Writing alone puts as many bytes as the core has into the same file system: the floor of an export.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hibercheck.swsusp.codec import BLOCK_SIZE
+from hibercheck.swsusp.export import export
+from hibercheck.swsusp.image import Image, open_image
+
+WRITE = 2 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What a contender took.
+
+    Attributes:
+        wall: Median of the seconds by the clock.
+        least: The least of them: what is left when others disturb.
+        cpu: Median of the seconds of processor time, of all threads.
+    """
+
+    wall: float
+    least: float
+    cpu: float
+
+
+def bare(kind: str, blocks: list[bytes]) -> bytes | bytearray:
+    """Decode blocks that are in memory, one after the other, keeping the last."""
+    last: bytes | bytearray = b""
+    if kind == "lzo":
+        from lzallright import LZOCompressor  # noqa: PLC0415
+
+        for block in blocks:
+            last = LZOCompressor.decompress(block, BLOCK_SIZE)
+    else:
+        from lz4.block import decompress  # noqa: PLC0415
+
+        for block in blocks:
+            last = decompress(block, uncompressed_size=BLOCK_SIZE)
+    return last
+
+
+def write_alone(target: Path, size: int) -> None:
+    """Write ``size`` bytes in large pieces, as ``dd bs=2M`` does."""
+    piece = memoryview(bytes(WRITE))
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        for offset in range(0, size, WRITE):
+            os.pwrite(descriptor, piece[: min(WRITE, size - offset)], offset)
+    finally:
+        os.close(descriptor)
+
+
+def rates(path: Path, places: dict[str, Path], runs: int) -> tuple[float, dict[str, Rate]]:
+    """Measure the image at ``path``.
+
+    Args:
+        path: A compressed image, whose checksum is right.
+        places: Directories for the cores, and what to call them.
+        runs: Turns; one more, which does not count, comes before.
+
+    Returns:
+        Bytes of the image's memory, and what each contender took.
+    """
+    with open_image(str(path)) as image:
+        storage = image.stream.storage
+        blocks = [bytes(storage.payload(number)[1]) for number in range(image.stream.chunks)]
+        assert image.verify().ok
+        contenders: dict[str, Callable[[], object]] = {
+            "decompressor": lambda: bare(image.compressor, blocks),
+            "verify": image.verify,
+        }
+        targets = []
+        for name, directory in places.items():
+            target = directory / "core"
+            targets.append(target)
+            written = export(image, str(target)).written
+            contenders |= _writers(image, target, name, written)
+        return image.info.size, _in_turns(contenders, targets, runs)
+
+
+def _writers(image: Image, target: Path, name: str, size: int) -> dict[str, Callable[[], object]]:
+    return {
+        f"export to {name}": lambda: export(image, str(target)),
+        f"writing alone to {name}": lambda: write_alone(target, size),
+    }
+
+
+def _in_turns(contenders: dict[str, Callable[[], object]], targets: list[Path], runs: int) -> dict[str, Rate]:
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for turn in range(runs + 1):
+        for name, run in contenders.items():
+            for target in targets:
+                target.unlink(missing_ok=True)
+            wall, cpu = time.perf_counter(), time.process_time()
+            run()
+            if turn:
+                taken[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    for target in targets:
+        target.unlink(missing_ok=True)
+    return {
+        name: Rate(statistics.median(walls), min(walls), statistics.median(cpus))
+        for name, (walls, cpus) in ((name, tuple(zip(*each, strict=True))) for name, each in taken.items())
+    }
+
+
+def table(kind: str, volume: float, measured: dict[str, Rate]) -> str:
+    """Render as Markdown; the ratios are of rates: above one is faster than the decompressor alone."""
+    against = measured["decompressor"]
+    lines = [
+        f"### Rates ({kind})",
+        "",
+        f"{volume / 1e6:.0f} MB of memory in the image, one process, {len(os.sched_getaffinity(0))} processors.",
+        "",
+        "| | wall, s | least, s | processor, s | MB/s | of the decompressor's rate |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {name} | {one.wall:.3f} | {one.least:.3f} | {one.cpu:.3f} | {volume / 1e6 / one.wall:.0f} "
+        f"| {against.wall / one.wall:.2f} |"
+        for name, one in measured.items()
+    ]
+    return "\n".join([*lines, ""])
