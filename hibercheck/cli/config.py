@@ -21,6 +21,8 @@ from hibercheck.errors import InputProblem, UsageProblem
 
 OWN_FILE = "hibercheck.toml"
 SHARED_FILE = "pyproject.toml"
+NOT_IN_FILES = frozenset({"config", "show-config", "debug"})
+"""Options that are about reading the file, or are needed before it is read."""
 MAX_BYTES = 1 << 20
 """A configuration beyond this is none."""
 
@@ -110,7 +112,11 @@ def defaults(source: Source | None, command: click.Command, name: str) -> dict[s
     else:
         values = {key: value for key, value in top.items() if key.replace("_", "-") in general} | _table(source, name)
     values = {key.replace("_", "-"): value for key, value in values.items()}
-    _refuse_unknown(source, values, {key: "" for key in options if key not in {"config", "show-config"}}, "option")
+    for key in NOT_IN_FILES & values.keys():
+        raise UsageProblem(
+            f"{key} cannot be set in a file", path=str(source.path), advice="give it on the command line"
+        )
+    _refuse_unknown(source, values, options, "option")
     return {str(options[key].name): _value(source, options[key], value) for key, value in values.items()}
 
 
@@ -159,7 +165,7 @@ def show(command: click.Command, ctx: click.Context, arguments: list[str], sourc
     given, _, _ = command.make_parser(ctx).parse_args(list(arguments))
     click.echo(f"# configuration: {source.path if source else 'none'}")
     for option in command.params:
-        if not isinstance(option, GroupedOption) or option.long_name in {"config", "show-config"}:
+        if not isinstance(option, GroupedOption) or option.long_name in NOT_IN_FILES:
             continue
         value, origin = option.consume_value(ctx, given)
         click.echo(_line(option.long_name, value, _origin(option, ctx, origin, source)))

@@ -111,7 +111,9 @@ def judge(
     else:
         status, reason = Exit.PASSED, f"{effective} is below --fail-on {fail_on}"
     if effective is not report.verdict:
-        reason = f"{reason}, with {sum(mark is not None for mark in marks)} finding(s) not counted"
+        marked = sum(mark is not None for mark in marks)
+        which = "the finding that does" if marked == 1 else f"the {marked} findings that do"
+        reason = f"without {which} not count, {reason}"
     return Judged(report, marks, fail_on, effective, status, reason, tuple(warnings))
 
 

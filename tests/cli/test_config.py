@@ -83,7 +83,8 @@ def test_another_commands_variable_carries_its_name(hibercheck, monkeypatch):
     [
         ('failon = "risk"', "did you mean 'fail-on'?"),
         ("nonsense = 1", "no option is called 'nonsense'"),
-        ("config = 'x'", "no option is called 'config'"),
+        ("config = 'x'", "config cannot be set in a file; give it on the command line"),
+        ("debug = true", "debug cannot be set in a file"),
         ("[chekc]\n", "did you mean 'check'?"),
         ("fail-on = 'sometimes'", "'sometimes' is not one of"),
         ("spurious-mwait = 'yes'", "spurious-mwait is true or false"),
