@@ -156,21 +156,24 @@ def test_ktap_parses(name):
     assert judge(SAMPLES[name]()).passed == all(match[1] == "ok" for match in results)
 
 
+def numberless(name: str, **how: object) -> str:
+    """A sample as KTAP, with N for each number: a new rule moves those behind it."""
+    return re.sub(r"^((?:not )?ok) \d+", r"\1 N", rendered(name, "ktap", **how), flags=re.MULTILINE)
+
+
 def test_ktap_says_what_is_expected_and_what_is_open():
     marks = [Mark("suppressed", "ticket #7")] * len(SAMPLES["fatal"]().findings)
-    content = rendered("fatal", "ktap", marks=marks)
-    assert "ok 4 HC201 park loop overwritten with other bytes # XFAIL suppressed: ticket 7" in content
-    assert "not ok 1 verdict # ERROR the resumer has no symbols" in rendered("undetermined", "ktap")
+    content = numberless("fatal", marks=marks)
+    assert "ok N HC201 park loop overwritten with other bytes # XFAIL suppressed: ticket 7" in content
+    assert "not ok N verdict # ERROR the resumer has no symbols" in numberless("undetermined")
 
 
 def test_what_was_not_looked_at_does_not_pass_for_an_answer():
-    refused = rendered("refused", "ktap")
-    assert "not ok 11 HC402 image will be refused\n" in refused
-    assert "ok 4 HC201 park loop overwritten with other bytes # SKIP the image is not loaded\n" in refused
-    assert "ok 4 HC201 park loop overwritten with other bytes # SKIP a fact is missing\n" in rendered(
-        "undetermined", "ktap"
-    )
-    assert "ok 16 HC601 reserved park page is in the image # SKIP" in rendered("fatal", "ktap")
+    refused = numberless("refused")
+    assert "not ok N HC402 image will be refused\n" in refused
+    assert "ok N HC201 park loop overwritten with other bytes # SKIP the image is not loaded\n" in refused
+    assert "ok N HC201 park loop overwritten with other bytes # SKIP a fact is missing\n" in numberless("undetermined")
+    assert "ok N HC601 reserved park page is in the image # SKIP" in numberless("fatal")
     suite = ET.fromstring(rendered("refused", "junit"))[0]  # noqa: S314 - our own output
     assert int(suite.get("skipped")) == len(suite.findall("testcase/skipped")) > 10
 
