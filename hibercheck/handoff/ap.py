@@ -146,9 +146,9 @@ class ApReplayer:
         if line and turn.state is LoopState.FOREIGN:
             return self._dies(parked, turn, line, Event.STORE)
         why = (
-            "whether the image covers the line that it monitors is not known"
+            "it is not known whether the image covers the line that it monitors"
             if line is None
-            else "whether it still has the translations of its loop cached is not known"
+            else "it is not known whether it still has the translations of its loop cached"
         )
         return ApResult(parked, Fate.DIES, IN_HANDOFF, Event.STORE, turn, line_overwritten=line, depends=why)
 

@@ -39,8 +39,9 @@ def headline(
     if verdict is Verdict.RISK:
         risky = [result for result in judgement.aps if result.depends is not None]
         sweep = judgement.sweep
-        share = f"; it fails in {sweep.failing} of {sweep.placements} places" if sweep else ""
-        return f"the machine may reset: {_cpus(risky)} may be lost, as {risky[0].depends}{share}"
+        share = f" ({sweep.failing} of {sweep.placements} places fail)" if sweep else ""
+        who = f"{_cpus(risky)} may wake to memory that has been replaced"
+        return f"the machine may reset: {who}; {risky[0].depends}{share}"
     return _survival_headline(judgement, verdict)
 
 
