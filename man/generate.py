@@ -78,7 +78,7 @@ def _join_fences(text: str) -> str:
 
 def _block(lines: list[str]) -> Iterator[str]:
     if lines[0].startswith("```"):
-        yield from (".PP", ".RS 4", ".EX")
+        yield from (".PP", ".RS 2", ".EX")
         for line in lines[1:-1]:
             yield "\\&" if line in ("", "\0") else escape(line)
         yield from (".EE", ".RE")
@@ -122,7 +122,7 @@ def command_page(name: str) -> str:
     if status and '.SH "EXIT STATUS"' not in more:
         lines += ['.SH "EXIT STATUS"', ".PP", inline(status)]
     if examples:
-        lines += [".SH EXAMPLES", ".PP", ".RS 4", ".EX", *map(escape, examples), ".EE", ".RE"]
+        lines += [".SH EXAMPLES", ".PP", ".RS 2", ".EX", *map(escape, examples), ".EE", ".RE"]
     lines += ['.SH "SEE ALSO"', *_see_also(page)]
     return "\n".join(lines) + "\n"
 

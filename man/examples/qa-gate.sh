@@ -1,14 +1,16 @@
 #!/bin/sh
-# May kernel RESUMER resume what kernel RESUMEE hibernated on this disk?  The gate of a distribution's QA.
+# May kernel RESUMER resume what kernel RESUMEE hibernated on this disk?
+# The gate of a distribution's QA.
 #
 #   qa-gate.sh DISK RESUMER RESUMEE [DIRECTORY]
 #
-# DISK is the disk of a virtual machine that was hibernated with RESUMEE, raw, or the swap partition on it; RESUMER and
-# RESUMEE are releases installed here (6.12.94+deb13-cloud-amd64) or kernel files.  Each scenario's report is kept in
-# DIRECTORY (default: hibercheck-reports) as text and JSON.
+# DISK is the disk of a virtual machine that was hibernated with RESUMEE, raw,
+# or the swap partition on it; RESUMER and RESUMEE are releases installed here
+# (6.12.94+deb13-cloud-amd64) or kernel files.  Each scenario's report is kept
+# in DIRECTORY (default: hibercheck-reports) as text and JSON.
 #
-# Exit status: 0 every scenario passed, 1 at least one failed, 2 bad usage, 3 an input could not be read, 4 none failed
-# but at least one could not be decided.
+# Exit status: 0 every scenario passed, 1 at least one failed, 2 bad usage,
+# 3 an input could not be read, 4 none failed but one could not be decided.
 set -u
 
 if [ $# -lt 3 ] || [ $# -gt 4 ]; then
@@ -29,9 +31,11 @@ scenario() {
         0) result=ok ;;
         1) result=FAILED failed=1 ;;
         4) result=undetermined unknown=1 ;;
-        *) echo "qa-gate: scenario $name: hibercheck exited with $status" >&2; exit "$status" ;;
+        *) echo "qa-gate: $name: hibercheck exited with $status" >&2
+           exit "$status" ;;
     esac
-    printf '%-14s %-12s %s\n' "$name" "$result" "$(sed '/^$/q' "$reports/$name.txt" | tr '\n' ' ')"
+    printf '%-10s %-12s %s\n' "$name" "$result" \
+        "$(sed '/^$/q' "$reports/$name.txt" | tr '\n' ' ')"
 }
 
 scenario as-it-was

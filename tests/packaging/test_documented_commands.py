@@ -26,7 +26,7 @@ def commands() -> Iterator[tuple[str, str]]:
         texts[f"{name} --help"] = (command.epilog or "").replace("\b", "")
     for source, text in texts.items():
         blocks = text if source.endswith("help") else "\n".join(code(text))
-        for line in SHOWN.findall(blocks.replace("\\\n", " ")):
+        for line in SHOWN.findall(re.sub(r"\\\n\s*", " ", blocks)):
             yield source, line
 
 
