@@ -88,13 +88,12 @@ def _json(comparison: Comparison) -> str:
 
 
 def _text(comparison: Comparison, given: dict[str, Any]) -> str:
-    from hibercheck.cli.output import FILE_WIDTH, make_console
+    from hibercheck.cli.output import as_text
     from hibercheck.report import designs
 
-    color, width = given["color"], given["width"]
-    if given["output"] is not None:
-        color, width = "always" if color == "always" else "never", width or FILE_WIDTH
-    console = make_console(sys.stdout, color=color, width=width)
-    with console.capture() as captured:
-        designs.render(comparison, console, details=given["details"])
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    return as_text(
+        lambda console: designs.render(comparison, console, details=given["details"]),
+        color=given["color"],
+        width=given["width"],
+        path=given["output"],
+    )

@@ -74,13 +74,12 @@ def _json(difference: Difference, status: Exit) -> str:
 
 
 def _text(difference: Difference, status: Exit, given: dict[str, Any]) -> str:
-    from hibercheck.cli.output import FILE_WIDTH, make_console
+    from hibercheck.cli.output import as_text
     from hibercheck.report import diff
 
-    color, width = given["color"], given["width"]
-    if given["output"] is not None:
-        color, width = "always" if color == "always" else "never", width or FILE_WIDTH
-    console = make_console(sys.stdout, color=color, width=width)
-    with console.capture() as captured:
-        diff.render(difference, console, status)
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    return as_text(
+        lambda console: diff.render(difference, console, status),
+        color=given["color"],
+        width=given["width"],
+        path=given["output"],
+    )

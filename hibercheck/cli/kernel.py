@@ -60,14 +60,13 @@ def _json(kernel: Kernel, given: dict[str, Any]) -> str:
 
 
 def _text(kernel: Kernel, given: dict[str, Any]) -> str:
-    from hibercheck.cli.output import FILE_WIDTH, make_console
+    from hibercheck.cli.output import as_text
     from hibercheck.report import kernel_text
     from hibercheck.report.kernel import view
 
-    color, width = given["color"], given["width"]
-    if given["output"] is not None:
-        color, width = "always" if color == "always" else "never", width or FILE_WIDTH
-    console = make_console(sys.stdout, color=color, width=width)
-    with console.capture() as captured:
-        kernel_text.render(view(kernel), console, evidence=given["evidence"])
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    return as_text(
+        lambda console: kernel_text.render(view(kernel), console, evidence=given["evidence"]),
+        color=given["color"],
+        width=given["width"],
+        path=given["output"],
+    )

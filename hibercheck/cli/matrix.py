@@ -189,16 +189,15 @@ def _writers(given: dict[str, Any]) -> dict[str, Callable[[Matrix, Output], Iter
 
 
 def _text(matrix: Matrix, output: Output, given: dict[str, Any]) -> Iterator[str]:
-    from hibercheck.cli.output import FILE_WIDTH, make_console
+    from hibercheck.cli.output import as_text
     from hibercheck.report import matrix_text
 
-    color, width = given["color"], given["width"]
-    if output.path is not None:
-        color, width = "always" if color == "always" else "never", width or FILE_WIDTH
-    console = make_console(sys.stdout, color=color, width=width)
-    with console.capture() as captured:
-        matrix_text.render(matrix, console)
-    yield captured.get()
+    yield as_text(
+        lambda console: matrix_text.render(matrix, console),
+        color=given["color"],
+        width=given["width"],
+        path=output.path,
+    )
 
 
 def _status(matrix: Matrix, fail_on: str) -> int:

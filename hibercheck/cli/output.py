@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -93,6 +93,23 @@ def discard_standard_output() -> None:
         os.close(null)
     except (OSError, ValueError):
         pass  # standard output is not a real file: nothing will be flushed
+
+
+def as_text(
+    draw: Callable[[Console], None], *, color: str = "auto", width: int | None = None, path: str | None = None
+) -> str:
+    """Return what ``draw`` prints as text for standard output, or for the file ``path``.
+
+    Lines are wrapped at the terminal's width, or at ``width``; in a file or a pipe they stay whole unless it is given.
+    """
+    whole = width is None and (path is not None or not _is_terminal(sys.stdout))
+    if path is not None:
+        color, width = "always" if color == "always" else "never", width or FILE_WIDTH
+    console = make_console(sys.stdout, color=color, width=width)
+    console.soft_wrap = whole
+    with console.capture() as captured:
+        draw(console)
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
 def make_console(stream: IO[str], *, color: str = "auto", width: int | None = None) -> Console:

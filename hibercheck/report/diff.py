@@ -75,10 +75,10 @@ def _words(value: Any) -> str:  # noqa: ANN401 - text, or a trait
 
 def render(difference: Difference, console: Console, status: Exit) -> None:
     """Print the difference to ``console``."""
-    from rich.text import Text  # noqa: PLC0415 - JSON needs no rich
+    from hibercheck.report.lines import put  # noqa: PLC0415 - JSON needs no rich
 
     def line(text: str, style: str = "") -> None:
-        console.print(Text(text, style=style), soft_wrap=True)
+        put(console, text.strip(), style, indent=len(text) - len(text.lstrip()))
 
     line(f"From {one_line(difference.old)} to {one_line(difference.new)}", "bold")
     if difference.same_build:
@@ -111,7 +111,9 @@ def _change(change: Change, line: Any) -> None:  # noqa: ANN401 - a function of 
 def _print_pair(pair: Pair, console: Console) -> None:
     from rich.text import Text  # noqa: PLC0415
 
-    text = Text(f"  {one_line(pair.scenario)}: {one_line(pair.resumer)} resumes {one_line(pair.resumee)}: ")
+    from hibercheck.report.lines import put  # noqa: PLC0415
+
+    text = Text(f"{one_line(pair.scenario)}: {one_line(pair.resumer)} resumes {one_line(pair.resumee)}: ")
     if pair.changed:
         text.append(f"{pair.before.verdict}", COLOURS[pair.before.verdict])
         text.append(" -> ")
@@ -122,7 +124,7 @@ def _print_pair(pair: Pair, console: Console) -> None:
         text.append(" WORSE", "bold red")
     if pair.after.verdict is not Verdict.SAFE:
         text.append(f"; {one_line(pair.after.reason)}", "dim")
-    console.print(text, soft_wrap=True)
+    put(console, text, indent=2)
 
 
 def _conclusion(difference: Difference, status: Exit) -> str:

@@ -23,8 +23,10 @@ def render(shown: KernelView, console: Console, *, evidence: bool = True) -> Non
     """Print the report to ``console``; ``evidence`` adds what each statement was read from."""
     from rich.text import Text  # noqa: PLC0415 - JSON needs no rich
 
+    from hibercheck.report.lines import put  # noqa: PLC0415
+
     def line(text: str, style: str = "") -> None:
-        console.print(Text(text, style=style), soft_wrap=True)
+        put(console, text.strip(), style, indent=len(text) - len(text.lstrip()))
 
     line(f"{one_line(shown.path)}: Linux {one_line(shown.release)}", "bold")
     for text in _identity(shown):
@@ -34,9 +36,7 @@ def render(shown: KernelView, console: Console, *, evidence: bool = True) -> Non
         line(title, "bold")
         for label, trait in rows:
             value = one_line(words(trait))
-            console.print(
-                Text.assemble((f"  {label.ljust(LABEL)}  ", "cyan"), (value, _STYLES.get(value, ""))), soft_wrap=True
-            )
+            put(console, Text.assemble((f"{label.ljust(LABEL)}  ", "cyan"), (value, _STYLES.get(value, ""))), indent=2)
             for text in _grounds(trait, evidence=evidence):
                 line(f"{INDENT}{one_line(text)}", "dim")
     line("")

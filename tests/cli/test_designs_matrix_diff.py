@@ -172,3 +172,16 @@ def test_diff_fails_on_a_broken_pair_only(capsys):
     document = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
     assert document["exit_status"] == 1
     assert {pair["worse"] for pair in document["pairs"]} == {True, False}
+
+
+def test_designs_and_diff_fit_eighty_columns(image, capsys):
+    arguments = ["designs", image, "--resumer", HLT, "--resumee", MID, "--resumer-cmdline", "nokaslr nosmt"]
+    assert run([*arguments, "--spurious-mwait", "--width", "80"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    assert "ok: survives" in shown
+    run(["diff", HLT, CURRENT, "--width", "60"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+    run(["diff", HLT, CURRENT])
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 100  # a pipe's lines stay whole

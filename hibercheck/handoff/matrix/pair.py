@@ -260,4 +260,4 @@ def _risk(reason: str, share: float) -> Cell:
 
 def _who(cpus: frozenset[int], state: ParkState) -> str:
     numbers = format_cpu_list(cpus)
-    return f"CPU {numbers} in {_STATES.get(state, state.value)}"
+    return f"CPU{'' if len(cpus) == 1 else 's'} {numbers} in {_STATES.get(state, state.value)}"
