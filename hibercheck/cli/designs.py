@@ -59,18 +59,20 @@ def command(**given: Any) -> int:
     """
     from hibercheck.cli.check import INPUT_FILES, check_options
     from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting, write_file
+    from hibercheck.cli.waiting import waiting
     from hibercheck.handoff.designs.compare import compare_designs
 
     prepare_standard_streams()
     refuse_overwriting([given["output"]], [given[name] for name in given if name in INPUT_FILES])
-    comparison = compare_designs(
-        given["image"],
-        given["resumer"],
-        given["resumee"],
-        check_options(given),
-        names=given["names"],
-        bsp=given["bsp"],
-    )
+    with waiting("replaying the handoff under every design"):
+        comparison = compare_designs(
+            given["image"],
+            given["resumer"],
+            given["resumee"],
+            check_options(given),
+            names=given["names"],
+            bsp=given["bsp"],
+        )
     content = _json(comparison) if given["form"] == "json" else _text(comparison, given)
     if given["output"] is not None:
         write_file(given["output"], content)

@@ -48,6 +48,7 @@ def command(**given: Any) -> int:
     """
     from hibercheck.cli.matrix import settings_of
     from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting, write_file
+    from hibercheck.cli.waiting import waiting
     from hibercheck.handoff.diff import compare_kernels
     from hibercheck.report.diff import status_of
 
@@ -55,7 +56,8 @@ def command(**given: Any) -> int:
     refuse_overwriting([given["output"]], [given["old"], given["new"], *given["against"]])
     scenarios = given["scenarios"] or (("default", "nosmt", "offline") if given["cpus"] > 1 else ("default",))
     settings = settings_of({**given, "scenarios": scenarios})
-    difference = compare_kernels(given["old"], given["new"], given["against"], settings)
+    with waiting("reading the kernels and judging every pair"):
+        difference = compare_kernels(given["old"], given["new"], given["against"], settings)
     status = status_of(difference, given["fail_on"], refused_fails=not given["allow_refused"])
     content = _json(difference, status) if given["form"] == "json" else _text(difference, status, given)
     if given["output"] is not None:

@@ -36,11 +36,15 @@ def command(**given: Any) -> int:
     --format json the output is a facts file: other commands take it in place of the kernel.
     """
     from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting, write_file
+    from hibercheck.cli.waiting import waiting
     from hibercheck.kernel.kernel import open_kernel
 
     prepare_standard_streams()
     refuse_overwriting([given["output"]], [given["kernel"], given["symbols"]])
-    with open_kernel(given["kernel"], symbols=given["symbols"]) as kernel:
+    with (
+        waiting("reading the kernel's code"),
+        open_kernel(given["kernel"], symbols=given["symbols"]) as kernel,
+    ):
         content = _json(kernel, given) if given["form"] == "json" else _text(kernel, given)
     if given["output"] is not None:
         write_file(given["output"], content)
