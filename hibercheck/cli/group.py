@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
 
         close = difflib.get_close_matches(word, self.list_commands(ctx), n=1, cutoff=0.75)
         if close:
-            raise click.UsageError(f"no command or file {word!r}; did you mean {close[0]!r}?", ctx)
+            raise click.UsageError(f"no command or file {word!r} (did you mean {close[0]!r}?)", ctx)
 
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
