@@ -6,3 +6,6 @@ PAGE_SIZE = 1 << PAGE_SHIFT
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 """``__START_KERNEL_map``: what a link-time address of the kernel's text and data exceeds its physical address by
 (arch/x86/include/asm/page_64_types.h)."""
+
+CPU_ENTRY_AREA = 0xFFFF_FE00_0000_0000
+"""CPU_ENTRY_AREA_BASE, arch/x86/include/asm/pgtable_64_types.h: the read-only IDT is its first page."""

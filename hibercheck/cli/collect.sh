@@ -4,6 +4,7 @@
 # Run it as root on that kernel just before it resumes: in its initramfs, or before writing to /sys/power/resume.
 #     sh collect.sh > facts.json
 # It needs a POSIX shell and nothing else (busybox's will do), and only reads.  ROOT names another root directory.
+# What it leaves out is the memory behind /proc/kcore, page tables above all: `hibercheck collect` itself reads them.
 # Then:  hibercheck image.bin --resumer ... --resumee ... --resumer-facts facts.json
 
 ROOT=${ROOT:-}

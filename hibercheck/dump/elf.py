@@ -95,9 +95,8 @@ class ElfCore:
                 self.notes += iter_notes(source.read(offset, size, "note segment"), source.path)
         if not segments:
             raise MalformedDump("holds no memory (no PT_LOAD segment has contents)", path=source.path)
-        segments.sort()
-        self._segments = segments
-        self._starts = [segment.address for segment in segments]
+        self._segments = _disjoint(segments)
+        self._starts = [segment.address for segment in self._segments]
 
     def _program_headers(self, header: Any) -> Iterator[tuple[int, ...]]:  # noqa: ANN401 - construct's container
         source = self._source
@@ -137,6 +136,22 @@ class ElfCore:
             number = ((address + size) >> PAGE_SHIFT) - first
             if number > 0:
                 yield first, number
+
+
+def _disjoint(segments: list[Segment]) -> list[Segment]:
+    """Cut what of a segment an earlier one has already, and sort.
+
+    /proc/kcore shows the kernel's image twice, by itself and within its RAM; and it gives ranges that are no memory of
+    their own, such as vmalloc's, the physical address -1 (fs/proc/kcore.c).
+    """
+    found: list[Segment] = []
+    end = 0
+    for address, size, offset in sorted(segments, key=lambda segment: (segment.address, -segment.size)):
+        skip = max(0, end - address)
+        if skip < size and address + size <= 1 << 64:
+            found.append(Segment(address + skip, size - skip, offset + skip))
+            end = address + size
+    return found
 
 
 def _read_header(source: Readable) -> Any:  # noqa: ANN401 - construct's containers are untyped

@@ -99,10 +99,14 @@ def _roots(dump: Dump, kernel: KernelView, max_phys_bits: int) -> Iterator[tuple
     facts = dump.vmcoreinfo or {}
     phys_base = _number(facts.get("NUMBER(phys_base)"))
     if phys_base is not None:
+        # the kernel's phys_base counts from run-time addresses: under KASLR it is less by their offset, negative even
+        # (__startup_64(), arch/x86/kernel/head64.c, later arch/x86/boot/startup/map_kernel.c)
+        phys_base += _number("0x" + facts.get("KERNELOFFSET", "0")) or 0
         mask = _number(facts.get("NUMBER(sme_mask)")) or 0
         levels = 5 if _number(facts.get("NUMBER(pgtable_l5_enabled)")) else 4
         root = kernel.require("init_top_pgt").address - START_KERNEL_MAP + phys_base
-        yield PagingMode(levels=levels, max_phys_bits=max_phys_bits, encryption_mask=mask), root
+        if root >= 0:
+            yield PagingMode(levels=levels, max_phys_bits=max_phys_bits, encryption_mask=mask), root
 
 
 def _number(text: str | None) -> int | None:

@@ -58,6 +58,7 @@ class ResumerFacts:
         levels: Levels of the page tables, by VMCOREINFO.
         kernel_offset: Virtual KASLR offset, by VMCOREINFO.
         phys_base: Physical displacement, by VMCOREINFO.
+        frames: Frames of its memory, page tables above all, by /proc/kcore; None where it was not read.
     """
 
     path: str
@@ -75,6 +76,7 @@ class ResumerFacts:
     ram_end: int | None = None
     kernel_offset: int | None = None
     phys_base: int | None = None
+    frames: dict[int, bytes] | None = None
 
 
 def read_facts(path: str) -> ResumerFacts:
@@ -168,8 +170,22 @@ def _facts(members: _Members, path: str) -> ResumerFacts:
         levels=None if levels is None else 5 if levels else 4,
         ram_end=_ram_end(members.texts("iomem")),
         kernel_offset=notes.get("kernel_offset"),
-        phys_base=notes.get("phys_base"),
+        phys_base=_phys_base(notes),
+        frames=_frames(members.data.get("frames")),
     )
+
+
+def _phys_base(notes: dict[str, int]) -> int | None:
+    """Return the physical displacement from link-time addresses; the kernel's own counts from run-time ones."""
+    return notes["phys_base"] + notes.get("kernel_offset", 0) if "phys_base" in notes else None
+
+
+def _frames(encoded: object) -> dict[int, bytes] | None:
+    if not encoded:
+        return None
+    from hibercheck.handoff.collecting import decode_frames  # noqa: PLC0415 - a script does not collect any
+
+    return decode_frames(encoded)
 
 
 def _cpus(text: str | None) -> frozenset[int] | None:

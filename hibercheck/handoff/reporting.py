@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hibercheck.handoff.ap import ApResult
-from hibercheck.handoff.assumptions import source_of
+from hibercheck.handoff.assumptions import COLLECTED, source_of
 from hibercheck.handoff.explain import Explainer
 from hibercheck.handoff.findings import (
     Assumption,
@@ -78,6 +78,12 @@ def _place_assumptions(plan: Plan, judgement: Judgement | None) -> tuple[Assumpt
         return (Assumption(what, "random", "no nokaslr on its command line", option),)
     collected = plan.facts is not None and plan.facts.load_address is not None
     source = source_of(collected, plan.options.resumer_phys_base is not None, "fixed: no KASLR")
+    if plan.facts is not None and plan.facts.frames:
+        tables = f"as they were when {len(plan.facts.frames)} frames of its memory were collected"
+        return (
+            Assumption(what, f"{_load(plan, plan.placement.phys_base):#x}", source, option),
+            Assumption("the resumer's page tables and per-CPU areas", tables, COLLECTED, "--resumer-memory"),
+        )
     return (
         Assumption(what, f"{_load(plan, plan.placement.phys_base):#x}", source, option),
         Assumption(

@@ -97,7 +97,12 @@ def test_with_facts_a_random_address_is_a_known_one(run):
 
 
 def test_vmcoreinfo_stands_in_for_addresses_that_are_hidden(run):
-    notes = {"kernel_offset": "0xc600000", "phys_base": str(0x5400000 - 0x1000000), "pgtable_l5_enabled": "0"}
+    # the kernel's phys_base is less by the virtual offset, as measured: KERNELOFFSET=1ba00000, phys_base=-440401920
+    notes = {
+        "kernel_offset": "0xc600000",
+        "phys_base": str(0x5400000 - 0x1000000 - 0xC600000),
+        "pgtable_l5_enabled": "0",
+    }
     report = run({"iomem": [], "kallsyms": [], "vmcoreinfo": notes})
     assert report.resumer.load_address == 0x5400000
     assert report.resumer.kaslr_offset == 0xC600000

@@ -1,0 +1,238 @@
+"""What ``hibercheck collect`` takes of a running kernel's memory: the frames that a parked CPU's walks and events use.
+
+They are read through /proc/kcore, whose program headers give the physical address of each range since 464920104bf7
+("/proc/kcore: update physical address for kcore ram and text", in v4.11).  Taken are the page tables on the way to the
+park loops, to the entry code, to each CPU's per-CPU area and through the CPU entry area, and the frames of IDT, GDT and
+TSS.  They are as they are now: the kernel may still split a large page or start another CPU before it resumes.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterator, Mapping
+
+from hibercheck.addresses import CPU_ENTRY_AREA, PAGE_SHIFT, PAGE_SIZE, START_KERNEL_MAP
+from hibercheck.data import dataclass
+from hibercheck.x86.memory import PhysicalMemory, UnknownMemory
+from hibercheck.x86.memory import read as read_memory
+from hibercheck.x86.paging import LARGE, PRESENT, PagingMode, walk
+
+MAX_FRAMES = 16384
+"""64 MiB; a machine of 1024 CPUs has a dozen frames for each."""
+
+BANNER = b"Linux version "
+
+PARK = (
+    *("native_play_dead", "mwait_play_dead", "hlt_play_dead", "resume_play_dead", "play_dead_common"),
+    *("acpi_idle_play_dead", "acpi_processor_ffh_play_dead", "intel_idle_enter_dead"),
+)
+"""Code in which a CPU may be parked: it is patched and relocated at run time, so that its bytes are wanted too."""
+
+ENTRY = ("asm_exc_nmi", "asm_exc_machine_check", "asm_exc_page_fault", "asm_exc_double_fault", "exc_nmi", "ds.0")
+"""Code and constants whose walks are wanted: an event leads there."""
+
+DATA = ("__per_cpu_offset", "enable_start_cpu0", "mds_idle_clear", "cpu_buf_idle_clear")
+"""Data of the image that decide where a parked CPU goes, or say where its own are."""
+
+PERCPU = {
+    "gdt_page": 1,
+    "cpu_tss_rw": 3,
+    "_cea_offset": 1,
+    "cpu_number": 1,
+    "pcpu_hot": 1,
+    "mwait_cpu_dead": 1,
+}
+"""Per-CPU variables, with the number of pages that each may take."""
+
+SYMBOLS = frozenset({*PARK, *ENTRY, *DATA, *PERCPU, "linux_banner"})
+
+
+@dataclass(frozen=True, slots=True)
+class RunningKernel:
+    """What a running kernel tells of its tables.
+
+    Attributes:
+        memory: Its physical memory.
+        mode: How it pages.
+        root: Physical address of init_mm's root table.
+        symbols: Run-time addresses out of /proc/kallsyms.
+    """
+
+    memory: PhysicalMemory
+    mode: PagingMode
+    root: int
+    symbols: Mapping[str, int]
+
+
+def running_kernel(
+    memory: PhysicalMemory, notes: Mapping[str, str], kallsyms: Iterator[str] | list[str]
+) -> RunningKernel | None:
+    """Find the page tables by VMCOREINFO, or return None where they do not lead to the kernel's banner.
+
+    Args:
+        memory: Physical memory.
+        notes: VMCOREINFO (kernel/vmcore_info.c).
+        kallsyms: Lines of /proc/kallsyms.
+    """
+    symbols = read_symbols(kallsyms)
+    root = _hexadecimal(notes.get("SYMBOL(swapper_pg_dir)")) or _hexadecimal(notes.get("SYMBOL(init_top_pgt)"))
+    phys_base, banner = notes.get("NUMBER(phys_base)"), symbols.get("linux_banner")
+    if root is None or phys_base is None or not banner:
+        return None
+    try:
+        mode = PagingMode(
+            levels=5 if int(notes.get("NUMBER(pgtable_l5_enabled)", "0"), 0) else 4,
+            encryption_mask=int(notes.get("NUMBER(sme_mask)", "0"), 0),
+        )
+        found = RunningKernel(memory, mode, root - START_KERNEL_MAP + int(phys_base, 0), symbols)
+        return found if _read(found, banner, len(BANNER)) == BANNER else None
+    except (ValueError, UnknownMemory):
+        return None
+
+
+def read_symbols(lines: Iterator[str] | list[str]) -> dict[str, int]:
+    """Return the addresses of `SYMBOLS`; without privileges all are zero, and none is returned."""
+    found: dict[str, int] = {}
+    for line in lines:
+        parts = line.split()
+        if len(parts) >= 3 and parts[2] in SYMBOLS:
+            address = _hexadecimal(parts[0])
+            if address is not None:
+                found.setdefault(parts[2], address)
+    return found if any(found.values()) else {}
+
+
+def collect_frames(kernel: RunningKernel, cpus: frozenset[int]) -> dict[int, bytes]:
+    """Return the frames by their numbers, at most `MAX_FRAMES`.
+
+    Args:
+        kernel: The running kernel.
+        cpus: The CPUs that are present.
+    """
+    taker = _Taker(kernel, {})
+    for name in (*PARK, *ENTRY, *DATA):
+        address = kernel.symbols.get(name)
+        if address and name in ENTRY:
+            taker.walk(address)
+        elif address:
+            taker.take(address)
+        if address and name in PARK:
+            taker.take(address + PAGE_SIZE)  # a function may reach into the next page
+    taker.entry_area()
+    offsets = kernel.symbols.get("__per_cpu_offset")
+    for cpu in sorted(cpus if offsets else ()):
+        assert offsets is not None  # noqa: S101 - tested in the line above
+        taker.take(offsets + 8 * cpu)
+        base = _read(kernel, offsets + 8 * cpu, 8)
+        if base is not None:
+            for name, pages in PERCPU.items():
+                taker.percpu(int.from_bytes(base, "little"), name, pages)
+    return taker.frames
+
+
+def encode_frames(frames: Mapping[int, bytes]) -> dict[str, str]:
+    """Write frames as JSON holds them: by number in hexadecimal, compressed by zlib, in base64."""
+    return {
+        f"{pfn:#x}": base64.b64encode(zlib.compress(content, 9)).decode("ascii")
+        for pfn, content in sorted(frames.items())
+    }
+
+
+def decode_frames(encoded: object) -> dict[int, bytes]:
+    """Read what `encode_frames` has written.
+
+    Raises:
+        ValueError: It is anything else.
+    """
+    if not isinstance(encoded, dict) or len(encoded) > MAX_FRAMES:
+        raise ValueError("frames are not an object of a plausible size")
+    return {int(str(name), 16): _decode(content) for name, content in encoded.items()}
+
+
+def _decode(content: object) -> bytes:
+    if not isinstance(content, str):
+        raise ValueError("a frame is not a string")  # noqa: TRY004 - of the document, not of our types
+    try:
+        frame = zlib.decompressobj().decompress(base64.b64decode(content, validate=True), PAGE_SIZE + 1)
+    except (zlib.error, ValueError) as error:
+        raise ValueError(f"a frame cannot be decoded: {error}") from error
+    if len(frame) != PAGE_SIZE:
+        raise ValueError("a frame does not have 4096 bytes")
+    return frame
+
+
+@dataclass(frozen=True, slots=True)
+class _Taker:
+    """Takes frames."""
+
+    kernel: RunningKernel
+    frames: dict[int, bytes]
+
+    def frame(self, pfn: int) -> bytes | None:
+        """Take one frame, if it is known and there is room."""
+        if pfn not in self.frames and len(self.frames) < MAX_FRAMES:
+            content = self.kernel.memory.frame(pfn)
+            if content is None:
+                return None
+            self.frames[pfn] = content
+        return self.frames.get(pfn)
+
+    def walk(self, address: int) -> int | None:
+        """Take the tables on the way to an address; return the physical address."""
+        found = walk(self.kernel.memory, self.kernel.mode, self.kernel.root, address)
+        for step in found.steps:
+            self.frame(step.pfn)
+        return found.physical
+
+    def take(self, address: int) -> None:
+        """Take the tables on the way to an address, and the frame that it is in."""
+        physical = self.walk(address)
+        if physical is not None:
+            self.frame(physical >> PAGE_SHIFT)
+
+    def percpu(self, base: int, name: str, pages: int) -> None:
+        """Take a per-CPU variable; its symbol counts from 0, or from where the section is linked."""
+        symbol = self.kernel.symbols.get(name)
+        if symbol is None:
+            return
+        start = (base + symbol) & 0xFFFF_FFFF_FFFF_FFFF
+        for page in range(pages):
+            self.take(start + page * PAGE_SIZE)
+
+    def entry_area(self) -> None:
+        """Take all tables of the CPU entry area, where CPUs have random places, and the IDT at its beginning."""
+        self.take(CPU_ENTRY_AREA)
+        way = walk(self.kernel.memory, self.kernel.mode, self.kernel.root, CPU_ENTRY_AREA).steps
+        tables = [step.entry & self.kernel.mode.address_mask for step in way if step.level == 4]
+        for _level in (3, 2):
+            following = []
+            for table in tables:
+                following += self._below(table)
+            tables = following
+        for table in tables:
+            self.frame(table >> PAGE_SHIFT)
+
+    def _below(self, table: int) -> list[int]:
+        """Take a table and return those that its entries lead to."""
+        content = self.frame(table >> PAGE_SHIFT) or b""
+        entries = memoryview(content).cast("Q").tolist()
+        return [entry & self.kernel.mode.address_mask for entry in entries if entry & PRESENT and not entry & LARGE]
+
+
+def _read(kernel: RunningKernel, address: int, size: int) -> bytes | None:
+    """Read bytes within one page, or return None where they are not mapped or not known."""
+    found = walk(kernel.memory, kernel.mode, kernel.root, address)
+    if found.physical is None:
+        return None
+    try:
+        return read_memory(kernel.memory, found.physical, size)
+    except UnknownMemory:
+        return None
+
+
+def _hexadecimal(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(text, 16)
+    except ValueError:
+        return None
