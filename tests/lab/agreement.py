@@ -1,8 +1,8 @@
 """How far predictions and machines agree: the table in README.md, and what was predicted first.
 
-An experiment is held out as long as nobody has changed hibercheck because of it.  What hibercheck said of an experiment
-drawn from a seed the first time is therefore written down once and never again; the table counts that, whatever later
-versions say.  All other experiments are in sample: the model was corrected on them.
+An experiment is held out as long as nobody has changed hibercheck because of it.  What hibercheck said the first time
+of an experiment drawn from a seed is therefore written down once and never again; the table counts that, whatever
+later versions say.  All other experiments are in sample: the model was corrected on them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BEGIN = "<!-- agreement: written by python -m tests.lab compare --readme README.
 END = "<!-- agreement: end -->"
 OUTCOMES = ("resumes", "resets", "hangs", "survives", "refused")
 IN_SAMPLE = "in sample: the model was corrected on these"
-HELD_OUT = "held out: drawn from fresh seeds, predicted before anything was changed for them"
+HELD_OUT = "held out: predicted before anything was changed for them"
 HEAD = (
     "| measured | experiments | right | abstain | disagree | with a dump | right | disagree |",
     "|---|--:|--:|--:|--:|--:|--:|--:|",

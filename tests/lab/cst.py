@@ -76,7 +76,8 @@ def patches(kernels: Kernels, kernel: str) -> tuple[tuple[str, str], ...]:
         raise LabError(f"{kernel} has no {probe} or no {enter}")
     start = symbols[probe]
     listing = disassemble(code_of(kernels.vmlinux(kernel), start, 0x200), start)
-    return ((f"{probe}+{branch_after_test(listing) - start:#x}", "90" * 6), (enter, STI_HLT_CLI_RET.hex()))
+    branch, size = branch_after_test(listing)
+    return ((f"{probe}+{branch - start:#x}", "90" * size), (enter, STI_HLT_CLI_RET.hex()))
 
 
 def disassemble(code: bytes, start: int) -> str:
@@ -88,8 +89,8 @@ def disassemble(code: bytes, start: int) -> str:
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout
 
 
-def branch_after_test(listing: str) -> int:
-    """Address of the 6-byte ``je`` after the test of the number of sub-states (``test $0xf``).
+def branch_after_test(listing: str) -> tuple[int, int]:
+    """Address and size of the ``je`` after the test of the number of sub-states (``test $0xf``).
 
     Raises:
         LabError: There is none.
@@ -97,7 +98,8 @@ def branch_after_test(listing: str) -> int:
     lines = listing.splitlines()
     for number, line in enumerate(lines[:-1]):
         if re.search(r"\ttest[bl]?\s+\$0xf,", line):
-            found = re.match(r"\s*([0-9a-f]+):\s+0f 84 (?:[0-9a-f]{2} ){4}\s*\tje", lines[number + 1])
+            near_or_short = r"(0f 84(?: [0-9a-f]{2}){4}|74 [0-9a-f]{2})"
+            found = re.match(rf"\s*([0-9a-f]+):\s+{near_or_short}\s*\tje", lines[number + 1])
             if found:
-                return int(found[1], 16)
+                return int(found[1], 16), len(found[2].split())
     raise LabError("no test of the number of sub-states is to be seen")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from tests.lab.experiment import Experiment, Side
 from tests.lab.machine import Machine
-from tests.lab.packages import CLOUD, bullseye, debian, idle_states, short
+from tests.lab.packages import CLOUD, bullseye, debian, fix, idle_states, short
 
 SMALL = Machine()
 FOUR = Machine(smp="4,sockets=1,cores=2,threads=2", memory_mib=256)
@@ -283,6 +283,7 @@ FAMILIES: dict[str, Callable[[], Iterator[Experiment]]] = {
     "events": events,
     "cpus": cpus,
     "idle": idle_states,
+    "fix": fix,
     "bullseye": bullseye,
     "kaslr": load_addresses,
 }

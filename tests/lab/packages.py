@@ -99,6 +99,20 @@ def idle_states() -> Iterator[Experiment]:
     yield one("halt-deb7.3.4-deb6.1.176-2", "debian-6.1.176", side, MWAIT_IDLE, "halt")
 
 
+def fix() -> Iterator[Experiment]:
+    """The hazard of 6.17 with a small 7.3.4 as the resumer, as it is and with what might be done about it."""
+    for resumer in ("v73-stock", "v73-fixed"):
+        for cpus in ((2,), (2, 3)):
+            yield Experiment(
+                f"{resumer}-resumes-deb6.1.176-{''.join(map(str, cpus))}",
+                Side("debian-6.1.176"),
+                Side(resumer, offline=cpus, take_idle_states=True),
+                machine=MWAIT_IDLE,
+                arguments=("--resumer-idle", "mwait"),
+                note=IDLE_NOTE.format(kind="FFH"),
+            )
+
+
 BULLSEYE = "debian-5.10.251"
 VIRTIO = Machine(memory_mib=256, disk="virtio")
 VIRTIO_FOUR = Machine(smp="4,sockets=1,cores=2,threads=2", memory_mib=256, disk="virtio")

@@ -316,7 +316,9 @@ def test_the_substate_test_is_found_in_a_listing():
         "ffffffff81312241:\t40 f6 c5 0f          \ttest   $0xf,%bpl\n"
         "ffffffff81312245:\t0f 84 12 4c ef ff    \tje     ffffffff81206e5d <x>\n"
     )
-    assert cst.branch_after_test(listing) == 0xFFFFFFFF81312245
+    assert cst.branch_after_test(listing) == (0xFFFFFFFF81312245, 6)
+    short = listing.replace("0f 84 12 4c ef ff", "74 5a            ")
+    assert cst.branch_after_test(short) == (0xFFFFFFFF81312245, 2)
     with pytest.raises(LabError):
         cst.branch_after_test(listing.replace("$0xf", "$0x7"))
 

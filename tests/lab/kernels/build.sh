@@ -5,7 +5,7 @@
 #
 # A KERNEL is LAYOUT-PARK: LAYOUT small or wide (two configurations, so two layouts of text, data and per-CPU area),
 # PARK mwait, hlt, current or init (how hibernate_resume_nonboot_cpu_disable() parks the other CPUs: see park.patch).
-# PARK stock builds the source as it is (layout v73 wants Debian's linux-source-7.3).
+# PARK stock builds the source as it is (layout v73 wants Debian's linux-source-7.3), fixed with resume-hazard-6.17.patch.
 # Default: small-* and wide-current, wide-hlt.  OUTPUT gets KERNEL.vmlinux (for hibercheck) and KERNEL.bzImage (for QEMU).
 # A layout takes about 4 minutes on two cores, another PARK of it 20 seconds.
 set -eu
@@ -26,8 +26,11 @@ for kernel; do
     build=$output/build-$layout
     mkdir -p "$build"
     choice=CONFIG_HIBERNATE_PARK_$(echo "$park" | tr a-z A-Z)=y
-    if [ "$park" = stock ]; then
+    if [ "$park" = stock ] || [ "$park" = fixed ]; then
         choice=CONFIG_HIBERNATION=y
+        has=stock
+        ! grep -q bringup_hibernate_cpu "$source/arch/x86/power/cpu.c" || has=fixed
+        [ "$has" = "$park" ] || patch -s -p1 $([ "$park" = fixed ] || echo -R) -d "$source" <"$here/resume-hazard-6.17.patch"
     elif ! grep -q HIBERNATE_PARK_CURRENT "$source/kernel/power/Kconfig"; then
         patch -s -p1 -d "$source" <"$here/park.patch"
     fi
