@@ -27,26 +27,20 @@ def summaries() -> dict[str, str]:
 
 _HEAD = """\
 Usage: hibercheck IMAGE --resumer KERNEL --resumee KERNEL [OPTIONS]
-       hibercheck COMMAND ...
+       hibercheck COMMAND ...  |  hibercheck --version
 
-  Say, before anyone reboots, whether a hibernated machine survives being
-  resumed by another kernel: reads the image, the kernel that will load it (the
-  resumer) and the kernel that wrote it (the resumee), and replays the moment
-  in which the image replaces memory that parked CPUs still depend on.
+Say, before anyone reboots, whether a hibernated machine survives being resumed
+by another kernel (the resumer) than the one that hibernated (the resumee).
 """
 
 _TAIL = """\
-Examples:
-  hibercheck /dev/nvme0n1p3 --resumer vmlinux-6.12 --resumee vmlinux-6.1
-  hibercheck check --help           the options of the main job
-
-Exit status: 0 fine, 1 the verdict is at or above --fail-on, 2 bad usage,
-3 unreadable or mismatched input, 4 undetermined, 130 interrupted.
--V, --version prints the version; -h, --help this.
+Example: hibercheck /dev/nvme0n1p3 --resumer vmlinux-6.12 --resumee vmlinux-6.1
+Options of the main job: hibercheck check --help; guides: man hibercheck.
+Exit status: 0 fine, 1 fails or refused, 2 usage, 3 bad input, 4 undetermined.
 """
 
 
 def root_help() -> str:
-    """Return the help of ``hibercheck`` itself: one screen of 80 columns."""
+    """Return the help of ``hibercheck`` itself: one screen of 24 lines of 80 columns."""
     rows = "".join(f"  {name:<10}  {line}\n" for name, line in summaries().items())
     return f"{_HEAD}\nCommands:\n{rows}\n{_TAIL}"

@@ -35,7 +35,7 @@ def test_it_fits_a_screen(hibercheck, monkeypatch, name):
 
 def test_so_does_the_help_of_the_whole():
     lines = root_help().splitlines()
-    assert len(lines) <= SCREEN
+    assert len(lines) < 24  # the smallest terminal, with a line for the prompt
     assert max(map(len, lines)) <= 80
 
 
