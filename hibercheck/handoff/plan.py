@@ -115,7 +115,8 @@ def make_plan(
     cmdline = parse_command_line(resumee.command_line or "" if given is None else given)
     topology = resumee.topology or (facts.topology if facts else None)
     if topology is None:
-        raise MissingFact(f"the machine's CPUs cannot be read from the image: {resumee.missing.get('topology')}")
+        why = resumee.missing.get("topology")
+        raise MissingFact(f"the machine's CPUs cannot be read from the image: {why}", path=image.path)
     features = (facts.features if facts else None) or resumee.features
     bringup = _bring_up(resumee, topology, cmdline, features, options, facts)
     rescued = _rescued(bringup, topology, traits)

@@ -5,7 +5,13 @@ A damage that makes a hazard look survivable is a fault of the engine, unless it
 
 from __future__ import annotations
 
-REASONS: tuple[tuple[str, str, str], ...] = ()
+REASONS: tuple[tuple[str, str, str], ...] = (
+    (
+        "image",
+        "memory: frozen_cpus for",
+        "the resumee itself reads frozen_cpus, and sends an INIT to the CPUs that are in it",
+    ),
+)
 """(input, start of the region's name, why)."""
 
 

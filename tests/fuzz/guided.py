@@ -8,10 +8,14 @@ Only hibercheck's own code is instrumented, as it is imported: that of all modul
 from __future__ import annotations
 
 import argparse
+import importlib
+import pkgutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+import hibercheck
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--corpus", default="", metavar="DIR", help="where the choices that led somewhere new are kept")
     given = parser.parse_args(arguments)
     with atheris.instrument_imports(include=["hibercheck"]), tempfile.TemporaryDirectory() as name:
+        # All at once: atheris tells of each module that it instruments, and targets watch what is said.
+        for module in pkgutil.walk_packages(hibercheck.__path__, "hibercheck."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
         from tests.fuzz.__main__ import TARGETS, one_round  # noqa: PLC0415 - inside, so that it is instrumented
         from tests.fuzz.sandbox import Sandbox  # noqa: PLC0415
 

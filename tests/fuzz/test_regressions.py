@@ -1,6 +1,7 @@
 """Inputs that were found by fuzzing, each made small and with the error that it must end in."""
 
 import json
+import shutil
 import struct
 from dataclasses import replace
 
@@ -16,10 +17,12 @@ from hibercheck.handoff.findings import Finding, Level, Outcome, Place, Verdict
 from hibercheck.handoff.kernels import open_resumer
 from hibercheck.handoff.resumee import E820Entry
 from hibercheck.handoff.sweep import sweep
+from hibercheck.kernel.code.traits import traits_on_demand
 from hibercheck.report import suppressions
 from hibercheck.report.fingerprint import fingerprints
 from hibercheck.swsusp.pfns import MAX_PFN, PfnList
 from tests.fuzz.mutate import Patch
+from tests.fuzz.seeds import unpack
 from tests.fuzz.soundness import Measured
 from tests.fuzz.targets_dump import LISTING
 from tests.support import elf_writer
@@ -166,3 +169,17 @@ def test_a_symbol_where_no_kernel_has_it(tmp_path, name, address):
     (tmp_path / "bad").write_bytes(elf_writer.write_kernel(list(symbols.values())))
     with pytest.raises(MalformedKernel, match="where no kernel has it"):
         open_resumer(str(tmp_path / "bad"), None)
+
+
+def test_a_kernel_whose_call_of_cpuidle_is_not_seen(tmp_path):
+    """One byte of the name changed: it was taken for a kernel that parks in HLT, which nothing wakes."""
+    kernel = tmp_path / "vmlinux"
+    shutil.copy(unpack("kernels/small-current.vmlinux.xz"), kernel)
+    with open_resumer(str(kernel), None) as whole:
+        assert traits_on_demand(whole).play_dead_order.value == ("mwait", "cpuidle", "hlt")
+    data = kernel.read_bytes()
+    kernel.write_bytes(data.replace(b"\0cpuidle_play_dead\0", b"\0cpuidle_play_dEad\0"))
+    with open_resumer(str(kernel), None) as damaged:
+        order = traits_on_demand(damaged).play_dead_order
+    assert order.value is None
+    assert "nothing was seen to call cpuidle_play_dead" in order.reason

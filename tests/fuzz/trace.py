@@ -56,16 +56,19 @@ class Trace:
 def purpose() -> str:
     """Name what is being read, by the functions that want it: a page table, or the first reader of the engine."""
     frame = sys._getframe(2)
+    reader = None
     while frame is not None:
         place = PurePath(frame.f_code.co_filename)
-        name = frame.f_code.co_name
         if place.name == "paging.py":
             return "page table"
-        if "hibercheck" in place.parts and "handoff" in place.parts and place.name not in _PLUMBING:
-            held = frame.f_locals.get("symbol") if isinstance(frame.f_locals.get("symbol"), str) else None
-            return f"{place.stem}.{name.strip('_')}" + (f" {held}" if held else "")
+        own = "hibercheck" in place.parts and "handoff" in place.parts and place.name not in _PLUMBING
+        if reader is None and own:
+            reader = f"{place.stem}.{frame.f_code.co_name.strip('_')}"
+        symbol = frame.f_locals.get("symbol")
+        if isinstance(symbol, str) and place.name in {"cpufacts.py", "space.py"}:
+            return f"{symbol} for {reader or place.stem}"
         frame = frame.f_back  # type: ignore[assignment]
-    return "other"
+    return reader or "other"
 
 
 class _Page(bytes):

@@ -112,6 +112,8 @@ class DeadReader:
         function = self.native
         if "mwait" not in places and (doubt := self._doubt(function)) is not None:
             return Trait(name, None, reason=f"it cannot be excluded that it parks in MWAIT: {doubt}")
+        if "cpuidle" not in places and (doubt := self._idle_doubt()) is not None:
+            return Trait(name, None, reason=f"it cannot be excluded that cpuidle parks it: {doubt}")
         edges = self._reader.edges(function)
         # Each way either does not return or falls through to the next, so one that can be reached only
         # through another comes after it; of the rest, MWAIT is tried first (its conditions jump over it).
@@ -131,6 +133,12 @@ class DeadReader:
         if found is None and self._mwait is None and self.program.find("mwait_cpu_dead") is not None:
             return "the kernel has a line to wait on, mwait_cpu_dead, and no loop that does"
         return f"{found}; is the file damaged?" if found is not None else None
+
+    def _idle_doubt(self) -> str | None:
+        """Why there may be a call of cpuidle_play_dead() that was not found: with CONFIG_CPU_IDLE there is one."""
+        called = "cpuidle_play_dead"
+        known = next((name for name in (called, *(name for _, name in _ENTER_DEAD)) if self.program.find(name)), None)
+        return None if known is None else f"the kernel has {known}, and nothing was seen to call {called}"
 
     def _quote_way(self, function: Function, address: int) -> Evidence:
         if address in function.calls():
