@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -98,8 +99,9 @@ def test_sarif_multitool_finds_no_error(name, tmp_path):
     if tool is None:
         pytest.skip("sarif-multitool is not installed")
     (tmp_path / "report.sarif").write_text(rendered(name, "sarif"))
-    command = [tool, "validate", "report.sarif", "--rule-kind", "Sarif;Ghas", "--level", "Error"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [tool, "validate", "report.sarif", "--level", "Error"]
+    environment = os.environ | {"DOTNET_SYSTEM_GLOBALIZATION_INVARIANT": "1"}  # it needs no ICU
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert "report.sarif(" not in ran.stdout, ran.stdout
     assert "1 files scanned" in ran.stdout
 
