@@ -19,6 +19,21 @@ FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(12, 20
 TYPED = {"init_task": "task_struct", "modules": "list_head", "init_mm": "mm_struct", "init_pid_ns": "pid_namespace"}
 """Symbols that plugins use as objects, with their structures: BTF has the types of per-CPU variables only."""
 
+WANTED = (
+    "inet_sock",
+    "net",
+    "socket",
+    "sock",
+    "unix_sock",
+    "idr",
+    "module",
+    "mount",
+    "mnt_namespace",
+    "page",
+    "kobject",
+)
+"""Structures without which volatility3 does not begin; a kernel without networks, or without modules, lacks some."""
+
 
 class Types:
     """The types of one .BTF section (include/uapi/linux/btf.h)."""
@@ -166,6 +181,8 @@ def make(path: str) -> dict[str, Any]:
         elif kind in {ENUM, ENUM64}:
             described = {"size": size, "base": "unsigned int", "constants": types.constants(number)}
             enums.setdefault(types.label(number), described)
+    for name in WANTED:
+        user.setdefault(name, {"size": 0, "fields": {}, "kind": "struct"})
     producer = {"name": "hibercheck tests", "version": "1.0.0"}
     metadata = {"format": "6.2.0", "producer": producer, "linux": {}}
     return {"metadata": metadata, "base_types": base, "user_types": user, "enums": enums, "symbols": symbols}

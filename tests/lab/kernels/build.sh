@@ -7,6 +7,7 @@
 # PARK mwait, hlt, current or init (how hibernate_resume_nonboot_cpu_disable() parks the other CPUs: see park.patch).
 # PARK stock builds the source as it is (layout v73 wants Debian's linux-source-7.3), fixed with resume-hazard-6.17.patch.
 # Default: small-* and wide-current, wide-hlt.  OUTPUT gets KERNEL.vmlinux (for hibercheck) and KERNEL.bzImage (for QEMU).
+# With DEBUG=1 the kernel has DWARF, and OUTPUT/build-LAYOUT/vmlinux keeps it: for debug_units.py, not for running.
 # A layout takes about 4 minutes on two cores, another PARK of it 20 seconds.
 set -eu
 
@@ -37,6 +38,7 @@ for kernel; do
     {
         cat "$here/small.config"
         [ "$layout" = small ] || cat "$here/$layout.config"
+        [ -z "${DEBUG:-}" ] || printf 'CONFIG_DEBUG_INFO_NONE=n\nCONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT=y\n'
         echo "CONFIG_LOCALVERSION=\"-lab-$kernel\""
         echo "$choice"
     } >"$build/.config"

@@ -1,10 +1,11 @@
-"""Takes a few units out of a kernel's DWARF, so that crash can be tested without a hundred megabytes of it.
+"""Takes a few units out of a kernel's DWARF, so that clients can be tested without a hundred megabytes of it.
 
     python -m tests.lab.kernels.debug_units VMLINUX OUTPUT [UNIT...]
 
-A UNIT is the end of a source file's name.  OUTPUT is an ELF file with .debug_* sections and nothing else.  crash wants
-types, and the blocks of a few functions; code and types do not depend on whether a kernel is built with debugging
-information, and so what is taken out of such a build fits the one that was committed without.
+A UNIT is the end of a source file's name.  OUTPUT is an ELF file with the .debug_* sections of these units, the .BTF
+that pahole makes of them, and nothing else.  Code, data and types do not depend on whether a kernel is built with
+debugging information, and so what is taken out of such a build fits the one that was committed without (but for
+.rodata, which holds the configuration).
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from elftools.dwarf.dwarfinfo import DWARFInfo
 from elftools.elf.elffile import ELFFile
 
 UNITS = (
-    *("init/main.c", "kernel/fork.c", "kernel/sched/core.c", "kernel/printk/printk.c", "kernel/pid.c"),
-    *("mm/page_alloc.c", "arch/x86/kernel/cpu/common.c"),
+    *("init/main.c", "init/init_task.c", "init/version.c", "kernel/fork.c", "kernel/pid.c", "kernel/sched/core.c"),
+    *("kernel/printk/printk.c", "mm/page_alloc.c", "arch/x86/kernel/cpu/common.c"),
 )
-"""What crash 8.0.2 needs to reach its prompt."""
+"""What drgn needs for tasks and log, and crash 8.0.2 to reach its prompt."""
 ABBREV_OFFSET = 8  # in a DWARF 5 unit header: unit_length 4, version 2, unit_type 1, address_size 1
 
 
 def reduce(vmlinux: str, units: tuple[str, ...]) -> dict[str, bytes]:
-    """Return the .debug_* sections that are left of ``vmlinux``."""
+    """Return the .debug_* sections of some units of ``vmlinux``."""
     with open(vmlinux, "rb") as stream:  # noqa: PTH123
         elf = ELFFile(stream)
         dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
-        sections = {name: elf.get_section_by_name(f".debug_{name}").data() for name in ("info", "abbrev", "str")}
-        sections |= {name: elf.get_section_by_name(f".debug_{name}").data() for name in ("line_str", "rnglists")}
-        return _chosen(dwarf, sections, units)
+        names = ("info", "abbrev", "str", "line_str", "rnglists")
+        chosen = _chosen(dwarf, {name: elf.get_section_by_name(f".debug_{name}").data() for name in names}, units)
+        return {f".debug_{name}": data for name, data in chosen.items()}
 
 
 def _chosen(dwarf: DWARFInfo, sections: dict[str, bytes], units: tuple[str, ...]) -> dict[str, bytes]:
@@ -113,7 +114,7 @@ def _tables(data: bytes, used: dict[str, set[int]]) -> bytes:
 
 
 def write(sections: dict[str, bytes], output: Path, *, base: Path | None = None) -> None:
-    """Write an ELF file with these sections: those of ``base``, which keeps its own, or no others."""
+    """Write an ELF file with these sections: beside those of ``base``, or no others."""
     with tempfile.TemporaryDirectory() as directory:
         room = Path(directory)
         if base is None:
@@ -122,16 +123,17 @@ def write(sections: dict[str, bytes], output: Path, *, base: Path | None = None)
         added = []
         for name, data in sections.items():
             (room / name).write_bytes(data)
-            added += ["--add-section", f".debug_{name}={room / name}"]
+            added += ["--add-section", f"{name}={room / name}"]
         subprocess.run(["objcopy", *added, str(base), str(output)], check=True)
 
 
 def read(path: Path) -> dict[str, bytes]:
-    """Return the .debug_* sections of a file that `write` wrote."""
+    """Return the sections of a file that this wrote."""
     with path.open("rb") as stream:
         found = ((section.name, section.data()) for section in ELFFile(stream).iter_sections())
-        return {name.removeprefix(".debug_"): data for name, data in found if name.startswith(".debug_")}
+        return {name: data for name, data in found if name.startswith((".debug_", ".BTF"))}
 
 
 if __name__ == "__main__":
     write(reduce(sys.argv[1], tuple(sys.argv[3:]) or UNITS), Path(sys.argv[2]))
+    subprocess.run(["pahole", "-J", sys.argv[2]], check=True)
