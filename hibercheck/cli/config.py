@@ -168,6 +168,8 @@ def show(command: click.Command, ctx: click.Context, arguments: list[str], sourc
         if not isinstance(option, GroupedOption) or option.long_name in NOT_IN_FILES:
             continue
         value, origin = option.consume_value(ctx, given)
+        if isinstance(value, str) and (option.is_flag or isinstance(option.type, click.types.IntParamType)):
+            value = option.type_cast_value(ctx, value)  # true for the environment's 1: what a file would have
         click.echo(_line(option.long_name, value, _origin(option, ctx, origin, source)))
 
 
@@ -177,8 +179,10 @@ def _line(name: str, value: object, origin: str) -> str:
         return f"{name} = {str(value).lower()}  # {origin}"
     if isinstance(value, list | tuple) and value:
         return f"{name} = [{', '.join(_quoted(str(item)) for item in value)}]  # {origin}"
-    if isinstance(value, str | int):
-        return f"{name} = {_quoted(str(value))}  # {origin}"
+    if isinstance(value, int):
+        return f"{name} = {value}  # {origin}"
+    if isinstance(value, str):
+        return f"{name} = {_quoted(value)}  # {origin}"
     return f"# {name} is not set"
 
 

@@ -50,7 +50,7 @@ def test_who_wins(hibercheck, engine, tmp_path, monkeypatch):
     shown = hibercheck("check", "--show-config", "--resumer-cmdline", "line").out
     assert 'resumer-cmdline = "line"  # command line\n' in shown
     assert 'fail-on = "never"  # environment: HIBERCHECK_FAIL_ON\n' in shown
-    assert f'width = "90"  # file: {tmp_path / "hibercheck.toml"}\n' in shown
+    assert f"width = 90  # file: {tmp_path / 'hibercheck.toml'}\n" in shown
     assert 'color = "auto"  # default\n' in shown
     assert "# baseline is not set\n" in shown
 
@@ -109,3 +109,21 @@ def test_a_named_file_must_be_there(hibercheck, engine):
 def test_an_empty_file_turns_the_search_off(hibercheck, engine, tmp_path):
     (tmp_path / "hibercheck.toml").write_text("nonsense = 1")
     assert hibercheck("i", *KERNELS, "--config", "/dev/null").status == 1
+
+
+def test_what_is_shown_can_be_a_file(hibercheck, engine, tmp_path, monkeypatch):
+    monkeypatch.setenv("HIBERCHECK_SPURIOUS_MWAIT", "1")
+    monkeypatch.setenv("HIBERCHECK_SUPPOSE", "nmi smi")
+    arguments = (*KERNELS, "--resumer-offline", "2-3", "--width", "90", "--resume-offset", "7", "--format", "json=j")
+    shown = hibercheck("check", *arguments, "--show-config").out
+    (tmp_path / "hibercheck.toml").write_text(shown)
+    monkeypatch.delenv("HIBERCHECK_SPURIOUS_MWAIT")
+    monkeypatch.delenv("HIBERCHECK_SUPPOSE")
+    again = hibercheck("check", "--show-config").out
+    assert [line.partition("  # ")[0] for line in again.splitlines()[1:]] == [
+        line.partition("  # ")[0] for line in shown.splitlines()[1:]
+    ]
+    hibercheck("i")
+    assert engine.asked.options.spurious_mwait is True
+    assert engine.asked.options.suppose == {"nmi", "smi"}
+    assert engine.asked.options.resumer_offline == {2, 3}
