@@ -95,8 +95,9 @@ def command_run(options: argparse.Namespace) -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(lambda experiment: measure(lab, record, experiment), todo))
         print(f"{sum(results)} of {len(todo)} experiments measured", flush=True)
-        repeat = [item for item in wanted for _ in range(options.times - record.runs(item.name)) if repeatable(item)]
-        results += pool.map(lambda experiment: measure_again(lab, record, experiment), repeat)
+        for _ in range(options.times - 1):  # one of a name at a time
+            repeat = [item for item in wanted if 0 < record.runs(item.name) < options.times and repeatable(item)]
+            results += pool.map(lambda experiment: measure_again(lab, record, experiment), repeat)
     if options.no_compare:
         return 0 if all(results) else 1
     rows = compare(link_kernels(record, wanted, kernels), options.work, options.jobs)
