@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from rich.padding import Padding
 from rich.text import Text
 
 from hibercheck.handoff.rules import RULES
-from hibercheck.report.text_cpus import table
+from hibercheck.report.sheet import Columns, Sheet
 from hibercheck.report.text_findings import STYLES
 
 if TYPE_CHECKING:
@@ -18,31 +17,35 @@ if TYPE_CHECKING:
 
 def print_list(console: Console) -> None:
     """Print one row for each rule."""
-    rows = table("Rule", "Level", "Name")
+    rows = Columns("Rule", "Level", "Name")
     for rule in RULES.values():
         rows.add_row(Text(rule.id), Text(rule.level.name.lower(), style=STYLES[rule.level]), rule.name)
-    console.print(rows)
+    sheet = Sheet(console)
+    sheet.print(rows)
+    sheet.flush()
 
 
 def explain(rule_id: str, console: Console) -> None:
     """Print everything about one rule."""
     rule = RULES[rule_id]
-    width = min(console.width, 100)
+    sheet = Sheet(console)
+    width = min(sheet.width, 100)
     head = Text.assemble((rule.id, "bold"), " ", (rule.level.name.lower(), STYLES[rule.level]), f"  {rule.name}")
-    console.print(head, width=width)
+    sheet.print(head, width=width)
     for title, text in (
         ("", rule.summary),
         ("What it means", rule.meaning),
         ("Why it kills", rule.why),
         ("What to do", rule.remedy),
     ):
-        console.print()
+        sheet.print()
         if title:
-            console.print(Text(title, style="bold"))
-        console.print(Padding(Text(text), (0, 0, 0, 2)), width=width)
-    console.print(Text("\nReferences", style="bold"))
+            sheet.print(Text(title, style="bold"))
+        sheet.print(Text(text), indent=2, width=width)
+    sheet.print(Text("\nReferences", style="bold"))
     for reference in rule.references:
-        console.print(Padding(Text(reference), (0, 0, 0, 2)), width=width)
+        sheet.print(Text(reference), indent=2, width=width)
+    sheet.flush()
 
 
 def as_json() -> str:

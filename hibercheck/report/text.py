@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from rich.padding import Padding
 from rich.text import Text
 
 from hibercheck.handoff.findings import Fate, Outcome, Verdict
@@ -14,7 +13,8 @@ from hibercheck.report import picture, words
 from hibercheck.report.gate import Judged
 from hibercheck.report.prose import explanation, next_step
 from hibercheck.report.sanitise import clean
-from hibercheck.report.text_cpus import cpu_section, group, table
+from hibercheck.report.sheet import Columns, Sheet
+from hibercheck.report.text_cpus import cpu_section, group
 from hibercheck.report.text_findings import finding_section
 from hibercheck.report.text_inputs import assumption_section, input_section, missing_section
 
@@ -59,24 +59,26 @@ def render(judged: Judged, console: Console, detail: Detail = Detail.NORMAL) -> 
     if detail is Detail.QUIET:
         console.print(_headline(report), soft_wrap=not console.file.isatty())  # a file or a pipe gets one line
         return
-    prose = min(console.width, READABLE)
-    console.print(_headline(report), width=prose)
-    console.print()
-    console.print(Text(explanation(report)), width=prose)
+    sheet = Sheet(console)
+    prose = min(sheet.width, READABLE)
+    sheet.print(_headline(report), width=prose)
+    sheet.print()
+    sheet.print(Text(explanation(report)), width=prose)
     step = next_step(judged)
-    _next_step(step, console)
+    _next_step(step, sheet)
     verbose = detail is Detail.VERBOSE
-    missing_section(report, console)
-    cpu_section(report, console, verbose=verbose)
-    finding_section(judged, console, verbose=verbose, given=step)
-    _share(report, console)
-    _timeline(report, console)
-    assumption_section(report, console)
-    _memory(report, console)
-    input_section(report, console, verbose=verbose)
+    missing_section(report, sheet)
+    cpu_section(report, sheet, verbose=verbose)
+    finding_section(judged, sheet, verbose=verbose, given=step)
+    _share(report, sheet)
+    _timeline(report, sheet)
+    assumption_section(report, sheet)
+    _memory(report, sheet)
+    input_section(report, sheet, verbose=verbose)
     for warning in (*report.warnings, *judged.warnings):
-        console.print(Text(f"warning: {clean(warning)}", style="yellow"), width=prose)
-    console.print(Text(f"Exit status {int(judged.exit_status)}: {judged.reason}.", style="dim"), width=prose)
+        sheet.print(Text(f"warning: {clean(warning)}", style="yellow"), width=prose)
+    sheet.print(Text(f"Exit status {int(judged.exit_status)}: {judged.reason}.", style="dim"), width=prose)
+    sheet.flush()
 
 
 def _headline(report: Report) -> Text:
@@ -86,53 +88,53 @@ def _headline(report: Report) -> Text:
     return Text.assemble((f"{word}{tag}", style), "  ", (words.sentence(clean(report.headline)), "bold"))
 
 
-def _next_step(finding: Finding | None, console: Console) -> None:
+def _next_step(finding: Finding | None, sheet: Sheet) -> None:
     """Print what to do first, where a reader looks: before all that proves it."""
     if finding is None:
         return
     text = Text.assemble(("What to do: ", "bold"), words.sentence(clean(finding.advice or "")))
     if finding.rule in RULES:
         text.append(f" More: hibercheck explain {finding.rule}.", style="dim")
-    console.print()
-    console.print(text, width=min(console.width, READABLE))
+    sheet.print()
+    sheet.print(text, width=min(sheet.width, READABLE))
 
 
-def _share(report: Report, console: Console) -> None:
+def _share(report: Report, sheet: Sheet) -> None:
     if report.share is None:
         return
     share = report.share
     part = words.percent(share.failing, share.placements)
-    console.print(
+    sheet.print(
         Text(f"\n{share.failing:,} of {share.placements:,} fail ({part}): {words.sentence(clean(share.of))}"),
-        width=min(console.width, READABLE),
+        width=min(sheet.width, READABLE),
     )
 
 
-def _timeline(report: Report, console: Console) -> None:
+def _timeline(report: Report, sheet: Sheet) -> None:
     if not report.timeline:
         return
-    console.print(Text("\nTimeline", style="bold"))
-    rows = table("Copy", "PFN", "What it does")
+    sheet.print(Text("\nTimeline", style="bold"))
+    rows = Columns("Copy", "PFN", "What it does")
     for event in report.timeline:
         who = "" if event.cpu is None or f"CPU {event.cpu}" in event.text else f"CPU {event.cpu}: "
         rows.add_row(Text(f"{event.copy:,}"), Text(f"{event.pfn:#x}"), Text(f"{who}{clean(event.text)}"))
-    console.print(Padding(rows, (0, 0, 0, 2)))
+    sheet.print(rows, indent=2)
 
 
-def _memory(report: Report, console: Console) -> None:
-    glyphs = picture.UNICODE if "utf" in (console.encoding or "").lower() else picture.ASCII
+def _memory(report: Report, sheet: Sheet) -> None:
+    glyphs = picture.UNICODE if "utf" in (sheet.console.encoding or "").lower() else picture.ASCII
     firsts = (cpus[0] for cpus in group(report.cpus))
     shown = sorted((cpu for cpu in firsts if cpu.footprint), key=lambda cpu: URGENCY.index(cpu.fate))[:PICTURED]
     label = max([3, *(len(f"CPU {cpu.cpu}") for cpu in shown)])
-    drawn = picture.draw(report.image, shown, max(console.width - label - 4, 16), glyphs)
-    console.print(Text("\nPhysical memory", style="bold"))
-    console.print(Text.assemble(" " * (2 + label), "  ", drawn.strip), no_wrap=True, crop=True)
+    drawn = picture.draw(report.image, shown, max(sheet.width - label - 4, 16), glyphs)
+    sheet.print(Text("\nPhysical memory", style="bold"))
+    sheet.crop(Text.assemble(" " * (2 + label), "  ", drawn.strip))
     for row in drawn.rows:
         marks = Text(row.marks)
         for index, mark in enumerate(row.marks):
             if mark in MARK_STYLES:
                 marks.stylize(MARK_STYLES[mark], index, index + 1)
-        console.print(Text.assemble("  ", row.label.ljust(label), "  ", marks), no_wrap=True, crop=True)
+        sheet.crop(Text.assemble("  ", row.label.ljust(label), "  ", marks))
     full, most, some, none = (glyphs.cells[level] for level in (picture.FULL, picture.MOST, picture.SOME, picture.NONE))
     legend = [
         f"{full} in the image, {most} mostly, {some} partly, {none} not; a character is {words.size(drawn.frames)}"
@@ -140,4 +142,4 @@ def _memory(report: Report, console: Console) -> None:
     if drawn.rows:
         legend.append("x frames of this CPU that are replaced, = by the same, o left alone, ? unknown")
     for line in legend:
-        console.print(Padding(Text(line, style="dim"), (0, 0, 0, 2)), width=min(console.width, READABLE))
+        sheet.print(Text(line, style="dim"), indent=2, width=min(sheet.width, READABLE))

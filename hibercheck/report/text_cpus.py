@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from hibercheck.cpulist import format_cpu_list
 from hibercheck.handoff.findings import CpuReport, Fate, FrameUse, Report
 from hibercheck.report import words
 from hibercheck.report.sanitise import clean
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from hibercheck.report.sheet import Columns, Sheet
 
 FATES = {
     Fate.UNTOUCHED: "green",
@@ -43,30 +38,22 @@ FRAMES = 12
 """Rows of a footprint that are shown unless everything is asked for."""
 
 
-def table(*headers: str, columns: int = 0) -> Table:
-    """Return an empty table without lines, for the report's look: with headers, or with so many bare columns."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=bool(headers))
-    for header in headers or ("",) * columns:
-        made.add_column(header, overflow="fold")
-    return made
-
-
-def cpu_section(report: Report, console: Console, *, verbose: bool) -> None:
+def cpu_section(report: Report, sheet: Sheet, *, verbose: bool) -> None:
     """Print the table of CPUs, a sentence for each, and the footprints that matter."""
     if not report.cpus:
         return
-    console.print(Text("\nCPUs", style="bold"))
+    sheet.print(Text("\nCPUs", style="bold"))
     groups = group(report.cpus)
-    rows = table("CPU", "Parked in", "Woken by", "What becomes of it")
+    rows = Columns("CPU", "Parked in", "Woken by", "What becomes of it")
     for cpus in groups:
         cpu = cpus[0]
         rows.add_row(format_cpu_list(each.cpu for each in cpus), _state(cpu), _wakes(cpu), _fate(cpu))
-    console.print(Padding(rows, (0, 0, 0, 2)))
+    sheet.print(rows, indent=2)
     for cpus in groups:
-        _sentences(cpus, console)
+        _sentences(cpus, sheet)
     for cpus in groups:
         if cpus[0].footprint and (verbose or cpus[0].fate in (Fate.DIES, Fate.UNKNOWN)):
-            _footprint(cpus[0], console, verbose=verbose)
+            _footprint(cpus[0], sheet, verbose=verbose)
 
 
 def group(cpus: Sequence[CpuReport]) -> list[list[CpuReport]]:
@@ -103,7 +90,7 @@ def fate(cpu: CpuReport) -> str:
     return "enters the resumee" if cpu.boot_cpu and cpu.fate is Fate.UNTOUCHED else str(cpu.fate)
 
 
-def _sentences(cpus: Sequence[CpuReport], console: Console) -> None:
+def _sentences(cpus: Sequence[CpuReport], sheet: Sheet) -> None:
     cpu = cpus[0]
     told = [cpu.sentence if cpu.fate is not Fate.UNTOUCHED else ""] if cpu.boot_cpu else [cpu.why, cpu.sentence]
     told.append(cpu.executed or "")
@@ -112,25 +99,23 @@ def _sentences(cpus: Sequence[CpuReport], console: Console) -> None:
         return
     who = f"{words.cpu_phrase([each.cpu for each in cpus])}: "
     more = " (The first of them is described.)" if len(cpus) > 1 else ""
-    console.print(
-        Padding(Text.assemble("\n", (who, "bold"), " ".join(parts) + more), (0, 0, 0, 2)), width=_prose(console)
-    )
+    sheet.print(Text.assemble("\n", (who, "bold"), " ".join(parts) + more), indent=2, width=_prose(sheet))
 
 
-def _prose(console: Console) -> int:
-    return min(console.width, 100)
+def _prose(sheet: Sheet) -> int:
+    return min(sheet.width, 100)
 
 
-def _footprint(cpu: CpuReport, console: Console, *, verbose: bool) -> None:
+def _footprint(cpu: CpuReport, sheet: Sheet, *, verbose: bool) -> None:
     uses = cpu.footprint if verbose else _worst(cpu.footprint)
     registers = ", ".join(
         f"{name} {value:#x}" for name, value in (("RIP", cpu.rip), ("CR3", cpu.cr3)) if value is not None
     )
     title = f"\n  What CPU {cpu.cpu} uses when it wakes" + (f" ({registers})" if registers else "")
-    console.print(Text(title, style="bold"))
-    wide = verbose and console.width >= WIDE
-    rows = table("For", "Frame", *(["Address"] if wide else []), "In the resumer", "After the copy")
-    rows.columns[0].min_width = min(max(len(use.role) for use in uses), ROLE)
+    sheet.print(Text(title, style="bold"))
+    wide = verbose and sheet.width >= WIDE
+    rows = Columns("For", "Frame", *(["Address"] if wide else []), "In the resumer", "After the copy")
+    rows.keep(0, min(max(len(use.role) for use in uses), ROLE))
     for use in uses:
         address = "" if use.virtual is None else f"{use.virtual:#x}"
         rows.add_row(
@@ -140,10 +125,10 @@ def _footprint(cpu: CpuReport, console: Console, *, verbose: bool) -> None:
             Text(clean(use.resumer or "")),
             after(use),
         )
-    console.print(Padding(rows, (0, 0, 0, 4)))
+    sheet.print(rows, indent=4)
     left = len(cpu.footprint) - len(uses)
     if left:
-        console.print(Padding(Text(f"and {left} more, shown by -v", style="dim"), (0, 0, 0, 4)))
+        sheet.print(Text(f"and {left} more, shown by -v", style="dim"), indent=4)
 
 
 def _worst(footprint: Sequence[FrameUse]) -> Sequence[FrameUse]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from rich.padding import Padding
 from rich.text import Text
 
 from hibercheck.handoff.findings import Evidence, Fate, Finding, Level, Place
@@ -14,21 +12,19 @@ from hibercheck.report import walks, words
 from hibercheck.report.fingerprint import identity
 from hibercheck.report.gate import Judged, Mark
 from hibercheck.report.sanitise import clean
-from hibercheck.report.text_cpus import SINGLY, table
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from hibercheck.report.sheet import Columns, Sheet
+from hibercheck.report.text_cpus import SINGLY
 
 STYLES = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bold blue"}
 INDENT = 4
 
 
-def finding_section(judged: Judged, console: Console, *, verbose: bool, given: Finding | None = None) -> None:
+def finding_section(judged: Judged, sheet: Sheet, *, verbose: bool, given: Finding | None = None) -> None:
     """Print all findings, the heaviest first; notes, and those that do not count, are short and last.
 
     Args:
         judged: The report.
-        console: Where to.
+        sheet: Where to.
         verbose: Whether notes have their evidence too.
         given: The finding whose advice has been given already.
     """
@@ -38,21 +34,21 @@ def finding_section(judged: Judged, console: Console, *, verbose: bool, given: F
     brief = ordered[len(full) :]
     advised: set[str] = {given.advice} if given and given.advice else set()
     if full:
-        console.print(Text("\nFindings", style="bold"))
+        sheet.print(Text("\nFindings", style="bold"))
     for findings in group(full, together=len(full) > SINGLY):
-        _finding(findings, console)
-        _advice(findings[0], advised, console)
+        _finding(findings, sheet)
+        _advice(findings[0], advised, sheet)
         legend |= any(evidence.walk is not None for evidence in findings[0].evidence)
     if legend:
-        _indented(Text(f"\nFlags: {walks.FLAGS_LEGEND}.", style="dim"), console, prose=True)
+        _indented(Text(f"\nFlags: {walks.FLAGS_LEGEND}.", style="dim"), sheet, prose=True)
     if brief or any(judged.marks):
-        console.print(Text("\nNotes (they do not count)", style="bold"))
+        sheet.print(Text("\nNotes (they do not count)", style="bold"))
     for findings in group(brief, together=True):
-        _head(findings, console)
-        _indented(Text(words.sentence(clean(findings[0].message))), console, prose=True)
+        _head(findings, sheet)
+        _indented(Text(words.sentence(clean(findings[0].message))), sheet, prose=True)
     for finding, mark in judged.marked:
         if mark is not None:
-            _marked(finding, mark, console)
+            _marked(finding, mark, sheet)
 
 
 def in_order(judged: Judged) -> list[Finding]:
@@ -78,34 +74,34 @@ def title(finding: Finding) -> str:
     return rule.name if rule is not None and (finding.level > Level.NOTE or rule.level is Level.NOTE) else finding.role
 
 
-def _head(findings: Sequence[Finding], console: Console) -> None:
+def _head(findings: Sequence[Finding], sheet: Sheet) -> None:
     finding = findings[0]
     cpus = sorted({each.cpu for each in findings if each.cpu is not None})
     who = f"  {words.cpu_phrase(cpus)}" if cpus else ""
     which = f" (CPU {finding.cpu} is shown; JSON has all)" if len(cpus) > 1 else ""
     head = (f"{finding.rule} {finding.level.name.lower()}", STYLES[finding.level])
-    console.print(Padding(Text.assemble("\n", head, (who, "bold"), f"  {clean(title(finding))}{which}"), (0, 0, 0, 2)))
+    sheet.print(Text.assemble("\n", head, (who, "bold"), f"  {clean(title(finding))}{which}"), indent=2)
 
 
-def _finding(findings: Sequence[Finding], console: Console) -> None:
+def _finding(findings: Sequence[Finding], sheet: Sheet) -> None:
     finding = findings[0]
-    _head(findings, console)
-    _indented(Text(words.sentence(clean(finding.message))), console, prose=True)
-    places = table(columns=4)
+    _head(findings, sheet)
+    _indented(Text(words.sentence(clean(finding.message))), sheet, prose=True)
+    places = Columns(columns=4)
     for side, place in (("resumer", finding.resumer), ("resumee", finding.resumee)):
         if place != Place():
             places.add_row(Text(side, style="dim"), *_place(place))
     if places.row_count:
-        console.print(Padding(places, (0, 0, 0, INDENT)))
+        sheet.print(places, indent=INDENT)
     for evidence in finding.evidence:
-        _evidence(evidence, console)
+        _evidence(evidence, sheet)
 
 
-def _advice(finding: Finding, given: set[str], console: Console) -> None:
+def _advice(finding: Finding, given: set[str], sheet: Sheet) -> None:
     """Print the advice, unless an earlier finding gave the same."""
     if finding.advice and finding.advice not in given:
         advice = Text.assemble(("What to do: ", "bold"), words.sentence(clean(finding.advice)))
-        _indented(advice, console, prose=True)
+        _indented(advice, sheet, prose=True)
         given.add(finding.advice)
 
 
@@ -115,27 +111,27 @@ def _place(place: Place) -> tuple[Text, Text, Text]:
     return Text(virtual), Text(physical), Text(clean(place.symbol or ""))
 
 
-def _evidence(evidence: Evidence, console: Console) -> None:
-    _indented(Text(words.sentence(f"{clean(evidence.title).rstrip('.:')}:")), console, prose=True)
+def _evidence(evidence: Evidence, sheet: Sheet) -> None:
+    _indented(Text(words.sentence(f"{clean(evidence.title).rstrip('.:')}:")), sheet, prose=True)
     if evidence.before is not None or evidence.after is not None:
-        _bytes(evidence, console)
+        _bytes(evidence, sheet)
     if evidence.walk is not None:
-        rows = table("Table", "at", "index", "entry", "flags")
+        rows = Columns("Table", "at", "index", "entry", "flags")
         for row in walks.rows(evidence.walk):
             rows.add_row(*map(Text, row))
         walk = evidence.walk
         start = f"{walk.access} {walk.address:#x} through CR3 {walk.cr3:#x}"
-        _indented(Text(start), console, extra=2)
+        _indented(Text(start), sheet, extra=2)
         if walk.steps:
-            console.print(Padding(rows, (0, 0, 0, INDENT + 2)))
+            sheet.print(rows, indent=INDENT + 2)
         style = "red" if walk.fault is not None else "cyan" if walk.physical is None else ""
-        _indented(Text(f"-> {clean(walks.ending(walk))}", style=style), console, extra=2)
+        _indented(Text(f"-> {clean(walks.ending(walk))}", style=style), sheet, extra=2)
     for line in evidence.lines:
-        _indented(Text(clean(line)), console, extra=2)
+        _indented(Text(clean(line)), sheet, extra=2)
 
 
-def _bytes(evidence: Evidence, console: Console) -> None:
-    rows = table(columns=3)
+def _bytes(evidence: Evidence, sheet: Sheet) -> None:
+    rows = Columns(columns=3)
     for offset, before, after, marks in walks.byte_rows(evidence.before, evidence.after):
         where = "" if evidence.address is None else f"{evidence.address + offset:#x}"
         if evidence.before is not None:
@@ -146,18 +142,18 @@ def _bytes(evidence: Evidence, console: Console) -> None:
             )
         if marks:
             rows.add_row("", "", Text(marks, style="red"))
-    console.print(Padding(rows, (0, 0, 0, INDENT + 2)))
+    sheet.print(rows, indent=INDENT + 2)
     length = max(len(evidence.before or b""), len(evidence.after or b""))
     if length > walks.MAX_BYTES:
-        _indented(Text(f"({length - walks.MAX_BYTES} more bytes)", style="dim"), console, extra=2)
+        _indented(Text(f"({length - walks.MAX_BYTES} more bytes)", style="dim"), sheet, extra=2)
 
 
-def _marked(finding: Finding, mark: Mark, console: Console) -> None:
+def _marked(finding: Finding, mark: Mark, sheet: Sheet) -> None:
     who = "" if finding.cpu is None else f"  CPU {finding.cpu}"
     line = f"{finding.rule} {finding.level.name.lower()}{who}  {title(finding)}  ({mark.kind}: {clean(mark.reason)})"
-    console.print(Padding(Text(f"\n{line}", style="dim"), (0, 0, 0, 2)))
+    sheet.print(Text(f"\n{line}", style="dim"), indent=2)
 
 
-def _indented(text: Text, console: Console, *, extra: int = 0, prose: bool = False) -> None:
-    width = min(console.width, 100) if prose else None
-    console.print(Padding(text, (0, 0, 0, INDENT + extra)), width=width)
+def _indented(text: Text, sheet: Sheet, *, extra: int = 0, prose: bool = False) -> None:
+    width = min(sheet.width, 100) if prose else None
+    sheet.print(text, indent=INDENT + extra, width=width)

@@ -2,57 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rich.padding import Padding
 from rich.text import Text
 
 from hibercheck.handoff.findings import ImageSummary, KernelSummary, Report
 from hibercheck.report import words
 from hibercheck.report.sanitise import clean
-from hibercheck.report.text_cpus import WIDE, table
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from hibercheck.report.sheet import Columns, Sheet
+from hibercheck.report.text_cpus import WIDE
 
 
-def assumption_section(report: Report, console: Console) -> None:
+def assumption_section(report: Report, sheet: Sheet) -> None:
     """Print what was taken for granted, where it came from, and the option that changes it."""
     if not report.assumptions:
         return
-    console.print(Text("\nAssumed", style="bold"))
-    wide = console.width >= WIDE
-    rows = table("What", "Is", *(["Because of"] if wide else []), "To change it")
+    sheet.print(Text("\nAssumed", style="bold"))
+    wide = sheet.width >= WIDE
+    rows = Columns("What", "Is", *(["Because of"] if wide else []), "To change it")
     for assumption in report.assumptions:
         value, source = Text(clean(assumption.value)), Text(clean(assumption.source), style="dim")
         if not wide:
             value = Text.assemble(value, " (", source, ")")
         cells = [value, source] if wide else [value]
         rows.add_row(Text(clean(assumption.fact)), *cells, Text(clean(assumption.option or "")))
-    console.print(Padding(rows, (0, 0, 0, 2)))
+    sheet.print(rows, indent=2)
 
 
-def missing_section(report: Report, console: Console) -> None:
+def missing_section(report: Report, sheet: Sheet) -> None:
     """Print the facts that are missing and how to supply each."""
     if not report.missing:
         return
-    console.print(Text("\nMissing", style="bold"))
+    sheet.print(Text("\nMissing", style="bold"))
     for missing in report.missing:
         line = Text.assemble((words.sentence(clean(missing.fact)), "cyan"), " ", words.sentence(clean(missing.supply)))
-        console.print(Padding(line, (0, 0, 0, 2)), width=min(console.width, 100))
+        sheet.print(line, indent=2, width=min(sheet.width, 100))
 
 
-def input_section(report: Report, console: Console, *, verbose: bool) -> None:
+def input_section(report: Report, sheet: Sheet, *, verbose: bool) -> None:
     """Print what was read."""
-    console.print(Text("\nRead", style="bold"))
-    rows = table(columns=2)
+    sheet.print(Text("\nRead", style="bold"))
+    rows = Columns(columns=2)
     rows.add_row("image", Text(_image(report.image)))
     for role, kernel in (("resumer", report.resumer), ("resumee", report.resumee)):
         rows.add_row(role, Text(_kernel(kernel, verbose=verbose)))
-    console.print(Padding(rows, (0, 0, 0, 2)))
+    sheet.print(rows, indent=2)
     if verbose:
-        _traits(report, console)
-    console.print()
+        _traits(report, sheet)
+    sheet.print()
 
 
 def _image(image: ImageSummary) -> str:
@@ -79,12 +74,12 @@ def _kernel(kernel: KernelSummary, *, verbose: bool) -> str:
     return "\n".join(lines)
 
 
-def _traits(report: Report, console: Console) -> None:
+def _traits(report: Report, sheet: Sheet) -> None:
     for role, kernel in (("resumer", report.resumer), ("resumee", report.resumee)):
         if not kernel.traits:
             continue
-        console.print(Text(f"\n  What the {role}'s code says", style="bold"))
-        rows = table(columns=2)
+        sheet.print(Text(f"\n  What the {role}'s code says", style="bold"))
+        rows = Columns(columns=2)
         for name, value in kernel.traits:
             rows.add_row(Text(clean(name)), Text(clean(value)))
-        console.print(Padding(rows, (0, 0, 0, 4)))
+        sheet.print(rows, indent=4)
