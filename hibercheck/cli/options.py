@@ -14,7 +14,6 @@ from hibercheck.cli.commands import DEFAULT
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-    from click.types import OptionHelpExtra
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -54,10 +53,14 @@ class GroupedOption(click.Option):
         scope = [] if command in (None, DEFAULT) or self.group == GENERAL else [str(command)]
         return "_".join([PREFIX, *scope, self.long_name]).replace("-", "_").upper()
 
-    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
-        """Return what click adds to the help; what is required stands in the usage, and ranges in error messages."""
-        extra = super().get_help_extra(ctx)
-        return {"default": extra["default"]} if "default" in extra else {}
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return name and help; of what click adds, only the default: the usage has what is required."""
+        record = super().get_help_record(ctx)
+        if record is None or "  [" not in record[1]:
+            return record
+        text, _, added = record[1].rpartition("  [")
+        default = [part for part in added.rstrip("]").split("; ") if part.startswith("default: ")]
+        return record[0], f"{text}  [{default[0]}]" if default else text
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Offer files where the value is one: kernels are text to click, as they may be releases too."""
