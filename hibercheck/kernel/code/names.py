@@ -15,6 +15,8 @@ STATIC_FUNCTIONS = frozenset(
         "mwait_play_dead",
         "cpu_up",
         "_cpu_up",
+        "bringup_hibernate_cpu",
+        "add_cpu",
         "unpack_orig_pfns",
         "load_compressed_image",
         "load_image_lzo",

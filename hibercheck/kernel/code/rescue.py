@@ -12,7 +12,9 @@ from hibercheck.kernel.code.values import absent, calls_to, quote, quote_call, r
 _MAX_CANDIDATES = 64
 """Instructions looked at for being in a loop; freeze_secondary_cpus has under ten."""
 
+_BRING_UP = ("bringup_hibernate_cpu", "add_cpu", "cpu_up", "_cpu_up")
 _PRIMARY = ("topology_get_primary_thread",)
+_NEXT_IN_MASK = ("_find_next_bit", "find_next_bit", "cpumask_next")
 _TOPOLOGY = ("cpuid_to_apicid", "x86_topo_system", "__cpu_primary_thread_mask")
 
 
@@ -21,9 +23,12 @@ def needs_primary(program: Program) -> Trait[bool]:
 
     It does if, between taking a CPU and calling ``_cpu_up`` for it, it asks for the CPU's primary thread: by a call of
     ``topology_get_primary_thread`` or ``topology_is_core_online``, or inlined, by a second test of the online mask that
-    follows a look at the APIC ids.
+    follows a look at the APIC ids.  It does not matter where the hook brings up all present CPUs by itself besides.
     """
     name = "rescue_needs_primary"
+    everyone = _brings_all_up(program)
+    if everyone:
+        return Trait(name, False, everyone)
     function = program.function_of("cpuhp_smt_enable")
     if function is None:
         return Trait(name, None, (absent("cpuhp_smt_enable"),), reason="there is no rescue to restrict")
@@ -39,6 +44,19 @@ def needs_primary(program: Program) -> Trait[bool]:
     calls = ", ".join(sorted({program.name(target) for target in function.calls().values()}))
     evidence = (*tests, Evidence(function.name, function.entry, f"it calls only {calls}"))
     return Trait(name, False, evidence, commits.PRIMARY_ONLINE)
+
+
+def _brings_all_up(program: Program) -> tuple[Evidence, ...]:
+    """Evidence for a loop over the present CPUs in the hook, which brings each of them up; empty if there is none."""
+    hook, present = program.function_of("hibernate_resume_nonboot_cpu_disable"), program.address("__cpu_present_mask")
+    if hook is None or present is None:
+        return ()
+    masks = references(hook, present)
+    calls = calls_to(hook, [program.address(name) for name in _BRING_UP])
+    looped = [address for address in calls[:_MAX_CANDIDATES] if cycle_through(hook.successors, address)]
+    if not masks or not looped:
+        return ()
+    return quote(hook, masks[0], "the present CPUs"), quote_call(program, hook, looped[0])
 
 
 def _asks_for_primary(program: Program, function: Function, ups: list[int]) -> tuple[Evidence, ...]:
@@ -104,24 +122,29 @@ def freeze_order(program: Program) -> Trait[str]:
     function = next((found for one in wanted if (found := program.function_of(one)) is not None), None)
     if function is None:
         return Trait(name, None, (absent("freeze_secondary_cpus"),), reason="the function was not found")
-    walks = calls_to(function, [program.address(one) for one in ("_find_next_bit", "find_next_bit", "cpumask_next")])
+    walks = _calls_by_name(program, function, _NEXT_IN_MASK)
     in_loop = [address for address in walks[:_MAX_CANDIDATES] if cycle_through(function.successors, address)]
     if in_loop:
         return Trait(name, "ascending", (quote_call(program, function, in_loop[0]),))
-    counts = [
-        node
-        for node in function
-        if (node.mnemonic in ("sub", "dec") and node.immediate in (1, None))
-        or (node.mnemonic == "add" and _minus_1(node))
-    ]
+    counts = [node for node in function if _counts_down(node)]
     looped = [n for n in counts[:_MAX_CANDIDATES] if cycle_through(function.successors, n.address)]
-    if looped and _online_tests(program, function):
+    if looped and (_online_tests(program, function) or _calls_by_name(program, function, ("cpu_online",))):
         return Trait(name, "descending", (quote(function, looped[0]),))
     return Trait(name, None, reason=f"the loop of {function.name} was not recognised")
 
 
-def _minus_1(node: Decoded) -> bool:
-    return node.immediate is not None and node.immediate & 0xFFFFFFFF == 0xFFFFFFFF
+def _calls_by_name(program: Program, function: Function, wanted: tuple[str, ...]) -> list[int]:
+    """Addresses of calls to functions of some names, static copies of inline functions (-Os) among them."""
+    return [at for at, to in sorted(function.calls().items()) if program.name(to).split(".", 1)[0] in wanted]
+
+
+def _counts_down(node: Decoded) -> bool:
+    """Whether an instruction takes one off a register."""
+    if node.effective is not None:
+        return node.effective.displacement == -1 and node.effective.index is None
+    if node.mnemonic == "add":
+        return node.immediate is not None and node.immediate & 0xFFFFFFFF == 0xFFFFFFFF
+    return node.mnemonic in ("sub", "dec") and node.immediate in (1, None)
 
 
 def rescans(program: Program) -> Trait[bool]:

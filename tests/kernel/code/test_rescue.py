@@ -40,6 +40,30 @@ def test_the_question_in_a_helper(made):
     assert made.traits(smt=smt(" call helper\n"), extra=helper).rescue_needs_primary.value is True
 
 
+LOOP = """
+ mov __cpu_present_mask(%rip), %rbp
+3: mov %ebp, %edi
+ call bringup_hibernate_cpu
+ shr $1, %rbp
+ jne 3b
+"""
+BRINGUP = "fn bringup_hibernate_cpu\n call _cpu_up\n ret\nend bringup_hibernate_cpu\n"
+
+
+def test_a_hook_that_brings_all_present_cpus_up_asks_for_nothing(made):
+    def hook(more):
+        return PARTS["hook"].replace(" movq $resume_play_dead", more + " movq $resume_play_dead")
+
+    asking = {"smt": smt(ASK), "extra": BRINGUP}
+    trait = made.traits(hook=hook(LOOP), **asking).rescue_needs_primary
+    assert trait.value is False
+    assert "bringup_hibernate_cpu" in trait.evidence[1].text
+    once = LOOP.replace(" jne 3b\n", "")
+    assert made.traits(hook=hook(once), **asking).rescue_needs_primary.value is True
+    others = LOOP.replace("__cpu_present_mask", "smp_ops")
+    assert made.traits(hook=hook(others), **asking).rescue_needs_primary.value is True
+
+
 def test_a_question_after_bringing_up_is_no_condition(made):
     late = PARTS["smt"].replace(" xor %eax, %eax\n pop", " call topology_get_primary_thread\n xor %eax, %eax\n pop")
     assert made.traits(smt=late).rescue_needs_primary.value is False
