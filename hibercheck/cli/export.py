@@ -38,7 +38,8 @@ def command(**given: Any) -> int:
     """Write the hibernation image FILE as the vmcore OUT.
 
     OUT is a sparse ELF64 core with every page at its physical address and the kernel's own VMCOREINFO, which crash
-    and drgn open.  It is written under a temporary name and renamed when it is whole.
+    and drgn open.  It is written under a temporary name and renamed when it is whole.  Every block has to decode; the
+    image's checksum is not compared: hibercheck image --verify does that.
     """
     from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting
     from hibercheck.cli.progress import meter

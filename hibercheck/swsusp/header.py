@@ -29,6 +29,8 @@ SIG_OFFSET = PAGE_SIZE - 10
 #           char    sig[10];
 #   } __packed;
 _HEADER = struct.Struct(f"<{PAGE_SIZE - 40}x I I Q I 10s 10s")
+CRC_OFFSET = PAGE_SIZE - 36
+IMAGE_OFFSET = PAGE_SIZE - 32
 
 # kernel/power/power.h, behind the arch record, which on x86 lies over uts and version_code:
 #

@@ -67,7 +67,12 @@ class Image:
         if not least <= stored <= most:
             need = str(least) if least == most else f"{least} to {most}"
             message = f"the swap map lists {stored} stored pages, an image of {self.info.pages} pages needs {need}"
-            raise MalformedImage(message, path=self.path, offset=None)
+            raise MalformedImage(message, path=self.path, offset=self.info_offset)
+
+    @property
+    def info_offset(self) -> int:
+        """Byte offset of the info page in the file."""
+        return 0 if self.swap_map is None else self.swap_map.run_at(0)[0]
 
     def _storage(self) -> Storage:
         pages = self.info.pages - 1
@@ -108,10 +113,10 @@ class Image:
     def _check_counts(self, listed: PfnList) -> None:
         if listed.data_pages != self.info.image_pages:
             message = f"the PFN list names {listed.data_pages} data pages, the info page {self.info.image_pages}"
-            raise MalformedImage(message, path=self.path)
+            raise MalformedImage(message, path=self.path, offset=self.info_offset)
         if -(-len(listed) // PER_PAGE) != self.info.meta_pages:
             message = f"the PFN list of {len(listed)} frames is stored in {self.info.meta_pages} pages"
-            raise MalformedImage(message, path=self.path)
+            raise MalformedImage(message, path=self.path, offset=self.info_offset)
 
     def frame(self, pfn: int) -> bytes | None:
         """Return the 4096 bytes that the resumee had in frame ``pfn``, or None when the image does not hold it.

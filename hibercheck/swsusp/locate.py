@@ -11,6 +11,7 @@ from hibercheck.errors import HibercheckError, MalformedImage, Unsupported, Usag
 from hibercheck.swsusp.foreign import OTHER_PAGE_SIZES, RESUME_ADVICE, other_page_size, plain_swap, recognise
 from hibercheck.swsusp.header import (
     HIBERNATE_SIG,
+    IMAGE_OFFSET,
     KNOWN_FLAGS,
     SIG_OFFSET,
     SWAP_SIGS,
@@ -120,14 +121,17 @@ def open_at(source: Source, offset: int, *, base: int = 0) -> Found:
 def _follow(source: Source, header: Header, offset: int, base: int) -> Found:
     if header.image == 0:
         raise MalformedImage("the header names no swap map", path=source.path, offset=offset)
-    swap_map = SwapMap(source, header.image, base=base)
+    swap_map = SwapMap(source, header.image, base=base, named_at=offset + IMAGE_OFFSET)
     where, _ = swap_map.run_at(0)
     page = source.read(where, PAGE_SIZE)
     if not any(page) and source.is_hole(where):
         raise MalformedImage("the info page lies in a hole of the sparse file", path=source.path, offset=where)
     # The record first: it tells an image of another architecture, whose numbers would look merely damaged.
-    record = parse_record(page)
-    info = parse_info(page)
+    try:
+        record, info = parse_record(page), parse_info(page)
+    except HibercheckError as problem:
+        problem.offset = where
+        raise
     return Found(header, info, record, swap_map, offset, tuple(_warnings(header)))
 
 

@@ -77,7 +77,7 @@ class PfnList:
             MalformedImage: PFNs are not in strictly ascending order, or impossible, or follow the end mark.
         """
         if self._ended:
-            raise MalformedImage("the PFN list has ended and yet pages of it follow")
+            raise MalformedImage("the PFN list has ended and yet pages of it follow", pfn=max(self.last, 0))
         if len(self.starts) >= MAX_RUNS:
             raise MalformedImage(f"the PFN list is in more than {MAX_RUNS} pieces")
         cuts = [] if counts_up(page, PER_PAGE) else _cuts(page)

@@ -28,12 +28,14 @@ class SwapMap:
         source: The file.
         first: Page number of the first map page, from the header.
         base: Byte offset of the block device in the file (a partition's start in a disk image).
+        named_at: Byte offset in the file of that page number.
     """
 
-    def __init__(self, source: Source, first: int, *, base: int = 0) -> None:
+    def __init__(self, source: Source, first: int, *, base: int = 0, named_at: int = 0) -> None:
         self._source = source
         self._base = base
         self._next = first
+        self._named_at = named_at
         self._seen: set[int] = set()
         self._table = RunTable()
 
@@ -56,10 +58,8 @@ class SwapMap:
         """
         while index >= self._table.length:
             if not self._next:
-                raise MalformedImage(
-                    f"the swap map ends after {self._table.length} stored pages, more are needed",
-                    path=self._source.path,
-                )
+                message = f"the swap map ends after {self._table.length} stored pages, more are needed"
+                raise self._malformed(message, self._named_at)
             self._read_next()
         page, length = self._table.run_at(index)
         return self._base + page * PAGE_SIZE, length
@@ -82,7 +82,8 @@ class SwapMap:
             raise self._malformed(f"the swap map loops: map page {number} was already read", offset)
         if not self._within_file(number):
             advice = "the file may be cut short, or be a swap file without its device (see --resume-offset)"
-            raise self._malformed(f"the swap map continues at page {number}, beyond the end of the file", None, advice)
+            message = f"the swap map continues at page {number}, beyond the end of the file"
+            raise self._malformed(message, self._named_at, advice)
         page = self._source.read(offset, PAGE_SIZE)
         self._seen.add(number)
         count = self._entries_used(page, offset)
@@ -93,6 +94,7 @@ class SwapMap:
         except MalformedImage as problem:
             raise self._malformed(problem.message, offset) from problem
         self._next = int.from_bytes(page[-8:], "little") if count == ENTRIES else 0
+        self._named_at = offset + PAGE_SIZE - 8
 
     def _entries_used(self, page: bytes, offset: int) -> int:
         """Count the entries up to the first zero, and see that they lie within the file."""

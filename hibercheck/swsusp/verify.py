@@ -11,6 +11,7 @@ from hibercheck.errors import MalformedImage
 from hibercheck.swsusp.bulk import BATCH_CHUNKS, Progress, batches
 from hibercheck.swsusp.codec import BLOCK_PAGES, BLOCK_SIZE
 from hibercheck.swsusp.crc import apply, crc32_le, shift_matrix
+from hibercheck.swsusp.header import CRC_OFFSET
 from hibercheck.swsusp.stream import BlockStorage, Chunk
 
 if TYPE_CHECKING:
@@ -94,7 +95,10 @@ def verify(image: Image, progress: Progress | None = None) -> VerifyResult:
     problems += _contradictions(image)
     expected = image.crc32
     if expected is not None and complete and crc != expected:
-        problems.append(f"{image.path}: the checksum is {crc:#010x}, the header says {expected:#010x}")
+        where = image.header_offset + CRC_OFFSET
+        problems.append(
+            f"{image.path}: the checksum is {crc:#010x}, the header says {expected:#010x} (at byte {where:#x})"
+        )
     return VerifyResult(
         pages=size // PAGE_SIZE,
         stored_pages=None if image.swap_map is None else image.swap_map.stored_pages(),
@@ -113,7 +117,9 @@ def _contradictions(image: Image) -> list[str]:
             storage.walk(image.stream.chunks - 1)
             extra = image.swap_map.stored_pages() - storage.stored_pages
             if extra:
-                return [f"{image.path}: the swap map lists {extra} stored pages more than the image takes"]
+                where, _ = image.swap_map.run_at(storage.stored_pages)
+                more = f"the swap map lists {extra} stored pages more than the image takes, from here on"
+                return [f"{image.path}: {more} (at byte {where:#x})"]
     except MalformedImage as problem:
         return [str(problem)]
     return []
