@@ -7,7 +7,7 @@ from hibercheck.report.gate import Judged
 
 _WHAT = (
     "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the kernel which "
-    "is running (the resumer), and jumps into it. All other CPUs are parked before that. "
+    "is running (the resumer), and jumps into it: the handoff. All other CPUs are parked before that. "
     "A parked CPU only sleeps: whatever wakes it makes it go on with the resumer's instructions, found through the "
     "resumer's page tables."
 )
