@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from construct import Bytes, Const, ConstructError, Int8ul, Int16ul, Int32ul, Int64ul, Struct
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
-from hibercheck.dump.notes import Note, iter_notes
+from hibercheck.dump.notes import MAX_COUNT, Note, iter_notes
 from hibercheck.dump.source import Readable
 from hibercheck.errors import MalformedDump, Unsupported
 
@@ -93,6 +93,8 @@ class ElfCore:
                 if notes_size > MAX_NOTES:
                     raise MalformedDump(f"has more than {MAX_NOTES} bytes of notes", path=source.path)
                 self.notes += iter_notes(source.read(offset, size, "note segment"), source.path)
+                if len(self.notes) > MAX_COUNT:
+                    raise MalformedDump(f"has more than {MAX_COUNT} notes", path=source.path)
         if not segments:
             raise MalformedDump("holds no memory (no PT_LOAD segment has contents)", path=source.path)
         self._segments = _disjoint(segments)

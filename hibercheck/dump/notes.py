@@ -50,14 +50,21 @@ class Note:
     content: bytes
 
 
+MAX_COUNT = 1 << 18
+"""Notes of one dump: more than three for each of the CPUs that Linux can have; bounds the memory for empty ones."""
+
+
 def iter_notes(data: bytes, path: str) -> Iterator[Note]:
     """Yield the notes in a PT_NOTE segment (names and contents padded to 4 bytes).
 
     Raises:
-        MalformedDump: A note reaches beyond the segment.
+        MalformedDump: A note reaches beyond the segment, or there are more than `MAX_COUNT`.
     """
-    position = 0
+    position = number = 0
     while position + 12 <= len(data):
+        number += 1
+        if number > MAX_COUNT:
+            raise MalformedDump(f"has more than {MAX_COUNT} notes", path=path)
         name_size, size, kind = (int.from_bytes(data[position + i : position + i + 4], "little") for i in (0, 4, 8))
         content = position + 12 + (name_size + 3 & ~3)
         if content + size > len(data):
