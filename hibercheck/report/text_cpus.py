@@ -34,6 +34,8 @@ WIDE = 110
 """Columns from which virtual addresses fit beside everything else."""
 ROLE = 24
 """Columns in which what a frame is for is not broken: ``PDPT of the exception's handler`` may be."""
+SYMBOLS_WHOLE = 80
+"""Columns from which a symbol of usual length is not broken either."""
 FRAMES = 12
 """Rows of a footprint that are shown unless everything is asked for."""
 
@@ -116,6 +118,8 @@ def _footprint(cpu: CpuReport, sheet: Sheet, *, verbose: bool) -> None:
     wide = verbose and sheet.width >= WIDE
     rows = Columns("For", "Frame", *(["Address"] if wide else []), "In the resumer", "After the copy")
     rows.keep(0, min(max(len(use.role) for use in uses), ROLE))
+    if sheet.width >= SYMBOLS_WHOLE:
+        rows.keep(3 if wide else 2, min(max(len(clean(use.resumer or "")) for use in uses), ROLE))
     for use in uses:
         address = "" if use.virtual is None else f"{use.virtual:#x}"
         rows.add_row(

@@ -13,6 +13,7 @@ from hibercheck.cli.output import make_console
 from hibercheck.handoff.api import check
 from hibercheck.report import formats, text
 from hibercheck.report.gate import judge
+from hibercheck.report.text_cpus import ROLE
 from tests.conftest import ROOT
 from tests.report.test_formats import CONTROLS, SARIF, SCHEMA
 from tests.support.cases import options_of
@@ -49,6 +50,9 @@ def test_the_text_fits(judged, width):
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", shown)
     assert "…" not in shown
+    if width >= 80:
+        symbols = {use.resumer for cpu in judged.report.cpus for use in cpu.footprint if use.resumer}
+        assert not [symbol for symbol in symbols if len(symbol) <= ROLE and symbol not in shown]
 
 
 def test_nothing_is_said_twice_in_a_row(judged):
