@@ -12,7 +12,7 @@ _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories: controls, formatting (bidi overrides, zero widths), surrogates, unassigned, line separators."""
 
 LONGEST = 8192
-"""Characters of one text that are shown: four kernel command lines (COMMAND_LINE_SIZE, arch/x86/include/asm/setup.h)."""
+"""Characters shown of one text: four kernel command lines (COMMAND_LINE_SIZE, arch/x86/include/asm/setup.h)."""
 
 
 def clean(text: str, *, keep: str = "") -> str:
