@@ -10,7 +10,7 @@ from hibercheck.handoff.findings import Fate, MissingFactNote, Verdict
 from hibercheck.handoff.judgement import Judgement
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.refusal import Acceptance
-from hibercheck.handoff.summary import PARKED_IN, sentence
+from hibercheck.handoff.summary import PARKED_IN, sentence, with_article
 from hibercheck.x86.events import Event
 
 _WHEN = {IN_HANDOFF: "during the resume", AFTER_HANDOFF: "after the resume"}
@@ -61,9 +61,12 @@ def _fatal_headline(plan: Plan, judgement: Judgement) -> str:
 
 def _woken(result: ApResult, wakes: str) -> str:
     """Say what wakes a CPU that dies, and to what."""
+    if result.fatal_event is not None:
+        whom = "it" if wakes == "wakes" else "them"
+        return f", and {with_article(result.fatal_event.event.value)} wakes {whom} in memory that has been replaced"
     decisive = result.turn.decisive if result.turn else None
     diverted = result.turn is not None and result.turn.diversion is not None
-    if result.fatal_event is not None or result.cause not in _WOKEN or decisive is None or diverted:
+    if result.cause not in _WOKEN or decisive is None or diverted:
         return f"; {sentence(result)}"
     what = "code that has been replaced" if decisive.leaf_overwritten else "page tables that have been replaced"
     return f"{_WOKEN[result.cause]}, and {wakes} to {what}"
