@@ -107,9 +107,7 @@ def test_damage_seen_on_verifying(tmp_path, damage):
 
 
 def test_map_that_ends_early_in_a_plain_image(tmp_path):
-    with pytest.raises(
-        MalformedImage, match=r"702 stored pages, an image of 703 pages needs 703 \(at byte 0x2000\)"
-    ):
+    with pytest.raises(MalformedImage, match=r"702 stored pages, an image of 703 pages needs 703 \(at byte 0x2000\)"):
         open_image(write(tmp_path, "map-short", compressor="none"))
 
 
