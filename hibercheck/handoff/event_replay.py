@@ -7,10 +7,11 @@ from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.loop_replay import ApContext, LoopReplay, LoopState, replay_loop
 from hibercheck.handoff.resumee import Resumee
+from hibercheck.handoff.space import KernelSpace
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import CpuState, ParkState
 from hibercheck.x86.events import VECTORS, Effect, Event, Facts, rule
-from hibercheck.x86.exceptions import Delivery, DeliveryEnd, Role, deliver
+from hibercheck.x86.exceptions import Delivery, DeliveryEnd, EventAccess, Role, deliver
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,25 @@ def _judge(memory: Composite, delivery: Delivery, entry: EntryFacts, resumee: Re
             return LoopState.UNKNOWN, "the places of its GDT and TSS are not known"
         return LoopState.FOREIGN, _failure(delivery)
     if delivery.end is DeliveryEnd.UNKNOWN:
-        return LoopState.UNKNOWN, delivery.reason
+        return _judge_unknown(memory, delivery)
     return _judge_handler(memory, delivery, resumee)
+
+
+def _judge_unknown(memory: Composite, delivery: Delivery) -> tuple[LoopState, str]:
+    """Decide about a way that leads through tables of which only the image's own entries are known.
+
+    The others the resumer allocated at boot, from the top of memory down, as the resumee did: what it has there is
+    taken to have replaced them.  In all measured cases it had.
+    """
+    pfn = delivery.unknown_pfn
+    if pfn is None or memory.frame(pfn) is None:
+        return LoopState.UNKNOWN, delivery.reason
+    failed = delivery.first_failure
+    what = f"the {failed.role.value} of vector {failed.vector}" if failed else "what it needs"
+    return LoopState.FOREIGN, (
+        f"{what} is reached by page tables that the resumer allocated at boot, in memory where the resumee has its "
+        "own (taken for granted without a dump)"
+    )
 
 
 def _failure(delivery: Delivery) -> str:
@@ -124,21 +142,30 @@ def _judge_handler(memory: Composite, delivery: Delivery, resumee: Resumee) -> t
     vector = delivery.raised[-1].vector
     if vector not in VECTORS.values():
         return LoopState.FOREIGN, f"it ends in the handler of vector {vector}"
-    overwritten = any(
-        memory.overwritten(pfn)
-        for access in delivery.accesses
-        for pfn in _frames(access.walk.table_pfns, access.walk.physical)
-    )
+    overwritten = {access.role for access in delivery.accesses if any(map(memory.overwritten, _frames(access)))}
     if not overwritten:
         return LoopState.INTACT, "its own handler is untouched"
-    own = resumee.kernel.symbol("asm_exc_nmi" if vector == VECTORS[Event.NMI] else "asm_exc_machine_check")
-    if own is not None and fetch.physical is not None:
-        space = resumee.space
-        expected = (own.address + space.kaslr_offset) & 0xFFFF_FFFF_FFFF_FFFF
-        if delivery.rip == expected and fetch.physical == space.image_physical(own.address):
-            return LoopState.SAME, "the resumee's own handler runs and returns"
+    own, place = _handler(resumee.space, vector)
+    if (delivery.rip, fetch.physical) == (own, place):
+        return LoopState.SAME, "the resumee's own handler runs and returns"
+    resumer = memory.resumer
+    space = KernelSpace(resumer.kernel, resumer, resumer.mode, resumer.cr3, resumer.kaslr_offset, resumer.phys_base)
+    if (delivery.rip, fetch.physical) == _handler(space, vector) and Role.HANDLER not in overwritten:
+        if overwritten == {Role.STACK}:
+            return LoopState.SAME, "its own handler runs, on a stack in memory that has been replaced"
+        return LoopState.FOREIGN, "its own handler runs on per-CPU data that have been replaced"
     return LoopState.FOREIGN, f"it jumps to {delivery.rip:#x}, which is no handler any more"
 
 
-def _frames(tables: tuple[int, ...], physical: int | None) -> tuple[int, ...]:
-    return tables if physical is None else (*tables, physical >> PAGE_SHIFT)
+def _handler(space: KernelSpace, vector: int) -> tuple[int | None, int | None]:
+    """Return the virtual and the physical address of a kernel's entry code of an event."""
+    own = space.kernel.symbol("asm_exc_nmi" if vector == VECTORS[Event.NMI] else "asm_exc_machine_check")
+    if own is None:
+        return None, None
+    return (own.address + space.kaslr_offset) & 0xFFFF_FFFF_FFFF_FFFF, space.image_physical(own.address)
+
+
+def _frames(access: EventAccess) -> tuple[int, ...]:
+    """Return the frames of an access: tables, and what it reaches."""
+    walk = access.walk
+    return walk.table_pfns if walk.physical is None else (*walk.table_pfns, walk.physical >> PAGE_SHIFT)

@@ -53,7 +53,7 @@ def judge_exact(plan: Plan, dump: Dump) -> Judgement:
     parked = plan.parked if present is None or designed else _as_present(plan, present, frozenset(registers))
     waiting = frozenset(one.cpu for one in parked if not one.left_behind and one.state not in NO_MEMORY)
     over = cpus_are_parked(resumer, waiting, registers)
-    contexts, results, states, general, seen = {}, [], {}, {}, {}
+    contexts, results, states, general, seen, entries = {}, [], {}, {}, {}, {}
     for planned in parked:
         one = _in_dump(plan, planned, registers.get(planned.cpu), resumer, over=over)
         if one.parked.loop is not None and plan.options.park is None:
@@ -61,7 +61,7 @@ def judge_exact(plan: Plan, dump: Dump) -> Judgement:
         cpu, context = planned.cpu, _context(plan, one, resumer)
         context = plan.adjust(context, resumer) if plan.adjust else context
         entry, facts = _entry(plan, one, resumer)
-        contexts[cpu] = context
+        contexts[cpu], entries[cpu] = context, (entry, facts)
         if entry.cpu is not None:
             states[cpu] = entry.cpu
         if one.in_place and one.registers is not None:
@@ -77,6 +77,7 @@ def judge_exact(plan: Plan, dump: Dump) -> Judgement:
         states=states,
         registers=general,
         seen=seen,
+        entries=entries,
         dump_shows_parked=over,
     )
 

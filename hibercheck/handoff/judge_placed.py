@@ -40,7 +40,8 @@ def judge_placed(plan: Plan, levels: int) -> Judgement:
         for parked in plan.parked
     )
     states = {cpu: entry.cpu for cpu, entry in entries.items() if entry.cpu is not None}
-    return Judgement(memory, replay_boot_cpu(memory, plan.resumee), results, contexts, states=states)
+    how = {parked.cpu: (entries[parked.cpu], placed_facts(plan, parked)) for parked in plan.parked}
+    return Judgement(memory, replay_boot_cpu(memory, plan.resumee), results, contexts, states=states, entries=how)
 
 
 def _resumer(plan: Plan, placed: PlacedKernel) -> PlacedKernel | CollectedKernel:

@@ -8,10 +8,12 @@ from hibercheck.data import dataclass
 from hibercheck.handoff.ap import ApResult, Suppositions
 from hibercheck.handoff.boot_cpu import BootCpuReplay
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.event_replay import EntryFacts
 from hibercheck.handoff.loop_replay import ApContext
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.sweep import Sweep
 from hibercheck.x86.cpu import CpuState
+from hibercheck.x86.events import Facts
 
 _DEFAULT_PHYS_BITS = 52
 
@@ -30,6 +32,7 @@ class Judgement:
         states: Control registers and tables of parked CPUs, as far as they are known.
         registers: Their general registers by name, where a dump has them as they are while the CPU is parked.
         seen: RIP and CR3 of parked CPUs as a dump shows them, whether or not they wait in a loop.
+        entries: How parked CPUs enter handlers, and what decides how they take events.
         dump_shows_parked: Whether the dump was taken after parking; None without a dump.
     """
 
@@ -42,6 +45,7 @@ class Judgement:
     states: dict[int, CpuState] = field(default_factory=dict)
     registers: dict[int, dict[str, int]] = field(default_factory=dict)
     seen: dict[int, tuple[int, int]] = field(default_factory=dict)
+    entries: dict[int, tuple[EntryFacts, Facts]] = field(default_factory=dict)
     dump_shows_parked: bool | None = None
 
 

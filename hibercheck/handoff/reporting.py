@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hibercheck.handoff.ap import ApResult
+from hibercheck.handoff.ap import SUPPOSED, ApResult
 from hibercheck.handoff.assumptions import COLLECTED, source_of
 from hibercheck.handoff.explain import Explainer
 from hibercheck.handoff.findings import (
@@ -152,10 +152,16 @@ def _disagreements(opinions: tuple[SecondOpinion, ...]) -> tuple[str, ...]:
 def _timeline(plan: Plan, judgement: Judgement | None) -> tuple[TimelineEvent, ...]:
     if judgement is None or judgement.memory is None or not plan.options.timeline:
         return ()
+    from hibercheck.handoff.event_timeline import event_lines, event_timeline  # noqa: PLC0415 - as above
     from hibercheck.handoff.timeline import follow, timeline_events  # noqa: PLC0415 - only --timeline needs it
 
-    lines = tuple(filter(None, (follow(judgement.memory, result, judgement.contexts) for result in judgement.aps)))
-    return timeline_events(Namer(judgement.memory, plan.resumee), judgement.aps, lines, plan.bringup.boot_cpu)
+    memory, aps, contexts = judgement.memory, judgement.aps, judgement.contexts
+    lines = tuple(filter(None, (follow(memory, result, contexts) for result in aps)))
+    # without its page tables every moment would be like the last
+    known = memory.resumer.exact or (plan.facts is not None and plan.facts.frames)
+    supposed = [SUPPOSED[name] for name in plan.options.suppose] if known else []
+    events = event_timeline(event_lines(memory, aps, contexts, judgement.entries, supposed, plan.resumee))
+    return timeline_events(Namer(memory, plan.resumee), aps, lines, plan.bringup.boot_cpu, events)
 
 
 def _boot_cpu_finding(plan: Plan, judgement: Judgement) -> tuple[Finding, ...]:

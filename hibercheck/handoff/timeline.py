@@ -7,7 +7,7 @@ had free were filled before it parked anyone, and are counted as if they were co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
@@ -25,7 +25,8 @@ from hibercheck.x86.paging import Access
 MAX_EPOCHS = 256
 """A way through overwritten tables may lead to ever new frames; no real one needs more than a dozen moments."""
 
-_NO_PFN = 1 << 52
+NO_PFN = 1 << 52
+"""Above every frame: nothing has been copied yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,9 @@ def cpu_timeline(memory: Composite, loop: ParkLoop, context: ApContext) -> CpuTi
         loop: Where it waits.
         context: What is known of its registers.
     """
-    turn = replay_loop(replace(memory, floor=_NO_PFN), loop, context)
+    turn = replay_loop(replace(memory, floor=NO_PFN), loop, context)
     epochs = [Epoch(None, 0, 0, (), turn)]
-    floor = _NO_PFN
+    floor = NO_PFN
     while len(epochs) < MAX_EPOCHS:
         used = _frames(epochs[-1].turn)
         pfn = max((pfn for pfn in used if pfn < floor and pfn in memory.image.pfns), default=None)
@@ -112,7 +113,7 @@ def cpu_timeline(memory: Composite, loop: ParkLoop, context: ApContext) -> CpuTi
 
 def copy_number(memory: Composite, pfn: int) -> int:
     """Return the number of a frame's copy: how many image frames lie at or above it."""
-    return memory.image.pfns.count_between(pfn, _NO_PFN)
+    return memory.image.pfns.count_between(pfn, NO_PFN)
 
 
 def _frames(turn: LoopReplay) -> dict[int, dict[int, str]]:
@@ -143,9 +144,21 @@ def follow(memory: Composite, result: ApResult, contexts: dict[int, ApContext]) 
 
 
 def timeline_events(
-    namer: Namer, aps: tuple[ApResult, ...], lines: tuple[CpuTimeline, ...], boot_cpu: int
+    namer: Namer,
+    aps: tuple[ApResult, ...],
+    lines: tuple[CpuTimeline, ...],
+    boot_cpu: int,
+    supposed: Iterable[TimelineEvent] = (),
 ) -> tuple[TimelineEvent, ...]:
-    """Put all CPUs' epochs into one sequence, between the first copy and the jump into the resumee."""
+    """Put all CPUs' epochs into one sequence, between the first copy and the jump into the resumee.
+
+    Args:
+        namer: Names places.
+        aps: The CPUs.
+        lines: Their epochs.
+        boot_cpu: The CPU that copies.
+        supposed: What supposed events come to, and from which copy on.
+    """
     pfns = namer.memory.image.pfns
     count = len(pfns)
     if not count:
@@ -158,6 +171,7 @@ def timeline_events(
     for line in lines:
         middle += list(_middle(namer, by_cpu[line.cpu], line))
         after += [TimelineEvent(count, lowest, line.cpu, text) for text in _after(namer, by_cpu[line.cpu], line)]
+    middle += [replace(event, pfn=event.pfn or pfns.last) for event in supposed]
     middle.sort(key=lambda event: (event.copy, event.cpu or 0))
     return (begin, *middle, end, *after)
 

@@ -10,7 +10,7 @@ from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
 from hibercheck.x86.memory import UnknownMemory, read
-from hibercheck.x86.paging import Access, Walk, walk
+from hibercheck.x86.paging import Access, Walk, as_far_as_known, walk
 
 
 class Change(StrEnum):
@@ -63,13 +63,7 @@ class Touched:
 
 def known_walk(memory: Composite, cr3: int, address: int, access: Access) -> Walk:
     """Walk in composite memory, and stop as unknown where an entry is the resumer's and not known."""
-    found = walk(memory, memory.resumer.mode, cr3, address, access)
-    for number, step in enumerate(found.steps):
-        if not memory.knows_entry(step.table, step.index):
-            return replace(
-                found, steps=found.steps[:number], physical=None, page_size=None, fault=None, unknown_pfn=step.pfn
-            )
-    return found
+    return as_far_as_known(memory, walk(memory, memory.resumer.mode, cr3, address, access))
 
 
 Equal = Callable[[int, bytes, bytes], bool]

@@ -19,7 +19,7 @@ from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.x86.cpu import CpuState
 from hibercheck.x86.memory import PhysicalMemory, UnknownMemory, read
-from hibercheck.x86.paging import PAGE_FAULT, Access, PagingMode, Walk, walk
+from hibercheck.x86.paging import PAGE_FAULT, Access, PagingMode, Walk, as_far_as_known, walk
 
 NMI, DOUBLE_FAULT, INVALID_TSS, NOT_PRESENT, STACK_FAULT, GENERAL_PROTECTION, MACHINE_CHECK = 2, 8, 10, 11, 12, 13, 18
 
@@ -256,7 +256,7 @@ class _Delivering:
         for _ in range(MAX_STACK_PAGES):
             if step <= 0 or page in self.exhausted:
                 raise _StormError(f"the handler at {self.rip:#x} can never be fetched")
-            below = walk(self.memory, self.mode, self.cpu.cr3, page - 8, Access.WRITE, stack=True)
+            below = self._walk(page - 8, Access.WRITE, stack=True)
             if below.unknown_pfn is not None:
                 raise UnknownMemory(below.unknown_pfn)
             if below.fault is not None:
@@ -365,7 +365,7 @@ class _Delivering:
         while size > 0:
             address &= ADDRESS_MASK
             part = min(size, PAGE_SIZE - address % PAGE_SIZE)
-            done = walk(self.memory, self.mode, self.cpu.cr3, address, access, stack=role is Role.STACK)
+            done = self._walk(address, access, stack=role is Role.STACK)
             content = None
             try:
                 if done.physical is not None and access is not Access.WRITE:
@@ -376,6 +376,9 @@ class _Delivering:
             parts.append(content or b"")
             address, size = address + part, size - part
         return b"".join(parts)
+
+    def _walk(self, address: int, access: Access, *, stack: bool) -> Walk:
+        return as_far_as_known(self.memory, walk(self.memory, self.mode, self.cpu.cr3, address, access, stack=stack))
 
     def _check(self, role: Role, done: Walk) -> None:
         if done.unknown_pfn is not None:

@@ -8,7 +8,7 @@ A frame that no layer knows has *unknown* contents, which is a different thing f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
@@ -31,6 +31,19 @@ class PhysicalMemory(Protocol):
 
     def frame(self, pfn: int) -> bytes | None:
         """Return the 4096 bytes of frame ``pfn``, or None when its contents are not known."""
+        ...
+
+
+@runtime_checkable
+class PartialMemory(Protocol):
+    """A memory that knows some page tables only in part, such as those of which a vmlinux tells."""
+
+    def frame(self, pfn: int) -> bytes | None:
+        """Return the frame's bytes, with anything for entries that are not known, or None."""
+        ...
+
+    def knows_entry(self, table: int, index: int) -> bool:
+        """Tell whether an entry of the table at a physical address is known."""
         ...
 
 

@@ -8,12 +8,13 @@ reader can check it entry by entry.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import IntFlag, StrEnum
 
 from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass
 from hibercheck.errors import Unsupported
-from hibercheck.x86.memory import PhysicalMemory
+from hibercheck.x86.memory import PartialMemory, PhysicalMemory
 
 # CR0, CR4 and EFER bits that decide how the walk is done (SDM 3A 2.5 and 2.2.1).
 CR0_PE, CR0_WP, CR0_PG = 1 << 0, 1 << 16, 1 << 31
@@ -257,6 +258,16 @@ def walk(
         return Walk(address, access, cr3, tuple(steps), page_size=size, fault=fault)
     base = entry & mode.address_mask & ~(size - 1)
     return Walk(address, access, cr3, tuple(steps), physical=base | (address & (size - 1)), page_size=size)
+
+
+def as_far_as_known(memory: PhysicalMemory, found: Walk) -> Walk:
+    """End a walk as unknown at the first entry that a memory known in part does not know."""
+    if isinstance(memory, PartialMemory):
+        for number, step in enumerate(found.steps):
+            if not memory.knows_entry(step.table, step.index):
+                steps = found.steps[:number]
+                return replace(found, steps=steps, physical=None, page_size=None, fault=None, unknown_pfn=step.pfn)
+    return found
 
 
 def _entry_problem(mode: PagingMode, level: int, entry: int) -> tuple[int, str] | None:
