@@ -147,7 +147,7 @@ def _verification(shown: ImageView) -> Iterator[str]:
         yield f"the image is damaged: {len(result.problems)} problem{'s' if len(result.problems) > 1 else ''}"
     elif result.crc_expected is None:
         yield f"read through: all {result.pages:,} pages are there, in order, and as many as announced"
-        yield "not verified: the image has no checksum, so data that were changed look like any others"
+        yield "not verified: there is no checksum, so changed data look like any others"
     else:
         yield f"verified: all {result.pages:,} pages decode and their checksum is right"
 

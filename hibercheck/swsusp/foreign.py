@@ -30,10 +30,11 @@ def recognise(path: str, page: bytes) -> Unsupported | None:
     """
     signature = page[-10:]
     if signature in SIGNATURES:
-        advice = "hibercheck reads images that the kernel itself wrote (echo disk > /sys/power/state)"
+        advice = "hibernate with the kernel's own writer (echo disk > /sys/power/state), whose images hibercheck reads"
         return Unsupported(SIGNATURES[signature], path=path, advice=advice)
     if page.startswith(TUXONICE_MAGIC):
-        return Unsupported("an image of TuxOnIce", path=path, advice="hibercheck reads images of the mainline kernel")
+        advice = "hibernate with a mainline kernel, whose images hibercheck reads"
+        return Unsupported("an image of TuxOnIce", path=path, advice=advice)
     for start, (what, advice) in STARTS.items():
         if page.startswith(start):
             return Unsupported(what, path=path, advice=advice)
