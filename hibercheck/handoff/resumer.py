@@ -14,7 +14,7 @@ from hibercheck.x86.paging import PagingMode
 
 _TABLE = 0x067  # _KERNPG_TABLE with the accessed flag, arch/x86/include/asm/pgtable_types.h
 _LEAF_2M = 0x1E1  # __PAGE_KERNEL_LARGE_EXEC as text is mapped after mark_rodata_ro()
-_LEVEL2_ENTRIES = 512
+_ENTRIES = 512
 _PHYSICAL = (1 << 52) - 1  # an address that facts claim may be any number
 
 
@@ -85,9 +85,16 @@ class PlacedKernel:
     phys_base: int
     exact: bool = False
     _tables: dict[int, dict[int, int]] = field(init=False, repr=False, compare=False)
+    _frames: dict[int, bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_tables", self._image_tables())
+        tables = self._image_tables()
+        frames = {
+            pfn: struct.pack(f"<{_ENTRIES}Q", *[entries.get(index, 0) for index in range(_ENTRIES)])
+            for pfn, entries in tables.items()
+        }
+        object.__setattr__(self, "_tables", tables)
+        object.__setattr__(self, "_frames", frames)
 
     @property
     def cr3(self) -> int:
@@ -111,16 +118,16 @@ class PlacedKernel:
         last = self.kernel.require("_end").address
         leaves = {}
         for link in range(first, last, 1 << 21):
-            index = (link + self.kaslr_offset >> 21) % _LEVEL2_ENTRIES
+            index = (link + self.kaslr_offset >> 21) % _ENTRIES
             leaves[index] = (link - START_KERNEL_MAP + self.phys_base) & _PHYSICAL | _LEAF_2M
         tables[frames[-1] >> PAGE_SHIFT] = leaves
         return tables
 
     def frame(self, pfn: int) -> bytes | None:
         """Return a page table of the image (its known entries), or a page of text; None for all else."""
-        entries = self._tables.get(pfn)
-        if entries is not None:
-            return b"".join(struct.pack("<Q", entries.get(index, 0)) for index in range(512))
+        table = self._frames.get(pfn)
+        if table is not None:
+            return table
         link = (pfn << PAGE_SHIFT) - self.phys_base + START_KERNEL_MAP
         first, last = self.kernel.require("_text").address, self.kernel.require("_etext").address
         if not first <= link or not link + PAGE_SIZE <= last:

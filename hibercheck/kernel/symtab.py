@@ -40,6 +40,8 @@ _NAME = 128
 """Bytes read for a name at first; few are longer."""
 _BUCKET_SHIFT = 16
 _MAX_BUCKETS = 32
+_MAX_KNOWN = 1 << 16
+"""Addresses whose symbols are remembered: every parked CPU asks for the same few."""
 _FEW = 4
 """Up to so many names are looked for one by one, more than that all in one pass: measured, not critical."""
 
@@ -114,6 +116,7 @@ class ElfSymbols:
             self._place(section)
         self._buckets: dict[int, tuple[Sequence[int], Sequence[int]]] = {}
         self._order: tuple[Sequence[int], Sequence[int]] | None = None
+        self._known: dict[int, Symbol | None] = {}
 
     def _place(self, section: Section) -> None:
         elf = self._elf
@@ -269,17 +272,23 @@ class ElfSymbols:
     def nearest_many(self, addresses: Iterable[int]) -> dict[int, Symbol]:
         """See `SymbolSource.nearest_many`."""
         found = {}
-        for address in set(addresses):
-            number = address >> _BUCKET_SHIFT
-            for bucket in range(number, max(number - _MAX_BUCKETS, -1), -1):
-                best = self._best_below(address, *self._bucket(bucket))
-                if best is not None:
-                    break
-            else:
-                best = self._best_below(address, *self._sorted())
+        for address in addresses:
+            if address not in self._known:
+                if len(self._known) >= _MAX_KNOWN:
+                    self._known.clear()
+                self._known[address] = self._nearest(address)
+            best = self._known[address]
             if best is not None:
                 found[address] = best
         return found
+
+    def _nearest(self, address: int) -> Symbol | None:
+        number = address >> _BUCKET_SHIFT
+        for bucket in range(number, max(number - _MAX_BUCKETS, -1), -1):
+            best = self._best_below(address, *self._bucket(bucket))
+            if best is not None:
+                return best
+        return self._best_below(address, *self._sorted())
 
     def _bucket(self, number: int) -> tuple[Sequence[int], Sequence[int]]:
         """Ascending values, and rows, of the symbols in one 64 KiB of the address space.

@@ -70,7 +70,9 @@ class Columns:
                 if len(plain) > widths[column] or not plain.isascii():
                     widths[column] = max(widths[column], *map(cell_len, plain.splitlines() or [""]))
         gaps = [GAP] * (self._count - 1) + [0]
-        return _narrowed([min(width + gap, room) for width, gap in zip(widths, gaps, strict=True)], self._least, room)
+        return _narrowed(
+            [min(width + gap, room) or 1 for width, gap in zip(widths, gaps, strict=True)], self._least, room
+        )
 
 
 def _narrowed(widths: list[int], least: list[int], room: int) -> list[int]:
