@@ -4,7 +4,7 @@
 
 apt is pointed at a private root below the target directory, with its own sources, so that neither the machine's sources
 nor its package state is read or changed, and no privilege is needed.  Each package is unpacked beside itself:
-``boot/vmlinuz-RELEASE`` and ``usr/lib/debug/.../vmlinux-RELEASE``; nothing else is extracted.
+``boot/vmlinuz-RELEASE``, and ``vmlinux`` and ``System.map`` below ``usr/lib/debug``; nothing else is extracted.
 """
 
 from __future__ import annotations
@@ -98,12 +98,13 @@ def releases(apt: Apt, suite: Suite, flavour: str, wanted: str | None) -> list[s
     return sorted(names, key=version_key, reverse=True)
 
 
-def packages(apt: Apt, release: str, *, debug: bool) -> list[tuple[str, str]]:
-    """Packages of a release and the tar wildcard of what is wanted from each."""
+def packages(apt: Apt, release: str, *, debug: bool) -> list[tuple[str, tuple[str, ...]]]:
+    """Packages of a release and the tar wildcards of what is wanted from each."""
     # Since 7.x the kernel itself is in linux-binary-RELEASE, and linux-image-RELEASE only depends on it.
     binary = f"linux-binary-{release}"
     image = binary if binary in apt.run("apt-cache", "pkgnames", binary).split() else f"linux-image-{release}"
-    return [(image, "*/vmlinuz*")] + ([(f"linux-image-{release}-dbg", "*/vmlinux*")] if debug else [])
+    whole = (f"linux-image-{release}-dbg", ("*/vmlinux*", "*/System.map*"))
+    return [(image, ("*/vmlinuz*",)), *([whole] if debug else [])]
 
 
 def download(apt: Apt, package: str, directory: Path) -> Path | None:
@@ -117,11 +118,11 @@ def download(apt: Apt, package: str, directory: Path) -> Path | None:
     return max(directory.glob(f"{package}_*.deb"), key=lambda path: version_key(path.name))
 
 
-def unpack(package: Path, member: str, target: Path) -> None:
-    """Extract the files matching ``member`` (a tar wildcard) from a .deb."""
+def unpack(package: Path, members: tuple[str, ...], target: Path) -> None:
+    """Extract the files matching ``members`` (tar wildcards) from a .deb."""
     target.mkdir(parents=True, exist_ok=True)
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as tar:
-        subprocess.run(["tar", "-x", "-C", target, "--wildcards", member], stdin=tar.stdout, check=True)
+        subprocess.run(["tar", "-x", "-C", target, "--wildcards", *members], stdin=tar.stdout, check=True)
 
 
 def fetch(suite: Suite, flavour: str, directory: Path, *, debug: bool, release: str | None) -> list[Path]:
@@ -131,11 +132,11 @@ def fetch(suite: Suite, flavour: str, directory: Path, *, debug: bool, release: 
     for candidate in releases(apt, suite, flavour, release):
         wanted = packages(apt, candidate, debug=debug)
         # The largest package first: when the archive has lost it, the next release is tried.
-        found = [(download(apt, package, directory), package, member) for package, member in reversed(wanted)]
+        found = [(download(apt, package, directory), package, members) for package, members in reversed(wanted)]
         if all(deb for deb, _, _ in found):
-            for deb, package, member in found:
+            for deb, package, members in found:
                 if deb is not None:
-                    unpack(deb, member, directory / package)
+                    unpack(deb, members, directory / package)
             roots = [directory / package for _, package, _ in found]
             return [path for root in roots for path in sorted(root.rglob("vmlinu*")) if path.is_file()]
     raise SystemExit(f"{suite.name}: the archive has no complete kernel of flavour {flavour}")

@@ -4,7 +4,8 @@
     python tests/support/kernel_traits.py /var/tmp/kernels fixtures/kernel-traits.json
 
 Reads every kernel below the directory, vmlinuz and vmlinux alike, and refuses to write a table in which the two files
-of one kernel differ.
+of one kernel differ.  They may in one thing: CONFIG_PHYSICAL_ALIGN is in the vmlinuz's setup header and, before 6.12,
+nowhere in a vmlinux.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 from hibercheck.kernel.code.codec import encode
 from hibercheck.kernel.code.traits import Traits, read_traits
 from hibercheck.kernel.kernel import Kernel, open_kernel
+
+_IN_SETUP_HEADER = "physical_align"
 
 
 def kernels_below(directory: Path) -> list[Path]:
@@ -62,6 +65,14 @@ def row(kernel: Kernel, package: str, version: str) -> dict[str, Any]:
     }
 
 
+def agreed(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | None:
+    """The traits of two files of one kernel, or None where they differ."""
+    best = one if one[_IN_SETUP_HEADER] is not None else other
+    excused = {_IN_SETUP_HEADER: best[_IN_SETUP_HEADER], "unknown": best["unknown"]}
+    same = {**one, **excused} == {**other, **excused}
+    return best if same and set(one["unknown"]) ^ set(other["unknown"]) <= {_IN_SETUP_HEADER} else None
+
+
 def main() -> int:
     """Refresh the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -74,9 +85,12 @@ def main() -> int:
         with open_kernel(str(path)) as kernel:
             found = row(kernel, *package_version(path, arguments.directory))
         key = found["build_id"]
-        if key in rows and rows[key]["traits"] != found["traits"]:
-            print(f"{path}: differs from the other file of {found['release']}", file=sys.stderr)
-            return 1
+        if key in rows:
+            merged = agreed(rows[key]["traits"], found["traits"])
+            if merged is None:
+                print(f"{path}: differs from the other file of {found['release']}", file=sys.stderr)
+                return 1
+            found["traits"] = merged
         rows[key] = found
         read.setdefault(key, set()).add("vmlinux" if path.name.startswith("vmlinux") else "vmlinuz")
         print(f"{found['release']}: {path.name}", file=sys.stderr)

@@ -74,6 +74,46 @@ def test_two_tests_without_topology_are_not_it(made):
     assert made.traits(smt=twice).rescue_needs_primary.value is False
 
 
+TEST_ONLINE = " bt %rbx, __cpu_online_mask(%rip)\n jae 1b"
+CALL_ONLINE = " call cpu_online\n test %al, %al\n je 1b"
+
+
+@pytest.mark.parametrize(
+    ("turn", "order"),
+    [
+        (f"1: dec %ebx\n js 9f\n{TEST_ONLINE}", "descending"),
+        (f"1: lea -1(%rbx), %rax\n test %rbx, %rbx\n mov %rax, %rbx\n jle 9f\n{TEST_ONLINE}", "descending"),
+        (f"1: sub $1, %ebx\n js 9f\n{CALL_ONLINE}", "descending"),
+        (" call find_next_bit\n cmp nr_cpu_ids(%rip), %eax\n jae 9f", "ascending"),
+        (f"1: inc %ebx\n js 9f\n{TEST_ONLINE}", None),
+    ],
+)
+def test_the_order_in_which_cpus_are_taken_down(made, turn, order):
+    function = f"""
+fn freeze_secondary_cpus
+ mov nr_cpu_ids(%rip), %ebx
+2:
+{turn}
+ call _cpu_down
+ jmp 2b
+9: ret
+end freeze_secondary_cpus
+fn _cpu_down
+ ret
+end _cpu_down
+.type find_next_bit, @function
+find_next_bit: nop
+.balign 16
+fn cpu_online
+ ret
+end cpu_online
+"""
+    other = PARTS["other"]
+    begin, end = other.index("fn freeze_secondary_cpus"), other.index("end freeze_secondary_cpus\n")
+    other = other[:begin] + function + other[end + len("end freeze_secondary_cpus\n") :]
+    assert made.traits(other=other).freeze_order.value == order
+
+
 def test_a_rescue_that_brings_nothing_up_is_not_understood(made):
     trait = made.traits(smt=PARTS["smt"].replace("call _cpu_up", "nop")).rescue_needs_primary
     assert trait.value is None
