@@ -183,3 +183,20 @@ def test_a_kernel_whose_call_of_cpuidle_is_not_seen(tmp_path):
         order = traits_on_demand(damaged).play_dead_order
     assert order.value is None
     assert "nothing was seen to call cpuidle_play_dead" in order.reason
+
+
+@pytest.mark.parametrize(
+    ("symbol", "trait", "why"),
+    [
+        ("level4_kernel_pgt", "la57", "the number of levels can vary"),
+        ("kaslr_get_random_long", "randomize_base", "the direct map's address is random"),
+    ],
+)
+def test_a_symbol_whose_absence_contradicts_another(tmp_path, symbol, trait, why):
+    kernel = tmp_path / "vmlinux"
+    data = unpack("kernels/small-current.vmlinux.xz").read_bytes()
+    kernel.write_bytes(data.replace(b"\0%s\0" % symbol.encode(), b"\0%s\0" % symbol.upper().encode()))
+    with open_resumer(str(kernel), None) as damaged:
+        found = getattr(traits_on_demand(damaged), trait)
+    assert found.value is None
+    assert why in found.reason

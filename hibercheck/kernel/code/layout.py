@@ -59,7 +59,10 @@ class LayoutReader:
 
     def la57(self) -> Trait[bool]:
         """Whether it can run with five levels of page tables (CONFIG_X86_5LEVEL, always since v6.17)."""
-        return self._presence("la57", "level4_kernel_pgt", "the extra level's table", None, data=True)
+        found = self._presence("la57", "level4_kernel_pgt", "the extra level's table", None, data=True)
+        if found.value is False and self.program.find("pgdir_shift") is not None:  # a variable only where it can vary
+            return Trait("la57", None, reason="the number of levels can vary, and yet there is no level4_kernel_pgt")
+        return found
 
     def pti(self) -> Trait[bool]:
         """Whether page-table isolation is built in."""

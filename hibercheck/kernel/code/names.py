@@ -123,6 +123,7 @@ OBJECTS = frozenset(
         "_cea_offset",
         "kernel_config_data",
         "level4_kernel_pgt",
+        "pgdir_shift",
         "_text",
         "_stext",
         "__start___jump_table",
