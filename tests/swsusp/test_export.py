@@ -1,5 +1,6 @@
 """Cores: every frame at its address, and clients that open them."""
 
+import errno
 import os
 import struct
 
@@ -8,7 +9,7 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 
 from hibercheck.errors import InputProblem, MalformedImage
-from hibercheck.swsusp.export import export
+from hibercheck.swsusp.export import LEAST_HOLE, export
 from hibercheck.swsusp.image import open_image
 from hibercheck.swsusp.vmcore import NOTE_ROOM, PN_XNUM, USER_REGS, data_offset, head, note, prstatus
 from tests.support.image_format import PAGE
@@ -164,3 +165,45 @@ KERNEL = b"KERNELOFFSET=0\nSYMBOL(swapper_pg_dir)=ffffffff82a10000\nNUMBER(pgtab
 
 def test_notes_fit_their_room():
     assert len(note(b"VMCOREINFO", 0, bytes(PAGE)) + prstatus({})) <= NOTE_ROOM
+
+
+@pytest.mark.parametrize("compressor", ["lzo", "none"])
+def test_what_the_system_writes_in_part_is_gone_on_with(tmp_path, monkeypatch, compressor):
+    plain = os.pwritev
+
+    def a_little(descriptor, pieces, offset):
+        data = b"".join(pieces)
+        return plain(descriptor, [data[: max(1, min(len(data), 131072 + 1000))]], offset)
+
+    monkeypatch.setattr(os, "pwritev", a_little)
+    frames = {pfn: page(4 * pfn + 3) for pfn in range(3000)}
+    export_to(ImageWriter(frames=frames, compressor=compressor), tmp_path / "core")
+    ((_, data),) = segments(tmp_path / "core")
+    assert data == b"".join(frames.values())
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    def full(_descriptor, _pieces, _offset):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwritev", full)
+    frames = {pfn: page(4 * pfn + 3) for pfn in range(3000)}
+    with pytest.raises(InputProblem, match=r"core: cannot be written: No space left on device"):
+        export_to(ImageWriter(frames=frames), tmp_path / "core")
+    assert [each.name for each in tmp_path.iterdir()] == ["image.bin"]
+
+
+@pytest.mark.parametrize("gap", [1, 3, 4, 5, 40])
+@pytest.mark.parametrize("start", [0, 1, 27, 31, 32, 500])
+def test_rows_of_zeros_are_left_out_and_single_pages_of_them_written(tmp_path, gap, start):
+    frames = {pfn: None if start <= pfn < start + gap else page(4 * pfn + 3) for pfn in range(1200)}
+    result = export_to(ImageWriter(frames=frames, compressor="lz4"), tmp_path / "core")
+    left_out = gap if gap >= LEAST_HOLE else 0
+    assert result.written == (1200 - left_out) * PAGE
+    ((_, data),) = segments(tmp_path / "core")
+    assert data == b"".join(content or ZERO for content in frames.values())
+
+
+def test_a_page_that_is_nearly_zeros_is_written(tmp_path):
+    frames = {pfn: bytes(pfn) + b"\1" + bytes(PAGE - 1 - pfn) for pfn in range(PAGE)}
+    assert export_to(ImageWriter(frames=frames, compressor="lz4"), tmp_path / "core").written == PAGE * PAGE
