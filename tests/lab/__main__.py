@@ -171,7 +171,11 @@ def command_pack(options: argparse.Namespace) -> int:
     names = {experiment.name for experiment in chosen(options)}
     cases = [case for case in Record(options.work).cases() if case["name"] in names]
     if options.corpus:
-        kept, left = corpus(cases, options.work, options.target)
+        work = options.work
+        if not Record(work).path.exists():
+            work, cases = ROOT / "fixtures", Record(ROOT / "fixtures").cases()
+            print("nothing has been measured here (python -m tests.lab run): these are the cases of fixtures/")
+        kept, left = corpus(cases, work, options.target)
         print(f"{len(kept)} cases written to {options.target}, {len(left)} left out as too large")
         return 0
     pack(cases, options.work, options.target)

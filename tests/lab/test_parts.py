@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lab import cst, gdb, guest, initramfs, machine, truth
+from tests.lab.__main__ import main
 from tests.lab.chance import draw
 from tests.lab.compare import Row, grade, summary
 from tests.lab.corpus import corpus
@@ -329,6 +330,19 @@ def test_the_ssdt_names_every_cpu():
     assert "SystemIO" in cst.source("port", 1)
 
 
+def test_a_corpus_can_be_made_of_a_clean_clone(tmp_path, capsys):
+    assert main(["--work", str(tmp_path / "none"), "pack", "--corpus", str(tmp_path / "c")]) == 0
+    assert "cases of fixtures/" in capsys.readouterr().out
+    found = sorted(path.parent.name for path in tmp_path.glob("c/*/case.json"))
+    assert {"fatal", "latent", "safe"} <= set(found)
+    case = json.loads((tmp_path / "c/fatal/case.json").read_text())
+    for name in (case["image"], case["resumer"], case["resumee"]):
+        with lzma.open(tmp_path / "c/fatal" / name) as file:
+            assert len(file.read(16)) == 16
+    assert case["kernels"]["resumer"]["name"] == "small-hlt"
+    assert "6.1.192" in case["kernels"]["resumer"]["banner"]
+
+
 def test_committed_cases_are_whole(fixtures_dir: Path):
     cases = json.loads((fixtures_dir / "cases.json").read_text())["cases"]
     assert {case["truth"]["outcome"] for case in cases} >= {"resumes", "resets"}
@@ -354,4 +368,5 @@ def test_a_corpus_case_says_all_about_itself(tmp_path):
     assert "resumee" not in described
     assert "memory" not in described
     assert (tmp_path / "c/x/image.bin.xz").samefile(tmp_path / "c/y/image.bin.xz")
+    assert "GPL-2.0-only" in described["licences"]["image"]
     assert "GPL-2.0" in (tmp_path / "c/NOTICE").read_text()
