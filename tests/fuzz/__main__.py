@@ -13,7 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hibercheck.errors import HibercheckError, UsageProblem
-from tests.fuzz import interrupts, targets_check, targets_dump, targets_image, targets_kernel, targets_text
+from tests.fuzz import (
+    interrupts,
+    targets_check,
+    targets_commands,
+    targets_dump,
+    targets_image,
+    targets_kernel,
+    targets_text,
+)
 from tests.fuzz.draw import Draw
 from tests.fuzz.sandbox import Sandbox, Violation
 from tests.fuzz.seeds import FIXTURES
@@ -40,9 +48,18 @@ TARGETS: dict[str, Callable[[Path], Callable[[Draw], None]]] = {
     "command-line": targets_text.command_lines,
     "collected-facts": targets_check.collected_facts,
     "check": targets_check.whole_checks,
+    "matrix": targets_commands.matrices,
+    "diff": targets_commands.differences,
+    "designs": targets_commands.parking_designs,
+    "configuration": targets_commands.configurations,
+    "export": targets_commands.exports,
+    "collect": targets_commands.collections,
 }
 WITHOUT_PLACE = {"btf", "kernel-cmdline"}
 """Targets that get bytes or text and no file, so that their errors name none."""
+
+STARTS_PROCESSES = {"collect"}
+"""Targets that start a shell on purpose."""
 
 
 def choices(target: str, seed: int, number: int) -> bytes:
@@ -71,7 +88,7 @@ def one_round(name: str, run: Callable[[Draw], None], sandbox: Sandbox, data: by
 def campaign(name: str, seconds: float, seed: int, directory: Path, replay: int | None = None) -> int:
     """Run one target for a time and print what became of its rounds; return the number of failures."""
     run = TARGETS[name](directory)
-    sandbox, counts, failures = Sandbox(directory), Counter(), {}
+    sandbox, counts, failures = Sandbox(directory, children=name in STARTS_PROCESSES), Counter(), {}
     end, number, slowest = time.monotonic() + seconds, 0, (0.0, 0)
     while (replay is None and (time.monotonic() < end or number == 0)) or number == 0:
         round_number = number if replay is None else replay

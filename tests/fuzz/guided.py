@@ -32,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for module in pkgutil.walk_packages(hibercheck.__path__, "hibercheck."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
-        from tests.fuzz.__main__ import TARGETS, one_round  # noqa: PLC0415 - inside, so that it is instrumented
+        from tests.fuzz.__main__ import STARTS_PROCESSES, TARGETS, one_round  # noqa: PLC0415 - inside, so that it is instrumented
         from tests.fuzz.sandbox import Sandbox  # noqa: PLC0415
 
         directory = Path(name)
-        run, sandbox = TARGETS[given.target](directory), Sandbox(directory)
+        run, sandbox = TARGETS[given.target](directory), Sandbox(directory, children=given.target in STARTS_PROCESSES)
 
         def once(data: bytes) -> None:
             one_round(given.target, run, sandbox, data)
