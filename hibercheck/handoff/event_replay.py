@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass
+from hibercheck.errors import MissingFact
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.loop_replay import ApContext, LoopReplay, LoopState, replay_loop
 from hibercheck.handoff.resumee import Resumee
@@ -68,7 +69,10 @@ def replay_event(
         return _back_in_loop(memory, event, effect, loop, context, None, LoopState.INTACT)
     if entry.cpu is None:
         return EventReplay(event, effect, LoopState.UNKNOWN, None, None, "its IDT, GDT and TSS are not known")
-    delivery = deliver(memory, entry.cpu, VECTORS[event], reason=event.value)
+    try:
+        delivery = deliver(memory, entry.cpu, VECTORS[event], reason=event.value)
+    except MissingFact as missing:
+        return EventReplay(event, effect, LoopState.UNKNOWN, None, None, missing.message)
     judged, reason = _judge(memory, delivery, entry, resumee)
     if judged in {LoopState.FOREIGN, LoopState.UNKNOWN}:
         return EventReplay(event, effect, judged, delivery, None, reason)

@@ -46,14 +46,15 @@ def headline(
 
 
 def _fatal_headline(plan: Plan, judgement: Judgement) -> str:
-    if judgement.boot_cpu is not None and not judgement.boot_cpu.survives:
+    dead = [result for result in judgement.aps if result.fate is Fate.DIES and result.depends is None]
+    during = any(result.when == IN_HANDOFF for result in dead)  # before the boot CPU makes its last step
+    if judgement.boot_cpu is not None and not judgement.boot_cpu.survives and not during:
         levels, theirs = judgement.boot_cpu.levels, plan.resumee.levels
         return (
             f"the machine resets: CPU {plan.bringup.boot_cpu} runs with {levels}-level paging when it loads the "
             f"{theirs}-level page tables of the resumee"
         )
-    dead = [result for result in judgement.aps if result.fate is Fate.DIES and result.depends is None]
-    first = dead[0]
+    first = next((result for result in dead if result.when == IN_HANDOFF), dead[0])
     when = _WHEN.get(first.when or "", "")
     who = f"{_cpus(dead)} {'sleeps' if len(dead) == 1 else 'sleep'} {PARKED_IN.get(first.parked.state, '')}".strip()
     return f"the machine resets {when}: {who}{_woken(first, 'wakes' if len(dead) == 1 else 'wake')}"

@@ -1,7 +1,9 @@
 """What each event does to a CPU in each park state: a table to be checked against the manuals, row by row.
 
 Rows are tried from top to bottom; the first whose event, state and condition fit is what happens.  A condition is a
-combination of named facts, `Facts`.  Sources, by title (numbers of the 2019 edition of the Intel SDM, 325462-070):
+combination of named facts, `Facts`.  Where no manual says it outright the row says "derived", and from what.  The
+table is Intel's; that AMD's processors do the same is derived throughout (APM).
+Sources, by title (numbers of the 2019 edition of the Intel SDM, 325462-070):
 
     MWAIT         SDM 2 "MWAIT": exits on a store to the armed range, NMI, SMI, debug exception, machine check, BINIT#,
                   INIT#, RESET#, an enabled interrupt (a masked one too if ECX[0]), and implementation-dependent events
@@ -143,19 +145,19 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.STORE,         _S.RUNNING,        ALWAYS,            _F.NONE,            "it waits for no line"),
     Rule(_E.STORE,         _S.MWAIT,          ALWAYS,            _F.CONTINUES,       "MWAIT"),
     Rule(_E.STORE,         _S.HLT,            ALWAYS,            _F.NONE,            "HLT"),
-    Rule(_E.STORE,         _S.PORT_IO,        ALWAYS,            _F.NONE,            "ACPI"),
-    Rule(_E.STORE,         _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "WFS"),
-    Rule(_E.STORE,         _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "FIRMWARE"),
-    Rule(_E.STORE,         _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN"),
+    Rule(_E.STORE,         _S.PORT_IO,        ALWAYS,            _F.NONE,            "derived: ACPI"),
+    Rule(_E.STORE,         _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "derived: WFS"),
+    Rule(_E.STORE,         _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "derived: FIRMWARE"),
+    Rule(_E.STORE,         _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "derived: SHUTDOWN"),
 
     Rule(_E.SPURIOUS,      _S.RUNNING,        ALWAYS,            _F.NONE,            "it waits in no MWAIT"),
     Rule(_E.SPURIOUS,      _S.MWAIT,          ALWAYS,            _F.CONTINUES,       "MWAIT: other events"),
     Rule(_E.SPURIOUS,      _S.HLT,            ALWAYS,            _F.NONE,            "HLT"),
     # an event that the chipset takes for a break event, whoever it is meant for
-    Rule(_E.SPURIOUS,      _S.PORT_IO,        ALWAYS,            _F.CONTINUES,       "ACPI"),
-    Rule(_E.SPURIOUS,      _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "WFS"),
-    Rule(_E.SPURIOUS,      _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "FIRMWARE"),
-    Rule(_E.SPURIOUS,      _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN"),
+    Rule(_E.SPURIOUS,      _S.PORT_IO,        ALWAYS,            _F.CONTINUES,       "derived: ACPI"),
+    Rule(_E.SPURIOUS,      _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "derived: WFS"),
+    Rule(_E.SPURIOUS,      _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "derived: FIRMWARE"),
+    Rule(_E.SPURIOUS,      _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "derived: SHUTDOWN"),
 
     Rule(_E.NMI,           _S.RUNNING,        NMI_BLOCKED,       _F.HELD,            "NMI-BLOCK"),
     Rule(_E.NMI,           _S.RUNNING,        ALWAYS,            _F.DELIVERS,        "APIC-OFF"),
@@ -163,12 +165,12 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.NMI,           _S.MWAIT,          ALWAYS,            _F.DELIVERS,        "MWAIT, APIC-OFF"),
     Rule(_E.NMI,           _S.HLT,            NMI_BLOCKED,       _F.HELD,            "NMI-BLOCK"),
     Rule(_E.NMI,           _S.HLT,            ALWAYS,            _F.DELIVERS,        "HLT, APIC-OFF"),
-    Rule(_E.NMI,           _S.PORT_IO,        NMI_BLOCKED,       _F.HELD,            "NMI-BLOCK"),
-    Rule(_E.NMI,           _S.PORT_IO,        ALWAYS,            _F.DELIVERS,        "ACPI, APIC-OFF"),
-    Rule(_E.NMI,           _S.WAIT_FOR_SIPI,  ALWAYS,            _F.HELD,            "WFS"),
+    Rule(_E.NMI,           _S.PORT_IO,        NMI_BLOCKED,       _F.HELD,            "derived: NMI-BLOCK"),
+    Rule(_E.NMI,           _S.PORT_IO,        ALWAYS,            _F.DELIVERS,        "derived: ACPI, APIC-OFF"),
+    Rule(_E.NMI,           _S.WAIT_FOR_SIPI,  ALWAYS,            _F.HELD,            "derived: WFS"),
     # the firmware's loop is a HLT, and its IDT holds no handlers: measured under SeaBIOS; Linux sends no NMI shorthand
     # before every present CPU has booted once (arch/x86/kernel/apic/ipi.c)
-    Rule(_E.NMI,           _S.NEVER_BOOTED,   ALWAYS,            _F.SHUTS_DOWN,      "FIRMWARE, HLT"),
+    Rule(_E.NMI,           _S.NEVER_BOOTED,   ALWAYS,            _F.SHUTS_DOWN,      "derived: FIRMWARE, HLT"),
     Rule(_E.NMI,           _S.SHUTDOWN,       NMI_BLOCKED,       _F.NONE,            "SHUTDOWN: in an NMI"),
     Rule(_E.NMI,           _S.SHUTDOWN,       ALWAYS,            _F.DELIVERS,        "SHUTDOWN"),
 
@@ -176,10 +178,10 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.SMI,           _S.MWAIT,          ALWAYS,            _F.CONTINUES,       "MWAIT-SMI"),
     Rule(_E.SMI,           _S.HLT,            AUTO_HALT,         _F.RESTARTS,        "HLT-SMI, APM"),
     Rule(_E.SMI,           _S.HLT,            ALWAYS,            _F.CONTINUES,       "HLT-SMI, APM"),
-    Rule(_E.SMI,           _S.PORT_IO,        ALWAYS,            _F.CONTINUES,       "ACPI"),
-    Rule(_E.SMI,           _S.WAIT_FOR_SIPI,  ALWAYS,            _F.HELD,            "WFS"),
-    Rule(_E.SMI,           _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "FIRMWARE"),
-    Rule(_E.SMI,           _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN: RSM returns to it"),
+    Rule(_E.SMI,           _S.PORT_IO,        ALWAYS,            _F.CONTINUES,       "derived: ACPI"),
+    Rule(_E.SMI,           _S.WAIT_FOR_SIPI,  ALWAYS,            _F.HELD,            "derived: WFS"),
+    Rule(_E.SMI,           _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "derived: FIRMWARE"),
+    Rule(_E.SMI,           _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "derived: RSM returns to it"),
 
     Rule(_E.MACHINE_CHECK, _S.RUNNING,        MCE_CLEAR,         _F.SHUTS_DOWN,      "MC-MCE"),
     Rule(_E.MACHINE_CHECK, _S.RUNNING,        MCIP_SET,          _F.SHUTS_DOWN,      "MC-MCIP"),
@@ -190,15 +192,15 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.MACHINE_CHECK, _S.HLT,            MCE_CLEAR,         _F.SHUTS_DOWN,      "MC-MCE"),
     Rule(_E.MACHINE_CHECK, _S.HLT,            MCIP_SET,          _F.SHUTS_DOWN,      "MC-MCIP"),
     Rule(_E.MACHINE_CHECK, _S.HLT,            ALWAYS,            _F.DELIVERS,        "MC-BROADCAST"),
-    Rule(_E.MACHINE_CHECK, _S.PORT_IO,        MCE_CLEAR,         _F.SHUTS_DOWN,      "MC-MCE"),
-    Rule(_E.MACHINE_CHECK, _S.PORT_IO,        MCIP_SET,          _F.SHUTS_DOWN,      "MC-MCIP"),
-    Rule(_E.MACHINE_CHECK, _S.PORT_IO,        ALWAYS,            _F.DELIVERS,        "ACPI, MC-BROADCAST"),
+    Rule(_E.MACHINE_CHECK, _S.PORT_IO,        MCE_CLEAR,         _F.SHUTS_DOWN,      "derived: MC-MCE"),
+    Rule(_E.MACHINE_CHECK, _S.PORT_IO,        MCIP_SET,          _F.SHUTS_DOWN,      "derived: MC-MCIP"),
+    Rule(_E.MACHINE_CHECK, _S.PORT_IO,        ALWAYS,            _F.DELIVERS,        "derived: ACPI, MC-BROADCAST"),
     # a CPU in wait-for-SIPI came there by INIT, which cleared CR4.MCE (INIT-STATE)
-    Rule(_E.MACHINE_CHECK, _S.WAIT_FOR_SIPI,  ALWAYS,            _F.SHUTS_DOWN,      "INIT-STATE, MC-MCE"),
+    Rule(_E.MACHINE_CHECK, _S.WAIT_FOR_SIPI,  ALWAYS,            _F.SHUTS_DOWN,      "derived: INIT-STATE, MC-MCE"),
     # no kernel has set CR4.MCE there: the reason why Linux boots every SMT sibling once (kernel/cpu.c,
     # 506a66f37489 ("Revert \"x86/apic: Ignore secondary threads if nosmt=force\""), in v4.19)
-    Rule(_E.MACHINE_CHECK, _S.NEVER_BOOTED,   ALWAYS,            _F.SHUTS_DOWN,      "MC-MCE, MC-BROADCAST"),
-    Rule(_E.MACHINE_CHECK, _S.SHUTDOWN,       ALWAYS,            _F.SHUTS_DOWN,      "MC-MCIP, SHUTDOWN"),
+    Rule(_E.MACHINE_CHECK, _S.NEVER_BOOTED,   ALWAYS,            _F.SHUTS_DOWN,      "derived: MC-MCE, MC-BROADCAST"),
+    Rule(_E.MACHINE_CHECK, _S.SHUTDOWN,       ALWAYS,            _F.SHUTS_DOWN,      "derived: MC-MCIP, SHUTDOWN"),
 
     Rule(_E.INIT,          _S.RUNNING,        BSP,               _F.RESETS,          "INIT"),
     Rule(_E.INIT,          _S.RUNNING,        ALWAYS,            _F.WAITS_FOR_SIPI,  "INIT, APIC-OFF"),
@@ -206,19 +208,19 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.INIT,          _S.MWAIT,          ALWAYS,            _F.WAITS_FOR_SIPI,  "MWAIT, INIT, APIC-OFF"),
     Rule(_E.INIT,          _S.HLT,            BSP,               _F.RESETS,          "INIT"),
     Rule(_E.INIT,          _S.HLT,            ALWAYS,            _F.WAITS_FOR_SIPI,  "HLT, INIT, APIC-OFF"),
-    Rule(_E.INIT,          _S.PORT_IO,        BSP,               _F.RESETS,          "INIT"),
-    Rule(_E.INIT,          _S.PORT_IO,        ALWAYS,            _F.WAITS_FOR_SIPI,  "ACPI, INIT, APIC-OFF"),
-    Rule(_E.INIT,          _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "WFS"),
-    Rule(_E.INIT,          _S.NEVER_BOOTED,   ALWAYS,            _F.WAITS_FOR_SIPI,  "INIT"),
+    Rule(_E.INIT,          _S.PORT_IO,        BSP,               _F.RESETS,          "derived: INIT"),
+    Rule(_E.INIT,          _S.PORT_IO,        ALWAYS,            _F.WAITS_FOR_SIPI,  "derived: ACPI, INIT, APIC-OFF"),
+    Rule(_E.INIT,          _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "derived: WFS"),
+    Rule(_E.INIT,          _S.NEVER_BOOTED,   ALWAYS,            _F.WAITS_FOR_SIPI,  "derived: INIT"),
     Rule(_E.INIT,          _S.SHUTDOWN,       BSP,               _F.RESETS,          "SHUTDOWN, INIT"),
     Rule(_E.INIT,          _S.SHUTDOWN,       ALWAYS,            _F.WAITS_FOR_SIPI,  "SHUTDOWN, INIT"),
 
     Rule(_E.SIPI,          _S.RUNNING,        ALWAYS,            _F.NONE,            "SIPI"),
     Rule(_E.SIPI,          _S.MWAIT,          ALWAYS,            _F.NONE,            "SIPI"),
     Rule(_E.SIPI,          _S.HLT,            ALWAYS,            _F.NONE,            "SIPI"),
-    Rule(_E.SIPI,          _S.PORT_IO,        ALWAYS,            _F.NONE,            "SIPI"),
+    Rule(_E.SIPI,          _S.PORT_IO,        ALWAYS,            _F.NONE,            "derived: SIPI"),
     Rule(_E.SIPI,          _S.WAIT_FOR_SIPI,  ALWAYS,            _F.STARTS,          "SIPI, APIC-OFF"),
-    Rule(_E.SIPI,          _S.NEVER_BOOTED,   ALWAYS,            _F.STARTS,          "SIPI, FIRMWARE"),
+    Rule(_E.SIPI,          _S.NEVER_BOOTED,   ALWAYS,            _F.STARTS,          "derived: SIPI, FIRMWARE"),
     Rule(_E.SIPI,          _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN: blocks it"),
 
     Rule(_E.INTERRUPT,     _S.RUNNING,        APIC_OFF,          _F.NONE,            "APIC-OFF"),
@@ -232,11 +234,11 @@ WAKES: tuple[Rule, ...] = (
     Rule(_E.INTERRUPT,     _S.HLT,            IF_SET,            _F.DELIVERS,        "HLT, IF"),
     Rule(_E.INTERRUPT,     _S.HLT,            ALWAYS,            _F.HELD,            "HLT, IF"),
     Rule(_E.INTERRUPT,     _S.PORT_IO,        APIC_OFF,          _F.NONE,            "APIC-OFF"),
-    Rule(_E.INTERRUPT,     _S.PORT_IO,        IF_SET,            _F.DELIVERS,        "ACPI, IF"),
+    Rule(_E.INTERRUPT,     _S.PORT_IO,        IF_SET,            _F.DELIVERS,        "derived: ACPI, IF"),
     # the chipset's break event is the interrupt request itself, masked by the CPU or not
-    Rule(_E.INTERRUPT,     _S.PORT_IO,        ALWAYS,            _F.CONTINUES,       "ACPI"),
-    Rule(_E.INTERRUPT,     _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "WFS"),
-    Rule(_E.INTERRUPT,     _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "FIRMWARE"),
+    Rule(_E.INTERRUPT,     _S.PORT_IO,        ALWAYS,            _F.CONTINUES,       "derived: ACPI"),
+    Rule(_E.INTERRUPT,     _S.WAIT_FOR_SIPI,  ALWAYS,            _F.NONE,            "derived: WFS"),
+    Rule(_E.INTERRUPT,     _S.NEVER_BOOTED,   ALWAYS,            _F.NONE,            "derived: FIRMWARE"),
     Rule(_E.INTERRUPT,     _S.SHUTDOWN,       ALWAYS,            _F.NONE,            "SHUTDOWN: blocks it"),
 )
 # fmt: on

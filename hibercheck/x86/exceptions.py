@@ -30,7 +30,9 @@ PAGE_FAULTS = frozenset({14, 20})
 WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21})
 
 EXT, IDT = 1, 2
-"""Bits of a selector error code (3A 6.13): during delivery of another event; the index is one of the IDT."""
+"""Bits of a selector error code (3A 6.13): EXT, the exception came while an event external to the program, or an
+earlier exception, was being delivered, as is always so here; the index is one of the IDT.  QEMU's TCG never sets EXT
+(do_interrupt64(), target/i386/tcg/seg_helper.c): where we say 0x11 its log has 0x10."""
 
 MAX_EVENTS = 64
 """An exception storm that has not ended by then does not end."""

@@ -87,3 +87,17 @@ def test_only_changes_are_told():
     ]
     always = EventLine(1, Event.MACHINE_CHECK, (moment(0, LoopState.FOREIGN),))
     assert [event.text for event in event_timeline([always])] == ["at any time a machine check would kill it: so"]
+
+
+def test_fred_whose_registers_no_dump_has_leaves_an_event_open(lines):
+    """QEMU's notes lack the FRED MSRs: that is a missing fact, and no reason to end the check."""
+    plan, judged, _found = lines
+    result = judged.aps[0]
+    entry, facts = judged.entries[result.parked.cpu]
+    by_fred = replace(entry, cpu=replace(entry.cpu, cr4=entry.cpu.cr4 | 1 << 32))
+    context = judged.contexts[result.parked.cpu]
+    now = replay_event(
+        judged.memory, Event.NMI, result.parked.state, result.parked.loop, context, by_fred, plan.resumee, facts
+    )
+    assert now.state is LoopState.UNKNOWN
+    assert "FRED" in now.reason

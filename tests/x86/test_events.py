@@ -68,3 +68,12 @@ def test_an_interrupt_needs_the_apic_and_the_flag():
 def test_parked_states_are_ordered_by_what_can_wake_them():
     woken = {state: {row.event for row in wakes(state)} for state in ParkState}
     assert woken[ParkState.WAIT_FOR_SIPI] < woken[ParkState.HLT] < woken[ParkState.MWAIT]
+
+
+def test_rows_that_no_manual_has_say_so():
+    """What is said of port reads, of firmware, and of wait-for-SIPI outside a virtual machine is our inference."""
+    for row in WAKES:
+        inferred = row.state in {ParkState.PORT_IO, ParkState.NEVER_BOOTED} or "WFS" in row.sources
+        apic = row.sources.startswith("APIC-OFF")
+        assert not inferred or apic or row.sources.startswith("derived: "), row
+        assert row.sources != "derived: "
