@@ -23,6 +23,7 @@ RAM = (E820Entry(0, 640 << 10, E820_RAM), E820Entry(MIB, 255 * MIB, E820_RAM), E
         ("mem=120M", "", "than the resumee, which was booted with mem="),  # measured: errno -1
         ("mem=120M", "mem=100M", "than the resumee"),
         ("mem=120M", "mem=120M", None),
+        ("iomem=relaxed", "mem=100M", "by mem= on its command line"),  # measured: not the resumee's mem=
         ("mem=256M", "", None),  # no RAM is beyond it
         ("mem=256M", "mem=1G", None),
     ],
