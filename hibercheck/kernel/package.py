@@ -125,9 +125,12 @@ def _rpm_data(data: Bytes, path: str) -> Iterator[bytes]:
         at += _RPM_HEADER.size + 16 * entries + size
         # The first header, the signature's, is padded to 8 bytes.
         at += 0 if last else -at % 8
-    form = recognise_compression(data[at : at + 16])
+    magic = data[at : at + 16]
+    if magic[:5] == b"07070":  # cpio as it is: %_binary_payload w.ufdio
+        return slices(data, at, len(data))
+    form = recognise_compression(magic)
     if form is None:
-        raise MalformedKernel("is a damaged RPM package: no compressed payload", path=path, offset=at)
+        raise MalformedKernel("is a damaged RPM package: it has no payload", path=path, offset=at)
     return decompressed(form, slices(data, at, len(data)), path)
 
 

@@ -38,7 +38,8 @@ class EmbeddedSymbols:
                 if self._table is not None:
                     _check(self._elf, self._table, self._elf.path)
                     return self._table
-            advice = "give its System.map or a copy of its /proc/kallsyms as its symbols"
+            # LZ4, for one, has no checksum by which damage would have been noticed before.
+            advice = "give its System.map or a copy of its /proc/kallsyms as its symbols, or fetch it again if damaged"
             raise MissingFact("has no symbols: neither .symtab nor kallsyms", path=self._elf.path, advice=advice)
         return self._table
 

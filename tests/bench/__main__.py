@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hibercheck.kernel.code.facts import facts_of
+from hibercheck.kernel.compression import FORMATS
 from hibercheck.kernel.kernel import open_kernel
 from tests.bench import programs
 from tests.bench.measure import Used, command, in_turns, python, table
@@ -42,6 +43,7 @@ class Bench:
 
     def __init__(self, given: argparse.Namespace, room: Path) -> None:
         self.image, self.resumer, self.resumee = given.image, given.resumer, given.resumee
+        self.compressed = given.vmlinuz
         self.runs = given.runs
         self.room = room
         self.missing: list[str] = []
@@ -147,6 +149,15 @@ class Bench:
             contenders["vmlinux-to-elf"] = [("vmlinux-to-elf", str(stripped), str(self.room / "whole"))]
         return table("Thirty symbols of a stripped kernel", "", in_turns(contenders, 3), "hibercheck")
 
+    def vmlinuz(self) -> Iterator[str]:
+        """The same out of compressed kernels, which are opened and decompressed first."""
+        for path in self.compressed:
+            contenders = {"hibercheck": [python(programs.SYMBOLS, path)]}
+            if self._on_path("vmlinux-to-elf"):
+                contenders["vmlinux-to-elf"] = [("vmlinux-to-elf", path, str(self.room / "whole"))]
+            note = f"{Path(path).stat().st_size >> 20} MiB, {_payload(path)}."
+            yield table(f"Thirty symbols of {Path(path).name}", note, in_turns(contenders, 3), "hibercheck")
+
     def walk(self) -> str:
         """Translations through one set of page tables, in memory."""
         contenders = {"hibercheck": [python(programs.WALK)], "the tables only": [python(programs.TABLES)]}
@@ -191,6 +202,16 @@ class Bench:
         )
 
 
+def _payload(path: str) -> str:
+    """How a bzImage is compressed, and how large its kernel is."""
+    with open_kernel(path) as kernel:
+        size = len(kernel.elf.data) >> 20
+    data = Path(path).read_bytes()
+    start = 512 * ((data[0x1F1] or 4) + 1) + int.from_bytes(data[0x248:0x24C], "little")
+    form = next((one.name for one in FORMATS if data[start:].startswith(one.magic)), "unknown")
+    return f"{form}, of {size} MiB"
+
+
 def write_facts(directory: Path, count: int) -> None:
     """Write facts of so many kernels, made of three by moving their tables."""
     directory.mkdir()
@@ -217,6 +238,7 @@ TABLES: dict[str, Callable[[Bench], str | Iterator[str]]] = {
     "rates": Bench.rates,
     "symbols": Bench.symbols,
     "kallsyms": Bench.kallsyms,
+    "vmlinuz": Bench.vmlinuz,
     "walk": Bench.walk,
     "memory": Bench.growth_of_memory,
     "cpus": Bench.growth_of_cpus,
@@ -230,6 +252,7 @@ def main() -> None:
     parser.add_argument("--image", required=True, help="an image that E wrote, compressed")
     parser.add_argument("--resumer", required=True, metavar="R", help="a vmlinux, best with full DWARF")
     parser.add_argument("--resumee", required=True, metavar="E", help="another")
+    parser.add_argument("--vmlinuz", action="append", default=[], metavar="Z", help="a compressed kernel; repeatable")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
     given = parser.parse_args()

@@ -131,8 +131,9 @@ def cpio(files: dict[str, bytes]) -> bytes:
     return out
 
 
-def rpm(files: dict[str, bytes], form: str = "zstd") -> bytes:
-    """An RPM package: a lead, a signature header padded to 8 bytes, a header, a compressed cpio archive."""
+def rpm(files: dict[str, bytes], form: str | None = "zstd") -> bytes:
+    """An RPM package: a lead, a signature header padded to 8 bytes, a header, a cpio archive, compressed or not."""
     header = b"\x8e\xad\xe8\x01" + bytes(4) + struct.pack(">II", 1, 5) + bytes(16) + b"12345"
     out = b"\xed\xab\xee\xdb".ljust(96, b"\0") + header
-    return out + bytes(-len(header) % 8) + header + COMPRESS[form](cpio({f"./{k}": v for k, v in files.items()}))
+    payload = cpio({f"./{k}": v for k, v in files.items()})
+    return out + bytes(-len(header) % 8) + header + (COMPRESS[form](payload) if form else payload)
