@@ -7,6 +7,7 @@ because lzallright's size argument is a hint and a hand-made block of 2 MB can e
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from hibercheck.addresses import PAGE_SIZE
 
@@ -28,21 +29,33 @@ class CorruptBlock(Exception):  # noqa: N818 - turned into MalformedImage by the
     """A block does not decode; the message says how."""
 
 
-def _lzo(data: bytes | memoryview) -> bytes:
+@cache
+def _lzo_library() -> tuple[Callable[..., bytes], type[Exception]]:
     from lzallright import LZOCompressor, LZOError  # noqa: PLC0415 - only images compressed by LZO need it
 
+    return LZOCompressor.decompress, LZOError
+
+
+@cache
+def _lz4_library() -> tuple[Callable[..., bytes], type[Exception]]:
+    from lz4.block import LZ4BlockError, decompress  # noqa: PLC0415 - only images compressed by LZ4 need it
+
+    return decompress, LZ4BlockError
+
+
+def _lzo(data: bytes | memoryview) -> bytes:
+    decompress, failure = _lzo_library()
     try:
-        return bytes(LZOCompressor.decompress(data, BLOCK_SIZE))
-    except LZOError as problem:
+        return bytes(decompress(data, BLOCK_SIZE))
+    except failure as problem:
         raise CorruptBlock(f"is not valid LZO data ({problem})") from problem
 
 
 def _lz4(data: bytes | memoryview) -> bytes:
-    from lz4.block import LZ4BlockError, decompress  # noqa: PLC0415 - only images compressed by LZ4 need it
-
+    decompress, failure = _lz4_library()
     try:
         return bytes(decompress(data, uncompressed_size=BLOCK_SIZE))
-    except LZ4BlockError as problem:
+    except failure as problem:
         raise CorruptBlock(f"is not valid LZ4 data ({problem})") from problem
 
 
