@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.dump.dump import Dump
@@ -25,6 +27,11 @@ PTI_USER_BIT = 1 << 12
 _KASLR_STEP = 1 << 21
 _KASLR_RANGE = 1 << 30  # KERNEL_IMAGE_SIZE with RANDOMIZE_BASE, arch/x86/include/asm/page_64_types.h
 _RESET_RIP = 0xFFF0
+
+MAX_SCANNED = 1 << 16
+"""Frames in which a wrong dump's own banner is looked for: 256 MiB, a tenth of a second."""
+
+_BANNER = re.compile(rb"Linux version \d[!-~ ]{10,400}\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +85,25 @@ def open_resumer(dump: Dump, kernel: KernelView, path: str, max_phys_bits: int) 
             if _holds(space, link + offset, banner):
                 root = kernel.require("init_top_pgt").address - START_KERNEL_MAP + phys_base
                 return DumpedResumer(kernel, dump, mode, root, offset, phys_base)
+    other = _banner_in(dump)
     raise Mismatch(
-        f"is no dump of '{kernel.banner.strip()}'", path=path, advice="give a dump taken while the resumer runs"
+        f"is no dump of '{kernel.banner.strip()}'{f' but of {other!r}' if other else ''}",
+        path=path,
+        advice="give a dump taken while the resumer runs",
     )
+
+
+def _banner_in(dump: Dump) -> str | None:
+    """Return the first banner of a kernel that a dump holds, of its first frames; None where it has none.
+
+    The kernel's text lies low in memory, and its banner is among its first read-only data.
+    """
+    frames = chain.from_iterable(range(first, first + number) for first, number in dump.runs())
+    for pfn in islice(frames, MAX_SCANNED):
+        match = _BANNER.search(dump.frame(pfn) or b"")
+        if match is not None:
+            return match[0].decode("ascii", "replace").strip()
+    return None
 
 
 def _roots(dump: Dump, kernel: KernelView, max_phys_bits: int) -> Iterator[tuple[PagingMode, int]]:

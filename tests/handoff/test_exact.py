@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,7 +27,7 @@ class Altered:
     """A dump with other registers or another description."""
 
     def __init__(self, dump, cpus=None, vmcoreinfo=None):
-        self.frame = dump.frame
+        self.frame, self.runs = dump.frame, dump.runs
         self.cpus = dump.cpus if cpus is None else cpus
         self.vmcoreinfo = vmcoreinfo
 
@@ -111,6 +112,21 @@ def test_vmcoreinfo_leads_to_a_resumer_without_registers(opened):
     for useless in ({}, {"NUMBER(phys_base)": "x"}, {"NUMBER(phys_base)": "123456"}):
         with pytest.raises(Mismatch, match="is no dump of"):
             open_resumer(Altered(dump, cpus=(), vmcoreinfo=useless), plan.resumer, "dump", 40)
+
+
+def test_a_dump_of_another_kernel_is_named(opened):
+    plan, dump = opened
+    name = plan.resumer.banner.strip()
+    other = replace_kernel(plan.resumer, "Linux version 5.0.0 (a@b) #1")
+    with pytest.raises(Mismatch) as caught:
+        open_resumer(dump, other, "dump", 40)
+    assert str(caught.value).startswith(f"dump: is no dump of 'Linux version 5.0.0 (a@b) #1' but of '{name}'")
+    assert "\n" not in str(caught.value)
+
+
+def replace_kernel(kernel, banner):
+    """A kernel at the same addresses with another banner."""
+    return SimpleNamespace(require=kernel.require, banner=banner, release="5.0.0")
 
 
 def test_the_same_machine_is_accepted_and_another_refused(opened):
