@@ -2,7 +2,8 @@
 
 `dataclasses.dataclass` writes and compiles six methods for every class.  The hundred classes that a check imports took
 a sixth of its whole time that way, most of it for classes of which the run makes few objects or none.  Here all classes
-share those methods, nothing is compiled, and what `dataclasses.fields` shows is made when it is asked for.
+share those methods, only one of many objects gets an ``__init__`` of its own, and what `dataclasses.fields` shows is
+made when it is asked for.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
 else:
     from dataclasses import MISSING, Field, FrozenInstanceError, fields
     from dataclasses import dataclass as _standard
-    from functools import partial
     from operator import attrgetter
 
     T = TypeVar("T", bound=type)
+
+    _OFTEN = 64
+    """Objects from which on compiling an ``__init__`` pays."""
 
     def dataclass(*, frozen: bool, slots: bool) -> Any:  # noqa: ANN401 - a decorator, typed above
         """As `dataclasses.dataclass`, for what is frozen, has slots and inherits no fields.
@@ -80,25 +83,45 @@ else:
             return made
 
     def _init(cls: type, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - a method
-        """An ``__init__`` that takes these parameters; a value is a default, a `dataclasses.field`, or MISSING."""
+        """An ``__init__`` that takes these parameters; a value is a default, a `dataclasses.field`, or MISSING.
+
+        Of a class that many objects are made of, one is written that is compiled and faster.
+        """
         count = len(parameters)
-        assign = [getattr(cls, name).__set__ for name in parameters]  # past `_refuse_to_set`
+        assign = {name: getattr(cls, name).__set__ for name in parameters}  # past `_refuse_to_set`
+        puts = tuple(assign.values())
         finish = getattr(cls, "__post_init__", None)
-        bound = _binder(cls, parameters)
+        defaults, factories = _defaults(cls, parameters)
+        bound = _binder(cls.__name__, tuple(parameters), defaults, factories)
+        left = _OFTEN
 
         def __init__(self: object, *args: object, **kwargs: object) -> None:  # noqa: N807
+            nonlocal left
+            left -= 1
+            if not left:
+                cls.__init__ = _written(assign, defaults, factories, finish)
             values = args if len(args) == count and not kwargs else bound(args, kwargs)
-            for put, value in zip(assign, values, strict=True):
+            for put, value in zip(puts, values, strict=True):
                 put(self, value)
             if finish is not None:
                 finish(self)
 
         return __init__
 
-    def _binder(cls: type, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - a function
+    def _defaults(cls: type, parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The defaults of parameters, and what makes those that every object has its own of."""
+        defaults, factories = {}, {}
+        for name, value in parameters.items():
+            if isinstance(value, Field) and value.default_factory is not MISSING:
+                factories[name] = value.default_factory
+            elif (default := value.default if isinstance(value, Field) else value) is not MISSING:
+                defaults[name] = default
+            elif defaults or factories:
+                raise TypeError(f"in {cls.__name__} a field without a default follows one that has one")
+        return defaults, factories
+
+    def _binder(what: str, order: tuple[str, ...], defaults: dict[str, Any], factories: dict[str, Any]) -> Any:  # noqa: ANN401
         """What finds every parameter's value among positional and named arguments and defaults."""
-        order = tuple(parameters)
-        makers = _makers(cls, parameters)
 
         def bound(args: tuple[object, ...], kwargs: dict[str, object]) -> list[object]:
             values, named = list(args), 0
@@ -106,28 +129,37 @@ else:
                 if name in kwargs:
                     values.append(kwargs[name])
                     named += 1
-                elif name in makers:
-                    values.append(makers[name]())
+                elif name in defaults:
+                    values.append(defaults[name])
+                elif name in factories:
+                    values.append(factories[name]())
             if len(values) != len(order) or named != len(kwargs):
-                raise TypeError(f"{cls.__name__} takes {', '.join(order)}: one is missing, twice there, or not of them")
+                raise TypeError(f"{what} takes {', '.join(order)}: one is missing, twice there, or not of them")
             return values
 
         return bound
 
-    def _makers(cls: type, parameters: dict[str, Any]) -> dict[str, Any]:
-        """What makes the value of a parameter that is not given."""
-        makers = {}
-        for name, value in parameters.items():
-            if isinstance(value, Field) and value.default_factory is not MISSING:
-                makers[name] = value.default_factory
-            elif (default := value.default if isinstance(value, Field) else value) is not MISSING:
-                makers[name] = partial(_same, default)
-            elif makers:
-                raise TypeError(f"in {cls.__name__} a field without a default follows one that has one")
-        return makers
-
-    def _same(value: object) -> object:
-        return value
+    def _written(assign: dict[str, Any], defaults: dict[str, Any], factories: dict[str, Any], finish: Any) -> Any:  # noqa: ANN401
+        """An ``__init__`` as `dataclasses` would write it."""
+        scope: dict[str, Any] = {"MISSING": MISSING, "finish": finish}
+        parameters, body = ["self"], ["pass"]
+        for name, put in assign.items():
+            value = name
+            scope[f"put_{name}"] = put
+            if name in defaults:
+                scope[f"default_{name}"] = defaults[name]
+                parameters.append(f"{name}=default_{name}")
+            elif name in factories:
+                scope[f"make_{name}"] = factories[name]
+                parameters.append(f"{name}=MISSING")
+                value = f"make_{name}() if {name} is MISSING else {name}"
+            else:
+                parameters.append(name)
+            body.append(f"put_{name}(self, {value})")
+        if finish is not None:
+            body.append("finish(self)")
+        exec(f"def __init__({', '.join(parameters)}):\n " + "\n ".join(body), scope)  # noqa: S102 - names of fields
+        return scope["__init__"]
 
     def _comparison(values: Any) -> dict[str, Any]:  # noqa: ANN401 - attrgetter
         def __eq__(self: object, other: object) -> bool:  # noqa: N807

@@ -50,6 +50,18 @@ def test_it_behaves_as_the_standard_one(args: tuple[object, ...], kwargs: dict[s
     assert not hasattr(ours, "__dict__")
 
 
+def test_the_hundredth_object_is_made_like_the_first() -> None:
+    made = _declare(data.dataclass(frozen=True, slots=True))
+    for number in range(100):
+        one, other = made(number), made(a=number, c={})
+        assert (one.a, one.b, one.c, one.d) == (number, (1,), {}, number + 1)
+        assert one == other
+        assert one.c is not other.c
+        for args, kwargs in (((), {}), ((1, 2, 3, 4), {}), ((1,), {"d": 3}), ((1,), {"a": 1})):
+            with pytest.raises(TypeError):
+                made(*args, **kwargs)
+
+
 def test_objects_are_compared_and_hashed_by_their_fields() -> None:
     assert Both(1) == Both(1, c={5: 6})
     assert hash(Both(1)) == hash(Both(1, c={5: 6}))
