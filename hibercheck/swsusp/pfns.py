@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator
 from heapq import nlargest
 from itertools import compress, count, islice, pairwise
@@ -44,7 +45,7 @@ def _cuts(page: bytes) -> list[int] | None:
         return None
     if flags:
         gaps |= (flags ^ flags >> 64) & _TOP_BITS
-    return list(compress(_PLACES, memoryview(gaps.to_bytes(WORD * (PER_PAGE - 1), "little")).cast("Q")))
+    return list(compress(_PLACES, array("Q", gaps.to_bytes(WORD * (PER_PAGE - 1), "little"))))
 
 
 class PfnList:
@@ -97,7 +98,7 @@ class PfnList:
         self.ranks.extend([rank + cut for cut in cuts])
         self.ranks.append(rank + PER_PAGE)
         data = self.data.pop()
-        if self._zero or any(word & ZERO_FLAG for word in opened):
+        if self._zero or max(opened, default=0) & ZERO_FLAG:
             self.has_zero_flag = True
             opened = self._count_data(data, cuts, opened)
         else:
@@ -257,15 +258,27 @@ class PfnList:
         """
         if not self.starts:
             return ()
-        ends = map(add, self.starts, self._lengths())
-        gaps = map(sub, islice(self.starts, 1, None), ends)
-        widest = nlargest(most - 1, zip(gaps, count(1), strict=False))
-        cuts = [0, *sorted(place for gap, place in widest if gap), len(self.starts)]
+        cuts = [0, *self._before_widest_gaps(most - 1), len(self.starts)]
         runs = []
         for cut, after in pairwise(cuts):
             first, last = self.starts[cut], after - 1
             runs.append((first, self.starts[last] + self.ranks[after] - self.ranks[last] - first))
         return tuple(runs)
+
+    def _gaps(self) -> Iterator[int]:
+        """Frames left out before each segment but the first."""
+        return map(sub, islice(self.starts, 1, None), map(add, self.starts, self._lengths()))
+
+    def _before_widest_gaps(self, most: int) -> list[int]:
+        """Segments that come after the widest gaps, ascending; of gaps of one width the last ones."""
+        widest = nlargest(most, self._gaps())
+        if not widest:
+            return []
+        # Widths alone are compared first: most are the same, and with their places every one would beat those before.
+        least = widest[-1]
+        wider = list(compress(count(1), map(least.__lt__, self._gaps())))
+        as_wide = compress(count(1), map(least.__eq__, self._gaps())) if least else ()
+        return sorted([*wider, *deque(as_wide, most - len(wider))])
 
 
 def _joined(segments: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
