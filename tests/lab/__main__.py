@@ -176,7 +176,7 @@ def command_pack(options: argparse.Namespace) -> int:
             work, cases = ROOT / "fixtures", Record(ROOT / "fixtures").cases()
             print("nothing has been measured here (python -m tests.lab run): these are the cases of fixtures/")
         kept, left = corpus(cases, work, options.target)
-        print(f"{len(kept)} cases written to {options.target}, {len(left)} left out as too large")
+        print(f"{len(kept)} cases written to {options.target}; left out as too large: {', '.join(left) or 'none'}")
         return 0
     pack(cases, options.work, options.target)
     print(f"{len(cases)} of {len(names)} cases packed into {options.target}")
