@@ -42,7 +42,8 @@ def finding_section(judged: Judged, sheet: Sheet, *, verbose: bool, given: Findi
     if legend:
         _indented(Text(f"\nFlags: {walks.FLAGS_LEGEND}.", style="dim"), sheet, prose=True)
     if brief or any(judged.marks):
-        sheet.print(Text("\nNotes (they do not count)", style="bold"))
+        more = "; -v shows what proves them" if brief else ""
+        sheet.print(Text(f"\nNotes (they do not count{more})", style="bold"))
     for findings in group(brief, together=True):
         _head(findings, sheet)
         _indented(Text(words.sentence(clean(findings[0].message))), sheet, prose=True)
