@@ -117,13 +117,15 @@ def test_text(name, width):
 
 def test_colours_are_only_ours():
     """What a terminal gets in colours is, without the colours, what it gets without."""
+
+    def lines(name, *, colour):
+        shown = on_terminal(lambda console: text.render(judged(name), console, text.Detail.VERBOSE), colour=colour)
+        return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).split("\n")]
+
     for name in ("fatal", "undetermined"):
-        coloured = on_terminal(
-            lambda console, n=name: text.render(judged(n), console, text.Detail.VERBOSE), colour=True
-        )
-        bare = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
-        assert not RAW.search(bare), RAW.search(bare)
-        assert bare == on_terminal(lambda console, n=name: text.render(judged(n), console, text.Detail.VERBOSE))
+        bare = lines(name, colour=True)
+        assert not RAW.search("\n".join(bare)), RAW.search("\n".join(bare))
+        assert bare == lines(name, colour=False)
 
 
 def test_a_line_of_a_million_characters():
