@@ -101,7 +101,7 @@ def test_thirty_names_of_a_full_vmlinux(path: Path) -> None:
     show(path, figures)
     ours = figures["hibercheck"]
     assert ours.mebibytes is not None
-    assert ours.mebibytes < 55
+    assert ours.mebibytes < 30
     if not busy():
         assert ours.work is not None
         assert ours.work < 0.2
