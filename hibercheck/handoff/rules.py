@@ -141,8 +141,9 @@ _HC3 = (
         "offline left it, in MWAIT for the most part, unless the resumer brings it up first. This one does not: it "
         "never does, or it skips CPUs whose core's primary thread is offline.",
         "The CPU sleeps on memory that the image overwrites, and any store there wakes it.",
-        "Let all CPUs be online when the resumer loads the image: take none offline by hand in the initramfs, and leave "
-        "nosmt out of its command line. Where CPUs must be left out, boot it with maxcpus=, whose CPUs are never started.",
+        "Let all CPUs be online when the resumer loads the image: take none offline by hand in the initramfs, and "
+        "leave nosmt out of its command line. Where CPUs must be left out, boot it with maxcpus=, whose CPUs are never "
+        "started.",
         (_NOSMT, _CORE_ONLINE),
     ),
     Rule(
