@@ -22,7 +22,6 @@ EPILOG = """\b
 Examples:
   hibercheck image.bin --resumer vmlinux-a --resumee vmlinux-b
   hibercheck /dev/sda2 --resumer 6.12.94-amd64 --resumee 6.1.0-50-amd64
-  hibercheck image.bin --resumer a --resumee b --resumer-cmdline "nosmt"
   hibercheck image.bin --resumer a --resumee b --format sarif=a.sarif
 
 Exit status: 0 fine, 1 fails or refused, 2 usage, 3 bad input, 4 undetermined."""
@@ -32,7 +31,7 @@ Exit status: 0 fine, 1 fails or refused, 2 usage, 3 bad input, 4 undetermined.""
 @click.argument("image", metavar="IMAGE", type=click.Path())
 @shared(
     *("--resumer", "--resumee", "--resumer-memory", "--resumer-registers", "--resumer-facts"),
-    *("--resumer-symbols", "--resumee-symbols", "--resume-offset"),
+    *("--resumer-symbols", "--resumee-symbols", "--resume-offset", "--verify"),
     *("--resumer-cmdline", "--resumer-offline", "--resumer-idle", "--resumer-phys-base"),
     *("--spurious-mwait", "--suppose"),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options, option
-from hibercheck.cli.shared import INPUTS, OUTPUT, shared
+from hibercheck.cli.shared import OUTPUT, shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +28,7 @@ Exit status: 0 fine, 1 --verify found damage, 2 usage, 3 unreadable input, 130 i
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("image", metavar="FILE", type=click.Path())
-@option("--verify", group=INPUTS, is_flag=True, help="Decode everything; check lengths, PFN list, checksum.")
-@shared("--resume-offset")
+@shared("--verify", "--resume-offset")
 @option("--map", "with_runs", group=OUTPUT, is_flag=True, help="List the runs of frames.")
 @shared("--format", "--output", "--width", "--progress")
 @general_options

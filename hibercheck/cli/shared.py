@@ -52,6 +52,12 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             type=click.IntRange(min=0),
             help="Page of the image's header, as the kernel's resume_offset=; searched for by default.",
         ),
+        "--verify": option(
+            "--verify",
+            group=INPUTS,
+            is_flag=True,
+            help="Decode all of it; check lengths, PFNs and checksum.",
+        ),
         "--resumer-memory": option(
             "--resumer-memory",
             group=INPUTS,
@@ -208,7 +214,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="VERDICT",
             type=click.Choice(FAIL_ON),
             default="risk",
-            help="The least verdict that fails: safe, benign, latent, risk (the default) or fatal; or never.",
+            help="safe|benign|latent|risk|fatal|never; risk by default.",
         ),
     }
 )

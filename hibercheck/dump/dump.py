@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
-from hibercheck.dump import elf, flattened, kdump
+from hibercheck.dump import elf, flattened
 from hibercheck.dump.listing import read_listing
 from hibercheck.dump.notes import Note, parse_vmcoreinfo, read_cpus, read_vmcoreinfo
 from hibercheck.dump.registers import CpuRegisters
@@ -22,6 +22,7 @@ from hibercheck.errors import InputProblem, MalformedDump, Unsupported
 __all__ = ["CpuRegisters", "Dump", "open_dump"]
 
 CACHED_FRAMES = 1024
+KDUMP_MAGIC = b"KDUMP   "
 
 _OTHER_FORMATS = {
     b"DISKDUMP": ("an old diskdump", "only kdump-compressed files of makedumpfile are read"),
@@ -153,8 +154,10 @@ def _open(source: Readable, listing: tuple[CpuRegisters, ...] | None) -> Dump:
         core = elf.ElfCore(source)
         frames, notes = core, core.notes
         vmcoreinfo = read_vmcoreinfo(notes)
-    elif magic.startswith(kdump.MAGIC):
-        compressed = kdump.KdumpFile(source)
+    elif magic.startswith(KDUMP_MAGIC):
+        from hibercheck.dump.kdump import KdumpFile  # noqa: PLC0415 - its decompressors; /proc/kcore needs none
+
+        compressed = KdumpFile(source)
         frames, notes = compressed, compressed.notes
         vmcoreinfo = parse_vmcoreinfo(compressed.vmcoreinfo) if compressed.vmcoreinfo else read_vmcoreinfo(notes)
     else:

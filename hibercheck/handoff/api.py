@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         spurious_mwait: bool
         suppose: frozenset[Event]
         resume_offset: int | None
+        verify: bool
         resumer_memory: str | None
         resumer_registers: str | None
         resumer_facts: str | None

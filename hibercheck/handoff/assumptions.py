@@ -56,14 +56,16 @@ def scenario_assumptions(
     return tuple(found)
 
 
-def image_assumption(image: Image) -> Assumption:
-    """Say that the image is taken to be undamaged: a check reads the pages that it asks for, and no others.
+def image_assumption(image: Image, *, verified: bool) -> Assumption:
+    """Say why the image is taken to be undamaged: a check reads the pages that it asks for, and no others.
 
     The resumer compares the checksum, where there is one, and refuses an image that fails it: `Image.crc32`.
     """
     if image.crc32 is None:
         return Assumption("the image's data", "as they were written", "it has no checksum to tell")
-    return Assumption("the image's data", "undamaged", "its checksum was not compared", "hibercheck image --verify")
+    if verified:
+        return Assumption("the image's data", "undamaged", "its checksum is right")
+    return Assumption("the image's data", "undamaged", "its checksum was not compared", "--verify")
 
 
 def source_of(collected: bool, given: bool, otherwise: str) -> str:

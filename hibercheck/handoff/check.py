@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from hibercheck.errors import MalformedImage
 from hibercheck.handoff.facts import ResumerFacts, read_facts
 from hibercheck.handoff.findings import Report
 from hibercheck.handoff.judge import judge
@@ -21,10 +22,13 @@ from hibercheck.handoff.resumee import read_resumee
 from hibercheck.handoff.space import KernelSpace
 from hibercheck.kernel.code.traits import traits_on_demand
 from hibercheck.kernel.view import KernelView
-from hibercheck.swsusp.image import open_image
+from hibercheck.swsusp.image import Image, open_image
 
 if TYPE_CHECKING:
     from hibercheck.dump.dump import Dump
+
+
+_COPY_AGAIN = "copy the image again from the swap device, the whole of it"
 
 
 def check(image: str, resumer: str, resumee: str, options: CheckOptions) -> Report:
@@ -67,6 +71,8 @@ def open_inputs(
     """Open the inputs of a check and work out its scenario; they are closed with the context."""
     with ExitStack() as stack:
         opened = stack.enter_context(open_image(image, resume_offset=options.resume_offset))
+        if options.verify:
+            _verify(opened)
         ours = stack.enter_context(open_resumer(resumer, options.resumer_symbols))
         theirs = (
             ours
@@ -81,6 +87,17 @@ def open_inputs(
             acceptance = judge_measured(acceptance, opened, plan.traits, facts.e820, None)
             acceptance = judge_ram_end(acceptance, found, plan.cmdline, facts.ram_end)
         yield plan, acceptance, _dump(stack, options)
+
+
+def _verify(image: Image) -> None:
+    """See that the whole image is sound.
+
+    Raises:
+        MalformedImage: It is not; the message is of the first damage.
+    """
+    result = image.verify()
+    if not result.ok:
+        raise MalformedImage(result.problems[0].removeprefix(f"{image.path}: "), path=image.path, advice=_COPY_AGAIN)
 
 
 def _collected(resumer: KernelView, options: CheckOptions) -> tuple[CheckOptions, ResumerFacts | None]:

@@ -25,6 +25,7 @@ class CheckOptions:
         spurious_mwait: Whether MWAIT may end at any time, as the architecture allows.
         suppose: Events supposed after the handoff.
         resume_offset: Offset of the image's header in pages, as the kernel's ``resume_offset=``.
+        verify: Whether to decode the whole image first and compare its checksum.
         resumer_memory: Path of a dump of the resumer's memory.
         resumer_registers: Path of its CPUs' registers as text, for a dump that has none.
         resumer_facts: Path of a facts file collected on the resumer.
@@ -42,6 +43,7 @@ class CheckOptions:
     spurious_mwait: bool = False
     suppose: frozenset[Event] = frozenset()
     resume_offset: int | None = None
+    verify: bool = False
     resumer_memory: str | None = None
     resumer_registers: str | None = None
     resumer_facts: str | None = None

@@ -138,7 +138,7 @@ def make_plan(
         levels=paging_levels(traits, cmdline, resumee, facts),
         assumptions=(
             *scenario_assumptions(options, resumee, cmdline, idle, bringup, facts),
-            image_assumption(image),
+            image_assumption(image, verified=options.verify),
         ),
         facts=facts,
     )

@@ -26,7 +26,7 @@ def run(command, *arguments, **more):
 
 
 def test_text(path):
-    result = run(image.command, path, "--map", "--verify", "--color", "never")
+    result = run(image.command, path, "--map", "--verify", "--color", "never", "--width", 120)
     assert result.return_value == 0, result.output
     assert "258 in 3 runs up to PFN 0x1998, 1 of them zero and without data" in result.output
     assert "0x000000100000-0x0000001fffff  256" in result.output
