@@ -160,32 +160,9 @@ def _symbol(trace: Trace, original: Callable) -> Callable:
     return symbol
 
 
-def _btf_at(self: Btf) -> int:
-    """Where the types of a kernel are in its file: its BTF knows only its own bytes."""
-    with open(self._path, "rb") as file, _mapped(file) as data:  # noqa: PTH123
-        return data.find(bytes(self._types[:4096]))
-
-
-@contextmanager
-def _mapped(file) -> Iterator:
-    import mmap  # noqa: PLC0415
-
-    with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
-        yield data
-
-
-_PLACES: dict[str, int] = {}
-
-
-def _types_at(btf: Btf) -> int:
-    if btf._path not in _PLACES:
-        _PLACES[btf._path] = _btf_at(btf)
-    return _PLACES[btf._path]
-
-
 def _type(trace: Trace, original: Callable) -> Callable:
     def at(self: Btf, position: int):
-        trace.note(self._path, "type", _types_at(self) + 4 * position, 12)
+        trace.note(self._path, "type", self._types_at + 4 * position, 12)
         return original(self, position)
 
     return at
@@ -195,7 +172,7 @@ def _members(trace: Trace, original: Callable) -> Callable:
     def member(self: Btf, holder, name: str):
         found = self._resolved(holder)
         if found is not None and found.kind in {4, 5}:
-            trace.note(self._path, "members", _types_at(self) + 4 * found.at, 12 * found.count)
+            trace.note(self._path, "members", self._types_at + 4 * found.at, 12 * found.count)
         return original(self, holder, name)
 
     return member
