@@ -27,6 +27,9 @@ KCORE_FACTS = {
 }
 """What is taken of VMCOREINFO (kernel/vmcore_info.c, arch/x86/kernel/vmcore_info_64.c), and its name in the file."""
 
+READERS = "it takes root with CAP_SYS_RAWIO, kptr_restrict below 2 and no lockdown to confidentiality"
+"""Who may read /proc/kcore and addresses in /proc/kallsyms (open_kcore(), kallsyms_show_value())."""
+
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @option("--script", group=OUTPUT, is_flag=True, help="Print a POSIX shell script that does the same, and stop.")
@@ -39,7 +42,8 @@ def command(script: bool, output: str | None, root: str, color: str) -> None:  #
     It reads /proc and /sys: command line, CPUs, cpuidle driver, memory map, where the kernel lies; and of /proc/kcore,
     where root may read it (not under lockdown), the kernel's description of itself and the page tables that parked
     CPUs will walk, some 30 KiB. With these a check is as exact as with a dump, if the tables are the same when the
-    kernel resumes. The script does not read /proc/kcore: a shell cannot walk page tables. Nothing is changed.
+    kernel resumes; where they cannot be had, it says why on standard error. The script does not read /proc/kcore: a
+    shell cannot walk page tables. Nothing is changed.
     """
     from pathlib import Path
 
@@ -55,6 +59,8 @@ def command(script: bool, output: str | None, root: str, color: str) -> None:  #
 
 def collect(script: str, root: str) -> str:
     """Run the script, add what only a program can read, and check that the result can be read again.
+
+    What /proc/kcore does not give is said on standard error: a check does without it, and should be known to.
 
     Raises:
         InputProblem: There is no shell, or the script failed.
@@ -82,12 +88,14 @@ def collect(script: str, root: str) -> str:
         raise InputProblem(f"failed: {problem[-1] if problem else run.returncode}", path="/bin/sh")
     text = run.stdout.decode("utf-8", "replace")
     facts = parse_facts(text, "the collected facts")
-    found = json.loads(text, strict=False) | from_kcore(root.rstrip("/"), facts.present or frozenset())
-    return json.dumps(found, indent=2) + "\n"
+    more, problem_of_kcore = from_kcore(root.rstrip("/"), facts.present or frozenset())
+    if problem_of_kcore:
+        click.echo(f"hibercheck: without the kernel's page tables: {problem_of_kcore}", err=True)
+    return json.dumps(json.loads(text, strict=False) | more, indent=2) + "\n"
 
 
-def from_kcore(root: str, cpus: frozenset[int]) -> dict[str, dict[str, str]]:
-    """Return what /proc/kcore gives: VMCOREINFO, and frames of memory; nothing where it may not be read (lockdown).
+def from_kcore(root: str, cpus: frozenset[int]) -> tuple[dict[str, dict[str, str]], str]:
+    """Return what /proc/kcore gives, VMCOREINFO and frames of memory, and why if there are no frames.
 
     Args:
         root: Where proc is.
@@ -99,14 +107,21 @@ def from_kcore(root: str, cpus: frozenset[int]) -> dict[str, dict[str, str]]:
     from hibercheck.errors import HibercheckError
     from hibercheck.handoff.collecting import collect_frames, encode_frames, running_kernel
 
+    path = f"{root}/proc/kcore"
+    if not Path(path).exists():
+        return {"vmcoreinfo": {}}, f"there is no {path} (the kernel lacks CONFIG_PROC_KCORE)"
+    notes: Mapping[str, str] = {}
     try:
-        with open_dump(f"{root}/proc/kcore") as core, Path(f"{root}/proc/kallsyms").open(encoding="ascii") as symbols:
+        with open_dump(path) as core, Path(f"{root}/proc/kallsyms").open(encoding="ascii", errors="replace") as symbols:
             notes = core.vmcoreinfo or {}
             kernel = running_kernel(core, notes, symbols)
             frames = collect_frames(kernel, cpus) if kernel is not None else {}
-    except (HibercheckError, OSError, ValueError):
-        return {"vmcoreinfo": {}}
-    return {"vmcoreinfo": _described(notes), **({"frames": encode_frames(frames)} if frames else {})}
+    except (HibercheckError, OSError, ValueError) as error:
+        return {"vmcoreinfo": _described(notes)}, f"{error} ({READERS})"
+    found = {"vmcoreinfo": _described(notes)}
+    if not frames:
+        return found, f"{path} and {root}/proc/kallsyms do not lead to them ({READERS})"
+    return found | {"frames": encode_frames(frames)}, ""
 
 
 def _described(notes: Mapping[str, str]) -> dict[str, str]:

@@ -75,11 +75,13 @@ class ElfCore:
 
     def __init__(self, source: Readable) -> None:
         self._source = source
+        # /proc/kcore gives ranges that are no memory of their own, such as vmalloc's, the physical address -1
+        # (fs/proc/kcore.c): they end beyond 2^64, and are passed over.
         segments = []
         self.notes: list[Note] = []
         notes_size = 0
         for kind, _flags, offset, _va, address, size, _memsz, _align in self._program_headers(_read_header(source)):
-            if kind == PT_LOAD and size:
+            if kind == PT_LOAD and size and address + size <= 1 << 64:
                 if offset + size > source.size:
                     raise MalformedDump(
                         f"memory from {address:#x} on should have {size} bytes in the file, which ends before",
@@ -143,14 +145,13 @@ class ElfCore:
 def _disjoint(segments: list[Segment]) -> list[Segment]:
     """Cut what of a segment an earlier one has already, and sort.
 
-    /proc/kcore shows the kernel's image twice, by itself and within its RAM; and it gives ranges that are no memory of
-    their own, such as vmalloc's, the physical address -1 (fs/proc/kcore.c).
+    /proc/kcore shows the kernel's image twice, by itself and within its RAM.
     """
     found: list[Segment] = []
     end = 0
     for address, size, offset in sorted(segments, key=lambda segment: (segment.address, -segment.size)):
         skip = max(0, end - address)
-        if skip < size and address + size <= 1 << 64:
+        if skip < size:
             found.append(Segment(address + skip, size - skip, offset + skip))
             end = address + size
     return found

@@ -9,6 +9,7 @@ TSS.  They are as they are now: the kernel may still split a large page or start
 from __future__ import annotations
 
 import base64
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 
@@ -29,11 +30,20 @@ PARK = (
 )
 """Code in which a CPU may be parked: it is patched and relocated at run time, so that its bytes are wanted too."""
 
-ENTRY = ("asm_exc_nmi", "asm_exc_machine_check", "asm_exc_page_fault", "asm_exc_double_fault", "exc_nmi", "ds.0")
-"""Code and constants whose walks are wanted: an event leads there."""
+ENTRY = ("asm_exc_nmi", "asm_exc_machine_check", "asm_exc_page_fault", "asm_exc_double_fault", "exc_nmi")
+"""Code whose walks are wanted: an event leads there."""
 
-DATA = ("__per_cpu_offset", "enable_start_cpu0", "mds_idle_clear", "cpu_buf_idle_clear")
+DATA = (
+    *("__per_cpu_offset", "enable_start_cpu0", "mds_idle_clear", "cpu_buf_idle_clear"),
+    *("mds_verw_sel", "x86_verw_sel"),
+)
 """Data of the image that decide where a parked CPU goes, or say where its own are."""
+
+OPERAND = re.compile(r"(?:\w+\.)?ds(?:\.\d+)?")
+"""The selector that VERW loads, a constant of each function that idles (mds_clear_cpu_buffers(), in nospec-branch.h).
+
+All of a kernel's have the same few names; which of them a loop uses, kallsyms does not tell, so that all are taken.
+"""
 
 PERCPU = {
     "gdt_page": 1,
@@ -57,12 +67,14 @@ class RunningKernel:
         mode: How it pages.
         root: Physical address of init_mm's root table.
         symbols: Run-time addresses out of /proc/kallsyms.
+        operands: Those of VERW's operands.
     """
 
     memory: PhysicalMemory
     mode: PagingMode
     root: int
     symbols: Mapping[str, int]
+    operands: tuple[int, ...] = ()
 
 
 def running_kernel(
@@ -75,7 +87,7 @@ def running_kernel(
         notes: VMCOREINFO (kernel/vmcore_info.c).
         kallsyms: Lines of /proc/kallsyms.
     """
-    symbols = read_symbols(kallsyms)
+    symbols, operands = read_symbols(kallsyms)
     root = _hexadecimal(notes.get("SYMBOL(swapper_pg_dir)")) or _hexadecimal(notes.get("SYMBOL(init_top_pgt)"))
     phys_base, banner = notes.get("NUMBER(phys_base)"), symbols.get("linux_banner")
     if root is None or phys_base is None or not banner:
@@ -85,22 +97,29 @@ def running_kernel(
             levels=5 if int(notes.get("NUMBER(pgtable_l5_enabled)", "0"), 0) else 4,
             encryption_mask=int(notes.get("NUMBER(sme_mask)", "0"), 0),
         )
-        found = RunningKernel(memory, mode, root - START_KERNEL_MAP + int(phys_base, 0), symbols)
+        found = RunningKernel(memory, mode, root - START_KERNEL_MAP + int(phys_base, 0), symbols, operands)
         return found if _read(found, banner, len(BANNER)) == BANNER else None
     except (ValueError, UnknownMemory):
         return None
 
 
-def read_symbols(lines: Iterator[str] | list[str]) -> dict[str, int]:
-    """Return the addresses of `SYMBOLS`; without privileges all are zero, and none is returned."""
+def read_symbols(lines: Iterator[str] | list[str]) -> tuple[dict[str, int], tuple[int, ...]]:
+    """Return the addresses of `SYMBOLS`, and of all operands of VERW in the image.
+
+    Without privileges all are zero, and none is returned.
+    """
     found: dict[str, int] = {}
+    operands: set[int] = set()
     for line in lines:
         parts = line.split()
-        if len(parts) >= 3 and parts[2] in SYMBOLS:
+        name = parts[2] if len(parts) >= 3 else ""
+        if name in SYMBOLS:
             address = _hexadecimal(parts[0])
             if address is not None:
-                found.setdefault(parts[2], address)
-    return found if any(found.values()) else {}
+                found.setdefault(name, address)
+        elif len(parts) == 3 and OPERAND.fullmatch(name):  # a module's has its name as a fourth part
+            operands.add(_hexadecimal(parts[0]) or 0)
+    return (found, tuple(sorted(operands - {0}))) if any(found.values()) else ({}, ())
 
 
 def collect_frames(kernel: RunningKernel, cpus: frozenset[int]) -> dict[int, bytes]:
@@ -119,6 +138,8 @@ def collect_frames(kernel: RunningKernel, cpus: frozenset[int]) -> dict[int, byt
             taker.take(address)
         if address and name in PARK:
             taker.take(address + PAGE_SIZE)  # a function may reach into the next page
+    for address in kernel.operands:
+        taker.take(address)
     taker.entry_area()
     offsets = kernel.symbols.get("__per_cpu_offset")
     for cpu in sorted(cpus if offsets else ()):

@@ -92,7 +92,9 @@ def test_where_nothing_can_be_read_nothing_is_known(shell, script, tmp_path):
 def test_the_command_writes_what_can_be_read_again(root, tmp_path, hibercheck):
     target = tmp_path / "facts.json"
     done = hibercheck("collect", "--root", str(root), "-o", str(target))
-    assert (done.status, done.out, done.err) == (0, "", "")
+    assert (done.status, done.out) == (0, "")
+    assert "there is no" in done.err
+    assert done.err.count("\n") == 1
     assert parse_facts(target.read_text(), "x").online == {0, 1}
 
 
@@ -101,3 +103,14 @@ def test_the_script_it_prints_is_the_one_it_runs(script, hibercheck):
     assert done.status == 0
     assert done.out == Path(script).read_text(encoding="utf-8")
     subprocess.run(["/bin/sh", "-n"], input=done.out, text=True, check=True)
+
+
+def test_it_says_why_the_page_tables_are_missing(root, hibercheck):
+    kcore = root / "proc/kcore"
+    kcore.write_bytes(b"not an ELF core")
+    done = hibercheck("collect", "--root", str(root))
+    assert done.status == 0
+    assert "without the kernel's page tables" in done.err
+    assert "neither an ELF core" in done.err
+    assert "lockdown" in done.err
+    assert "frames" not in json.loads(done.out)

@@ -147,8 +147,13 @@ def test_a_cpu_that_is_not_there_has_nothing_to_collect(running):
 
 
 def test_hidden_addresses_are_none():
-    assert read_symbols(["0000000000000000 T linux_banner", "x T hlt_play_dead", "short"]) == {}
-    assert read_symbols(["ffffffff81000000 T hlt_play_dead", "0 A gdt_page"])["gdt_page"] == 0
+    assert read_symbols(["0000000000000000 T linux_banner", "x T hlt_play_dead", "short"]) == ({}, ())
+    assert read_symbols(["ffffffff81000000 T hlt_play_dead", "0 A gdt_page"])[0]["gdt_page"] == 0
+
+
+def test_every_operand_of_verw_is_wanted_but_those_of_modules():
+    lines = ["0010 T linux_banner", "2000 d ds.0", "3008 d ds.0", "4000 d f.ds", "5000 d ds.0\t[kvm]", "6000 d odds.0"]
+    assert read_symbols(lines) == ({"linux_banner": 0x10}, (0x2000, 0x3008, 0x4000))
 
 
 def test_frames_survive_the_way_through_json():
