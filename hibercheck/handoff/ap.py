@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.context import ApContext
 from hibercheck.handoff.event_replay import EntryFacts, EventReplay, replay_event
 from hibercheck.handoff.findings import Fate
-from hibercheck.handoff.loop_replay import ApContext, LoopReplay, LoopState, own_frame, replay_loop
+from hibercheck.handoff.loop_replay import LoopReplay, LoopState, own_frame, replay_loop
 from hibercheck.handoff.options import Event as Supposed
 from hibercheck.handoff.park import Parked
 from hibercheck.handoff.resumee import Resumee

@@ -6,7 +6,8 @@ from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.composite import Composite
-from hibercheck.handoff.loop_replay import ApContext, LoopReplay, LoopState, replay_loop
+from hibercheck.handoff.context import ApContext
+from hibercheck.handoff.loop_replay import LoopReplay, LoopState, replay_loop
 from hibercheck.handoff.resumee import Resumee
 from hibercheck.handoff.space import KernelSpace
 from hibercheck.kernel.code.model import ParkLoop

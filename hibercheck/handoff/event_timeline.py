@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.handoff.ap import ApResult
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.context import ApContext
 from hibercheck.handoff.event_replay import EntryFacts, EventReplay, replay_event
 from hibercheck.handoff.findings import TimelineEvent
-from hibercheck.handoff.loop_replay import ApContext, LoopState
+from hibercheck.handoff.loop_replay import LoopState
 from hibercheck.handoff.resumee import Resumee
 from hibercheck.handoff.summary import with_article
 from hibercheck.handoff.timeline import MAX_EPOCHS, NO_PFN, copy_number

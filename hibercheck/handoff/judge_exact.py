@@ -10,11 +10,12 @@ from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.ap import NO_MEMORY, ApReplayer
 from hibercheck.handoff.boot_cpu import replay_boot_cpu
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.context import ApContext
 from hibercheck.handoff.cpufacts import cpu_count, read_mask
 from hibercheck.handoff.event_replay import EntryFacts
 from hibercheck.handoff.exact import DumpedResumer, cpus_are_parked, open_resumer, park_state, registers_by_cpu
 from hibercheck.handoff.judgement import Judgement, physical_bits, suppositions
-from hibercheck.handoff.loop_replay import ApContext, same_code
+from hibercheck.handoff.loop_replay import same_code
 from hibercheck.handoff.park import Parked, Unsettled
 from hibercheck.handoff.plan import Plan
 from hibercheck.kernel.code.model import ParkLoop

@@ -8,9 +8,9 @@ from hibercheck.handoff.ap import ApReplayer
 from hibercheck.handoff.boot_cpu import replay_boot_cpu
 from hibercheck.handoff.collected import CollectedKernel, collected_kernel
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.context import ApContext
 from hibercheck.handoff.event_replay import EntryFacts
 from hibercheck.handoff.judgement import Judgement, physical_bits, suppositions
-from hibercheck.handoff.loop_replay import ApContext
 from hibercheck.handoff.park import Parked
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.resumer import PlacedKernel, ResumerMemory, default_page_offset

@@ -8,8 +8,8 @@ from hibercheck.data import dataclass
 from hibercheck.handoff.ap import ApResult, Suppositions
 from hibercheck.handoff.boot_cpu import BootCpuReplay
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.context import ApContext
 from hibercheck.handoff.event_replay import EntryFacts
-from hibercheck.handoff.loop_replay import ApContext
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.sweep import Sweep
 from hibercheck.x86.cpu import CpuState

@@ -9,17 +9,14 @@ have cached; what becomes of it without them the page walks say.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.context import ApContext
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.follow import Course, CourseEnd, DataAccess, Unmapped, follow
 from hibercheck.x86.paging import Access, walk
-
-if TYPE_CHECKING:
-    from hibercheck.handoff.loop_replay import ApContext
 
 _MASK = (1 << 64) - 1
 

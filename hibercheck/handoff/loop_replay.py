@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.context import ApContext
 from hibercheck.handoff.resumer import ResumerMemory
 from hibercheck.handoff.touch import Change, Touched, pages_of, touch
 from hibercheck.kernel.code.model import ParkLoop, Patch, Touch
@@ -44,35 +45,6 @@ class LoopState(IntEnum):
     """Its own bytes are still in place, and the page tables no longer lead there: it lives as long as its TLB does."""
     FOREIGN = 4
     """It executes other bytes, or faults, whatever its TLB holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class ApContext:
-    """What is known of one parked CPU's registers.
-
-    Attributes:
-        cpu: Its number.
-        cr3: Its page-table root.
-        gs_base: What %gs holds, or None.
-        placed: Whether ``gs_base`` and ``stack`` are facts and not a stand-in address in the direct map.
-        stack: Its stack pointer, or None.
-        line: Address of the line it monitors, or None.
-        line_kept: Whether the line is in a frame that both kernels keep for it.
-        rip: Its next instruction, where that is known.
-        registers: Its general registers, as far as they are known; None to judge by what the loop may access.
-        gdt: Base and limit of its GDT, where known.
-    """
-
-    cpu: int
-    cr3: int
-    gs_base: int | None = None
-    placed: bool = False
-    stack: int | None = None
-    line: int | None = None
-    line_kept: bool = False
-    rip: int | None = None
-    registers: dict[str, int] | None = None
-    gdt: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hibercheck.addresses import PAGE_SHIFT, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.context import ApContext
 from hibercheck.handoff.findings import FrameUse, Place
-from hibercheck.handoff.loop_replay import ApContext
 from hibercheck.handoff.resumee import Resumee
 from hibercheck.handoff.touch import Change, Touched
 from hibercheck.x86.paging import walk

@@ -24,7 +24,7 @@ from hibercheck.swsusp.image import Image
 from hibercheck.x86.cpu import ParkState
 
 if TYPE_CHECKING:
-    from hibercheck.handoff.loop_replay import ApContext
+    from hibercheck.handoff.context import ApContext
     from hibercheck.handoff.resumer import ResumerMemory
 
 _LA57_BITS = 57

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.handoff.ap import ApResult
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.context import ApContext
 from hibercheck.handoff.findings import Evidence, Finding, Level, TimelineEvent
-from hibercheck.handoff.loop_replay import LINE, ApContext, LoopReplay, LoopState, replay_loop
+from hibercheck.handoff.loop_replay import LINE, LoopReplay, LoopState, replay_loop
 from hibercheck.handoff.naming import LEVEL_NAMES, Namer
 from hibercheck.handoff.rules import RULES
 from hibercheck.handoff.touch import Change, Touched

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from hibercheck.handoff.composite import Composite
-from hibercheck.handoff.loop_replay import DESCRIPTOR, LINE, PERCPU, ApContext, LoopState, replay_loop
+from hibercheck.handoff.context import ApContext
+from hibercheck.handoff.loop_replay import DESCRIPTOR, LINE, PERCPU, LoopState, replay_loop
 from hibercheck.handoff.touch import Change
 from hibercheck.kernel.code.model import ParkLoop, Touch
 from hibercheck.x86.follow import CourseEnd

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.handoff.ap import AFTER_HANDOFF, SUPPOSED, ApResult
 from hibercheck.handoff.composite import Composite
+from hibercheck.handoff.context import ApContext
 from hibercheck.handoff.designs.island import CODE_SELECTOR, GDT, LOOP_STACK, Island
 from hibercheck.handoff.event_replay import EventReplay
 from hibercheck.handoff.findings import Fate
-from hibercheck.handoff.loop_replay import PARK_LOOP, ApContext, LoopReplay, LoopState, replay_loop
+from hibercheck.handoff.loop_replay import PARK_LOOP, LoopReplay, LoopState, replay_loop
 from hibercheck.handoff.options import Event as Supposed
 from hibercheck.handoff.park import Parked
 from hibercheck.handoff.touch import Change, Touched

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from hibercheck.addresses import PAGE_SHIFT, START_KERNEL_MAP
 from hibercheck.dump.dump import Dump
 from hibercheck.handoff.ap import ApResult
+from hibercheck.handoff.context import ApContext
 from hibercheck.handoff.designs.catalogue import Announcement, Design, design_named
 from hibercheck.handoff.designs.island import Island, build, frames_needed
 from hibercheck.handoff.designs.island_replay import IslandReplayer
@@ -17,7 +18,6 @@ from hibercheck.handoff.exact import DumpedResumer
 from hibercheck.handoff.findings import Fate
 from hibercheck.handoff.judge import judge
 from hibercheck.handoff.judgement import Judgement, physical_bits
-from hibercheck.handoff.loop_replay import ApContext
 from hibercheck.handoff.plan import Plan
 from hibercheck.handoff.resumer import ResumerMemory
 from hibercheck.x86.cpu import ParkState
