@@ -29,6 +29,7 @@ NEEDED_SYMBOLS: frozenset[str] = frozenset(
         "frozen_cpus",
         "nr_cpu_ids",
         "cpu_smt_control",
+        "cpu_smt_max_threads",
         "smp_num_siblings",
         "__max_threads_per_core",
         "x86_topo_system",

@@ -63,7 +63,14 @@ def test_mwait_in_a_function_of_its_own(made):
 
 def test_without_cpuidle(made):
     native = NATIVE_NEW.replace(" call cpuidle_play_dead\n", "")
-    assert made.traits(native=native, extra=MWAIT).play_dead_order.value == ("hlt",)
+    others = PARTS["other"].replace("fn cpuidle_play_dead\n mov $-19, %eax\n ret\nend cpuidle_play_dead\n", "")
+    assert made.traits(native=native, other=others, extra=MWAIT).play_dead_order.value == ("hlt",)
+
+
+def test_a_cpuidle_that_nothing_was_seen_to_call_is_a_doubt(made):
+    order = made.traits(native=NATIVE_NEW.replace(" call cpuidle_play_dead\n", ""), extra=MWAIT).play_dead_order
+    assert order.value is None
+    assert "nothing was seen to call cpuidle_play_dead" in order.reason
 
 
 def test_a_line_to_wait_on_and_no_loop_that_does_is_a_doubt(made):
