@@ -146,9 +146,10 @@ def link_kernels(record: Record, wanted: list[Experiment], kernels: Kernels) -> 
     cases = [case for case in record.everything() if case["name"] in names]
     for name in {Path(case[key]).stem for case in cases for key in ("resumer", "resumee")}:
         place = record.work / "kernels" / f"{name}.vmlinux"
+        place.parent.mkdir(exist_ok=True)
+        found = kernels.vmlinux(name).resolve()  # which may unpack it to that very place
         if not place.exists():
-            place.parent.mkdir(exist_ok=True)
-            place.symlink_to(kernels.vmlinux(name).resolve())
+            place.symlink_to(found)
     return cases
 
 

@@ -47,6 +47,7 @@ class Experiment:
         fill_byte: With what (an instruction of interest: 0x00, 0xcc, 0x90).
         swap_file: Swap to a file in an ext2 file system instead of the whole disk.
         dump: Keep the resumer's memory at ``restore_image``.
+        collect: Run ``hibercheck collect`` on the resumer before it resumes, and keep what it writes.
         arguments: Further arguments hibercheck gets.
         note: Anything the reader must know about the machine.
     """
@@ -62,6 +63,7 @@ class Experiment:
     fill_byte: int = 0
     swap_file: bool = False
     dump: bool = True
+    collect: bool = False
     arguments: tuple[str, ...] = ()
     note: str | None = None
 

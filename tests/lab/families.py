@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from tests.lab.experiment import Experiment, Side
 from tests.lab.machine import Machine
-from tests.lab.packages import CLOUD, bullseye, debian, fix, idle_states, short
+from tests.lab.packages import CLOUD, DEBIAN, bullseye, debian, fix, idle_states, short
 
 SMALL = Machine()
 FOUR = Machine(smp="4,sockets=1,cores=2,threads=2", memory_mib=256)
@@ -272,6 +272,27 @@ def committed() -> Iterator[Experiment]:
     )
 
 
+def collected() -> Iterator[Experiment]:
+    """`hibercheck collect` on the resumer, whose kernel shows /proc/kcore, just before it resumes."""
+    for cmdline, where in (("nokaslr nosmt", "fixed"), ("nosmt", "random")):
+        yield Experiment(
+            f"collect-kcore-{where}",
+            Side("mid-current", "nokaslr nosmt"),
+            Side("kcore-hlt", cmdline),
+            image_size=None,
+            fill_mib=24,
+            collect=True,
+        )
+        for resumer in DEBIAN:
+            yield Experiment(
+                f"collect-{short(resumer)}-{where}",
+                Side(resumer, "nokaslr nosmt"),
+                Side(resumer, cmdline),
+                machine=Machine(memory_mib=512),
+                collect=True,
+            )
+
+
 FAMILIES: dict[str, Callable[[], Iterator[Experiment]]] = {
     "committed": committed,
     "parks": park_states,
@@ -286,6 +307,7 @@ FAMILIES: dict[str, Callable[[], Iterator[Experiment]]] = {
     "fix": fix,
     "bullseye": bullseye,
     "kaslr": load_addresses,
+    "collect": collected,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import os
 import re
 import shutil
@@ -59,6 +61,21 @@ def swap_on(experiment: Experiment) -> str:
         mount = f"mount -t ext2 {device} /mnt"
         return f"{mount} && mkswap /mnt/swapfile >/dev/null && swapon /mnt/swapfile"
     return f"mkswap {device} >/dev/null && swapon {device}"
+
+
+def collect(vm: Vm, target: Path) -> None:
+    """Run ``hibercheck collect`` and its script in the guest, and keep what both write, and what the first says."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lines = {
+        ".json": "time -p hibercheck collect -o /tmp/it 2>/tmp/said",
+        ".said": "cat /tmp/said > /tmp/it",
+        ".script.json": "hibercheck collect --script > /tmp/collect.sh && sh /tmp/collect.sh > /tmp/it",
+        ".kcore": "head -c 4096 /proc/kcore > /tmp/it",
+    }
+    for suffix, line in lines.items():
+        vm.shell(line, 120)
+        encoded = vm.shell("gzip -c /tmp/it | base64", 60)
+        target.with_suffix(suffix).write_bytes(gzip.decompress(base64.b64decode(encoded)))
 
 
 def fill(experiment: Experiment) -> str:

@@ -47,7 +47,13 @@ def newc(entries: list[tuple[str, int, bytes, tuple[int, int]]]) -> bytes:
     return bytes(out)
 
 
-def build(path: Path, busybox: Path | None = None, disk: str = "nvme0n1", modules: Sequence[Path] = ()) -> Path:
+def build(
+    path: Path,
+    busybox: Path | None = None,
+    disk: str = "nvme0n1",
+    modules: Sequence[Path] = (),
+    more: Sequence[tuple[str, int, bytes, tuple[int, int]]] = (),
+) -> Path:
     """Write the initramfs, the same bytes every time.
 
     Args:
@@ -55,6 +61,7 @@ def build(path: Path, busybox: Path | None = None, disk: str = "nvme0n1", module
         busybox: A static one, instead of the machine's.
         disk: The block device to wait for.
         modules: Kernel modules that make it appear, in the order in which they are loaded.
+        more: Further entries, as `newc` takes them.
 
     Raises:
         LabError: There is no static busybox.
@@ -74,6 +81,7 @@ def build(path: Path, busybox: Path | None = None, disk: str = "nvme0n1", module
             ("bin/sh", stat.S_IFLNK | 0o777, b"busybox", (0, 0)),
             ("dev/console", stat.S_IFCHR | 0o600, b"", (5, 1)),
             *extra,
+            *more,
             ("init", stat.S_IFREG | 0o755, init.encode(), (0, 0)),
         ]
     )

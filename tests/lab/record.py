@@ -46,6 +46,8 @@ def case_of(experiment: Experiment, truth: Truth, *, with_memory: bool) -> dict[
     }
     if with_memory:
         case["memory"] = f"memory/{experiment.name}.elf"
+    if experiment.collect:
+        case["facts"] = f"facts/{experiment.name}.json"
     return case
 
 

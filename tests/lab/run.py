@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tests.lab import cst, initramfs
+from tests.lab import cst, initramfs, python
 from tests.lab.errors import ImpossibleError, LabError
 from tests.lab.experiment import Experiment, Side
 from tests.lab.gdb import Stub
@@ -19,6 +19,7 @@ from tests.lab.guest import (
     after_copy,
     boot,
     cause,
+    collect,
     complaints,
     copy_sparse,
     disk_size,
@@ -85,12 +86,18 @@ class Lab:
         """Where the dump of the resumer's memory is."""
         return self.work / "memory" / f"{experiment.name}.elf"
 
-    def _start(self, side: Side, machine: Machine, disk: Path, place: Path) -> Vm:
+    def facts(self, experiment: Experiment) -> Path:
+        """Where what ``hibercheck collect`` wrote is; what its script wrote is beside it."""
+        return self.work / "facts" / f"{experiment.name}.json"
+
+    def _start(self, side: Side, machine: Machine, disk: Path, place: Path, *, collects: bool = False) -> Vm:
         modules = () if machine.disk == "nvme" else self.kernels.modules(side.kernel)
-        initrd = self.work / (f"initramfs-{side.kernel}.gz" if modules else "initramfs.gz")
+        name = f"initramfs-{side.kernel}.gz" if modules else "initramfs.gz"
+        initrd = self.work / (f"python-{name}" if collects else name)
         with self._guard:
-            if not initrd.exists():
-                initramfs.build(initrd, disk=machine.block_device, modules=modules)
+            if not initrd.exists() or (collects and initrd.stat().st_mtime < python.changed()):
+                more = python.entries() if collects else []
+                initramfs.build(initrd, disk=machine.block_device, modules=modules, more=more)
         cmdline = f"{CONSOLE} {side.cmdline}".strip()
         kind = machine.acpi_table
         ssdt = cst.table(place, kind, machine.cpus) if kind else None
@@ -130,9 +137,11 @@ class Lab:
         os.truncate(disk, disk_size(experiment))
         machine = experiment.resumer_machine or experiment.machine
         try:
-            with self._start(experiment.resumer, machine, disk, place) as vm:
+            with self._start(experiment.resumer, machine, disk, place, collects=experiment.collect) as vm:
                 boot(vm, experiment.resumer, self.kernels)
                 set_online(vm, experiment.resumer)
+                if experiment.collect:
+                    collect(vm, self.facts(experiment))
                 offset = self._offset(vm, experiment.resumer)
                 stub = vm.debugger()
                 stub.breakpoint(self.kernels.symbols(experiment.resumer.kernel)["restore_image"] + offset)
