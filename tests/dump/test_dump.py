@@ -73,6 +73,16 @@ def test_a_frame_shared_by_two_segments(write, writers):
         assert (dump.frame(1), dump.frame(2)) == (RANDOM, A)
 
 
+def test_what_kcore_has_no_physical_address_for_is_passed_over_however_far_it_reaches(write, writers):
+    core = bytearray(writers.elf_core([(0x1000, A), ((1 << 64) - 1, B)]))
+    vmalloc = 64 + 2 * 56
+    assert core[vmalloc + 24 : vmalloc + 32] == b"\xff" * 8
+    core[vmalloc + 32 : vmalloc + 40] = (0x31FFFFFFFFFFFF).to_bytes(8, "little")  # of 5 levels
+    with open_dump(write(bytes(core))) as dump:
+        assert list(dump.runs()) == [(1, 1)]
+        assert dump.frame(1) == A
+
+
 def test_memory_left_out_of_the_file_is_unknown(write, writers):
     with open_dump(write(writers.elf_core([(0, A + B[:100])], memsz_extra=1 << 20))) as dump:
         assert [dump.frame(pfn) for pfn in (0, 1, 2)] == [A, None, None]

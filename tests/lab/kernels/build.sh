@@ -5,7 +5,8 @@
 #
 # A KERNEL is LAYOUT-PARK: LAYOUT small or wide (two configurations, so two layouts of text, data and per-CPU area),
 # PARK mwait, hlt, current or init (how hibernate_resume_nonboot_cpu_disable() parks the other CPUs: see park.patch).
-# Layout kcore has /proc/kcore.  PARK stock builds the source as it is (layout v73 wants Debian's linux-source-7.3), fixed with resume-hazard-6.17.patch.
+# Layout kcore is small with /proc/kcore.
+# PARK stock builds the source as it is (layout v73 wants Debian's linux-source-7.3), fixed with resume-hazard-6.17.patch.
 # Default: small-* and wide-current, wide-hlt.  OUTPUT gets KERNEL.vmlinux (for hibercheck) and KERNEL.bzImage (for QEMU).
 # With DEBUG=1 the kernel has DWARF, and OUTPUT/build-LAYOUT/vmlinux keeps it: for debug_units.py, not for running.
 # A layout takes about 4 minutes on two cores, another PARK of it 20 seconds.
