@@ -291,6 +291,13 @@ def collected() -> Iterator[Experiment]:
                 machine=Machine(memory_mib=512),
                 collect=True,
             )
+    yield Experiment(
+        "collect-la57",
+        Side("debian-6.12.94", "nokaslr nosmt"),
+        Side("debian-6.12.94", "nosmt"),
+        machine=Machine(smp=FOUR.smp, memory_mib=3072, cpu=LA57.cpu),  # RAM beyond 4 GiB
+        collect=True,
+    )
 
 
 FAMILIES: dict[str, Callable[[], Iterator[Experiment]]] = {
