@@ -1,5 +1,9 @@
 """The checksum in parts is the checksum of the whole."""
 
+import importlib
+import sys
+import zlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,3 +24,16 @@ def test_against_a_bitwise_definition():
         for _ in range(8):
             crc = crc >> 1 ^ (0xEDB88320 if crc & 1 else 0)
     assert crc32_le(b"123456789") == crc
+
+
+def test_without_the_fast_extra_zlib_gives_the_same(monkeypatch):
+    content = bytes(range(256)) * 97
+    fast = crc32_le(content, 0x1234)
+    monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    plain = importlib.reload(importlib.import_module("hibercheck.swsusp.crc"))
+    try:
+        assert plain.crc32 is zlib.crc32
+        assert plain.crc32_le(content, 0x1234) == fast
+    finally:
+        monkeypatch.undo()
+        importlib.reload(plain)
