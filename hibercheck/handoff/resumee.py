@@ -110,9 +110,7 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
     """
     space = _open_space(image, kernel)
     missing: dict[str, str] = {}
-    count = cpu_count(space)
-    present = read_mask(space, space.address("__cpu_present_mask"), count)
-    frozen = read_mask_variable(space, "frozen_cpus", count, present)
+    present, frozen = _masks(image, space)
     e820 = _attempt(missing, "e820", lambda: read_e820(space))
     command_line = _attempt(missing, "command_line", lambda: space.string(space.variable("saved_command_line")))
     limited = parse_command_line(command_line or "").limits_cpus
@@ -140,6 +138,17 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
     )
 
 
+def _masks(image: Image, space: KernelSpace) -> tuple[frozenset[int], frozenset[int]]:
+    """Read which CPUs are present, and which were frozen for the snapshot."""
+    try:
+        count = cpu_count(space)
+        present = read_mask(space, space.address("__cpu_present_mask"), count)
+        return present, read_mask_variable(space, "frozen_cpus", count, present)
+    except MissingFact as fact:
+        fact.path = fact.path or image.path
+        raise
+
+
 def _attempt(missing: dict[str, str], name: str, fact: Callable[[], T]) -> T | None:
     try:
         return fact()
@@ -156,7 +165,8 @@ def _open_space(image: Image, kernel: KernelView) -> KernelSpace:
     record = image.record
     restore = kernel.symbol("restore_registers")
     if restore is None:
-        raise MissingFact(f"{kernel.path} has no symbol restore_registers: not a kernel that can hibernate")
+        message = "no symbol restore_registers in it: this kernel cannot hibernate"
+        raise MissingFact(message, path=kernel.path, advice="give the kernel that wrote the image")
     offset = (record.jump_address - restore.address) & 0xFFFF_FFFF_FFFF_FFFF
     mode, cr3, entry = _paging(image)
     phys_base = entry - (restore.address - START_KERNEL_MAP)
