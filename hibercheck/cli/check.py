@@ -184,14 +184,9 @@ def render(judged: Judged, output: Output, given: dict[str, Any]) -> str:
 
     if output.format != formats.TEXT:
         return formats.renderer(output.format)(judged)
-    from hibercheck.cli.output import FILE_WIDTH, make_console
+    from hibercheck.cli.output import console_for, drawn
     from hibercheck.report import text
 
-    if output.path is None:
-        console = make_console(sys.stdout, color=given["color"], width=given["width"])
-    else:
-        color = "always" if given["color"] == "always" else "never"
-        console = make_console(sys.stdout, color=color, width=given["width"] or FILE_WIDTH)
-    with console.capture() as captured:
-        text.render(judged, console, text.Detail.choose(quiet=given["quiet"], verbose=given["verbose"]))
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    detail = text.Detail.choose(quiet=given["quiet"], verbose=given["verbose"])
+    console = console_for(output.path, color=given["color"], width=given["width"])
+    return drawn(console, lambda to: text.render(judged, to, detail))

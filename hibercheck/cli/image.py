@@ -87,12 +87,9 @@ def _console(given: dict[str, Any]) -> Console | None:
     """Return the console of the text; None for JSON."""
     if given["form"] == "json":
         return None
-    from hibercheck.cli.output import FILE_WIDTH, make_console
+    from hibercheck.cli.output import console_for
 
-    color, width = given["color"], given["width"]
-    if given["output"] is not None:
-        color, width = "always" if color == "always" else "never", width or FILE_WIDTH
-    return make_console(sys.stdout, color=color, width=width)
+    return console_for(given["output"], color=given["color"], width=given["width"])
 
 
 def _render(shown: ImageView, console: Console | None) -> str:
@@ -100,8 +97,7 @@ def _render(shown: ImageView, console: Console | None) -> str:
         from hibercheck.report.image import render
 
         return render(shown)
+    from hibercheck.cli.output import drawn
     from hibercheck.report import image_text
 
-    with console.capture() as captured:
-        image_text.render(shown, console)
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    return drawn(console, lambda to: image_text.render(shown, to))

@@ -102,11 +102,20 @@ def as_text(
 
     Lines are wrapped at the terminal's width, or at ``width``; in a file or a pipe they stay whole unless it is given.
     """
-    whole = width is None and (path is not None or not _is_terminal(sys.stdout))
+    console = console_for(path, color=color, width=width)
+    console.soft_wrap = width is None and (path is not None or not _is_terminal(sys.stdout))
+    return drawn(console, draw)
+
+
+def console_for(path: str | None, *, color: str, width: int | None) -> Console:
+    """Return a console for the file ``path``, where colours are only on request, or for standard output."""
     if path is not None:
         color, width = "always" if color == "always" else "never", width or FILE_WIDTH
-    console = make_console(sys.stdout, color=color, width=width)
-    console.soft_wrap = whole
+    return make_console(sys.stdout, color=color, width=width)
+
+
+def drawn(console: Console, draw: Callable[[Console], None]) -> str:
+    """Return what ``draw`` prints, without blanks at the ends of lines."""
     with console.capture() as captured:
         draw(console)
     return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())

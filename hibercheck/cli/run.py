@@ -98,8 +98,6 @@ def _line(error: Exception) -> str:
         if error.filename is None and error.errno in {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EBADF}:
             return f"cannot write the output: {what}"
         return f"{error.filename}: {what}" if error.filename is not None else what
-    if isinstance(error, MemoryError):
-        return "out of memory"
     return f"internal error: {type(error).__name__}: {error}; this is a bug, please report it with what --debug prints"
 
 

@@ -80,10 +80,9 @@ def render(comparison: Comparison, console: Console, *, details: bool = True) ->
     """Print the comparison to ``console``: the table, then what each design asks, costs and leaves open."""
     from rich.table import Table  # noqa: PLC0415 - JSON needs no rich
 
-    from hibercheck.report.lines import put  # noqa: PLC0415
+    from hibercheck.report.lines import liner  # noqa: PLC0415
 
-    def line(text: str, style: str = "") -> None:
-        put(console, text.strip(), style, indent=len(text) - len(text.lstrip()))
+    line = liner(console)
 
     resumer, resumee = one_line(comparison.resumer), one_line(comparison.resumee)
     line(f"{resumer} resumes {resumee} ({one_line(comparison.image)})", "bold")

@@ -75,10 +75,9 @@ def _words(value: Any) -> str:  # noqa: ANN401 - text, or a trait
 
 def render(difference: Difference, console: Console, status: Exit) -> None:
     """Print the difference to ``console``."""
-    from hibercheck.report.lines import put  # noqa: PLC0415 - JSON needs no rich
+    from hibercheck.report.lines import liner  # noqa: PLC0415 - JSON needs no rich
 
-    def line(text: str, style: str = "") -> None:
-        put(console, text.strip(), style, indent=len(text) - len(text.lstrip()))
+    line = liner(console)
 
     line(f"From {one_line(difference.old)} to {one_line(difference.new)}", "bold")
     if difference.same_build:

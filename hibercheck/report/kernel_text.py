@@ -23,10 +23,9 @@ def render(shown: KernelView, console: Console, *, evidence: bool = True) -> Non
     """Print the report to ``console``; ``evidence`` adds what each statement was read from."""
     from rich.text import Text  # noqa: PLC0415 - JSON needs no rich
 
-    from hibercheck.report.lines import put  # noqa: PLC0415
+    from hibercheck.report.lines import liner, put  # noqa: PLC0415
 
-    def line(text: str, style: str = "") -> None:
-        put(console, text.strip(), style, indent=len(text) - len(text.lstrip()))
+    line = liner(console)
 
     line(f"{one_line(shown.path)}: Linux {one_line(shown.release)}", "bold")
     for text in _identity(shown):

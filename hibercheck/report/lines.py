@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.padding import Padding
@@ -9,6 +10,15 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+def liner(console: Console) -> Callable[..., None]:
+    """Return what prints one line to a console: its text, whose own indentation wrapped lines keep, and its style."""
+
+    def line(text: str, style: str = "") -> None:
+        put(console, text.strip(), style, indent=len(text) - len(text.lstrip()))
+
+    return line
 
 
 def put(console: Console, text: str | Text, style: str = "", *, indent: int = 0) -> None:
