@@ -19,7 +19,7 @@ from hibercheck.handoff.refusal import Acceptance, judge_acceptance
 from hibercheck.handoff.refusal_measured import firmware_map, judge_measured, judge_ram_end, physical_pages
 from hibercheck.handoff.reporting import make_report
 from hibercheck.handoff.resumee import read_resumee
-from hibercheck.handoff.space import KernelSpace
+from hibercheck.handoff.resumer import space_of
 from hibercheck.kernel.code.traits import traits_on_demand
 from hibercheck.kernel.view import KernelView
 from hibercheck.swsusp.image import Image, open_image
@@ -59,8 +59,7 @@ def _by_memory(plan: Plan, acceptance: Acceptance, judgement: Judgement) -> Acce
     """Let the resumer's own memory decide whether it takes the image for one of its machine."""
     if judgement.memory is None or not judgement.memory.resumer.exact:
         return acceptance
-    resumer = judgement.memory.resumer
-    space = KernelSpace(plan.resumer, resumer, resumer.mode, resumer.cr3, resumer.kaslr_offset, resumer.phys_base)
+    space = space_of(judgement.memory.resumer)
     return judge_measured(acceptance, plan.image, plan.traits, firmware_map(space), physical_pages(space))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass
 from hibercheck.errors import Mismatch, MissingFact
-from hibercheck.handoff.resumer import PlacedKernel
+from hibercheck.handoff.resumer import PlacedKernel, space_of
 from hibercheck.handoff.space import KernelSpace
 from hibercheck.kernel.view import KernelView
 from hibercheck.x86.paging import PagingMode
@@ -54,7 +54,7 @@ class CollectedKernel:
     @property
     def space(self) -> KernelSpace:
         """Its address space."""
-        return KernelSpace(self.kernel, self, self.mode, self.cr3, self.kaslr_offset, self.phys_base)
+        return space_of(self)
 
     def frame(self, pfn: int) -> bytes | None:
         """Return a frame as collected, or else as the vmlinux has it."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+from hibercheck.cpulist import MAX_CPUS
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
-from hibercheck.handoff.space import MAX_CPUS, KernelSpace
+from hibercheck.handoff.space import KernelSpace
 
 VENDORS = {b"GenuineIntel": "intel", b"AuthenticAMD": "amd", b"HygonGenuine": "hygon", b"  Shanghai  ": "zhaoxin"}
 

@@ -121,8 +121,9 @@ def compare_kernels(old: str, new: str, against: Sequence[str], settings: Settin
     """
     with ExitStack() as stack:
         ours, theirs = (stack.enter_context(open_kernel(path)) for path in (old, new))
-        briefs = brief_of(ours, settings), brief_of(theirs, settings)
-        changes = (*_traits(ours, theirs), *_loops(read_traits(ours), read_traits(theirs)), *_layout(ours, theirs))
+        before, after = read_traits(ours), read_traits(theirs)
+        briefs = brief_of(ours, settings, before), brief_of(theirs, settings, after)
+        changes = (*_traits(before, after), *_loops(before, after), *_layout(ours, theirs))
         same = ours.build_id is not None and ours.build_id == theirs.build_id
     others = []
     for path in against:
@@ -132,8 +133,8 @@ def compare_kernels(old: str, new: str, against: Sequence[str], settings: Settin
     return Difference(briefs[0].release, briefs[1].release, same, changes, pairs)
 
 
-def _traits(old: Kernel, new: Kernel) -> Iterator[Change]:
-    for before, after in zip(read_traits(old), read_traits(new), strict=True):
+def _traits(old: Traits, new: Traits) -> Iterator[Change]:
+    for before, after in zip(old, new, strict=True):
         if before.name not in _OTHERWISE and _value(before) != _value(after):
             yield Change(Part.TRAIT, before.name, before, after, after.commit or before.commit)
 

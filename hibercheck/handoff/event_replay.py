@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.context import ApContext
 from hibercheck.handoff.loop_replay import LoopReplay, LoopState, replay_loop
 from hibercheck.handoff.resumee import Resumee
+from hibercheck.handoff.resumer import space_of
 from hibercheck.handoff.space import KernelSpace
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import CpuState, ParkState
 from hibercheck.x86.events import VECTORS, Effect, Event, Facts, rule
-from hibercheck.x86.exceptions import Delivery, DeliveryEnd, EventAccess, Role, deliver
+from hibercheck.x86.exceptions import Delivery, DeliveryEnd, Role, deliver
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +147,13 @@ def _judge_handler(memory: Composite, delivery: Delivery, resumee: Resumee) -> t
     vector = delivery.raised[-1].vector
     if vector not in VECTORS.values():
         return LoopState.FOREIGN, f"it ends in the handler of vector {vector}"
-    overwritten = {access.role for access in delivery.accesses if any(map(memory.overwritten, _frames(access)))}
+    overwritten = {access.role for access in delivery.accesses if any(map(memory.overwritten, access.walk.pfns))}
     if not overwritten:
         return LoopState.INTACT, "its own handler is untouched"
     own, place = _handler(resumee.space, vector)
     if (delivery.rip, fetch.physical) == (own, place):
         return LoopState.SAME, "the resumee's own handler runs and returns"
-    resumer = memory.resumer
-    space = KernelSpace(resumer.kernel, resumer, resumer.mode, resumer.cr3, resumer.kaslr_offset, resumer.phys_base)
-    if (delivery.rip, fetch.physical) == _handler(space, vector) and Role.HANDLER not in overwritten:
+    if (delivery.rip, fetch.physical) == _handler(space_of(memory.resumer), vector) and Role.HANDLER not in overwritten:
         if overwritten == {Role.STACK}:
             return LoopState.SAME, "its own handler runs, on a stack in memory that has been replaced"
         return LoopState.FOREIGN, "its own handler runs on per-CPU data that have been replaced"
@@ -168,9 +166,3 @@ def _handler(space: KernelSpace, vector: int) -> tuple[int | None, int | None]:
     if own is None:
         return None, None
     return (own.address + space.kaslr_offset) & 0xFFFF_FFFF_FFFF_FFFF, space.image_physical(own.address)
-
-
-def _frames(access: EventAccess) -> tuple[int, ...]:
-    """Return the frames of an access: tables, and what it reaches."""
-    walk = access.walk
-    return walk.table_pfns if walk.physical is None else (*walk.table_pfns, walk.physical >> PAGE_SHIFT)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.handoff.ap import ApResult
 from hibercheck.handoff.composite import Composite
 from hibercheck.handoff.context import ApContext
@@ -18,9 +17,8 @@ from hibercheck.handoff.findings import TimelineEvent
 from hibercheck.handoff.loop_replay import LoopState
 from hibercheck.handoff.resumee import Resumee
 from hibercheck.handoff.summary import with_article
-from hibercheck.handoff.timeline import MAX_EPOCHS, NO_PFN, copy_number
+from hibercheck.handoff.timeline import MAX_EPOCHS, NO_PFN, copy_number, next_copy
 from hibercheck.x86.events import Event, Facts
-from hibercheck.x86.paging import Walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +113,7 @@ def _line(
     moments = [Moment(None, 0, first)]
     floor = NO_PFN
     while len(moments) < MAX_EPOCHS:
-        pfn = max(
-            (pfn for pfn in _frames(moments[-1].replay) if pfn < floor and pfn in memory.image.pfns), default=None
-        )
+        pfn = next_copy(memory, _frames(moments[-1].replay), floor)
         if pfn is None:
             break
         floor = pfn
@@ -129,16 +125,12 @@ def _frames(replay: EventReplay) -> set[int]:
     """Return every frame on the way that the event takes now."""
     frames: set[int] = set()
     for access in replay.delivery.accesses if replay.delivery else ():
-        frames |= _of_walk(access.walk)
+        frames.update(access.walk.pfns)
     for item in replay.loop.touched if replay.loop else ():
-        frames |= _of_walk(item.walk)
+        frames.update(item.walk.pfns)
         if item.leaf is not None:
             frames.add(item.leaf)
     return frames
-
-
-def _of_walk(walk: Walk) -> set[int]:
-    return {*walk.table_pfns, *(() if walk.physical is None else (walk.physical >> PAGE_SHIFT,))}
 
 
 def _kind(state: LoopState) -> str:

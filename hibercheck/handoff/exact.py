@@ -12,6 +12,7 @@ from hibercheck.dump.dump import Dump
 from hibercheck.dump.registers import CpuRegisters
 from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.cpufacts import cpu_count, read_mask_variable
+from hibercheck.handoff.resumer import space_of
 from hibercheck.handoff.space import KernelSpace
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.kernel.view import KernelView
@@ -64,7 +65,7 @@ class DumpedResumer:
     @property
     def space(self) -> KernelSpace:
         """The resumer's address space."""
-        return KernelSpace(self.kernel, self.dump, self.mode, self.cr3, self.kaslr_offset, self.phys_base)
+        return space_of(self)
 
 
 def open_resumer(dump: Dump, kernel: KernelView, path: str, max_phys_bits: int) -> DumpedResumer:

@@ -327,8 +327,8 @@ def _finding(
     advice: str | None = None,
 ) -> Finding:
     """Make a finding; what to do about it is the first sentence of its rule's remedy, unless the case knows better."""
-    advice = advice or RULES[rule].remedy.partition(". ")[0].rstrip(".")
-    return Finding(rule, level, cpu, role, message, resumer or Place(), resumee or Place(), evidence, advice)
+    told = advice or RULES[rule].advice
+    return Finding(rule, level, cpu, role, message, resumer or Place(), resumee or Place(), evidence, told)
 
 
 def _disassembly(loop: ParkLoop | None) -> tuple[Evidence, ...]:

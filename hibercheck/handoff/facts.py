@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hibercheck.cpulist import MAX_CPUS
 from hibercheck.data import dataclass
 from hibercheck.errors import InputProblem, MalformedDump
 from hibercheck.handoff.cpufacts import BUGS, FEATURES, VENDORS, CpuFeatures, Topology
 from hibercheck.handoff.idle import IdleDriver
 from hibercheck.handoff.resumee import E820Entry
-from hibercheck.handoff.space import MAX_CPUS
 
 FACTS_VERSION = 1
 MAX_SIZE = 64 << 20

@@ -54,28 +54,24 @@ def judge_exact(plan: Plan, dump: Dump) -> Judgement:
     parked = plan.parked if present is None or designed else _as_present(plan, present, frozenset(registers))
     waiting = frozenset(one.cpu for one in parked if not one.left_behind and one.state not in NO_MEMORY)
     over = cpus_are_parked(resumer, waiting, registers)
-    contexts, results, states, general, seen, entries = {}, [], {}, {}, {}, {}
+    contexts, results, general, seen, entries = {}, [], {}, {}, {}
     for planned in parked:
         one = _in_dump(plan, planned, registers.get(planned.cpu), resumer, over=over)
         if one.parked.loop is not None and plan.options.park is None:
             check_code(resumer, one.parked.loop)
         cpu, context = planned.cpu, _context(plan, one, resumer)
         context = plan.adjust(context, resumer) if plan.adjust else context
-        entry, facts = _entry(plan, one, resumer)
-        contexts[cpu], entries[cpu] = context, (entry, facts)
-        if entry.cpu is not None:
-            states[cpu] = entry.cpu
+        contexts[cpu], entries[cpu] = context, _entry(plan, one, resumer)
         if one.in_place and one.registers is not None:
             general[cpu] = {name: getattr(one.registers, name) for name in GENERAL}
             seen[cpu] = (one.registers.rip, (one.registers.cr3 or 0) & resumer.mode.address_mask)
-        results.append(replayer.replay(one.parked, context, entry, facts))
+        results.append(replayer.replay(one.parked, context, *entries[cpu]))
     boot_cpu = replay_boot_cpu(memory, plan.resumee)
     return Judgement(
         memory,
         boot_cpu,
         tuple(results),
         contexts,
-        states=states,
         registers=general,
         seen=seen,
         entries=entries,

@@ -34,14 +34,9 @@ def judge_placed(plan: Plan, levels: int) -> Judgement:
     memory = Composite(plan.image, resumer)
     replayer = ApReplayer(memory, plan.resumee, suppositions(plan), plan.reinitialised)
     contexts = {parked.cpu: _placed_context(plan, parked, resumer) for parked in plan.parked}
-    entries = {parked.cpu: _placed_entry(plan, parked, resumer) for parked in plan.parked}
-    results = tuple(
-        replayer.replay(parked, contexts[parked.cpu], entries[parked.cpu], placed_facts(plan, parked))
-        for parked in plan.parked
-    )
-    states = {cpu: entry.cpu for cpu, entry in entries.items() if entry.cpu is not None}
-    how = {parked.cpu: (entries[parked.cpu], placed_facts(plan, parked)) for parked in plan.parked}
-    return Judgement(memory, replay_boot_cpu(memory, plan.resumee), results, contexts, states=states, entries=how)
+    entries = {parked.cpu: (_placed_entry(plan, parked, resumer), placed_facts(plan, parked)) for parked in plan.parked}
+    results = tuple(replayer.replay(parked, contexts[parked.cpu], *entries[parked.cpu]) for parked in plan.parked)
+    return Judgement(memory, replay_boot_cpu(memory, plan.resumee), results, contexts, entries=entries)
 
 
 def _resumer(plan: Plan, placed: PlacedKernel) -> PlacedKernel | CollectedKernel:

@@ -29,7 +29,6 @@ class Judgement:
         contexts: What is known of their registers.
         sweep: The result over all placements, where the place is not known.
         missing: Facts that the answer lacks: (fact, how to supply it).
-        states: Control registers and tables of parked CPUs, as far as they are known.
         registers: Their general registers by name, where a dump has them as they are while the CPU is parked.
         seen: RIP and CR3 of parked CPUs as a dump shows them, whether or not they wait in a loop.
         entries: How parked CPUs enter handlers, and what decides how they take events.
@@ -42,11 +41,15 @@ class Judgement:
     contexts: dict[int, ApContext]
     sweep: Sweep | None = None
     missing: tuple[tuple[str, str], ...] = ()
-    states: dict[int, CpuState] = field(default_factory=dict)
     registers: dict[int, dict[str, int]] = field(default_factory=dict)
     seen: dict[int, tuple[int, int]] = field(default_factory=dict)
     entries: dict[int, tuple[EntryFacts, Facts]] = field(default_factory=dict)
     dump_shows_parked: bool | None = None
+
+    @property
+    def states(self) -> dict[int, CpuState]:
+        """Control registers and tables of parked CPUs, as far as they are known."""
+        return {cpu: entry.cpu for cpu, (entry, _) in self.entries.items() if entry.cpu is not None}
 
 
 def suppositions(plan: Plan) -> Suppositions:

@@ -112,7 +112,7 @@ def make_plan(
         MissingFact: The machine's topology cannot be read, or what decides which CPUs run.
     """
     given = options.resumer_cmdline
-    cmdline = parse_command_line(resumee.command_line or "" if given is None else given)
+    cmdline = resumee.parameters if given is None else parse_command_line(given)
     topology = resumee.topology or (facts.topology if facts else None)
     if topology is None:
         why = resumee.missing.get("topology")
@@ -238,8 +238,7 @@ def _hidden(resumee: Resumee, bringup: Bringup) -> tuple[Parked, ...]:
 def _would_use_la57(resumee: Resumee) -> bool:
     """Tell whether the resumee, which has four levels, would have five on a CPU that supports them."""
     built_in = resumee.kernel.symbol("level4_kernel_pgt") is not None  # CONFIG_X86_5LEVEL
-    cmdline = resumee.command_line
-    return built_in and cmdline is not None and parse_command_line(cmdline).la57
+    return built_in and resumee.command_line is not None and resumee.parameters.la57
 
 
 def paging_levels(

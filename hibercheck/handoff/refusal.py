@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hibercheck.data import dataclass
-from hibercheck.handoff.cmdline import CommandLine, parse_command_line
+from hibercheck.handoff.cmdline import CommandLine
 from hibercheck.handoff.resumee import E820_RAM, Resumee, e820_checksum
 from hibercheck.kernel.code.traits import Traits
 from hibercheck.swsusp.image import Image
@@ -96,7 +96,7 @@ def _memory_size(resumee: Resumee, cmdline: CommandLine) -> Refusal | None:
 
     The firmware's map, e820_table_firmware, is that of the machine: ``mem=`` does not shorten it.
     """
-    limits = (cmdline.mem_limit, parse_command_line(resumee.command_line or "").mem_limit)
+    limits = (cmdline.mem_limit, resumee.parameters.mem_limit)
     if limits == (None, None) or resumee.e820 is None:
         return None
     ram = [(entry.address, entry.address + entry.size) for entry in resumee.e820 if entry.kind == E820_RAM]

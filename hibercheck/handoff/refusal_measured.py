@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hibercheck.errors import MissingFact
-from hibercheck.handoff.cmdline import CommandLine, parse_command_line
+from hibercheck.handoff.cmdline import CommandLine
 from hibercheck.handoff.refusal import EPERM, Acceptance, Refusal
 from hibercheck.handoff.resumee import E820_RAM, E820Entry, Resumee, e820_checksum, pack_e820, read_e820
 from hibercheck.handoff.space import KernelSpace
@@ -72,8 +72,7 @@ def judge_ram_end(acceptance: Acceptance, resumee: Resumee, cmdline: CommandLine
 
     Only where neither command line edits the map: /proc/iomem shows it edited, the checksum is of the firmware's.
     """
-    theirs = parse_command_line(resumee.command_line or "")
-    edited = any(line.mem_limit is not None or line.memmap for line in (cmdline, theirs))
+    edited = any(line.mem_limit is not None or line.memmap for line in (cmdline, resumee.parameters))
     if acceptance.refusal is not None or edited or end is None or resumee.e820 is None:
         return acceptance
     expected = max((one.address + one.size for one in resumee.e820 if one.kind == E820_RAM), default=end)

@@ -78,14 +78,15 @@ def _place_assumptions(plan: Plan, judgement: Judgement | None) -> tuple[Assumpt
         return (Assumption(what, "random", "no nokaslr on its command line", option),)
     collected = plan.facts is not None and plan.facts.load_address is not None
     source = source_of(collected, plan.options.resumer_phys_base is not None, "fixed: no KASLR")
+    place = Assumption(what, f"{_load(plan, plan.placement.phys_base):#x}", source, option)
     if plan.facts is not None and plan.facts.frames:
         tables = f"as they were when {len(plan.facts.frames)} frames of its memory were collected"
         return (
-            Assumption(what, f"{_load(plan, plan.placement.phys_base):#x}", source, option),
+            place,
             Assumption("the resumer's page tables and per-CPU areas", tables, COLLECTED, "--resumer-memory"),
         )
     return (
-        Assumption(what, f"{_load(plan, plan.placement.phys_base):#x}", source, option),
+        place,
         Assumption(
             "the resumer's run-time memory (per-CPU areas, stacks)",
             "not known; only what does not depend on it is used",
@@ -177,7 +178,7 @@ def _boot_cpu_finding(plan: Plan, judgement: Judgement) -> tuple[Finding, ...]:
     record = plan.image.record
     evidence = Evidence(f"CPU {cpu} fetches {replay.address:#x}, just after loading CR3", walk=replay.walk)
     place = Place(replay.address, record.jump_address_phys, "restore_registers")
-    advice = RULES["HC401"].remedy.partition(". ")[0].rstrip(".")
+    advice = RULES["HC401"].advice
     return (Finding("HC401", Level.ERROR, cpu, "paging mode", message, Place(), place, (evidence,), advice),)
 
 

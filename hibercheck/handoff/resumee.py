@@ -10,7 +10,7 @@ from typing import TypeVar
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MalformedImage, Mismatch, MissingFact
-from hibercheck.handoff.cmdline import parse_command_line
+from hibercheck.handoff.cmdline import CommandLine, parse_command_line
 from hibercheck.handoff.consistency import agreed_features, agreed_topology
 from hibercheck.handoff.cpufacts import (
     CpuFeatures,
@@ -88,6 +88,11 @@ class Resumee:
     def levels(self) -> int:
         """Levels of its page tables, 4 or 5."""
         return self.space.mode.levels
+
+    @property
+    def parameters(self) -> CommandLine:
+        """Its command line as it was interpreted; an empty one where that is not known."""
+        return parse_command_line(self.command_line or "")
 
     @property
     def machine(self) -> frozenset[int]:

@@ -9,6 +9,7 @@ from typing import Protocol
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
+from hibercheck.handoff.space import KernelSpace
 from hibercheck.kernel.view import KernelView
 from hibercheck.x86.paging import PagingMode
 
@@ -62,6 +63,11 @@ class ResumerMemory(Protocol):
     def bytes_at(self, address: int, size: int) -> bytes | None:
         """Return the image's own bytes at a run-time virtual address as they are in memory, or None."""
         ...
+
+
+def space_of(resumer: ResumerMemory) -> KernelSpace:
+    """Return the resumer's address space."""
+    return KernelSpace(resumer.kernel, resumer, resumer.mode, resumer.cr3, resumer.kaslr_offset, resumer.phys_base)
 
 
 @dataclass(frozen=True, slots=True)

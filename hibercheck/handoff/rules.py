@@ -36,6 +36,11 @@ class Rule:
     remedy: str
     references: tuple[str, ...]
 
+    @property
+    def advice(self) -> str:
+        """The first sentence of its remedy, without the full stop: what a finding advises."""
+        return self.remedy.partition(". ")[0].rstrip(".")
+
 
 _SDM_MWAIT = "Intel SDM volume 2, MWAIT: the events that end it"
 _SDM_HLT = "Intel SDM volume 2, HLT; volume 3, auto HALT restart"

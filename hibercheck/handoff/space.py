@@ -14,9 +14,6 @@ from hibercheck.kernel.view import KernelView
 from hibercheck.x86.memory import PhysicalMemory, UnknownMemory, read
 from hibercheck.x86.paging import PagingMode, Walk, walk
 
-MAX_CPUS = 8192
-"""The largest NR_CPUS that Kconfig allows on x86-64 (MAXSMP); a larger count in memory is damage."""
-
 
 @dataclass(frozen=True, slots=True)
 class KernelSpace:

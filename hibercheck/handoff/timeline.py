@@ -102,7 +102,7 @@ def cpu_timeline(memory: Composite, loop: ParkLoop, context: ApContext) -> CpuTi
     floor = NO_PFN
     while len(epochs) < MAX_EPOCHS:
         used = _frames(epochs[-1].turn)
-        pfn = max((pfn for pfn in used if pfn < floor and pfn in memory.image.pfns), default=None)
+        pfn = next_copy(memory, used, floor)
         if pfn is None:
             return CpuTimeline(context.cpu, tuple(epochs))
         floor = pfn
@@ -110,6 +110,11 @@ def cpu_timeline(memory: Composite, loop: ParkLoop, context: ApContext) -> CpuTi
         roles = tuple(dict.fromkeys(used[pfn].values()))
         epochs.append(Epoch(pfn, min(used[pfn]), copy_number(memory, pfn), roles, turn))
     return CpuTimeline(context.cpu, tuple(epochs), complete=False)
+
+
+def next_copy(memory: Composite, frames: Iterable[int], after: int) -> int | None:
+    """Return the one of some frames that is copied next after frame ``after``, or None if none is."""
+    return max((pfn for pfn in frames if pfn < after and pfn in memory.image.pfns), default=None)
 
 
 def copy_number(memory: Composite, pfn: int) -> int:
@@ -265,5 +270,5 @@ def worst_epoch_finding(result: ApResult, line: CpuTimeline, frames: int) -> Fin
         f"{_would(worst)}"
     )
     evidence = Evidence(f"the {decisive.role} at {decisive.address:#x} in that time", walk=decisive.walk)
-    advice = RULES[rule].remedy.partition(". ")[0].rstrip(".")
+    advice = RULES[rule].advice
     return Finding(rule, Level.NOTE, line.cpu, decisive.role, message, evidence=(evidence,), advice=advice)

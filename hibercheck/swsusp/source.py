@@ -14,9 +14,8 @@ import struct
 from collections.abc import Callable
 from typing import Self
 
+from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import InputProblem, MalformedImage
-
-PAGE_SIZE = 4096
 
 COMPRESSED = {"gzip": b"\x1f\x8b", "xz": b"\xfd7zXZ\0", "zstd": b"\x28\xb5\x2f\xfd", "lz4": b"\x04\x22\x4d\x18"}
 """What a compressed file starts with."""

@@ -191,6 +191,11 @@ class Walk:
         return known if self.unknown_pfn is None else (*known, self.unknown_pfn)
 
     @property
+    def pfns(self) -> tuple[int, ...]:
+        """Frames of all tables that the walk reads, and the one that it ends in."""
+        return self.table_pfns if self.physical is None else (*self.table_pfns, self.physical >> PAGE_SHIFT)
+
+    @property
     def updates(self) -> tuple[tuple[int, int], ...]:
         """Physical addresses of entries that the CPU writes, with the bits it sets: accessed and dirty (SDM 3A 4.8).
 

@@ -29,8 +29,8 @@ RAM = (E820Entry(0, 640 << 10, E820_RAM), E820Entry(MIB, 255 * MIB, E820_RAM), E
     ],
 )
 def test_a_limit_of_memory_on_one_side_refuses_the_image(resumee, resumer, said):
-    side = SimpleNamespace(e820=RAM, command_line=resumee)
-    refusal = _memory_size(side, parse_command_line(resumer))
+    theirs, ours = parse_command_line(resumee), parse_command_line(resumer)
+    refusal = _memory_size(SimpleNamespace(e820=RAM, parameters=theirs), ours)
     assert (refusal is None) == (said is None)
     assert refusal is None or said in refusal.reason
-    assert _memory_size(SimpleNamespace(e820=None, command_line=resumee), parse_command_line(resumer)) is None
+    assert _memory_size(SimpleNamespace(e820=None, parameters=theirs), ours) is None

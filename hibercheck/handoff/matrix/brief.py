@@ -115,13 +115,13 @@ class Brief:
         return self.text <= start and end <= self.end
 
 
-def brief_of(kernel: Kernel, settings: Settings) -> Brief:
-    """Shorten a kernel, or its facts.
+def brief_of(kernel: Kernel, settings: Settings, traits: Traits | None = None) -> Brief:
+    """Shorten a kernel, or its facts; ``traits`` are its own, if they have been read already.
 
     Raises:
         MissingFact: It lacks the symbols without which nothing can be said.
     """
-    traits = read_traits(kernel)
+    traits = traits or read_traits(kernel)
     symbols = kernel.symbols([*TABLES, "_text", "_end", "asm_exc_machine_check"])
     for name in ("_text", "_end", "init_top_pgt"):
         if name not in symbols:
