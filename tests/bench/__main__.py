@@ -11,17 +11,16 @@ import importlib.util
 import json
 import os
 import platform
-import random
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hibercheck.kernel.code.facts import facts_of
 from hibercheck.kernel.compression import FORMATS
 from hibercheck.kernel.kernel import open_kernel
 from tests.bench import programs
+from tests.bench.made_facts import write_facts
 from tests.bench.measure import Used, command, in_turns, python, table
 from tests.bench.rates import rates
 from tests.bench.rates import table as rates_table
@@ -210,25 +209,6 @@ def _payload(path: str) -> str:
     start = 512 * ((data[0x1F1] or 4) + 1) + int.from_bytes(data[0x248:0x24C], "little")
     form = next((one.name for one in FORMATS if data[start:].startswith(one.magic)), "unknown")
     return f"{form}, of {size} MiB"
-
-
-def write_facts(directory: Path, count: int) -> None:
-    """Write facts of so many kernels, made of three by moving their tables."""
-    directory.mkdir()
-    documents = []
-    for path in sorted((ROOT / "fixtures" / "kernels").glob("*.vmlinux.xz")):
-        with open_kernel(str(path)) as kernel:
-            documents.append(facts_of(kernel))
-    chance = random.Random(7)
-    for number in range(count):
-        document = dict(documents[number % len(documents)])
-        symbols = dict(document["symbols"])
-        move = chance.randrange(64) << 12
-        for name in ("init_top_pgt", "level3_kernel_pgt", "level2_kernel_pgt", "_end"):
-            address, *rest = symbols[name]
-            symbols[name] = [hex(int(address, 16) + move), *rest]
-        document |= {"symbols": symbols, "build_id": f"{number:040x}", "release": f"6.1.{number}"}
-        (directory / f"{number:04}.json").write_text(json.dumps(document))
 
 
 TABLES: dict[str, Callable[[Bench], str | Iterator[str]]] = {

@@ -17,19 +17,14 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.bench.programs import NAMES
+
 pytestmark = pytest.mark.slow
 
 KERNELS = Path(os.environ.get("HIBERCHECK_KERNELS", Path.home() / ".cache" / "hibercheck-kernels"))
 FULL = sorted(KERNELS.glob("*/usr/lib/debug/boot/vmlinux-*"), key=lambda path: path.stat().st_size)
 COMPRESSED = sorted(path for path in KERNELS.glob("*/**/vmlinuz*") if path.is_file() and not path.is_symlink())
 RUNS = 5
-NAMES = (
-    "hibernate_resume_nonboot_cpu_disable cpuhp_smt_enable smp_ops native_play_dead mwait_play_dead hlt_play_dead "
-    "resume_play_dead idt_table init_top_pgt level3_kernel_pgt level2_kernel_pgt phys_base page_offset_base "
-    "linux_banner saved_command_line __cpu_present_mask frozen_cpus cpu_smt_control boot_cpu_data cpuidle_curr_driver "
-    "e820_table __per_cpu_offset __per_cpu_start mwait_cpu_dead restore_registers restore_image core_restore_code "
-    "swsusp_arch_resume cpu_tss_rw gdt_page"
-)
 # Not ru_maxrss, which begins with what the parent had before exec.
 PEAK = "next(line.split()[1] for line in open('/proc/self/status') if 'VmHWM' in line)"
 OURS = f"""

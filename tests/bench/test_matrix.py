@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import subprocess
 import sys
@@ -15,13 +14,10 @@ import time
 
 import pytest
 
-from hibercheck.kernel.code.facts import facts_of
-from hibercheck.kernel.kernel import open_kernel
-from tests.conftest import ROOT
+from tests.bench.made_facts import write_facts
 
 pytestmark = pytest.mark.slow
 
-KERNELS = ("small-current", "small-hlt", "mid-current")
 COUNT = 1000
 SECONDS = 60
 PEAK = 200 << 20
@@ -40,23 +36,10 @@ sys.exit(status)
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory):
     """Return a function that writes so many facts files: kernels of their own, whose tables lie elsewhere."""
-    documents = []
-    for name in KERNELS:
-        with open_kernel(str(ROOT / "fixtures" / "kernels" / f"{name}.vmlinux.xz")) as kernel:
-            documents.append(facts_of(kernel))
-    chance = random.Random(7)
 
     def write(count):
-        directory = tmp_path_factory.mktemp(f"facts{count}")
-        for number in range(count):
-            document = dict(documents[number % len(documents)])
-            symbols = dict(document["symbols"])
-            move = chance.randrange(64) << 12
-            for table in ("init_top_pgt", "level3_kernel_pgt", "level2_kernel_pgt", "_end"):
-                address, *rest = symbols[table]
-                symbols[table] = [hex(int(address, 16) + move), *rest]
-            document |= {"symbols": symbols, "build_id": f"{number:040x}", "release": f"6.1.{number}"}
-            (directory / f"{number:04}.json").write_text(json.dumps(document))
+        directory = tmp_path_factory.mktemp("facts") / str(count)
+        write_facts(directory, count)
         return directory
 
     return write
