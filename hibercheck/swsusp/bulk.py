@@ -1,9 +1,10 @@
 """Going through a whole stream: chunks read, decoded and worked on by all processors, in batches.
 
 The decoders, crc32, preadv and pwritev release the interpreter's lock, so threads are enough.  Each takes the next
-batch, reads it into a buffer of its own, decodes it and works on it while that is in its processor's cache.  No thread
-runs ahead of the slowest by more than a few batches, and what a batch leaves behind is small: memory is bounded by
-`MAX_WORKERS` times 7 MiB, the stored and the plain bytes of a batch.
+batch, reads it into a buffer of its own, decodes it into another and works on it while that is in its processor's
+cache; what is allocated anew for each block would be faulted in anew.  No thread runs ahead of the slowest by more than
+a few batches, and what a batch leaves behind is small: memory is bounded by `MAX_WORKERS` times 7 MiB, the stored and
+the plain bytes of a batch.
 
 What is damaged is reported in the order of the stream, whatever thread met it first.
 """
@@ -12,14 +13,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from threading import Lock, Semaphore, Thread
 from typing import Generic, TypeVar
 
-from hibercheck.errors import InputProblem
-from hibercheck.swsusp.codec import BLOCK_PAGES
+from hibercheck.swsusp.codec import BLOCK_PAGES, BLOCK_SIZE
 from hibercheck.swsusp.source import Ranges, Source
-from hibercheck.swsusp.stream import Chunk, Storage
+from hibercheck.swsusp.stream import Batch, Storage
 
 BATCH_CHUNKS = 16
 """Chunks in a batch: 2 MiB of plain bytes, and up to 2.2 MiB of stored ones."""
@@ -31,8 +32,8 @@ Progress = Callable[[int, int], None]
 """Called with (pages done, pages in all)."""
 
 State = TypeVar("State")
-Work = Callable[[int, Iterator[Chunk]], State]
-"""Called, in a thread, with the number of a batch's first chunk and its chunks; returns what becomes of the batch."""
+Work = Callable[[Batch], State]
+"""Called, in a thread, with a batch; returns what becomes of it."""
 
 
 def batches(source: Source, storage: Storage, work: Work[State], progress: Progress | None = None) -> Iterator[State]:
@@ -59,8 +60,12 @@ def batches(source: Source, storage: Storage, work: Work[State], progress: Progr
         crew.stop()
 
 
+_Done = tuple[int, int, State | None, BaseException | None]
+"""First chunk of a batch, its end, what became of it or why nothing did."""
+
+
 class _Crew(Generic[State]):
-    """The threads that go through a stream."""
+    """The threads that go through a stream: the caller's, and one for each further processor."""
 
     def __init__(self, source: Source, storage: Storage, work: Work[State]) -> None:
         self._source, self._storage, self._work = source, storage, work
@@ -69,39 +74,37 @@ class _Crew(Generic[State]):
         self._taking = Lock()
         count = max(1, min(MAX_WORKERS, len(os.sched_getaffinity(0)), -(-self._chunks // BATCH_CHUNKS)))
         self._room = Semaphore(AHEAD * count)
-        self._done: SimpleQueue[tuple[int, int, State | None, BaseException | None]] = SimpleQueue()
-        self._threads = [Thread(target=self._serve, name=f"hibercheck-{n}", daemon=True) for n in range(count)]
+        self._done: SimpleQueue[_Done[State]] = SimpleQueue()
+        self._threads = [Thread(target=self._serve, name=f"hibercheck-{n}", daemon=True) for n in range(1, count)]
 
     def start(self) -> None:
-        """Start the threads.
-
-        Raises:
-            InputProblem: Not even one can be started.
-        """
+        """Start the threads, or as many as the system grants: none is needed."""
         for thread in self._threads:
             try:
                 thread.start()
-            except RuntimeError:  # a limit of threads; fewer will do
-                break
-        if self._threads[0].ident is None:
-            raise InputProblem("no thread can be started to read it", path=self._source.path)
+            except RuntimeError:
+                return
 
     def stop(self) -> None:
         """Let each thread finish its batch, and wait for that."""
-        with self._taking:
-            self._next = self._chunks
-        self._room.release(len(self._threads))
+        self._end()
+        self._room.release(max(1, len(self._threads)))
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
 
     def results(self) -> Iterator[tuple[int, State]]:
-        """Yield (end of the batch, what became of it) in the order of the stream, up to the first that failed."""
+        """Yield (end of the batch, what became of it) in the order of the stream, up to the first that failed.
+
+        Meanwhile the caller's thread works as the others do: one that only waits would be woken for every batch, and
+        contend with them for the interpreter each time.
+        """
         early: dict[int, tuple[int, State | None, BaseException | None]] = {}
         expected = 0
+        worker = _Worker(self._source, self._storage, self._work)
         while expected < self._chunks:
             while expected not in early:
-                first, end, state, problem = self._done.get()
+                first, end, state, problem = self._finished(worker)
                 early[first] = end, state, problem
             expected, state, problem = early.pop(expected)
             self._room.release()
@@ -109,25 +112,31 @@ class _Crew(Generic[State]):
                 raise problem
             yield expected, state  # type: ignore[misc]  # there is a state where there is no problem
 
+    def _finished(self, worker: _Worker[State]) -> _Done[State]:
+        """Return a batch that another thread has done, or do one, or wait for one."""
+        with suppress(Empty):
+            return self._done.get_nowait()
+        taken = self._take() if self._room.acquire(blocking=False) else None
+        if taken is None:
+            return self._done.get()
+        done = worker.do(*taken)
+        if done[3] is not None:
+            self._end()
+            if not isinstance(done[3], Exception):  # an interrupt
+                raise done[3]
+        return done
+
     def _serve(self) -> None:
-        buffer = memoryview(b"")
+        worker = _Worker(self._source, self._storage, self._work)
         while True:
             self._room.acquire()
             taken = self._take()
             if taken is None:
                 return
-            first, end, ranges = taken
-            state, problem = None, None
-            try:
-                size = sum(size for _, size in ranges)
-                if size > len(buffer):
-                    buffer = memoryview(bytearray(size))
-                self._source.fill(buffer, ranges)
-                state = self._work(first, self._storage.unpack(first, end, buffer[:size]))
-            except BaseException as why:  # noqa: BLE001 - for the main thread to raise, whatever it is
-                problem = why
+            done = worker.do(*taken)
+            if done[3] is not None:
                 self._end()
-            self._done.put((first, end, state, problem))
+            self._done.put(done)
 
     def _end(self) -> None:
         """Take no further batches: those that were taken are all before this one, or of no interest any more."""
@@ -159,6 +168,27 @@ class _Crew(Generic[State]):
             problem = why
         self._done.put((lost, lost, None, problem))
         return (first, lost, _joined(found)) if lost > first else None
+
+
+class _Worker(Generic[State]):
+    """What one thread works with: its buffers."""
+
+    def __init__(self, source: Source, storage: Storage, work: Work[State]) -> None:
+        self._source, self._storage, self._work = source, storage, work
+        self._stored = bytearray()
+        self._plain = bytearray(BATCH_CHUNKS * BLOCK_SIZE)
+
+    def do(self, first: int, end: int, ranges: Ranges) -> _Done[State]:
+        """Read, decode and work on a batch."""
+        try:
+            size = sum(size for _, size in ranges)
+            if size > len(self._stored):
+                self._stored = bytearray(size)
+            self._source.fill(memoryview(self._stored), ranges)
+            batch = self._storage.unpack(first, end, self._stored, self._plain)
+            return first, end, self._work(batch), None
+        except BaseException as why:  # noqa: BLE001 - to be raised in its turn, whatever it is
+            return first, end, None, why
 
 
 def _joined(ranges: Ranges) -> Ranges:

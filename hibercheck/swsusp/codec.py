@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 from hibercheck.addresses import PAGE_SIZE
 
@@ -23,6 +24,10 @@ MAX_COMPRESSED = BLOCK_SIZE + BLOCK_SIZE // 16 + 64 + 3 + 2
 MAX_STORED_PAGES = -(-(LENGTH_SIZE + MAX_COMPRESSED) // PAGE_SIZE)
 
 Decoder = Callable[["bytes | memoryview"], bytes]
+Filler = Callable[[int, int, int, int], int]
+"""Called with the address of a block, that of the place for its bytes, and the sizes of both; returns how many bytes it
+put there, negative on damage.
+"""
 
 
 class CorruptBlock(Exception):  # noqa: N818 - turned into MalformedImage by the caller, who knows where the block is
@@ -41,6 +46,36 @@ def _lz4_library() -> tuple[Callable[..., bytes], type[Exception]]:
     from lz4.block import LZ4BlockError, decompress  # noqa: PLC0415 - only images compressed by LZ4 need it
 
     return decompress, LZ4BlockError
+
+
+@cache
+def filler(compressor: str) -> Filler | None:
+    """Return what decodes into a place without copies; None for a compressor whose library gives out no such thing.
+
+    python-lz4 decodes into memory that it allocates for each block and then copies, which takes longer than decoding.
+    The decoder within it, which it exports or is linked with, is called here directly.
+    """
+    if compressor != "lz4":
+        return None
+    import ctypes  # noqa: PLC0415 - only what goes through a whole image needs it
+
+    from lz4.block import _block  # noqa: PLC0415
+
+    try:
+        # lz4.h: int LZ4_decompress_safe(const char *src, char *dst, int compressedSize, int dstCapacity)
+        safe = ctypes.CDLL(_block.__file__).LZ4_decompress_safe
+    except (OSError, AttributeError):
+        return None
+    safe.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
+    safe.restype = ctypes.c_int
+    return cast("Filler", safe)
+
+
+def address_of(buffer: bytearray) -> int:
+    """Return the address of a buffer, which must outlive its use and not be resized meanwhile."""
+    import ctypes  # noqa: PLC0415 - as above
+
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
 def _lzo(data: bytes | memoryview) -> bytes:

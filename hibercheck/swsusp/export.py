@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_left
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
-from hibercheck.errors import InputProblem, MalformedImage
+from hibercheck.errors import InputProblem
 from hibercheck.swsusp.bulk import Progress, batches
 from hibercheck.swsusp.codec import BLOCK_PAGES
+from hibercheck.swsusp.reserve import reserve
 from hibercheck.swsusp.vmcore import NOTE_ROOM, data_offset, head, note
 
 if TYPE_CHECKING:
     from hibercheck.swsusp.image import Image
-    from hibercheck.swsusp.stream import Chunk
+    from hibercheck.swsusp.stream import Batch
 
 ZERO_PAGE = bytes(PAGE_SIZE)
 
@@ -30,10 +30,11 @@ NOTE_START = b"\x0b\0\0\0"
 NOTE_NAME = b"VMCOREINFO\0"
 NOTE_HEAD = 24
 HEADS = (TEXT_START[:1], NOTE_START[:1])
-SAMPLES = (8, 2044, 4088)
-"""Offsets in a page, beside its start: one that is not zeros rarely has a zero at them all."""
-LEAST_HOLE = 4
-"""Pages of zeros in a row that are left out; fewer are written, which is cheaper than beginning anew behind them."""
+SAMPLES = (0, 8, 2044, 4088)
+"""Offsets in a page: one that is not zeros rarely has a zero at them all."""
+LEAST_HOLE = 16
+"""Pages of zeros in a row that are left out; fewer are written, which costs less than beginning anew behind them."""
+SUSPECTS = re.compile(rb"\0{%d,}" % LEAST_HOLE)
 MAX_CANDIDATES = 64
 
 
@@ -56,12 +57,12 @@ class Exported:
     found: bool
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What one batch of chunks wrote and found."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What was written of a batch, in bytes, and found in it."""
 
-    written: int = 0
-    candidates: list[bytes] = field(default_factory=list)
+    written: int
+    candidates: list[bytes]
 
 
 class _Writer:
@@ -72,95 +73,79 @@ class _Writer:
         self._meta = image.info.meta_pages
         self._descriptor = descriptor
         self._start = start
-        self._writing = Lock()
 
-    def add(self, number: int, chunks: Iterator[Chunk]) -> _Batch:
-        """Write the data pages of a batch whose first chunk is ``number``.
+    def add(self, batch: Batch) -> _Part:
+        """Write the data pages of a batch.
 
         Raises:
             MalformedImage: A chunk is damaged: the first that is.
         """
-        batch = _Batch()
-        held, zeros, pages = [], [], number * BLOCK_PAGES - self._meta
-        first = pages
-        for plain in chunks:
-            if isinstance(plain, MalformedImage):
-                raise plain
-            held.append(memoryview(plain))
-            zeros += [pages + page for page in _look(plain, batch.candidates, max(0, -pages))]
-            pages += len(plain) // PAGE_SIZE
-        begin = max(first, 0)
-        if pages > begin:
-            for part, stop, rank in self._pfns.places(begin, pages):
-                where = self._start + (rank - part) * PAGE_SIZE
-                for low, high in _without(zeros, part, stop):
-                    self._write(_between(held, low - first, high - first), where + low * PAGE_SIZE)
-                    batch.written += (high - low) * PAGE_SIZE
-        return batch
+        for _, problem in batch.damaged:
+            raise problem
+        first = batch.first * BLOCK_PAGES - self._meta
+        plain = batch.plain
+        holes = list(_holes(batch))
+        writes = []
+        for part, stop, rank in self._pfns.places(max(first, 0), first + batch.pages):
+            where = self._start + (rank - part + first) * PAGE_SIZE
+            for low, high in _without(holes, part - first, stop - first):
+                writes.append((plain[low * PAGE_SIZE : high * PAGE_SIZE], where + low * PAGE_SIZE))
+        for data, offset in writes:
+            reserve(self._descriptor, offset, len(data))
+            self._write(data, offset)
+        return _Part(sum(len(data) for data, _ in writes), _vmcoreinfos(batch, max(-first, 0)))
 
-    def _write(self, pieces: list[memoryview], offset: int) -> None:
-        # One at a time: the kernel lets one writer into a file, and others would spin where a decoder could run.
-        with self._writing:
-            while pieces:
-                done = os.pwritev(self._descriptor, pieces, offset)
-                offset += done
-                while pieces and done >= len(pieces[0]):
-                    done -= len(pieces.pop(0))
-                if done:
-                    pieces[0] = pieces[0][done:]
+    def _write(self, data: memoryview, offset: int) -> None:
+        while data:
+            done = os.pwrite(self._descriptor, data, offset)
+            data, offset = data[done:], offset + done
 
 
-def _between(chunks: list[memoryview], first: int, end: int) -> list[memoryview]:
-    """Return pages ``first`` up to ``end`` of consecutive chunks, all of which but the last have `BLOCK_PAGES`."""
-    pieces = []
-    for number in range(first // BLOCK_PAGES, -(-end // BLOCK_PAGES)):
-        base = number * BLOCK_PAGES
-        low, high = max(first - base, 0), min(end - base, BLOCK_PAGES)
-        pieces.append(chunks[number][low * PAGE_SIZE : high * PAGE_SIZE])
-    return pieces
-
-
-def _look(plain: bytes | memoryview, candidates: list[bytes], begin: int) -> list[int]:
-    """Return which pages of a chunk are zeros, and keep those from ``begin`` on that may hold the VMCOREINFO text.
+def _holes(batch: Batch) -> Iterator[tuple[int, int]]:
+    """Yield (first page, end) of the rows of at least `LEAST_HOLE` pages of zeros.
 
     Few pages get as far as being compared: the bytes at some offsets of all pages, which are slices, tell the others.
     """
-    heads = bytes(plain[::PAGE_SIZE])
-    for mark in HEADS:
-        page = heads.find(mark, begin)
-        while page >= 0 and len(candidates) < MAX_CANDIDATES:
-            text = _vmcoreinfo(bytes(plain[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]))
-            candidates += [text] if text else []
-            page = heads.find(mark, page + 1)
-    if 0 not in heads:
-        return []
-    number = int.from_bytes(heads, "little")
+    samples = 0
     for offset in SAMPLES:
-        number |= int.from_bytes(bytes(plain[offset::PAGE_SIZE]), "little")
-    samples = number.to_bytes(len(heads), "little")
-    if 0 not in samples:
-        return []
-    suspects = (page for page, sample in enumerate(samples) if not sample)
-    return [page for page in suspects if bytes(plain[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]) == ZERO_PAGE]
+        samples |= int.from_bytes(_each(batch, offset), "little")
+    zeros = batch.buffer.startswith
+    for row in SUSPECTS.finditer(samples.to_bytes(batch.pages, "little")):
+        first = row.start()
+        for page in range(first, row.end() + 1):
+            if page < row.end() and zeros(ZERO_PAGE, page * PAGE_SIZE):
+                continue
+            if page - first >= LEAST_HOLE:
+                yield first, page
+            first = page + 1
 
 
-def _without(holes: list[int], begin: int, end: int) -> list[tuple[int, int]]:
-    """Return the parts of [begin, end) between rows of at least `LEAST_HOLE` of the holes, which ascend."""
-    parts = []
-    inside = holes[bisect_left(holes, begin) : bisect_left(holes, end)]
-    first = 0
-    while first + LEAST_HOLE <= len(inside):
-        last = first
-        while last + 1 < len(inside) and inside[last + 1] == inside[last] + 1:
-            last += 1
-        if last - first + 1 >= LEAST_HOLE:
-            if inside[first] > begin:
-                parts.append((begin, inside[first]))
-            begin = inside[last] + 1
-        first = last + 1
-    if end > begin:
-        parts.append((begin, end))
-    return parts
+def _each(batch: Batch, offset: int) -> bytearray:
+    """Return the byte at ``offset`` of each page."""
+    return batch.buffer[offset : batch.pages * PAGE_SIZE : PAGE_SIZE]
+
+
+def _vmcoreinfos(batch: Batch, first: int) -> list[bytes]:
+    """Return the VMCOREINFO texts in the pages from ``first`` on."""
+    found: list[bytes] = []
+    heads = _each(batch, 0)
+    for mark in HEADS:
+        page = heads.find(mark, first)
+        while page >= 0 and len(found) < MAX_CANDIDATES:
+            text = _vmcoreinfo(bytes(batch.plain[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]))
+            found += [text] if text else []
+            page = heads.find(mark, page + 1)
+    return found
+
+
+def _without(holes: list[tuple[int, int]], begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of [begin, end) that are not in holes, which ascend."""
+    for first, after in holes:
+        if begin < min(first, end):
+            yield begin, min(first, end)
+        begin = max(begin, after)
+    if begin < end:
+        yield begin, end
 
 
 def _vmcoreinfo(page: bytes) -> bytes:
@@ -259,9 +244,9 @@ def _export_to(
     candidates: list[bytes] = []
     written = 0
     image.source.expect_sequential()
-    for batch in batches(image.source, image.stream.storage, writer.add, progress):
-        candidates += batch.candidates[: MAX_CANDIDATES - len(candidates)]
-        written += batch.written
+    for part in batches(image.source, image.stream.storage, writer.add, progress):
+        candidates += part.candidates[: MAX_CANDIDATES - len(candidates)]
+        written += part.written
     own = _choose(candidates, image)
     text = own if own is not None or vmcoreinfo is None else vmcoreinfo()
     if text is not None:

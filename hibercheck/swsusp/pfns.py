@@ -211,11 +211,14 @@ class PfnList:
         """
         segment = bisect_right(self.data, first) - 1
         while first < end:
-            stop = min(end, self.data[segment + 1])
+            zeros = self.ranks[segment] - self.data[segment]
+            stop = first
+            while stop < end and self.ranks[segment] - self.data[segment] == zeros:
+                segment += 1
+                stop = min(end, self.data[segment])
             if stop > first:
-                yield first, stop, self.ranks[segment] + first - self.data[segment]
-            first = max(first, stop)
-            segment += 1
+                yield first, stop, first + zeros
+            first = stop
 
     def count_between(self, first: int, end: int) -> int:
         """Return how many listed frames have numbers from ``first`` up to, not including, ``end``."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Protocol
 
 from hibercheck.addresses import PAGE_SIZE
+from hibercheck.data import dataclass
 from hibercheck.errors import MalformedImage
 from hibercheck.swsusp.codec import (
     BLOCK_PAGES,
@@ -20,8 +22,10 @@ from hibercheck.swsusp.codec import (
     LENGTH_SIZE,
     MAX_COMPRESSED,
     CorruptBlock,
+    address_of,
     check_length,
     decode,
+    filler,
 )
 from hibercheck.swsusp.source import Ranges, Source
 from hibercheck.swsusp.swapmap import SwapMap
@@ -30,7 +34,28 @@ CACHED_CHUNKS = 32
 """Chunks kept decoded: 4 MiB.  A page walk and the structures it leads to rarely need more."""
 
 
-Chunk = bytes | memoryview | MalformedImage
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive chunks of a stream, decoded.
+
+    Attributes:
+        first: Number of the first chunk.
+        buffer: Starts with their bytes, one chunk after the other, until the next batch is read.
+        pages: How many pages of it are theirs.
+        damaged: Chunks that cannot be decoded, whose place in ``buffer`` holds anything, and why.
+        lost: Bytes of these chunks.
+    """
+
+    first: int
+    buffer: bytearray
+    pages: int
+    damaged: tuple[tuple[int, MalformedImage], ...] = ()
+    lost: int = 0
+
+    @property
+    def plain(self) -> memoryview:
+        """The bytes of the chunks."""
+        return memoryview(self.buffer)[: self.pages * PAGE_SIZE]
 
 
 class Storage(Protocol):
@@ -46,12 +71,21 @@ class Storage(Protocol):
         """Find the stored bytes of chunks ``first`` up to ``end``; raises `MalformedImage` if the way there is lost."""
         ...
 
-    def unpack(self, first: int, end: int, raw: memoryview) -> Iterator[Chunk]:
-        """Yield these chunks in order out of their stored bytes; in any thread, once `ranges` has found them.
+    def unpack(self, first: int, end: int, raw: bytearray, room: bytearray) -> Batch:
+        """Decode these chunks out of their stored bytes; in any thread, once `ranges` has found them.
 
-        A chunk is its plain bytes, which may lie in ``raw`` itself, or why it has none.
+        Args:
+            first: The first chunk.
+            end: The chunk after the last.
+            raw: Starts with the stored bytes.
+            room: Where plain bytes may be put: at least `BLOCK_SIZE` a chunk.
         """
         ...
+
+
+def _pages_between(storage: Storage, first: int, end: int) -> int:
+    """Return how many pages chunks ``first`` up to ``end`` have; only the last of the stream may have fewer than 32."""
+    return min(end * BLOCK_PAGES, storage.pages) - first * BLOCK_PAGES
 
 
 class _PlainPages:
@@ -68,10 +102,9 @@ class _PlainPages:
         """Return the bytes of 32 pages; raises `MalformedImage`."""
         return self._source.gather(self.ranges(number, number + 1))
 
-    def unpack(self, first: int, end: int, raw: memoryview) -> Iterator[Chunk]:
-        """Yield the pages of chunks; see `Storage.unpack`."""
-        for start in range(0, (end - first) * BLOCK_SIZE, BLOCK_SIZE):
-            yield raw[start : start + BLOCK_SIZE]
+    def unpack(self, first: int, end: int, raw: bytearray, room: bytearray) -> Batch:  # noqa: ARG002 - see `Storage`
+        """Take the pages of chunks as they are; see `Storage.unpack`."""
+        return Batch(first, raw, _pages_between(self, first, end))
 
 
 class PlainStorage(_PlainPages):
@@ -132,7 +165,7 @@ class BlockStorage:
         self._source = source
         self._map = swap_map
         self.pages = pages
-        self._decoder = DECODERS[compressor]
+        self._compressor = compressor
         self._starts = array("Q", [1])
 
     @property
@@ -176,21 +209,47 @@ class BlockStorage:
         begin = self._starts[first]
         return self._map.ranges(begin, self._starts[end] - begin)
 
-    def unpack(self, first: int, end: int, raw: memoryview) -> Iterator[Chunk]:
+    def unpack(self, first: int, end: int, raw: bytearray, room: bytearray) -> Batch:
         """Decode blocks; see `Storage.unpack`."""
-        at = 0
-        for number in range(first, end):
-            following = at + (self._starts[number + 1] - self._starts[number]) * PAGE_SIZE
-            length = int.from_bytes(raw[at : at + LENGTH_SIZE], "little")
-            data = raw[at + LENGTH_SIZE : min(at + LENGTH_SIZE + length, following)]
-            # The block before stays referenced meanwhile: freeing 128 KiB at the top of the heap makes glibc give the
-            # memory back and fault it in again, which costs a factor of three.
+        pages = _pages_between(self, first, end)
+        stored = self._stored(first, end, raw)
+        sizes = [min(pages - page, BLOCK_PAGES) * PAGE_SIZE for page in range(0, pages, BLOCK_PAGES)]
+        damaged = []
+        lost = 0
+        # What the filler does not manage, the decoder does, or says why it cannot.
+        for index in self._not_filled(raw, stored, room, sizes):
+            at, length = stored[index]
+            place, size = index * BLOCK_SIZE, sizes[index]
             try:
-                plain: Chunk = self.decode(number, None, data)
+                room[place : place + size] = self.decode(first + index, None, memoryview(raw)[at : at + length])
             except MalformedImage as problem:
-                plain = problem
-            yield plain
-            at = following
+                damaged.append((first + index, problem))
+                lost += size
+        return Batch(first, room, pages, tuple(damaged), lost)
+
+    def _stored(self, first: int, end: int, raw: bytearray) -> list[tuple[int, int]]:
+        """Return where in ``raw`` the compressed bytes of each block begin, and how many there are."""
+        starts = self._starts[first : end + 1]
+        stored = []
+        for start, following in pairwise(starts):
+            at, stop = (start - starts[0]) * PAGE_SIZE + LENGTH_SIZE, (following - starts[0]) * PAGE_SIZE
+            # The file may have changed since the lengths were walked.
+            stored.append((at, min(int.from_bytes(raw[at - LENGTH_SIZE : at], "little"), stop - at)))
+        return stored
+
+    def _not_filled(
+        self, raw: bytearray, stored: list[tuple[int, int]], room: bytearray, sizes: list[int]
+    ) -> Iterable[int]:
+        """Decode blocks to their places, and return which could not be."""
+        fill = filler(self._compressor)
+        if fill is None:
+            return range(len(sizes))
+        source, target = address_of(raw), address_of(room)
+        blocks = [source + at for at, _ in stored]
+        places = range(target, target + len(sizes) * BLOCK_SIZE, BLOCK_SIZE)
+        # In one go: whenever two threads meet in the interpreter, one sleeps for longer than a block takes.
+        filled = list(map(fill, blocks, places, [length for _, length in stored], sizes))
+        return [index for index, size in enumerate(sizes) if filled[index] != size]
 
     def payload(self, number: int) -> tuple[int, bytes]:
         """Return the file offset of block ``number`` and its compressed bytes; raises like `walk`."""
@@ -220,7 +279,7 @@ class BlockStorage:
             MalformedImage: It does not decode to what it must.
         """
         try:
-            return decode(self._decoder, data, min(BLOCK_PAGES, self.pages - number * BLOCK_PAGES))
+            return decode(DECODERS[self._compressor], data, _pages_between(self, number, number + 1))
         except CorruptBlock as problem:
             hole = self._hole(number)
             if hole is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hibercheck.addresses import PAGE_SIZE
@@ -12,7 +11,7 @@ from hibercheck.swsusp.bulk import BATCH_CHUNKS, Progress, batches
 from hibercheck.swsusp.codec import BLOCK_PAGES, BLOCK_SIZE
 from hibercheck.swsusp.crc import apply, crc32_le, shift_matrix
 from hibercheck.swsusp.header import CRC_OFFSET
-from hibercheck.swsusp.stream import BlockStorage, Chunk
+from hibercheck.swsusp.stream import Batch, BlockStorage
 
 if TYPE_CHECKING:
     from hibercheck.swsusp.image import Image
@@ -44,26 +43,17 @@ class VerifyResult:
         return not self.problems
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What the chunks of one batch come to."""
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What one batch comes to: its checksum, which is of use if none is damaged, and how much of it is sound."""
 
-    crc: int = 0
-    size: int = 0
-    damaged: list[tuple[int, MalformedImage]] = field(default_factory=list)
+    crc: int
+    sound: int
+    damaged: tuple[tuple[int, MalformedImage], ...]
 
 
-def _check(first: int, chunks: Iterator[Chunk]) -> _Batch:
-    batch = _Batch()
-    crc, size = 0, 0
-    for number, plain in enumerate(chunks, first):
-        if isinstance(plain, MalformedImage):
-            batch.damaged.append((number, plain))
-            continue
-        crc = crc32_le(plain, crc)
-        size += len(plain)
-    batch.crc, batch.size = crc, size
-    return batch
+def _check(batch: Batch) -> _Checked:
+    return _Checked(crc32_le(batch.plain), len(batch.plain) - batch.lost, batch.damaged)
 
 
 def verify(image: Image, progress: Progress | None = None) -> VerifyResult:
@@ -83,9 +73,9 @@ def verify(image: Image, progress: Progress | None = None) -> VerifyResult:
     image.source.expect_sequential()
     try:
         for batch in batches(image.source, image.stream.storage, _check, progress):
-            matrix = full if batch.size == BATCH_CHUNKS * BLOCK_SIZE else shift_matrix(batch.size)
+            matrix = full if batch.sound == BATCH_CHUNKS * BLOCK_SIZE else shift_matrix(batch.sound)
             crc = apply(matrix, crc) ^ batch.crc
-            size += batch.size
+            size += batch.sound
             damaged += batch.damaged[: MAX_PROBLEMS - len(damaged)]
     except MalformedImage as problem:
         problems.append(str(problem))

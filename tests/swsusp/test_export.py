@@ -9,6 +9,9 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 
 from hibercheck.errors import InputProblem, MalformedImage
+from hibercheck.swsusp import reserve
+from hibercheck.swsusp.bulk import BATCH_CHUNKS
+from hibercheck.swsusp.codec import BLOCK_PAGES
 from hibercheck.swsusp.export import LEAST_HOLE, export
 from hibercheck.swsusp.image import open_image
 from hibercheck.swsusp.vmcore import NOTE_ROOM, PN_XNUM, USER_REGS, data_offset, head, note, prstatus
@@ -183,22 +186,51 @@ def test_what_the_system_writes_in_part_is_gone_on_with(tmp_path, monkeypatch, c
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-    def full(_descriptor, _pieces, _offset):
+    def full(_descriptor, _data, _offset):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "pwritev", full)
+    monkeypatch.setattr(os, "pwrite", full)
     frames = {pfn: page(4 * pfn + 3) for pfn in range(3000)}
     with pytest.raises(InputProblem, match=r"core: cannot be written: No space left on device"):
         export_to(ImageWriter(frames=frames), tmp_path / "core")
     assert [each.name for each in tmp_path.iterdir()] == ["image.bin"]
 
 
-@pytest.mark.parametrize("gap", [1, 3, 4, 5, 40])
+def test_a_core_that_the_file_system_cuts_in_pieces(tmp_path, monkeypatch):
+    """A write may take less than it was given."""
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: write(descriptor, data[:5000], offset))
+    frames = {pfn: page(4 * pfn + 3) for pfn in range(700)}
+    export_to(ImageWriter(frames=frames), tmp_path / "core")
+    ((_, data),) = segments(tmp_path / "core")
+    assert data == b"".join(frames.values())
+
+
+def test_a_file_system_that_reserves_nothing(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(reserve, "_fallocate", lambda: lambda *what: asked.append(what) or -1)
+    frames = {pfn: page(4 * pfn + 3) for pfn in range(700)}
+    result = export_to(ImageWriter(frames=frames), tmp_path / "core")
+    assert sum(size for *_, size in asked) == result.written
+    ((_, data),) = segments(tmp_path / "core")
+    assert data == b"".join(frames.values())
+
+
+def rows(first, count):
+    """The parts of a row of data pages in a list of three pages that the batches of an export see."""
+    parts = {}
+    for number in range(first, first + count):
+        batch = (3 + number) // (BATCH_CHUNKS * BLOCK_PAGES)
+        parts[batch] = parts.get(batch, 0) + 1
+    return parts.values()
+
+
+@pytest.mark.parametrize("gap", [1, LEAST_HOLE - 1, LEAST_HOLE, LEAST_HOLE + 1, 70])
 @pytest.mark.parametrize("start", [0, 1, 27, 31, 32, 500])
 def test_rows_of_zeros_are_left_out_and_single_pages_of_them_written(tmp_path, gap, start):
     frames = {pfn: None if start <= pfn < start + gap else page(4 * pfn + 3) for pfn in range(1200)}
     result = export_to(ImageWriter(frames=frames, compressor="lz4"), tmp_path / "core")
-    left_out = gap if gap >= LEAST_HOLE else 0
+    left_out = sum(row for row in rows(start, gap) if row >= LEAST_HOLE)
     assert result.written == (1200 - left_out) * PAGE
     ((_, data),) = segments(tmp_path / "core")
     assert data == b"".join(content or ZERO for content in frames.values())
