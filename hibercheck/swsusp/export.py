@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.errors import InputProblem
-from hibercheck.swsusp.bulk import Progress, batches
-from hibercheck.swsusp.codec import BLOCK_PAGES
+from hibercheck.swsusp.bulk import BATCH_CHUNKS, Progress, batches
+from hibercheck.swsusp.codec import BLOCK_PAGES, BLOCK_SIZE
 from hibercheck.swsusp.reserve import reserve
 from hibercheck.swsusp.vmcore import NOTE_ROOM, data_offset, head, note
 
@@ -238,7 +238,8 @@ def _export_to(
     progress: Progress | None,
 ) -> Exported:
     runs = list(image.pfns.runs())
-    start = data_offset(len(runs))
+    # Batches begin at multiples of their size: file systems with large folios take each as one.
+    start = data_offset(len(runs), image.info.meta_pages * PAGE_SIZE, BATCH_CHUNKS * BLOCK_SIZE)
     os.ftruncate(descriptor, start + len(image.pfns) * PAGE_SIZE)
     writer = _Writer(image, descriptor, start)
     candidates: list[bytes] = []
@@ -251,7 +252,7 @@ def _export_to(
     text = own if own is not None or vmcoreinfo is None else vmcoreinfo()
     if text is not None:
         notes = note(b"VMCOREINFO", 0, text) + notes
-    os.pwrite(descriptor, head(runs, notes[:NOTE_ROOM]), 0)
+    os.pwrite(descriptor, head(runs, notes[:NOTE_ROOM], start), 0)
     return Exported(
         frames=len(image.pfns),
         runs=len(runs),

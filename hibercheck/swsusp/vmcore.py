@@ -30,13 +30,19 @@ USER_REGS = (
 )
 
 
-def data_offset(runs: int) -> int:
-    """Return where the pages start in a core with ``runs`` PT_LOAD segments."""
+def data_offset(runs: int, lead: int = 0, grain: int = PAGE_SIZE) -> int:
+    """Return where the pages start in a core with ``runs`` PT_LOAD segments.
+
+    Args:
+        runs: How many segments there are.
+        lead: Bytes, a multiple of 4096.
+        grain: What `lead` bytes before the start is a multiple of.
+    """
     head = EHDR.size + (runs + 1) * PHDR.size + SHDR.size + NOTE_ROOM
-    return -(-head // PAGE_SIZE) * PAGE_SIZE
+    return -(-(head - lead) // grain) * grain + lead
 
 
-def head(runs: list[tuple[int, int]], notes: bytes) -> bytes:
+def head(runs: list[tuple[int, int]], notes: bytes, start: int) -> bytes:
     """Return everything in front of the pages.
 
     Segments carry physical addresses only.  Their virtual addresses are zero, as in what QEMU's dump-guest-memory
@@ -46,9 +52,9 @@ def head(runs: list[tuple[int, int]], notes: bytes) -> bytes:
     Args:
         runs: (first PFN, length), ascending; the pages follow one another in the file in this order.
         notes: The notes; at most `NOTE_ROOM` bytes.
+        start: Offset of the pages, `data_offset` or above.  What is between is not written: a hole.
     """
     count = len(runs) + 1
-    start = data_offset(len(runs))
     note_at = EHDR.size + count * PHDR.size + SHDR.size
     extended = count >= PN_XNUM
     # With PN_XNUM the number of program headers is in sh_info of section header 0 (System V ABI, "ELF Header").
@@ -68,7 +74,7 @@ def head(runs: list[tuple[int, int]], notes: bytes) -> bytes:
         offset += size
     parts.append(SHDR.pack(0, 0, 0, 0, 0, 1, 0, count if extended else 0, 0, 0))
     parts.append(notes)
-    return b"".join(parts).ljust(start, b"\0")
+    return b"".join(parts)
 
 
 def note(name: bytes, kind: int, description: bytes) -> bytes:

@@ -3,7 +3,7 @@
 What is compared runs in turns.  The decompressor alone gets its blocks in memory and keeps nothing: the best that one
 thread can do.  Writing alone puts as many bytes as the core has into the same file system.
 
-Before each contender a file is written there, untimed, and removed.  The host of a virtual machine takes back memory
+Before each that writes, a file is written there, untimed, and removed.  The host of a virtual machine takes back memory
 that lies free for seconds, and who gets it next waits for the host to find other memory: measured so, writing takes ten
 times as long, and nothing else matters.
 """
@@ -37,6 +37,23 @@ class Rate:
     wall: float
     least: float
     cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """What is measured.
+
+    Attributes:
+        name: What it is called.
+        run: The work.
+        target: The file that it writes, if it does.
+        size: Bytes that it writes.
+    """
+
+    name: str
+    run: Callable[[], object]
+    target: Path | None = None
+    size: int = 0
 
 
 def bare(kind: str, blocks: list[bytes]) -> bytes | bytearray:
@@ -81,42 +98,37 @@ def rates(path: Path, places: dict[str, Path], runs: int) -> tuple[float, dict[s
         storage = image.stream.storage
         blocks = [bytes(storage.payload(number)[1]) for number in range(image.stream.chunks)]
         assert image.verify().ok
-        contenders: dict[str, Callable[[], object]] = {
-            "decompressor": lambda: bare(image.compressor, blocks),
-            "verify": image.verify,
-        }
-        targets = []
+        contenders = [
+            Contender("decompressor", lambda: bare(image.compressor, blocks)),
+            Contender("verify", image.verify),
+        ]
         for name, directory in places.items():
-            target = directory / "core"
-            targets.append(target)
-            written = export(image, str(target)).written
-            contenders |= _writers(image, target, name, written)
-        return image.info.size, _in_turns(contenders, targets, image.info.size, runs)
+            contenders += _writers(image, directory / "core", name)
+        return image.info.size, _in_turns(contenders, runs)
 
 
-def _writers(image: Image, target: Path, name: str, size: int) -> dict[str, Callable[[], object]]:
-    return {
-        f"export to {name}": lambda: export(image, str(target)),
-        f"writing alone to {name}": lambda: write_alone(target, size),
-    }
+def _writers(image: Image, target: Path, name: str) -> list[Contender]:
+    size = export(image, str(target)).written
+    return [
+        Contender(f"export to {name}", lambda: export(image, str(target)), target, size),
+        Contender(f"writing alone to {name}", lambda: write_alone(target, size), target, size),
+    ]
 
 
-def _in_turns(
-    contenders: dict[str, Callable[[], object]], targets: list[Path], size: int, runs: int
-) -> dict[str, Rate]:
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+def _in_turns(contenders: list[Contender], runs: int) -> dict[str, Rate]:
+    taken: dict[str, list[tuple[float, float]]] = {one.name: [] for one in contenders}
     for turn in range(runs + 1):
-        for name, run in contenders.items():
-            for target in targets:
-                target.unlink(missing_ok=True)
-                write_alone(target, size)
-                target.unlink()
+        for one in contenders:
+            if one.target is not None:
+                one.target.unlink(missing_ok=True)
+                write_alone(one.target, one.size)
+                one.target.unlink()
             wall, cpu = time.perf_counter(), time.process_time()
-            run()
+            one.run()
             if turn:
-                taken[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    for target in targets:
-        target.unlink(missing_ok=True)
+                taken[one.name].append((time.perf_counter() - wall, time.process_time() - cpu))
+            if one.target is not None:
+                one.target.unlink()
     return {
         name: Rate(statistics.median(walls), min(walls), statistics.median(cpus))
         for name, (walls, cpus) in ((name, tuple(zip(*each, strict=True))) for name, each in taken.items())

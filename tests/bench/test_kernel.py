@@ -97,9 +97,6 @@ def test_thirty_names_of_a_full_vmlinux(path: Path) -> None:
     ours = figures["hibercheck"]
     assert ours.mebibytes is not None
     assert ours.mebibytes < 30
-    if not busy():
-        assert ours.work is not None
-        assert ours.work < 0.2
 
 
 @pytest.mark.skipif(not COMPRESSED, reason="HIBERCHECK_KERNELS names no directory with Debian's kernels")
@@ -112,5 +109,3 @@ def test_a_vmlinuz_opened_and_its_symbols_recovered(path: Path, tmp_path: Path) 
     ours = figures["hibercheck"]
     assert ours.mebibytes is not None
     assert ours.mebibytes < 256
-    if not busy():
-        assert ours.wall < 2.5

@@ -142,8 +142,9 @@ def test_the_core_has_the_permissions_of_any_new_file(tmp_path):
 @pytest.mark.parametrize("count", [PN_XNUM - 2, PN_XNUM - 1, 70000])
 def test_more_segments_than_the_elf_header_can_count(tmp_path, count):
     path = tmp_path / "core"
-    path.write_bytes(head([(2 * number, 1) for number in range(count)], b""))
-    assert path.stat().st_size == data_offset(count)
+    start = data_offset(count)
+    path.write_bytes(head([(2 * number, 1) for number in range(count)], b"", start))
+    assert start - PAGE < path.stat().st_size + NOTE_ROOM <= start
     with path.open("rb") as stream:
         elf = ELFFile(stream)
         assert elf.num_segments() == count + 1
@@ -214,6 +215,14 @@ def test_a_file_system_that_reserves_nothing(tmp_path, monkeypatch):
     assert sum(size for *_, size in asked) == result.written
     ((_, data),) = segments(tmp_path / "core")
     assert data == b"".join(frames.values())
+
+
+@pytest.mark.parametrize("count", [1, 1000, 70_000])
+@pytest.mark.parametrize("meta", [1, 3, 511, 512, 513])
+def test_batches_begin_at_multiples_of_their_size(count, meta):
+    start = data_offset(count, meta * PAGE, 512 * PAGE)
+    assert (start - meta * PAGE) % (512 * PAGE) == 0
+    assert 0 <= start - data_offset(count) < 512 * PAGE
 
 
 def rows(first, count):
