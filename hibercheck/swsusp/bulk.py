@@ -1,6 +1,6 @@
 """Going through a whole stream: chunks read, decoded and worked on by all processors, in batches.
 
-The decoders, crc32, preadv and pwritev release the interpreter's lock, so threads are enough.  Each takes the next
+The decoders, crc32, preadv and pwrite release the interpreter's lock, so threads are enough.  Each takes the next
 batch, reads it into a buffer of its own, decodes it into another and works on it while that is in its processor's
 cache; what is allocated anew for each block would be faulted in anew.  No thread runs ahead of the slowest by more than
 a few batches, and what a batch leaves behind is small: memory is bounded by `MAX_WORKERS` times 7 MiB, the stored and
