@@ -1,7 +1,7 @@
 """A compressed copy of a swap device, decompressed as far as the reader has come.
 
 The plain bytes go to an unlinked, sparse file in the directory of temporary files (TMPDIR), never to memory: what
-lies behind the image on the device is not even decompressed.
+lies behind the image on the device is not even decompressed.  A file that expands as no swap device does is given up.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from hibercheck.swsusp.source import Source
 STEP = 1 << 20
 XZ_MEMORY = 256 << 20
 """What an .xz file may demand for its dictionary; ``xz -9`` needs 65 MiB."""
+MAX_RATIO = 500
+"""Plain bytes other than zeros to a compressed one; memory that a test filled with one byte comes to some tens."""
+UNQUESTIONED = 4 << 30
+"""Plain bytes other than zeros up to which the ratio does not matter."""
 
 
 class Reader(Protocol):
@@ -104,6 +108,7 @@ class SpooledSource(Source):
         self._packed = os.fdopen(os.dup(descriptor), "rb")
         self._reader = READERS[name](self._packed)
         self._ended = False
+        self._written = 0
         super().__init__(path, os.dup(self._spool.fileno()))
         try:
             self.reaches(1)
@@ -143,6 +148,9 @@ class SpooledSource(Source):
             return
         self._write(data)
         self._size += len(data)
+        if self._written > max(UNQUESTIONED, MAX_RATIO * self._packed.tell()):
+            message = f"the {self._format} file expands more than {MAX_RATIO}-fold, to {self._size} bytes so far"
+            raise MalformedImage(message, path=self.path, advice="if it is a swap device, decompress it first")
 
     def _read(self) -> bytes:
         try:
@@ -165,6 +173,7 @@ class SpooledSource(Source):
             done = 0
             while done < len(data):
                 done += os.pwrite(descriptor, data[done:], self._size + done)
+            self._written += len(data)
         except OSError as problem:
             message = f"no room for its plain bytes in {tempfile.gettempdir()}: {problem.strerror}"
             raise InputProblem(message, path=self.path, advice="set TMPDIR, or decompress it first") from problem

@@ -12,6 +12,7 @@ import lz4.frame
 import pytest
 
 from hibercheck.errors import HibercheckError, InputProblem, MalformedImage, Unsupported, UsageProblem
+from hibercheck.swsusp import spool
 from hibercheck.swsusp.image import open_image
 from tests.support import image_format as fmt
 from tests.support.image_format import PAGE
@@ -64,6 +65,18 @@ def test_compressed_copy_is_decompressed_only_as_far_as_needed(tmp_path):
         assert image.frame(102) == FRAMES[102]
         assert image.source._size < len(plain) + (4 << 20)
         assert not image.source.is_hole(0)
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, zstd.compress])
+def test_a_compressed_file_that_expands_as_no_device_does(tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(spool, "UNQUESTIONED", 8 << 20)
+    path = write(tmp_path, pack(b"\1" * (64 << 20)))
+    with pytest.raises(MalformedImage, match=r"expands more than 500-fold, to \d+ bytes so far.*decompress it first"):
+        open_image(str(path), resume_offset=16000)
+    # Zeros take no room, whatever their number.
+    path = write(tmp_path, pack(ImageWriter(frames=FRAMES).encode() + bytes(64 << 20)))
+    with open_image(str(path)) as image:
+        assert image.source.size > 64 << 20
 
 
 def test_xz_that_asks_for_too_much_memory(tmp_path):
