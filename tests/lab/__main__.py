@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--all", action="store_true", help="every family (the default)")
     what.add_argument("--seed", type=int, help="random ones from this seed")
     run.add_argument("--count", type=int, default=20, help="how many random ones (default: %(default)s)")
+    run.add_argument("--kernel", action="append", help="draw random ones from these kernels only")
     run.add_argument("--family", action="append", choices=FAMILIES)
     run.add_argument("--name", action="append", help="only experiments whose name contains this")
     run.add_argument("--jobs", type=int, default=2, help="machines at a time (default: %(default)s)")
@@ -76,7 +77,7 @@ def chosen(options: argparse.Namespace) -> list[Experiment]:
     """The experiments that the command line asks for."""
     seed = getattr(options, "seed", None)
     if seed is not None:
-        found = [draw(seed, number) for number in range(options.count)]
+        found = [draw(seed, number, tuple(options.kernel or ())) for number in range(options.count)]
     elif getattr(options, "small", False):
         found = [item for item in FAMILIES["committed"]() if item.name in SMALL]
     else:

@@ -94,8 +94,13 @@ IDLE_NOTE = "an SSDT gives each CPU _CST with C1 (FFH) and C2 ({kind}); {patched
 PATCHED = "the resumer was made to accept FFH states; its entry of them for running CPUs is sti;hlt (cst.py)"
 
 
-def draw(seed: int, number: int) -> Experiment:
-    """Draw one experiment; the same seed and number give the same one.
+def draw(seed: int, number: int, only: tuple[str, ...] = ()) -> Experiment:
+    """Draw one experiment; the same seed, number and kernels give the same one.
+
+    Args:
+        seed: The seed.
+        number: Which of its experiments.
+        only: Kernels that both sides are drawn from, such as packages that came out since the model was last changed.
 
     Seeds 1 to 4 in the record were drawn before this drew idle states, compressors, SMIs, machine checks, more Debian
     packages and more topologies; they cannot be drawn again.
@@ -104,12 +109,12 @@ def draw(seed: int, number: int) -> Experiment:
     debian_e, debian_r = dice.random() < 0.4, dice.random() < 0.5
     smp = dice.choice(TOPOLOGIES)
     cpus = int(smp.split(",")[0])
-    roomy = debian_e or debian_r or cpus > 2
+    roomy = bool(only) or debian_e or debian_r or cpus > 2
     memory = dice.choice((256, 256, 256, 320, 512)) if roomy else dice.choice((128, 128, 160, 192, 256))
     machine = Machine(smp=smp, memory_mib=memory, cpu=dice.choice(MODELS))
     event: Event = dice.choice(("none", "none", "none", "none", "nmi", "nmi", "smi", "mce"))
     filled = dice.random() < 0.4
-    resumee = side(dice, DEBIAN if debian_e else SMALL_RESUMEES, RESUMEE_WORDS, cpus, kaslr=0.15)
+    resumee = side(dice, only or (DEBIAN if debian_e else SMALL_RESUMEES), RESUMEE_WORDS, cpus, kaslr=0.15)
     event = event if cpus > 1 else "none"
     if event != "none":
         resumee = replace(resumee, cmdline=f"{resumee.cmdline} iomem=relaxed".strip())
@@ -118,7 +123,7 @@ def draw(seed: int, number: int) -> Experiment:
     if resumee.kernel in ("debian-7.3.4", "v73-stock") and dice.random() < 0.4:
         resumee = replace(resumee, cmdline=f"{resumee.cmdline} hibernate.compressor=lz4".strip())
     resumers = LATER if debian_r and dice.random() < 0.3 else DEBIAN if debian_r else SMALL_RESUMERS
-    resumer = side(dice, resumers, RESUMER_WORDS, cpus, kaslr=0.15)
+    resumer = side(dice, only or resumers, RESUMER_WORDS, cpus, kaslr=0.15)
     if "la57" in machine.cpu:
         resumee, resumer = (shallow(dice, one) for one in (resumee, resumer))
     experiment = Experiment(
@@ -162,7 +167,7 @@ def shallow(dice: random.Random, side: Side) -> Side:
 def with_idle_states(dice: random.Random, experiment: Experiment) -> Experiment:
     """Give some of Debian's kernels on Intel's CPUs a cpuidle driver: MWAIT states, a port, or HLT only."""
     resumer, machine = experiment.resumer, experiment.machine
-    stock = resumer.kernel in (*DEBIAN, *LATER) and resumer.kernel != "debian-6.18.15"  # registers no driver here
+    stock = resumer.kernel.startswith("debian-") and resumer.kernel != "debian-6.18.15"  # registers no driver here
     wanted = dice.random() < 0.7
     kind = dice.choice(("mwait", "mwait", "port"))
     unpatched = dice.random() < 0.25

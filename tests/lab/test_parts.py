@@ -195,10 +195,11 @@ def test_families_have_at_least_forty_experiments_with_names_of_their_own():
     assert set(FAMILIES) >= {"committed", "parks", "events", "paging", "formats", "refusals", "idle"}
 
 
-@given(st.integers(0, 1000), st.integers(0, 50))
-def test_draws_repeat_and_make_sense(seed, number):
-    item = draw(seed, number)
-    assert item == draw(seed, number)
+@given(st.integers(0, 1000), st.integers(0, 50), st.sampled_from([(), ("debian-9.9",), ("debian-9.9", "small-hlt")]))
+def test_draws_repeat_and_make_sense(seed, number, only):
+    item = draw(seed, number, only)
+    assert item == draw(seed, number, only)
+    assert not only or {item.resumee.kernel, item.resumer.kernel} <= set(only)
     assert all(0 < cpu < item.machine.cpus for cpu in (*item.resumee.offline, *item.resumer.offline))
 
 
