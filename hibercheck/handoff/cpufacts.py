@@ -70,18 +70,18 @@ def read_features(space: KernelSpace, address: int | None = None) -> CpuFeatures
     """
     data = space.read(space.address("boot_cpu_data") if address is None else address, _BOOT_CPU_DATA_SIZE)
     vendor_at = _vendor_offset(space, data)
-    capability_at = _capability_offset(space, data)
+    levels_at, capability_at = _capability_offset(space, data)
     raw_vendor = data[vendor_at : vendor_at + 12]
     words = struct.unpack_from(f"<{(vendor_at - capability_at) // 4}I", data, capability_at)
     flags = frozenset(name for name, (word, bit) in FEATURES.items() if word < len(words) and words[word] >> bit & 1)
-    level_at = _member(space, "cpuid_level", capability_at - 4)
+    level_at = _member(space, "cpuid_level", levels_at + 4)
     return CpuFeatures(
         vendor=VENDORS.get(raw_vendor, raw_vendor.decode("ascii", "replace").strip("\0 ")),
         cpuid_level=struct.unpack_from("<i", data, level_at)[0],
         flags=flags,
         bugs=_bugs(space, words),
-        virtual_bits=_bits(data, _member(space, "x86_virt_bits", capability_at - 12), {48, 57}),
-        physical_bits=_bits(data, _member(space, "x86_phys_bits", capability_at - 11), set(range(32, 53))),
+        virtual_bits=_bits(data, _member(space, "x86_virt_bits", levels_at - 4), {48, 57}),
+        physical_bits=_bits(data, _member(space, "x86_phys_bits", levels_at - 3), set(range(32, 53))),
     )
 
 
@@ -110,16 +110,22 @@ def _vendor_offset(space: KernelSpace, data: bytes) -> int:
     return found
 
 
-def _capability_offset(space: KernelSpace, data: bytes) -> int:
-    """Find x86_capability[]: it follows ``u32 extended_cpuid_level; int cpuid_level``."""
+def _capability_offset(space: KernelSpace, data: bytes) -> tuple[int, int]:
+    """Find ``u32 extended_cpuid_level; int cpuid_level`` and, behind them, x86_capability[].
+
+    It is aligned to 8 bytes (union with ``unsigned long x86_capability_alignment``), so that there may be padding
+    between, as in 7.3.
+    """
     placed = _placed_by_btf(space, "x86_capability")
     if placed is not None:
-        return placed
+        return placed - 8, placed
     for place in range(0, 64, 4):
-        extended, basic, edx, extended_edx = struct.unpack_from("<IiII", data, place)
+        extended, basic = struct.unpack_from("<Ii", data, place)
+        capability = place + 8 + place % 8
+        edx, extended_edx = struct.unpack_from("<II", data, capability)
         levels = _LOWEST_EXTENDED_LEAF <= extended <= 0x8000_0FFF and 0 < basic <= 0xFF
         if levels and edx & _LONG_MODE_EDX == _LONG_MODE_EDX and extended_edx >> 29 & 1:
-            return place + 8
+            return place, capability
     raise MissingFact("x86_capability cannot be found in boot_cpu_data, and the kernel carries no BTF")
 
 
