@@ -14,17 +14,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from mmap import MADV_HUGEPAGE, mmap
 from queue import Empty, SimpleQueue
 from threading import Lock, Semaphore, Thread
 from typing import Generic, TypeVar
 
-from hibercheck.swsusp.codec import BLOCK_PAGES, BLOCK_SIZE
+from hibercheck.addresses import PAGE_SIZE
+from hibercheck.swsusp.codec import BLOCK_PAGES, BLOCK_SIZE, MAX_STORED_PAGES
 from hibercheck.swsusp.source import Ranges, Source
 from hibercheck.swsusp.stream import Batch, Storage
 
 BATCH_CHUNKS = 16
 """Chunks in a batch: 2 MiB of plain bytes, and up to 2.2 MiB of stored ones."""
 MAX_WORKERS = 8
+HUGE_PAGE = 2 << 20
 AHEAD = 4
 """Batches a worker that may be finished before their turn."""
 
@@ -170,20 +173,34 @@ class _Crew(Generic[State]):
         return (first, lost, _joined(found)) if lost > first else None
 
 
+def _memory(size: int) -> mmap:
+    """Return so much memory or more, of huge pages where the system grants them.
+
+    With small ones a twelfth of the time of an export goes to translations.
+
+    Raises:
+        MemoryError: There is none.
+    """
+    try:
+        memory = mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE)
+    except OSError as problem:
+        raise MemoryError from problem
+    with suppress(OSError):
+        memory.madvise(MADV_HUGEPAGE)
+    return memory
+
+
 class _Worker(Generic[State]):
     """What one thread works with: its buffers."""
 
     def __init__(self, source: Source, storage: Storage, work: Work[State]) -> None:
         self._source, self._storage, self._work = source, storage, work
-        self._stored = bytearray()
-        self._plain = bytearray(BATCH_CHUNKS * BLOCK_SIZE)
+        self._stored = _memory(BATCH_CHUNKS * MAX_STORED_PAGES * PAGE_SIZE)
+        self._plain = _memory(BATCH_CHUNKS * BLOCK_SIZE)
 
     def do(self, first: int, end: int, ranges: Ranges) -> _Done[State]:
         """Read, decode and work on a batch."""
         try:
-            size = sum(size for _, size in ranges)
-            if size > len(self._stored):
-                self._stored = bytearray(size)
             self._source.fill(memoryview(self._stored), ranges)
             batch = self._storage.unpack(first, end, self._stored, self._plain)
             return first, end, self._work(batch), None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from mmap import mmap
 from typing import cast
 
 from hibercheck.addresses import PAGE_SIZE
@@ -71,11 +72,11 @@ def filler(compressor: str) -> Filler | None:
     return cast("Filler", safe)
 
 
-def address_of(buffer: bytearray) -> int:
-    """Return the address of a buffer, which must outlive its use and not be resized meanwhile."""
+def address_of(memory: mmap) -> int:
+    """Return the address of memory, which must outlive its use."""
     import ctypes  # noqa: PLC0415 - as above
 
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def _lzo(data: bytes | memoryview) -> bytes:

@@ -109,18 +109,17 @@ def _holes(batch: Batch) -> Iterator[tuple[int, int]]:
     samples = 0
     for offset in SAMPLES:
         samples |= int.from_bytes(_each(batch, offset), "little")
-    zeros = batch.buffer.startswith
     for row in SUSPECTS.finditer(samples.to_bytes(batch.pages, "little")):
         first = row.start()
         for page in range(first, row.end() + 1):
-            if page < row.end() and zeros(ZERO_PAGE, page * PAGE_SIZE):
+            if page < row.end() and batch.page(page) == ZERO_PAGE:
                 continue
             if page - first >= LEAST_HOLE:
                 yield first, page
             first = page + 1
 
 
-def _each(batch: Batch, offset: int) -> bytearray:
+def _each(batch: Batch, offset: int) -> bytes:
     """Return the byte at ``offset`` of each page."""
     return batch.buffer[offset : batch.pages * PAGE_SIZE : PAGE_SIZE]
 
@@ -132,7 +131,7 @@ def _vmcoreinfos(batch: Batch, first: int) -> list[bytes]:
     for mark in HEADS:
         page = heads.find(mark, first)
         while page >= 0 and len(found) < MAX_CANDIDATES:
-            text = _vmcoreinfo(bytes(batch.plain[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]))
+            text = _vmcoreinfo(batch.page(page))
             found += [text] if text else []
             page = heads.find(mark, page + 1)
     return found

@@ -10,6 +10,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import pairwise
+from mmap import mmap
 from typing import Protocol
 
 from hibercheck.addresses import PAGE_SIZE
@@ -47,7 +48,7 @@ class Batch:
     """
 
     first: int
-    buffer: bytearray
+    buffer: mmap
     pages: int
     damaged: tuple[tuple[int, MalformedImage], ...] = ()
     lost: int = 0
@@ -56,6 +57,10 @@ class Batch:
     def plain(self) -> memoryview:
         """The bytes of the chunks."""
         return memoryview(self.buffer)[: self.pages * PAGE_SIZE]
+
+    def page(self, number: int) -> bytes:
+        """Return one page of them."""
+        return self.buffer[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
 
 
 class Storage(Protocol):
@@ -71,7 +76,7 @@ class Storage(Protocol):
         """Find the stored bytes of chunks ``first`` up to ``end``; raises `MalformedImage` if the way there is lost."""
         ...
 
-    def unpack(self, first: int, end: int, raw: bytearray, room: bytearray) -> Batch:
+    def unpack(self, first: int, end: int, raw: mmap, room: mmap) -> Batch:
         """Decode these chunks out of their stored bytes; in any thread, once `ranges` has found them.
 
         Args:
@@ -102,7 +107,7 @@ class _PlainPages:
         """Return the bytes of 32 pages; raises `MalformedImage`."""
         return self._source.gather(self.ranges(number, number + 1))
 
-    def unpack(self, first: int, end: int, raw: bytearray, room: bytearray) -> Batch:  # noqa: ARG002 - see `Storage`
+    def unpack(self, first: int, end: int, raw: mmap, room: mmap) -> Batch:  # noqa: ARG002 - see `Storage`
         """Take the pages of chunks as they are; see `Storage.unpack`."""
         return Batch(first, raw, _pages_between(self, first, end))
 
@@ -209,7 +214,7 @@ class BlockStorage:
         begin = self._starts[first]
         return self._map.ranges(begin, self._starts[end] - begin)
 
-    def unpack(self, first: int, end: int, raw: bytearray, room: bytearray) -> Batch:
+    def unpack(self, first: int, end: int, raw: mmap, room: mmap) -> Batch:
         """Decode blocks; see `Storage.unpack`."""
         pages = _pages_between(self, first, end)
         stored = self._stored(first, end, raw)
@@ -227,7 +232,7 @@ class BlockStorage:
                 lost += size
         return Batch(first, room, pages, tuple(damaged), lost)
 
-    def _stored(self, first: int, end: int, raw: bytearray) -> list[tuple[int, int]]:
+    def _stored(self, first: int, end: int, raw: mmap) -> list[tuple[int, int]]:
         """Return where in ``raw`` the compressed bytes of each block begin, and how many there are."""
         starts = self._starts[first : end + 1]
         stored = []
@@ -237,9 +242,7 @@ class BlockStorage:
             stored.append((at, min(int.from_bytes(raw[at - LENGTH_SIZE : at], "little"), stop - at)))
         return stored
 
-    def _not_filled(
-        self, raw: bytearray, stored: list[tuple[int, int]], room: bytearray, sizes: list[int]
-    ) -> Iterable[int]:
+    def _not_filled(self, raw: mmap, stored: list[tuple[int, int]], room: mmap, sizes: list[int]) -> Iterable[int]:
         """Decode blocks to their places, and return which could not be."""
         fill = filler(self._compressor)
         if fill is None:
