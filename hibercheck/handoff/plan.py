@@ -119,7 +119,7 @@ def make_plan(
         raise MissingFact(f"the machine's CPUs cannot be read from the image: {why}", path=image.path)
     features = (facts.features if facts else None) or resumee.features
     bringup = _bring_up(resumee, topology, cmdline, features, options, facts)
-    rescued = _rescued(bringup, topology, traits)
+    rescued = _rescued(bringup, topology, traits, resumer.path)
     idle = _idle(cmdline, resumee, traits, options, facts)
     rules = ParkRules(traits, features, idle)
     return Plan(
@@ -172,7 +172,7 @@ def _idle(
     return measured or options.resumer_idle
 
 
-def _rescued(bringup: Bringup, topology: Topology, traits: Traits) -> frozenset[int]:
+def _rescued(bringup: Bringup, topology: Topology, traits: Traits, path: str) -> frozenset[int]:
     """Apply the resumer's rescue.
 
     Raises:
@@ -182,9 +182,9 @@ def _rescued(bringup: Bringup, topology: Topology, traits: Traits) -> frozenset[
         return frozenset()
     rescues, needs = traits.rescues_offline, traits.rescue_needs_primary
     if rescues.value is None:
-        raise MissingFact(f"whether the resumer rescues offline CPUs cannot be read: {rescues.reason}")
+        raise MissingFact(f"whether the resumer rescues offline CPUs cannot be read: {rescues.reason}", path=path)
     if rescues.value and needs.value is None:
-        raise MissingFact(f"which offline CPUs the resumer rescues cannot be read: {needs.reason}")
+        raise MissingFact(f"which offline CPUs the resumer rescues cannot be read: {needs.reason}", path=path)
     return rescued_cpus(bringup, topology, rescues=rescues.value, needs_primary=bool(needs.value))
 
 
@@ -224,6 +224,7 @@ def place(
     if traits.randomize_base.value is None:
         raise MissingFact(
             f"whether the resumer's load address is random cannot be read: {traits.randomize_base.reason}",
+            path=resumer.path,
             advice="say nokaslr in --resumer-cmdline if it is not",
         )
     return Placement(given, offset)

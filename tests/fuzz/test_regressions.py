@@ -15,9 +15,11 @@ from hibercheck.handoff.cmdline import parse_command_line, parse_size
 from hibercheck.handoff.facts import parse_facts
 from hibercheck.handoff.findings import Finding, Level, Outcome, Place, Verdict
 from hibercheck.handoff.kernels import open_resumer
+from hibercheck.handoff.options import CheckOptions
 from hibercheck.handoff.resumee import E820Entry
 from hibercheck.handoff.sweep import sweep
 from hibercheck.kernel.code.traits import traits_on_demand
+from hibercheck.kernel.kernel import open_kernel
 from hibercheck.report import suppressions
 from hibercheck.report.fingerprint import fingerprints
 from hibercheck.swsusp.pfns import MAX_PFN, PfnList
@@ -200,3 +202,18 @@ def test_a_symbol_whose_absence_contradicts_another(tmp_path, symbol, trait, why
         found = getattr(traits_on_demand(damaged), trait)
     assert found.value is None
     assert why in found.reason
+
+
+def test_a_resumer_whose_rescue_cannot_be_read_is_named(tmp_path):
+    kernel = tmp_path / "vmlinux"
+    data = bytearray(unpack("kernels/small-hlt.vmlinux.xz").read_bytes())
+    with open_kernel(str(unpack("kernels/small-hlt.vmlinux.xz"))) as whole:
+        code = whole.read(whole.require("hibernate_resume_nonboot_cpu_disable").address, 48)
+    place = data.index(code)
+    data[place + 4 : place + 16] = b"\x06" * 12  # PUSH ES, which 64-bit mode has not
+    kernel.write_bytes(data)
+    image = unpack("images/9c031ac5a1.bin.xz")
+    resumee = unpack("kernels/mid-current.vmlinux.xz")
+    with pytest.raises(MissingFact, match=r"whether the resumer rescues offline CPUs cannot be read") as told:
+        check(str(image), str(kernel), str(resumee), CheckOptions(resumer_cmdline="nokaslr nosmt"))
+    assert told.value.path == str(kernel)
