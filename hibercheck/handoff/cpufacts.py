@@ -113,19 +113,20 @@ def _vendor_offset(space: KernelSpace, data: bytes) -> int:
 def _capability_offset(space: KernelSpace, data: bytes) -> tuple[int, int]:
     """Find ``u32 extended_cpuid_level; int cpuid_level`` and, behind them, x86_capability[].
 
-    It is aligned to 8 bytes (union with ``unsigned long x86_capability_alignment``), so that there may be padding
-    between, as in 7.3.
+    Where x86_capability[] is aligned to 8 bytes (union with ``unsigned long x86_capability_alignment``) there may be
+    padding between, as in 7.3; older kernels, such as 4.19, have none, wherever it lies.
     """
     placed = _placed_by_btf(space, "x86_capability")
     if placed is not None:
         return placed - 8, placed
     for place in range(0, 64, 4):
         extended, basic = struct.unpack_from("<Ii", data, place)
-        capability = place + 8 + place % 8
-        edx, extended_edx = struct.unpack_from("<II", data, capability)
-        levels = _LOWEST_EXTENDED_LEAF <= extended <= 0x8000_0FFF and 0 < basic <= 0xFF
-        if levels and edx & _LONG_MODE_EDX == _LONG_MODE_EDX and extended_edx >> 29 & 1:
-            return place, capability
+        if not (_LOWEST_EXTENDED_LEAF <= extended <= 0x8000_0FFF and 0 < basic <= 0xFF):
+            continue
+        for capability in (place + 8, place + 12):
+            edx, extended_edx = struct.unpack_from("<II", data, capability)
+            if edx & _LONG_MODE_EDX == _LONG_MODE_EDX and extended_edx >> 29 & 1:
+                return place, capability
     raise MissingFact("x86_capability cannot be found in boot_cpu_data, and the kernel carries no BTF")
 
 

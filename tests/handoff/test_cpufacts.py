@@ -75,7 +75,13 @@ SKYLAKE = (
 LEVELS = 0x20
 
 
-@pytest.mark.parametrize("data", [SKYLAKE, SKYLAKE[4 : LEVELS + 12] + SKYLAKE[LEVELS + 16 :]], ids=["padded", "6.1"])
+FOLLOWING = SKYLAKE[LEVELS : LEVELS + 12] + SKYLAKE[LEVELS + 16 :]
+"""From x86_virt_bits on, without padding."""
+
+
+@pytest.mark.parametrize(
+    "data", [SKYLAKE, SKYLAKE[4:LEVELS] + FOLLOWING, SKYLAKE[:8] + FOLLOWING], ids=["padded", "6.1", "4.19"]
+)
 def test_features_of_a_kernel_without_types(data):
     features = read_features(WithoutTypes(data))
     assert (features.vendor, features.cpuid_level) == ("intel", 0xD)
