@@ -122,24 +122,28 @@ class _Crew(Generic[State]):
         taken = self._take() if self._room.acquire(blocking=False) else None
         if taken is None:
             return self._done.get()
-        done = worker.do(*taken)
-        if done[3] is not None:
-            self._end()
-            if not isinstance(done[3], Exception):  # an interrupt
-                raise done[3]
+        done = self._do(worker, taken)
+        if done[3] is not None and not isinstance(done[3], Exception):  # an interrupt
+            raise done[3]
         return done
 
     def _serve(self) -> None:
-        worker = _Worker(self._source, self._storage, self._work)
+        try:
+            worker = _Worker(self._source, self._storage, self._work)
+        except MemoryError:  # fewer threads will do
+            return
         while True:
             self._room.acquire()
             taken = self._take()
             if taken is None:
                 return
-            done = worker.do(*taken)
-            if done[3] is not None:
-                self._end()
-            self._done.put(done)
+            self._done.put(self._do(worker, taken))
+
+    def _do(self, worker: _Worker[State], taken: tuple[int, int, Ranges]) -> _Done[State]:
+        done = worker.do(*taken)
+        if done[3] is not None:
+            self._end()
+        return done
 
     def _end(self) -> None:
         """Take no further batches: those that were taken are all before this one, or of no interest any more."""
@@ -155,7 +159,7 @@ class _Crew(Generic[State]):
             end = self._next = min(first + BATCH_CHUNKS, self._chunks)
             try:
                 return first, end, _joined(self._storage.ranges(first, end))
-            except BaseException as problem:  # noqa: BLE001 - as above
+            except BaseException as problem:  # noqa: BLE001 - to be raised in its turn, whatever it is
                 self._next = self._chunks
                 return self._sound_part(first, end, problem)
 

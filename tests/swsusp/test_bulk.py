@@ -155,6 +155,21 @@ def test_a_limit_of_threads_is_no_hindrance(tmp_path, monkeypatch):
         assert image.verify().ok
 
 
+def test_threads_without_memory_leave_the_work_to_others(tmp_path, monkeypatch, capsys):
+    make = bulk._memory
+
+    def scarce(size):
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError
+        return make(size)
+
+    monkeypatch.setattr(bulk, "_memory", scarce)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    with opened(tmp_path) as image:
+        assert image.verify().ok
+    assert capsys.readouterr().err == ""
+
+
 def test_an_interrupt_ends_it_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     seen = []
