@@ -67,14 +67,14 @@ def collect(vm: Vm, target: Path) -> None:
     """Run ``hibercheck collect`` and its script in the guest, and keep what both write, and what the first says."""
     target.parent.mkdir(parents=True, exist_ok=True)
     lines = {
-        ".json": "time -p hibercheck collect -o /tmp/it 2>/tmp/said",
-        ".said": "cat /tmp/said > /tmp/it",
-        ".script.json": "hibercheck collect --script > /tmp/collect.sh && sh /tmp/collect.sh > /tmp/it",
-        ".kcore": "head -c 4096 /proc/kcore > /tmp/it",
+        ".json": "time -p hibercheck collect -o /it 2>/said",
+        ".said": "cat /said > /it",
+        ".script.json": "hibercheck collect --script > /collect.sh && sh /collect.sh > /it",
+        ".kcore": "head -c 4096 /proc/kcore > /it",
     }
     for suffix, line in lines.items():
         vm.shell(line, 120)
-        encoded = vm.shell("gzip -c /tmp/it | base64", 60)
+        encoded = vm.shell("gzip -c /it | base64", 60)
         target.with_suffix(suffix).write_bytes(gzip.decompress(base64.b64decode(encoded)))
 
 
