@@ -43,6 +43,8 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:
+        if (asked := _asked_to_end(error)) is not None:
+            return asked
         if "--debug" in arguments or os.environ.get("HIBERCHECK_DEBUG", "").lower() in {"1", "true", "yes", "on"}:
             raise
         _complain(_line(error))
@@ -75,6 +77,15 @@ def _run(arguments: list[str]) -> int:
         result = ending.exit_code
     sys.stdout.flush()
     return result if isinstance(result, int) else 0
+
+
+def _asked_to_end(error: Exception) -> int | None:
+    """Return the status if an error only wraps a signal: 3.11 makes a RuntimeError of it while a class is made."""
+    if isinstance(error.__cause__, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error.__cause__, SystemExit) and isinstance(error.__cause__.code, int):
+        return error.__cause__.code
+    return None
 
 
 def _status(error: Exception) -> int:

@@ -175,3 +175,15 @@ def test_an_image_that_shrinks_while_it_is_read(tmp_path, compressor):
         os.truncate(path, 8192)
         with pytest.raises(InputProblem, match="was cut while it was being read"):
             [image.frame(pfn) for pfn in frames]
+
+
+@pytest.mark.parametrize(("signal_made", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_a_signal_while_a_class_is_made(signal_made, status, monkeypatch, capsys):
+    """Up to Python 3.11, what is raised in ``__set_name__`` comes out as the cause of a RuntimeError."""
+
+    def invoke(_arguments):
+        raise RuntimeError("Error calling __set_name__") from signal_made
+
+    monkeypatch.setattr("hibercheck.cli.run._run", invoke)
+    assert run_command(["rules"]) == status
+    assert capsys.readouterr().err == ""
