@@ -12,14 +12,24 @@ _RANGE = re.compile(r"(?P<first>\d{1,9})(?:-(?P<last>\d{1,9})(?::(?P<used>\d{1,9
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:
-    """Parse a list of CPUs as the kernel does: ``2,3``, ``1-3``, ``0-15:2/4``.
+    """Parse a list of CPUs as the kernel does: ``2,3``, ``1-3``, ``0-15:2/4``; see `parse_cpu_mask`.
+
+    Raises:
+        ValueError: The text is not such a list, or names a CPU beyond `MAX_CPUS`; the message says which part.
+    """
+    mask = parse_cpu_mask(text)
+    return frozenset(cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1)
+
+
+def parse_cpu_mask(text: str) -> int:
+    """Parse a list of CPUs into an integer of which bit N stands for CPU N: a thousandth of a set's size.
 
     The grammar is ``bitmap_parselist()``'s (lib/bitmap-str.c): ``first[-last[:used/group]]``, separated by commas.
 
     Raises:
         ValueError: The text is not such a list, or names a CPU beyond `MAX_CPUS`; the message says which part.
     """
-    cpus: set[int] = set()
+    mask = 0  # one bit for each CPU: a list may name the same thousands over and over
     for part in text.replace("\n", ",").split(","):
         if not part.strip():
             continue
@@ -35,8 +45,17 @@ def parse_cpu_list(text: str) -> frozenset[int]:
         used, group = int(match["used"] or 1), int(match["group"] or 1)
         if group == 0 or used > group:
             raise ValueError(f"{part.strip()!r} uses {used} of each group of {group}")
-        cpus.update(cpu for cpu in range(first, last + 1) if (cpu - first) % group < used)
-    return frozenset(cpus)
+        mask |= _bits(last + 1 - first, used, group) << first
+    return mask
+
+
+def _bits(length: int, used: int, group: int) -> int:
+    """Return ``length`` bits of which ``used`` of each ``group`` are set."""
+    if group >= length:
+        return (1 << min(used, length)) - 1
+    groups = -(-length // group)
+    ones = ((1 << group * groups) - 1) // ((1 << group) - 1)  # the lowest bit of each group
+    return ((1 << used) - 1) * ones & ((1 << length) - 1)
 
 
 def format_cpu_list(cpus: Iterable[int]) -> str:

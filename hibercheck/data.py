@@ -1,26 +1,23 @@
 """Frozen dataclasses with slots, for a fraction of what the standard library's cost at start-up.
 
-`dataclasses.dataclass` writes and compiles six methods for every class.  The hundred classes that a check imports took
-a sixth of its whole time that way, most of it for classes of which the run makes few objects or none.  Here all classes
-share those methods, only one of many objects gets an ``__init__`` of its own, and what `dataclasses.fields` shows is
-made when it is asked for.
+`dataclasses.dataclass` writes and compiles six methods for every class: for the hundred classes that a check imports, a
+tenth of its whole time.  Here all classes share the methods, an ``__init__`` is compiled when the first object is made,
+and what `dataclasses.fields` shows when somebody looks.  `typing.NamedTuple` costs as little, but its records equal
+those of any other type with the same values, and it has no fields that are not compared.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass
+    from dataclasses import dataclass, replace
 else:
     from dataclasses import MISSING, Field, FrozenInstanceError, fields
     from dataclasses import dataclass as _standard
+    from functools import cache
     from operator import attrgetter
-
-    T = TypeVar("T", bound=type)
-
-    _OFTEN = 64
-    """Objects from which on compiling an ``__init__`` pays."""
+    from types import FunctionType
 
     def dataclass(*, frozen: bool, slots: bool) -> Any:  # noqa: ANN401 - a decorator, typed above
         """As `dataclasses.dataclass`, for what is frozen, has slots and inherits no fields.
@@ -35,133 +32,101 @@ else:
             raise TypeError("only frozen dataclasses with slots are made here")
         return _make
 
-    def _make(cls: T) -> T:
-        """The class again, with slots, which can only be given when a class is made."""
-        declared = vars(cls)
-        names = tuple(declared.get("__annotations__", ()))
-        specified = {name: declared[name] for name in names if name in declared}
-        namespace = {
-            name: value
-            for name, value in declared.items()
-            if name not in specified and name not in {"__dict__", "__weakref__"}
-        }
-        own = set(namespace)
-        parameters = {name: specified.get(name, MISSING) for name in names if _of(specified.get(name), "init")}
-        compared = tuple(name for name in names if _of(specified.get(name), "compare"))
-        shared = {
-            "__repr__": _repr,
-            "__setattr__": _refuse_to_set,
-            "__delattr__": _refuse_to_delete,
-            "__getstate__": _state,
-            "__setstate__": _restore,
-        }
-        shared |= _comparison(attrgetter(*compared)) if compared else {}
-        namespace |= {name: method for name, method in shared.items() if name not in own}
-        namespace |= {"__qualname__": cls.__qualname__, "__slots__": names, "__match_args__": tuple(parameters)}
-        namespace["__dataclass_fields__"] = _Fields(cls)
-        made = type(cls)(cls.__name__, cls.__bases__, namespace)
-        if "__init__" not in own:
-            made.__init__ = _init(made, parameters)
-        return made
+    def replace(record: Any, /, **changes: Any) -> Any:  # noqa: ANN401 - as `dataclasses.replace`
+        """As `dataclasses.replace`, without making the fields that nobody has looked at.
 
-    def _of(specified: object, what: str) -> bool:
-        """What `dataclasses.field` was told of a field; true for one that has no such specification."""
-        return getattr(specified, what) if isinstance(specified, Field) else True
+        Raises:
+            TypeError: A change is of no parameter of the record's type.
+        """
+        cls = type(record)
+        given = {name: getattr(record, name) for name in cls.__match_args__ if name not in changes}
+        return cls(**given, **changes)
+
+    def _make(declared: type) -> type:
+        """Return the class again, with slots, which can only be given when a class is made."""
+        own = vars(declared)
+        names = tuple(own.get("__annotations__", ()))
+        given = {name: own[name] for name in names if name in own}
+        parameters = {name: given.get(name, MISSING) for name in names if _told(given.get(name), "init")}
+        optional = [_is_optional(one) for one in parameters.values()] if given else []
+        if optional != sorted(optional):
+            raise TypeError(f"in {declared.__name__} a field without a default follows one that has one")
+        compared = [name for name in names if _told(given.get(name), "compare")]
+        namespace = {"__init__": _first_init(parameters), **_SHARED, **_comparison(compared)}
+        namespace |= {name: value for name, value in own.items() if name not in {*given, "__dict__", "__weakref__"}}
+        namespace |= {
+            "__slots__": names,
+            "__match_args__": tuple(parameters),
+            "__dataclass_fields__": _Fields(declared),
+        }
+        return type(declared)(declared.__name__, declared.__bases__, namespace)
 
     class _Fields:
         """``__dataclass_fields__``: made by the standard library, but only if somebody looks."""
 
         def __init__(self, declared: type) -> None:
-            self._declared = declared
+            self.declared = declared
 
-        def __set_name__(self, owner: type, name: str) -> None:
-            self._owner, self._name = owner, name
+        def __get__(self, instance: object, owner: type) -> dict[str, Any]:
+            owner.__dataclass_fields__ = _standard(init=False, repr=False, eq=False)(self.declared).__dataclass_fields__
+            return owner.__dataclass_fields__
 
-        def __get__(self, instance: object, _owner: type) -> dict[str, Any]:
-            made = _standard(init=False, repr=False, eq=False)(self._declared).__dataclass_fields__
-            setattr(self._owner, self._name, made)
-            return made
-
-    def _init(cls: type, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - a method
-        """An ``__init__`` that takes these parameters; a value is a default, a `dataclasses.field`, or MISSING.
-
-        Of a class that many objects are made of, one is written that is compiled and faster.
-        """
-        count = len(parameters)
-        assign = {name: getattr(cls, name).__set__ for name in parameters}  # past `_refuse_to_set`
-        puts = tuple(assign.values())
-        finish = getattr(cls, "__post_init__", None)
-        defaults, factories = _defaults(cls, parameters)
-        bound = _binder(cls.__name__, tuple(parameters), defaults, factories)
-        left = _OFTEN
+    def _first_init(parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - a method
+        """Return an ``__init__`` that writes the one of the class, and gives way to it."""
 
         def __init__(self: object, *args: object, **kwargs: object) -> None:  # noqa: N807
-            nonlocal left
-            left -= 1
-            if not left:
-                cls.__init__ = _written(assign, defaults, factories, finish)
-            values = args if len(args) == count and not kwargs else bound(args, kwargs)
-            for put, value in zip(puts, values, strict=True):
-                put(self, value)
-            if finish is not None:
-                finish(self)
+            cls = type(self)
+            cls.__init__ = _init(cls, parameters)
+            cls.__init__(self, *args, **kwargs)
 
         return __init__
 
-    def _defaults(cls: type, parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The defaults of parameters, and what makes those that every object has its own of."""
-        defaults, factories = {}, {}
-        for name, value in parameters.items():
-            if isinstance(value, Field) and value.default_factory is not MISSING:
-                factories[name] = value.default_factory
-            elif (default := value.default if isinstance(value, Field) else value) is not MISSING:
-                defaults[name] = default
-            elif defaults or factories:
-                raise TypeError(f"in {cls.__name__} a field without a default follows one that has one")
-        return defaults, factories
+    def _init(cls: type, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - a method
+        """Return what `dataclasses` would write: the values go into the slots, past what refuses to set attributes.
 
-    def _binder(what: str, order: tuple[str, ...], defaults: dict[str, Any], factories: dict[str, Any]) -> Any:  # noqa: ANN401
-        """What finds every parameter's value among positional and named arguments and defaults."""
+        To compile one for every class would cost more than all else that is done here: those with as many parameters
+        have one code, each with the names of its own.  A parameter's value here is its default, a `dataclasses.field`,
+        or MISSING.
+        """
+        scope: dict[str, Any] = {}
+        defaults = []
+        for number, (name, given) in enumerate(parameters.items()):
+            put = getattr(cls, name).__set__
+            if isinstance(given, Field) and given.default_factory is not MISSING:
+                put, given = _made_or_given(put, given.default_factory), None  # noqa: PLW2901 - none was given
+                defaults.append(MISSING)
+            elif _is_optional(given):
+                defaults.append(given.default if isinstance(given, Field) else given)
+            scope[f"put_{number}"] = put
+        code = _code(len(parameters), hasattr(cls, "__post_init__"))
+        code = code.replace(co_varnames=("self", *parameters), co_qualname=f"{cls.__qualname__}.__init__")
+        return FunctionType(code, scope, "__init__", tuple(defaults))
 
-        def bound(args: tuple[object, ...], kwargs: dict[str, object]) -> list[object]:
-            values, named = list(args), 0
-            for name in order[len(args) :]:
-                if name in kwargs:
-                    values.append(kwargs[name])
-                    named += 1
-                elif name in defaults:
-                    values.append(defaults[name])
-                elif name in factories:
-                    values.append(factories[name]())
-            if len(values) != len(order) or named != len(kwargs):
-                raise TypeError(f"{what} takes {', '.join(order)}: one is missing, twice there, or not of them")
-            return values
+    @cache
+    def _code(count: int, then: bool) -> Any:  # noqa: ANN401 - a code object
+        """Return code of an ``__init__`` with so many parameters; ``then`` is whether it calls ``__post_init__``."""
+        body = [f"put_{number}(self, _{number})" for number in range(count)] or ["pass"]
+        head = ", ".join(["self", *(f"_{number}" for number in range(count))])
+        scope: dict[str, Any] = {}
+        exec(f"def __init__({head}):\n " + "\n ".join([*body, *["self.__post_init__()"] * then]), scope)  # noqa: S102
+        return scope["__init__"].__code__
 
-        return bound
+    def _made_or_given(put: Any, make: Any) -> Any:  # noqa: ANN401 - setter and factory of a field
+        """Return what puts the value of a field with a factory, which is called where no value was given."""
+        return lambda self, value: put(self, make() if value is MISSING else value)
 
-    def _written(assign: dict[str, Any], defaults: dict[str, Any], factories: dict[str, Any], finish: Any) -> Any:  # noqa: ANN401
-        """An ``__init__`` as `dataclasses` would write it."""
-        scope: dict[str, Any] = {"MISSING": MISSING, "finish": finish}
-        parameters, body = ["self"], ["pass"]
-        for name, put in assign.items():
-            value = name
-            scope[f"put_{name}"] = put
-            if name in defaults:
-                scope[f"default_{name}"] = defaults[name]
-                parameters.append(f"{name}=default_{name}")
-            elif name in factories:
-                scope[f"make_{name}"] = factories[name]
-                parameters.append(f"{name}=MISSING")
-                value = f"make_{name}() if {name} is MISSING else {name}"
-            else:
-                parameters.append(name)
-            body.append(f"put_{name}(self, {value})")
-        if finish is not None:
-            body.append("finish(self)")
-        exec(f"def __init__({', '.join(parameters)}):\n " + "\n ".join(body), scope)  # noqa: S102 - names of fields
-        return scope["__init__"]
+    def _told(given: object, what: str) -> bool:
+        """Return what `dataclasses.field` was told of a field; true for one that has no such specification."""
+        return getattr(given, what) if isinstance(given, Field) else True
 
-    def _comparison(values: Any) -> dict[str, Any]:  # noqa: ANN401 - attrgetter
+    def _is_optional(given: Any) -> bool:  # noqa: ANN401 - as above
+        if isinstance(given, Field):
+            return given.default is not MISSING or given.default_factory is not MISSING
+        return given is not MISSING
+
+    def _comparison(names: list[str]) -> dict[str, Any]:
+        values = attrgetter(*names) if names else lambda _self: ()
+
         def __eq__(self: object, other: object) -> bool:  # noqa: N807
             return values(self) == values(other) if other.__class__ is self.__class__ else NotImplemented
 
@@ -174,18 +139,23 @@ else:
         shown = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr)
         return f"{type(self).__qualname__}({shown})"
 
-    def _refuse_to_set(self: object, name: str, _value: object) -> None:
-        raise FrozenInstanceError(f"cannot assign to field {name!r} of {type(self).__name__}")
-
-    def _refuse_to_delete(self: object, name: str) -> None:
-        raise FrozenInstanceError(f"cannot delete field {name!r} of {type(self).__name__}")
+    def _refuse(self: object, name: str, *_value: object) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r} of {type(self).__name__}, or delete it")
 
     def _state(self: object) -> list[Any]:
-        return [getattr(self, one.name) for one in fields(self)]
+        return [getattr(self, name) for name in self.__slots__]
 
     def _restore(self: object, state: list[Any]) -> None:
-        for one, value in zip(fields(self), state, strict=True):
-            object.__setattr__(self, one.name, value)
+        for name, value in zip(self.__slots__, state, strict=True):
+            object.__setattr__(self, name, value)
+
+    _SHARED = {
+        "__repr__": _repr,
+        "__setattr__": _refuse,
+        "__delattr__": _refuse,
+        "__getstate__": _state,
+        "__setstate__": _restore,
+    }
 
 
-__all__ = ["dataclass"]
+__all__ = ["dataclass", "replace"]

@@ -73,7 +73,7 @@ def markdown(text: str) -> Iterator[str]:
 
 def _join_fences(text: str) -> str:
     """Keep the blank lines of a fenced block from splitting it."""
-    return re.sub(r"```.*?```", lambda match: match[0].replace("\n\n", "\n\0\n"), text, flags=re.DOTALL)
+    return re.sub(r"```.*?```", lambda match: re.sub(r"\n(?=\n)", "\n\0", match[0]), text, flags=re.DOTALL)
 
 
 def _block(lines: list[str]) -> Iterator[str]:
@@ -87,9 +87,9 @@ def _block(lines: list[str]) -> Iterator[str]:
             yield ".IP \\(bu 2"
             yield inline(" ".join(line.strip() for line in item.split("\n")))
     elif len(lines) > 1 and lines[1].startswith(": "):
-        yield ".TP"
-        yield inline(lines[0])
-        yield inline(" ".join(line.removeprefix(": ").strip() for line in lines[1:]))
+        term, text = inline(lines[0]), inline(" ".join(line.removeprefix(": ").strip() for line in lines[1:]))
+        long = len(term) > WIDTH  # a term is one line of the source
+        yield from (".PP", term, ".RS", text, ".RE") if long else (".TP", term, text)
     else:
         yield ".PP"
         yield inline(" ".join(line.strip() for line in lines))
@@ -116,7 +116,7 @@ def command_page(name: str) -> str:
     lines += [f"\\fBhibercheck\\fR \\fB{name}\\fR {_usage(command, context)}"]
     lines += [".SH DESCRIPTION", ".PP", inline(" ".join(summary.split()))]
     lines += list(markdown(rest)) if rest.strip() else []
-    lines += [".SH OPTIONS", *_options(command, context)]
+    lines += [".SH OPTIONS", *_options(command, context), *_environment(command, context)]
     examples, status = _epilog(command.epilog or "")
     lines += more
     if status and '.SH "EXIT STATUS"' not in more:
@@ -153,8 +153,18 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
                 continue
             yield ".TP"
             yield f"\\fB{escape(record[0])}\\fR"
-            variable = parameter.variable(context.info_name) if isinstance(parameter, GroupedOption) else None
-            yield inline(record[1]) + (f"\nEnvironment: \\fB{variable}\\fR." if variable else "")
+            yield inline(record[1])
+
+
+def _environment(command: click.Command, context: click.Context) -> Iterator[str]:
+    """Yield how options are set by variables, with the command's first option as the example."""
+    options = [one for one in command.get_params(context) if isinstance(one, GroupedOption)]
+    own = next((one for one in options if one.group != GENERAL), options[0])
+    yield ".SH ENVIRONMENT"
+    yield inline(
+        f"Each option can be set by a variable: `--{own.long_name}` by `{own.variable(context.info_name)}`. "
+        "Those under General have the same variable for all commands, such as `HIBERCHECK_COLOR`."
+    )
 
 
 def _epilog(text: str) -> tuple[list[str], str]:

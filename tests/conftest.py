@@ -5,6 +5,8 @@ from __future__ import annotations
 import lzma
 import os
 import shutil
+import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,15 @@ from hypothesis import settings
 # A busy machine makes an example slow, not wrong.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# What commands keep of kernels that they have read is this session's, and nobody else's.
+_KEPT = tempfile.TemporaryDirectory(prefix="hibercheck-tests-")
+os.environ["XDG_CACHE_HOME"] = _KEPT.name
+
+# A run in the background or under nohup inherits that signals are ignored, and so would the commands that tests end.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_CASES = ROOT.parent / "shared" / "cases"

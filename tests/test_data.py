@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
+import pkgutil
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, replace
 from typing import Any
 
 import pytest
 
+import hibercheck
 from hibercheck import data
 
 
@@ -70,6 +73,26 @@ def test_objects_are_compared_and_hashed_by_their_fields() -> None:
     assert Both(1) != 1
 
 
+def test_records_of_two_types_are_not_equal_whatever_they_hold() -> None:
+    """What `typing.NamedTuple` would not give."""
+    other = _declare(data.dataclass(frozen=True, slots=True))
+    assert Both(1) != other(1)
+    assert Both(1) != (1, (1,))
+    assert len({Both(1), other(1), Both(1)}) == 2
+    records = [
+        (module, name)
+        for module in pkgutil.walk_packages(hibercheck.__path__, "hibercheck.")
+        if not module.name.endswith("__main__")
+        for name, one in vars(importlib.import_module(module.name)).items()
+        if isinstance(one, type) and issubclass(one, tuple) and one.__module__ == module.name
+    ]
+    # a tuple with names, within one module, of which nothing is compared with anything else
+    assert sorted((module.name, name) for module, name in records) == [
+        ("hibercheck.dump.elf", "Segment"),
+        ("hibercheck.dump.flattened", "_Piece"),
+    ]
+
+
 def test_copies_and_pickles_are_equal_and_keep_what_is_not_compared() -> None:
     one = Both(1, (2,), {3: 4})
     for other in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):  # noqa: S301 - our own
@@ -89,6 +112,13 @@ def test_objects_are_frozen() -> None:
         one.new = 2
     with pytest.raises(FrozenInstanceError):
         del one.a
+
+
+def test_a_record_without_fields() -> None:
+    empty = data.dataclass(frozen=True, slots=True)(type("Empty", (), {"__annotations__": {}}))
+    assert empty() == empty()
+    assert hash(empty()) == hash(empty())
+    assert repr(empty()) == "Empty()"
 
 
 @pytest.mark.parametrize(("args", "kwargs"), [((), {}), ((1, 2, 3, 4), {}), ((1,), {"d": 3}), ((1,), {"a": 1})])

@@ -9,31 +9,67 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options, option
-from hibercheck.cli.shared import DESIGNS, GATE, OUTPUT, SCENARIO, formats_option, shared
-from hibercheck.cli.values import Output
+from hibercheck.cli.shared import DESIGNS, OUTPUT, SCENARIO, formats_option, shared
+from hibercheck.cli.terminal import say
+from hibercheck.cli.values import Output, PathType
 
 if TYPE_CHECKING:
-    from hibercheck.handoff.findings import Report
-    from hibercheck.handoff.options import CheckOptions
+    from hibercheck.files.outputs import Outputs
+    from hibercheck.handoff.scenario.options import CheckOptions
+    from hibercheck.handoff.verdict.findings import Report
     from hibercheck.report.gate import Judged
 
-FORMATS = ("text", "json", "sarif", "junit", "ktap", "github", "gitlab", "markdown")
+FORMATS = ("text", "json", "sarif", "junit", "ktap", "github", "gitlab", "markdown", "html")
+KERNELS = ("--resumer", "--resumee")
 EPILOG = """\b
 Examples:
-  hibercheck image.bin --resumer vmlinux-a --resumee vmlinux-b
-  hibercheck /dev/sda2 --resumer 6.12.94-amd64 --resumee 6.1.0-50-amd64
-  hibercheck image.bin --resumer a --resumee b --format sarif=a.sarif
+  hibercheck /dev/sda2 --resumer 6.12.94-amd64 --format sarif=a.sarif
 
 Exit status: 0 fine, 1 fails or refused, 2 usage, 3 bad input, 4 undetermined."""
 
 
-@click.command(cls=GroupedCommand, epilog=EPILOG)
-@click.argument("image", metavar="IMAGE", type=click.Path())
+class CheckCommand(GroupedCommand):
+    """``check``, which knows what files without options in front of them were meant to be."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; say of a second and a third file which options they need."""
+        given = list(args)  # the parser takes them away
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            more = [] if ctx.resilient_parsing else self._left_over(ctx, given)
+            if not 1 <= len(more) <= len(KERNELS):
+                raise
+            import shlex
+
+            meant = " ".join(f"{option} {shlex.quote(file)}" for option, file in zip(KERNELS, more, strict=False))
+            raise click.UsageError(f"only IMAGE is given without an option; did you mean {meant}?", ctx) from error
+
+    def _left_over(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Return the arguments that follow the one that the command takes."""
+        try:
+            return self.make_parser(ctx).parse_args(args=args)[1]
+        except click.UsageError:
+            return []
+
+
+@click.command(cls=CheckCommand, epilog=EPILOG)
+@click.argument("image", metavar="IMAGE", type=PathType())
 @shared(
-    *("--resumer", "--resumee", "--resumer-memory", "--resumer-registers", "--resumer-facts"),
-    *("--resumer-symbols", "--resumee-symbols", "--resume-offset", "--verify"),
-    *("--resumer-cmdline", "--resumer-offline", "--resumer-idle", "--resumer-phys-base"),
-    *("--spurious-mwait", "--suppose"),
+    *("--resumer", "--root", "--resumee", "--resumer-memory", "--resumer-registers", "--resumer-facts"),
+    *(
+        "--resumer-log",
+        "--resumer-initramfs",
+        "--resumer-symbols",
+        "--resumee-symbols",
+        "--resume-offset",
+        "--resume",
+        "--verify",
+    ),
+    *("--resumer-cmdline", "--resumer-cmdline-add", "--resumer-offline", "--resumer-idle", "--resumer-phys-base"),
+    *("--fact", "--what-if", "--resumee-online", "--resumee-offline", "--spurious-mwait", "--suppose"),
+    "--mwait-spins",
+    *("--wake-latency", "--tlb"),
 )
 @option(
     "--park",
@@ -45,9 +81,8 @@ Exit status: 0 fine, 1 fails or refused, 2 usage, 3 bad input, 4 undetermined.""
     "see hibercheck designs.",
 )
 @formats_option(FORMATS)
-@shared("--output")
-@option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print one sentence only.")
-@option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show every frame a CPU uses, and kernels' traits.")
+@shared("--output", "--quiet")
+@option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show what proves it: frames, walks, bytes, traits.")
 @option(
     "--timeline",
     group=OUTPUT,
@@ -62,58 +97,59 @@ Exit status: 0 fine, 1 fails or refused, 2 usage, 3 bad input, 4 undetermined.""
     more=True,
     help="Run each parked CPU in an emulator too (needs unicorn).",
 )
-@shared("--width", "--fail-on")
-@option(
-    "--suppressions",
-    group=GATE,
-    metavar="FILE",
-    multiple=True,
-    reads=True,
-    help="Findings that do not count, and why (TOML).",
-)
-@option("--baseline", group=GATE, metavar="FILE", reads=True, help="Fail only on what this earlier run did not find.")
-@option("--write-baseline", group=GATE, metavar="FILE", more=True, help="Write what this run found, for --baseline.")
+@shared("--width", "--fail-on", "--strict", "--suppressions", "--baseline", "--write-baseline")
+@shared("--cache-dir", "--no-cache")
 @general_options
 def command(**given: Any) -> int:
     """Predict what becomes of the machine when the resumer loads IMAGE (a partition, disk or copy).
     KERNEL is a vmlinux, vmlinuz, package or release.
     """  # noqa: D205 - one paragraph: the help has to fit a screen
-    from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting
+    from hibercheck.cli.output import opened_outputs, prepare_standard_streams
+    from hibercheck.cli.resumer import resolve
+    from hibercheck.cli.stored import cache_of, directory_of
     from hibercheck.cli.waiting import waiting
     from hibercheck.handoff.api import check
 
     prepare_standard_streams()
+    resolve(given)
+    cache = cache_of(given)
     outputs = resolve_outputs(given["outputs"], given["output"])
-    inputs = [given[name] for name in given if name in INPUT_FILES]
-    refuse_overwriting(
-        [*(output.path for output in outputs), given["write_baseline"]], [*inputs, *given["suppressions"]]
-    )
-    with waiting("reading the image and both kernels, and replaying the handoff", wanted=not given["quiet"]):
-        report = check(given["image"], given["resumer"], given["resumee"], options=check_options(given))
-    judged = decide(report, given)
-    emit(judged, outputs, given)
+    kept = [] if given["write_baseline"] is None else [given["write_baseline"]]
+    with opened_outputs(
+        [*(output.path for output in outputs), *kept], named_inputs(given), cache=directory_of(cache)
+    ) as opened:
+        with waiting("reading the image and both kernels, and replaying the handoff", wanted=not given["quiet"]):
+            options = check_options(given)
+            report = check(given["image"], given["resumer"], given["resumee"], options=options, cache=cache)
+        judged = decide(report, given)
+        if given["write_baseline"] is not None:
+            from hibercheck.report import baseline
+
+            opened.write(given["write_baseline"], [baseline.write(report)])
+        emit(judged, outputs, given, opened)
+        warn(judged, outputs, given)
     return int(judged.exit_status)
 
 
 INPUT_FILES = frozenset(
     {
-        "image",
-        "resumer",
-        "resumee",
-        "resumer_memory",
-        "resumer_registers",
-        "resumer_facts",
-        "resumer_symbols",
-        "resumee_symbols",
+        *("image", "resumer", "resumee", "resumer_memory", "resumer_registers", "resumer_facts"),
+        *("resumer_log", "resumer_initramfs", "resumer_symbols", "resumee_symbols", "baseline"),
     }
 )
 
 
+def named_inputs(given: dict[str, Any]) -> list[str | None]:
+    """Return the files that the parameters name to be read."""
+    return [*(given[name] for name in given if name in INPUT_FILES), *given.get("suppressions", ())]
+
+
 def decide(report: Report, given: dict[str, Any]) -> Judged:
-    """Apply suppressions, baseline and threshold to a report; write the new baseline if one is wanted."""
+    """Apply suppressions, baseline and threshold to a report; what goes into a new baseline is known to it."""
     from hibercheck.report.gate import Mark, judge
 
     marks: tuple[Mark | None, ...] = (None,) * len(report.findings)
+    spared: tuple[Mark | None, ...] = (None,) * len(report.conditions)
     warnings: tuple[str, ...] = ()
     if given["suppressions"]:
         import datetime
@@ -121,27 +157,39 @@ def decide(report: Report, given: dict[str, Any]) -> Judged:
         from hibercheck.report import suppressions
 
         entries = [entry for path in given["suppressions"] for entry in suppressions.load(path)]
-        marks, warnings = suppressions.apply(report, entries, datetime.datetime.now(tz=datetime.UTC).date())
+        applied = suppressions.apply(report, entries, datetime.datetime.now(tz=datetime.UTC).date())
+        marks, spared, warnings = applied.marks, applied.condition_marks, applied.warnings
     if given["baseline"] is not None or given["write_baseline"] is not None:
         from hibercheck.report import baseline
     if given["baseline"] is not None:
-        marks = baseline.apply(report, baseline.load(given["baseline"]), marks, given["baseline"])
+        known = baseline.load(given["baseline"])
+        marks, more = baseline.apply(report, known, marks, given["baseline"])
+        spared = baseline.apply_to_conditions(report, known, spared, given["baseline"])
+        warnings += more
     if given["write_baseline"] is not None:
-        from hibercheck.cli.output import write_file
-
-        write_file(given["write_baseline"], baseline.write(report))
-        marks = baseline.apply(report, baseline.load(given["write_baseline"]), marks, given["write_baseline"])
-    return judge(report, fail_on=given["fail_on"], marks=marks, warnings=warnings)
+        own = baseline.of_report(report)
+        marks, _ = baseline.apply(report, own, marks, given["write_baseline"])
+        spared = baseline.apply_to_conditions(report, own, spared, given["write_baseline"])
+    return judge(
+        report,
+        fail_on=given["fail_on"],
+        marks=marks,
+        warnings=warnings,
+        strict=given["strict"],
+        condition_marks=spared,
+    )
 
 
 def check_options(given: dict[str, Any]) -> CheckOptions:
     """Build the engine's options from the command's parameters of the same names."""
     from dataclasses import fields
 
-    from hibercheck.handoff.options import CheckOptions
+    from hibercheck.handoff.scenario.options import CheckOptions
 
     values = {field.name: given[field.name] for field in fields(CheckOptions) if field.name in given}
-    values["resumer_offline"] = values["resumer_offline"] or frozenset()
+    for name in ("resumer_offline", "resumee_online", "resumee_offline"):
+        values[name] = values[name] or frozenset()
+    values["facts"] = tuple(values["facts"])
     values["suppose"] = frozenset(values["suppose"])
     return CheckOptions(**values)
 
@@ -162,31 +210,48 @@ def resolve_outputs(outputs: Sequence[Output], path: str | None) -> tuple[Output
     return tuple(sorted(placed, key=lambda output: output.path is None))
 
 
-def emit(judged: Judged, outputs: Sequence[Output], given: dict[str, Any]) -> None:
-    """Write every output; a reader that closes the pipe early does not change the verdict."""
-    from hibercheck.cli.output import discard_standard_output, write_file
+def emit(judged: Judged, outputs: Sequence[Output], given: dict[str, Any], opened: Outputs) -> None:
+    """Write every output; a reader that closes standard output early does not change the verdict."""
+    from hibercheck.cli.output import discard_standard_output
 
     for output in outputs:
         content = render(judged, output, given)
-        if output.path is not None:
-            write_file(output.path, content)
-            continue
         try:
-            sys.stdout.write(content)
-            sys.stdout.flush()
+            opened.write(output.path, [content])
         except BrokenPipeError:
+            if output.path is not None:
+                raise
             discard_standard_output()
+
+
+def warn(judged: Judged, outputs: Sequence[Output], given: dict[str, Any]) -> None:
+    """Say every warning on standard error too, unless the text at the terminal has just said it."""
+    shown = any(output.format == "text" and output.path is None for output in outputs) and not given["quiet"]
+    if shown and sys.stdout.isatty():
+        return
+    from hibercheck.report.sanitise import one_line
+
+    for warning in (*judged.report.warnings, *judged.warnings):
+        say(f"hibercheck: warning: {one_line(warning)}")
 
 
 def render(judged: Judged, output: Output, given: dict[str, Any]) -> str:
     """Render one output as text for where it goes."""
+    from hibercheck.cli.output import plain
     from hibercheck.report import formats
+    from hibercheck.report.words import headline
 
+    if output.format == "github":
+        from hibercheck.report import github
+
+        return github.render(judged, notes=given["verbose"])
     if output.format != formats.TEXT:
         return formats.renderer(output.format)(judged)
-    from hibercheck.cli.output import console_for, drawn
+    if given["quiet"] and not given["verbose"] and plain(output.path, color=given["color"]):
+        return f"{'  '.join(headline(judged.report))}\n"
+    from hibercheck.cli.output import console_for, drawn, given_words
     from hibercheck.report import text
 
     detail = text.Detail.choose(quiet=given["quiet"], verbose=given["verbose"])
     console = console_for(output.path, color=given["color"], width=given["width"])
-    return drawn(console, lambda to: text.render(judged, to, detail))
+    return drawn(console, lambda to: text.render(judged, to, detail, given=given_words()))

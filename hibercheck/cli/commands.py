@@ -11,8 +11,11 @@ _TABLE = {  # in the order of the help
     "kernel": "Show how a kernel parks CPUs and resumes, with evidence.",
     "designs": "Replay one handoff under every way to park a CPU.",
     "matrix": "Judge every pair of many kernels, as a heat map.",
+    "preflight": "Say whether this machine may hibernate now: for each boot entry.",
+    "cache": "Show and clear the facts of kernels that were kept.",
     "collect": "Write down what the running resumer is like, for --resumer-facts.",
     "diff": "Show what changed in the handoff between two kernels.",
+    "log": "Say what a kernel's log tells of a resume that failed.",
     "explain": "Explain a rule: what it means, why it kills, what to do.",
     "rules": "List all rules.",
     "schema": "Print the JSON schema of the report.",
@@ -26,21 +29,25 @@ def summaries() -> dict[str, str]:
 
 
 _HEAD = """\
-Usage: hibercheck IMAGE --resumer KERNEL --resumee KERNEL [OPTIONS]
-       hibercheck COMMAND ...  |  hibercheck --version
+Usage: hibercheck IMAGE [--resumer KERNEL] [OPTIONS]  |  hibercheck COMMAND ...
 
 Say, before anyone reboots, whether a hibernated machine survives being resumed
 by another kernel (the resumer) than the one that hibernated (the resumee).
 """
 
 _TAIL = """\
-Example: hibercheck /dev/nvme0n1p3 --resumer vmlinux-6.12 --resumee vmlinux-6.1
+Example: hibercheck /dev/nvme0n1p3 --resumer /boot/vmlinuz-6.12.94-amd64
 Options of the main job: hibercheck check --help; guides: man hibercheck.
 Exit status: 0 fine, 1 fails or refused, 2 usage, 3 bad input, 4 undetermined.
 """
 
 
+_LESSER = ("rules", "cache", "schema", "completion")
+"""Commands that need no line of their own."""
+
+
 def root_help() -> str:
     """Return the help of ``hibercheck`` itself: one screen of 24 lines of 80 columns."""
-    rows = "".join(f"  {name:<10}  {line}\n" for name, line in summaries().items())
+    rows = "".join(f"  {name:<10}  {line}\n" for name, line in _TABLE.items() if name not in _LESSER)
+    rows += f"  and {', '.join(_LESSER)}\n"
     return f"{_HEAD}\nCommands:\n{rows}\n{_TAIL}"

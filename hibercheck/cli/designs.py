@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options, option
 from hibercheck.cli.shared import DESIGNS, OUTPUT, SCENARIO, shared
+from hibercheck.cli.values import PathType, WholeType
 
 if TYPE_CHECKING:
     from hibercheck.handoff.designs.compare import Comparison
 
 EPILOG = """\b
 Examples:
-  hibercheck designs image.bin --resumer vmlinux-a --resumee vmlinux-b
-  hibercheck designs image.bin --resumer a --resumee b --design init
-  hibercheck designs image.bin --resumer a --resumee b --resumer-memory dump.elf
+  hibercheck designs image.bin --resumer vmlinux
+  hibercheck designs image.bin --resumer vmlinux --design init
 
 Exit status: 0 shown, 2 usage, 3 bad input, 4 a fact is missing; the verdicts
 do not change it: `hibercheck IMAGE --park NAME` judges by one design."""
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
-@click.argument("image", metavar="IMAGE", type=click.Path())
+@click.argument("image", metavar="IMAGE", type=PathType())
 @shared(
-    *("--resumer", "--resumee", "--resumer-memory", "--resumer-registers", "--resumer-facts"),
-    *("--resumer-symbols", "--resumee-symbols", "--resume-offset"),
-    *("--resumer-cmdline", "--resumer-offline", "--resumer-idle", "--resumer-phys-base"),
-    *("--spurious-mwait", "--suppose"),
+    *("--resumer", "--root", "--resumee", "--resumer-memory", "--resumer-registers", "--resumer-facts"),
+    *("--resumer-log", "--resumer-initramfs", "--resumer-symbols", "--resumee-symbols", "--resume-offset", "--resume"),
+    *("--resumer-cmdline", "--resumer-cmdline-add", "--resumer-offline", "--resumer-idle", "--resumer-phys-base"),
+    *("--fact", "--what-if", "--resumee-online", "--resumee-offline", "--spurious-mwait", "--suppose"),
+    "--mwait-spins",
+    *("--wake-latency", "--tlb"),
 )
 @option(
     "--bsp",
     group=SCENARIO,
     metavar="CPU",
     more=True,
-    type=click.IntRange(min=0),
+    type=WholeType(min=0),
     help="The CPU with the BSP flag, if it is not the one that resumes (as after kexec).",
 )
 @option(
@@ -50,34 +51,36 @@ do not change it: `hibercheck IMAGE --park NAME` judges by one design."""
 )
 @shared("--format", "--output")
 @option("--details/--no-details", group=OUTPUT, more=True, default=True, help="Say what each design asks and costs.")
-@shared("--width")
+@shared("--width", "--strict", "--cache-dir", "--no-cache")
 @general_options
 def command(**given: Any) -> int:
     """Replay the handoff of IMAGE under every way to park a CPU, side by side.
 
-    Each is judged with a resumee that does not know the design and, if that makes a difference, with one that has it.
+    Each is judged with a resumee that knows it, and with one that does not.
     """
-    from hibercheck.cli.check import INPUT_FILES, check_options
-    from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting, write_file
+    from hibercheck.cli.check import check_options, named_inputs
+    from hibercheck.cli.output import opened_outputs, prepare_standard_streams
+    from hibercheck.cli.resumer import resolve
+    from hibercheck.cli.stored import cache_of, directory_of
     from hibercheck.cli.waiting import waiting
     from hibercheck.handoff.designs.compare import compare_designs
 
     prepare_standard_streams()
-    refuse_overwriting([given["output"]], [given[name] for name in given if name in INPUT_FILES])
-    with waiting("replaying the handoff under every design"):
-        comparison = compare_designs(
-            given["image"],
-            given["resumer"],
-            given["resumee"],
-            check_options(given),
-            names=given["names"],
-            bsp=given["bsp"],
-        )
-    content = _json(comparison) if given["form"] == "json" else _text(comparison, given)
-    if given["output"] is not None:
-        write_file(given["output"], content)
-    else:
-        sys.stdout.write(content)
+    resolve(given)
+    cache = cache_of(given)
+    with opened_outputs([given["output"]], named_inputs(given), cache=directory_of(cache)) as outputs:
+        with waiting("replaying the handoff under every design"):
+            comparison = compare_designs(
+                given["image"],
+                given["resumer"],
+                given["resumee"],
+                check_options(given),
+                names=given["names"],
+                bsp=given["bsp"],
+                cache=cache,
+            )
+        content = _json(comparison) if given["form"] == "json" else _text(comparison, given)
+        outputs.write(given["output"], [content])
     return 0
 
 
@@ -94,7 +97,7 @@ def _text(comparison: Comparison, given: dict[str, Any]) -> str:
     from hibercheck.report import designs
 
     return as_text(
-        lambda console: designs.render(comparison, console, details=given["details"]),
+        lambda console: designs.render(comparison, console, details=given["details"], strict=given["strict"]),
         color=given["color"],
         width=given["width"],
         path=given["output"],

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hibercheck.cli.options import GroupedCommand, general_options, option
-from hibercheck.cli.shared import GATE, SCENARIO, shared
+from hibercheck.cli.matrix import CASES
+from hibercheck.cli.options import GATE, GroupedCommand, general_options, option
+from hibercheck.cli.shared import OUTPUT, SCENARIO, formats_option, shared
+from hibercheck.cli.values import Output, PathType
 
 if TYPE_CHECKING:
     from hibercheck.handoff.diff import Difference
     from hibercheck.report.gate import Exit
+    from hibercheck.report.pairs import PairCase
+
+FORMATS = ("text", "json", *CASES)
 
 EPILOG = """\b
 Examples:
@@ -20,13 +24,13 @@ Examples:
   hibercheck diff released.json vmlinux --against 6.1.json --scenario nosmt
   hibercheck diff old new --format json -o diff.json --allow-refused
 
-Exit status: 0 no pair became worse and reaches --fail-on, 1 one did, or is refused now,
-2 usage, 3 unreadable input, 4 one became undetermined, 130 interrupted."""
+Exit status: 0 fine, 1 a pair became worse and reaches --fail-on, or is refused
+now, 2 usage, 3 bad input, 4 one became undetermined."""
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
-@click.argument("old", metavar="OLD", type=click.Path())
-@click.argument("new", metavar="NEW", type=click.Path())
+@click.argument("old", metavar="OLD", type=PathType())
+@click.argument("new", metavar="NEW", type=PathType())
 @option("--against", group=SCENARIO, multiple=True, metavar="KERNEL", help="Must go on to work with it; repeatable.")
 @option(
     "--scenario",
@@ -34,37 +38,70 @@ Exit status: 0 no pair became worse and reaches --fail-on, 1 one did, or is refu
     group=SCENARIO,
     multiple=True,
     metavar="SCENARIO",
-    help="As for hibercheck matrix; default, nosmt and offline if none is given; repeatable.",
+    help="As for matrix; or default, nosmt, offline; repeatable.",
 )
-@shared("--spurious-mwait", "--suppose", "--image-share", "--cpus", "--threads", "--vendor", "--mwait", "--la57")
-@shared("--memory", "--format", "--output", "--width", "--fail-on")
+@shared("--spurious-mwait", "--mwait-spins", "--suppose", "--image-share", "--cpus", "--threads", "--vendor")
+@shared("--mwait", "--la57", "--memory")
+@formats_option(FORMATS)
+@shared("--output")
+@option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print one sentence only.")
+@option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show loops, layout and every pair too.")
+@shared("--width", "--fail-on", "--strict", "--suppressions", "--baseline", "--write-baseline")
+@shared("--cache-dir", "--no-cache")
 @option("--allow-refused", group=GATE, is_flag=True, help="A pair that is refused now does not fail.")
 @general_options
 def command(**given: Any) -> int:
     """Show what changed in the handoff from kernel OLD to kernel NEW, and whether a pair that worked is broken.
 
-    OLD and NEW are kernels in any form, or facts files.  NEW is judged as resumer and as resumee, with itself, with
-    OLD, and with every kernel of --against; each pair is compared with the one that has OLD in NEW's place.
+    NEW is judged as resumer and as resumee: with itself, with OLD and with every kernel of --against, and compared
+    with OLD in the same places.
     """
-    from hibercheck.cli.matrix import settings_of
-    from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting, write_file
+    from hibercheck.cli.check import resolve_outputs
+    from hibercheck.cli.matrix import kept_in, settings_of, spared, suppressions_of, tell, today
+    from hibercheck.cli.output import opened_outputs, prepare_standard_streams
+    from hibercheck.cli.stored import cache_of, directory_of
     from hibercheck.cli.waiting import waiting
     from hibercheck.handoff.diff import compare_kernels
-    from hibercheck.report.diff import status_of
+    from hibercheck.report import pairs
 
     prepare_standard_streams()
-    refuse_overwriting([given["output"]], [given["old"], given["new"], *given["against"]])
     scenarios = given["scenarios"] or (("default", "nosmt", "offline") if given["cpus"] > 1 else ("default",))
     settings = settings_of({**given, "scenarios": scenarios})
-    with waiting("reading the kernels and judging every pair"):
-        difference = compare_kernels(given["old"], given["new"], given["against"], settings)
-    status = status_of(difference, given["fail_on"], refused_fails=not given["allow_refused"])
-    content = _json(difference, status) if given["form"] == "json" else _text(difference, status, given)
-    if given["output"] is not None:
-        write_file(given["output"], content)
-    else:
-        sys.stdout.write(content)
+    reads = [given["old"], given["new"], *given["against"], *given["suppressions"], given["baseline"]]
+    wanted = resolve_outputs(given["outputs"], given["output"])
+    written = [*(output.path for output in wanted), *kept_in(given)]
+    cache = cache_of(given)
+    with opened_outputs(written, reads, cache=directory_of(cache)) as outputs:
+        entries = suppressions_of(given)
+        with waiting("reading the kernels and judging every pair"):
+            difference = compare_kernels(given["old"], given["new"], given["against"], settings, cache)
+        if entries:
+            from hibercheck.report.spared import spare_in_difference
+
+            difference, warnings = spare_in_difference(difference, entries, today())
+            tell(warnings)
+        gate = {"refused_fails": not given["allow_refused"], "strict": given["strict"]}
+        cases = spared(pairs.of_difference(difference, given["fail_on"], **gate), given)
+        status = pairs.status_of(cases)
+        if given["write_baseline"] is not None:
+            outputs.write(given["write_baseline"], [pairs.write_baseline(cases)])
+        for output in wanted:
+            outputs.write(output.path, [_rendered(difference, cases, status, output, given)])
     return int(status)
+
+
+def _rendered(
+    difference: Difference, cases: tuple[PairCase, ...], status: Exit, output: Output, given: dict[str, Any]
+) -> str:
+    if output.format == "json":
+        return _json(difference, status)
+    if output.format == "text" and not given["quiet"]:
+        return _text(difference, status, given, output)
+    from hibercheck.report import pairs
+
+    if output.format == "text":
+        return pairs.conclusion(cases) + "\n"
+    return pairs.render(cases, output.format, f"from {difference.old} to {difference.new}")
 
 
 def _json(difference: Difference, status: Exit) -> str:
@@ -75,13 +112,13 @@ def _json(difference: Difference, status: Exit) -> str:
     return json.dumps(to_dict(difference, status), indent=1) + "\n"
 
 
-def _text(difference: Difference, status: Exit, given: dict[str, Any]) -> str:
+def _text(difference: Difference, status: Exit, given: dict[str, Any], output: Output) -> str:
     from hibercheck.cli.output import as_text
     from hibercheck.report import diff
 
     return as_text(
-        lambda console: diff.render(difference, console, status),
+        lambda console: diff.render(difference, console, status, verbose=given["verbose"]),
         color=given["color"],
         width=given["width"],
-        path=given["output"],
+        path=output.path,
     )

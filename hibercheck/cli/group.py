@@ -1,11 +1,12 @@
 """The root command: subcommands are imported only when they run.
 
 A first argument that is neither a subcommand nor one of the root's own options belongs to ``check``, so that
-``hibercheck IMAGE --resumer R --resumee E`` is the main job.
+``hibercheck IMAGE --resumer R`` is the main job.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING
 import click
 
 from hibercheck.cli.commands import DEFAULT, root_help, summaries
+from hibercheck.cli.options import PlainHelp, PlainOption
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
-class LazyGroup(click.Group):
+class LazyGroup(PlainHelp, click.Group):
     """A group that knows its subcommands' names and one-line helps without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -41,7 +43,8 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``check`` before arguments that name no subcommand."""
         if not args and not ctx.resilient_parsing:
-            raise click.UsageError("nothing to check; give IMAGE --resumer KERNEL --resumee KERNEL", ctx)
+            raise click.UsageError("nothing to check; give IMAGE --resumer KERNEL", ctx)
+        args = _spelt_out(args, self.list_commands(ctx))
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0] not in own and args[0] not in self.list_commands(ctx):
             if not ctx.resilient_parsing:
@@ -67,6 +70,17 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"no command or file {word!r} (did you mean {close[0]!r}?)", ctx)
 
 
+def _spelt_out(args: list[str], commands: Sequence[str]) -> list[str]:
+    """Turn ``help [COMMAND]`` and ``version`` into the options that they are the words for."""
+    if args == ["version"]:
+        return ["--version"]
+    if args[:1] != ["help"]:
+        return args
+    if len(args) > 2 or not set(args[1:]) <= set(commands):
+        raise click.UsageError(f"no command {' '.join(args[1:])!r}; there are {', '.join(commands)}")
+    return [*args[1:], "--help"]
+
+
 def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
         from hibercheck import __version__
@@ -79,6 +93,7 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
 @click.option(
     "-V",
     "--version",
+    cls=PlainOption,
     is_flag=True,
     is_eager=True,
     expose_value=False,

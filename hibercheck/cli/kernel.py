@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options, option
 from hibercheck.cli.shared import INPUTS, OUTPUT, shared
+from hibercheck.cli.values import PathType
 
 if TYPE_CHECKING:
     from hibercheck.kernel.kernel import Kernel
@@ -17,13 +17,13 @@ EPILOG = """\b
 Examples:
   hibercheck kernel /boot/vmlinuz-6.12.94+deb13-cloud-amd64
   hibercheck kernel vmlinux --format json -o vmlinux.facts.json
-  hibercheck image.bin --resumer vmlinux.facts.json --resumee 6.1.0-50-amd64
+  hibercheck image.bin --resumer vmlinux.facts.json
 
 Exit status: 0 fine, 2 usage, 3 unreadable input, 4 no banner, 130 interrupted."""
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
-@click.argument("kernel", metavar="KERNEL", type=click.Path())
+@click.argument("kernel", metavar="KERNEL", type=PathType())
 @option("--symbols", group=INPUTS, metavar="FILE", help="A System.map or a copy of /proc/kallsyms for the kernel.")
 @option("--evidence/--no-evidence", group=OUTPUT, default=True, help="Show what each statement was read from.")
 @option("--all-symbols", group=OUTPUT, is_flag=True, help="Keep every symbol in the JSON, to name any address.")
@@ -35,21 +35,18 @@ def command(**given: Any) -> int:
     KERNEL is a vmlinux, a vmlinuz, a package with one, the release of an installed kernel, or a facts file.  With
     --format json the output is a facts file: other commands take it in place of the kernel.
     """
-    from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting, write_file
+    from hibercheck.cli.output import opened_outputs, prepare_standard_streams
     from hibercheck.cli.waiting import waiting
     from hibercheck.kernel.kernel import open_kernel
 
     prepare_standard_streams()
-    refuse_overwriting([given["output"]], [given["kernel"], given["symbols"]])
-    with (
-        waiting("reading the kernel's code"),
-        open_kernel(given["kernel"], symbols=given["symbols"]) as kernel,
-    ):
-        content = _json(kernel, given) if given["form"] == "json" else _text(kernel, given)
-    if given["output"] is not None:
-        write_file(given["output"], content)
-    else:
-        sys.stdout.write(content)
+    with opened_outputs([given["output"]], [given["kernel"], given["symbols"]]) as outputs:
+        with (
+            waiting("reading the kernel's code"),
+            open_kernel(given["kernel"], symbols=given["symbols"]) as kernel,
+        ):
+            content = _json(kernel, given) if given["form"] == "json" else _text(kernel, given)
+        outputs.write(given["output"], [content])
     return 0
 
 

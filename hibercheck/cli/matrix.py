@@ -9,32 +9,47 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hibercheck.cli.options import GroupedCommand, general_options, option
-from hibercheck.cli.shared import SCENARIO, formats_option, shared
-from hibercheck.cli.values import Output
+from hibercheck.cli.options import GATE, GENERAL, GroupedCommand, general_options, given_by_hand, option
+from hibercheck.cli.shared import OUTPUT, SCENARIO, WORK, formats_option, shared
+from hibercheck.cli.terminal import say
+from hibercheck.cli.values import Output, PathType, WholeType
+from hibercheck.numbers import decimal
 
 if TYPE_CHECKING:
+    import datetime
+
     from hibercheck.handoff.matrix.run import Progress
     from hibercheck.handoff.matrix.scenario import Settings
     from hibercheck.handoff.matrix.table import Matrix
+    from hibercheck.kernel.cache import KernelCache
+    from hibercheck.report.gate import Exit
+    from hibercheck.report.pairs import PairCase
+    from hibercheck.report.suppressions import Suppression
 
-FORMATS = ("text", "json", "csv", "html")
+CASES = ("junit", "ktap", "github", "markdown", "sarif", "gitlab")
+"""The formats in which each pair is a case; they are those of report.pairs, which is not imported for the help."""
+FORMATS = ("text", "json", "csv", "html", *CASES)
 MERGE = "merge"
 
 EPILOG = """\b
 Examples:
-  hibercheck matrix /boot --scenario default --scenario nosmt --cpus 8
-  hibercheck matrix @kernels.txt --shard 1/4 --format json=part1.json
+  hibercheck matrix /boot --scenario nosmt --scenario "a=nokaslr;idle=mwait"
   hibercheck matrix merge part*.json --format html=matrix.html
-  hibercheck matrix a b --image b=b.bin --scenario "live=nokaslr;idle=mwait"
 
-A scenario is default, nosmt, offline, offline-core, offline-primary or
-resumee-offline, or NAME=CMDLINE with any of ;resumee=CMDLINE ;offline=CPUS
-;resumee-offline=CPUS ;idle=mwait|halt|port|none.
+A scenario is default, nosmt, offline, offline-core, offline-primary,
+resumee-offline, or NAME=CMDLINE with ;resumee=CMDLINE ;offline=CPUS ;idle=WAY
+;resumee-offline=CPUS ;resumee-online=CPUS ;fact=NAME=VALUE.
 
 Exit status: 0 fine, 1 one fails, 2 usage, 3 bad input, 4 one is undetermined."""
 
-WORK = "Work"
+MAX_SHARDS = 1 << 16
+OF_MERGE = frozenset(
+    {
+        *("kernels", "outputs", "output", "width", "progress", "quiet", "color"),
+        *("fail_on", "fail_on_refused", "strict", "suppressions", "baseline", "write_baseline"),
+    }
+)
+"""The parameters that mean something for ``matrix merge``: all else was settled when its files were judged."""
 
 
 class ShardType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -47,9 +62,13 @@ class ShardType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
         if isinstance(value, tuple):
             return value
         part, _, whole = str(value).partition("/")
-        if not (part.isdigit() and whole.isdigit() and 1 <= int(part) <= int(whole)):
+        try:
+            number, count = decimal(part), decimal(whole, MAX_SHARDS)
+        except ValueError:
+            number = count = 0
+        if not 1 <= number <= count:
             self.fail(f"{value!r} is not a shard such as 1/4", param, ctx)
-        return int(part), int(whole)
+        return number, count
 
 
 class ImageType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -68,55 +87,128 @@ class ImageType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
-@click.argument("kernels", metavar="KERNEL...", type=click.Path(), nargs=-1, required=True)
+@click.argument("kernels", metavar="KERNEL...", type=PathType(), nargs=-1, required=True)
 @option(
     "--scenario", "scenarios", group=SCENARIO, multiple=True, metavar="SCENARIO", help="What is assumed; repeatable."
 )
-@shared("--spurious-mwait", "--suppose")
+@shared("--spurious-mwait", "--mwait-spins", "--suppose")
 @option("--image", "images", group=SCENARIO, multiple=True, type=ImageType(), help="An image that KERNEL wrote.")
 @shared("--image-share", "--cpus", "--threads", "--vendor", "--mwait", "--la57", "--memory")
 @option("--shard", group=WORK, type=ShardType(), default="1/1", help="Only the I-th of N parts of the resumers.")
-@option(
-    "--jobs", group=WORK, more=True, type=click.IntRange(1), metavar="N", help="Processes; default: one for each CPU."
-)
-@option(
-    "--cache-dir", group=WORK, metavar="DIR", more=True, help="Where to keep what was read; default in XDG_CACHE_HOME."
-)
-@option("--no-cache", group=WORK, more=True, is_flag=True, help="Keep nothing.")
+@option("--jobs", group=WORK, more=True, type=WholeType(1), metavar="N", help="Processes; default: one for each CPU.")
+@shared("--cache-dir", "--no-cache")
 @formats_option(FORMATS)
-@shared("--output", "--width", "--progress", "--fail-on")
+@shared("--output")
+@option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print one sentence only.")
+@shared("--width", "--progress")
+@shared("--fail-on", "--strict", "--suppressions", "--baseline", "--write-baseline")
+@option("--fail-on-refused", group=GATE, more=True, is_flag=True, help="A pair that is refused fails too.")
 @general_options
 def command(**given: Any) -> int:
-    """Judge every pair of kernels: may this one resume what that one hibernated?
-
-    KERNEL is a kernel, a facts file, a directory of these, or @LIST (a file).
-    """
+    """Judge every pair of KERNELs: kernels, facts files, directories of these, @LIST."""
     from hibercheck.cli.check import resolve_outputs
-    from hibercheck.cli.output import prepare_standard_streams, refuse_overwriting
+    from hibercheck.cli.output import opened_outputs, prepare_standard_streams
+    from hibercheck.cli.stored import cache_of, directory_of
 
     prepare_standard_streams()
     outputs = resolve_outputs(given["outputs"], given["output"])
-    refuse_overwriting([output.path for output in outputs], [*given["kernels"], *(path for _, path in given["images"])])
-    matrix = _merged(given["kernels"][1:]) if given["kernels"][0] == MERGE else _filled(given)
-    for output in outputs:
-        _emit(matrix, output, given)
-    return _status(matrix, given["fail_on"])
+    reads = [*given["kernels"], *(path for _, path in given["images"]), *given["suppressions"], given["baseline"]]
+    written = [*(output.path for output in outputs), *kept_in(given)]
+    merging = given["kernels"][0] == MERGE
+    cache = None if merging else cache_of(given)
+    with opened_outputs(written, reads, cache=directory_of(cache)) as opened:
+        entries = suppressions_of(given)
+        matrix = _merged(given["kernels"][1:]) if merging else _filled(given, cache)
+        if entries:
+            from hibercheck.report.spared import spare_in_matrix
+
+            matrix, warnings = spare_in_matrix(matrix, entries, today())
+            tell(warnings)
+        cases = _Cases(matrix, given)
+        if given["write_baseline"] is not None:
+            from hibercheck.report.pairs import write_baseline
+
+            opened.write(given["write_baseline"], [write_baseline(cases())])
+        for output in outputs:
+            opened.write(output.path, _writers(given, cases)[output.format](matrix, output))
+    incomplete = _complain_of_missing(matrix) if merging else False
+    if given["baseline"] is not None or given["write_baseline"] is not None:
+        return _worst(cases.status(), incomplete)
+    return _status(matrix, incomplete, **_gate(given))
+
+
+class _Cases:
+    """The pairs as cases, made when they are asked for: a matrix may have a million.
+
+    Args:
+        matrix: The matrix.
+        given: The command's parameters.
+    """
+
+    def __init__(self, matrix: Matrix, given: dict[str, Any]) -> None:
+        self._matrix, self._given = matrix, given
+        self._made: tuple[PairCase, ...] | None = None
+
+    def __call__(self) -> tuple[PairCase, ...]:
+        """Return them; those that the baseline knows, or that are written to one, are expected."""
+        if self._made is None:
+            from hibercheck.report import pairs
+
+            self._made = spared(pairs.of_matrix(self._matrix, **_gate(self._given)), self._given)
+        return self._made
+
+    def status(self) -> Exit:
+        """Return the exit status."""
+        from hibercheck.report.pairs import status_of
+
+        return status_of(self())
+
+
+def kept_in(given: dict[str, Any]) -> list[str]:
+    """Return the file that a baseline is to be written to, if any."""
+    return [] if given["write_baseline"] is None else [given["write_baseline"]]
+
+
+def spared(cases: tuple[PairCase, ...], given: dict[str, Any]) -> tuple[PairCase, ...]:
+    """Apply the baseline that was given, and the one that is written: that one knows every pair."""
+    from hibercheck.report import pairs
+
+    if given["baseline"] is not None:
+        cases = pairs.with_baseline(cases, pairs.load_baseline(given["baseline"]), given["baseline"])
+    if given["write_baseline"] is not None:
+        known = {one.case.name: one.verdict for one in cases}
+        cases = pairs.with_baseline(cases, known, given["write_baseline"])
+    return cases
 
 
 def _merged(paths: Sequence[str]) -> Matrix:
     from hibercheck.handoff.matrix.table import merge
     from hibercheck.report.matrix import read_json
 
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        general = getattr(parameter, "group", GENERAL) == GENERAL
+        if not general and parameter.name not in OF_MERGE and given_by_hand(context, str(parameter.name)):
+            name = parameter.opts[0]
+            raise click.UsageError(f"matrix merge takes no {name}: its files were judged already, and say how")
     return merge([(path, read_json(path)) for path in paths])
 
 
-def _filled(given: dict[str, Any]) -> Matrix:
-    from pathlib import Path
+def _complain_of_missing(matrix: Matrix) -> bool:
+    """Name the rows that a merged matrix lacks, and tell whether there are any: they may be the ones that fail."""
+    from hibercheck.handoff.matrix.table import missing_rows
+    from hibercheck.report.sanitise import one_line
 
-    from hibercheck.handoff.matrix.collect import default_cache, kernels_named
+    lacking = missing_rows(matrix)
+    if lacking is not None:
+        say(f"hibercheck: the matrix is not whole: it lacks {one_line(lacking)}")
+    return lacking is not None
+
+
+def _filled(given: dict[str, Any], cache: KernelCache | None) -> Matrix:
+    from hibercheck.handoff.matrix.collect import kernels_named
     from hibercheck.handoff.matrix.run import fill
 
-    cache = None if given["no_cache"] else Path(given["cache_dir"]) if given["cache_dir"] else default_cache()
     with _bar(given["progress"]) as progress:
         return fill(
             list(kernels_named(given["kernels"])),
@@ -139,7 +231,14 @@ def settings_of(given: dict[str, Any]) -> Settings:
     scenarios = tuple(parse_scenario(text, machine) for text in wanted)
     if len({scenario.name for scenario in scenarios}) < len(scenarios):
         raise click.UsageError("two scenarios have the same name")
-    return Settings(machine, scenarios, given["spurious_mwait"], frozenset(given["suppose"]), given.get("image_share"))
+    return Settings(
+        machine,
+        scenarios,
+        given["spurious_mwait"],
+        frozenset(given["suppose"]),
+        given.get("image_share"),
+        given["mwait_spins"],
+    )
 
 
 @contextmanager
@@ -151,8 +250,11 @@ def _bar(wanted: bool | None) -> Iterator[Progress | None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    from hibercheck.cli.terminal import HEIGHT, columns
+
+    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, width=columns(sys.stderr), height=HEIGHT)
+    with Progress(*parts, console=console, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, whole: int) -> None:
@@ -163,20 +265,7 @@ def _bar(wanted: bool | None) -> Iterator[Progress | None]:
         yield show
 
 
-def _emit(matrix: Matrix, output: Output, given: dict[str, Any]) -> None:
-    """Write one format, in parts: a matrix may be large."""
-    from hibercheck.cli.output import write_file
-
-    parts = _writers(given)[output.format](matrix, output)
-    if output.path is not None:
-        write_file(output.path, "".join(parts))
-        return
-    for part in parts:
-        sys.stdout.write(part)
-    sys.stdout.flush()
-
-
-def _writers(given: dict[str, Any]) -> dict[str, Callable[[Matrix, Output], Iterator[str]]]:
+def _writers(given: dict[str, Any], cases: _Cases) -> dict[str, Callable[[Matrix, Output], Iterator[str]]]:
     from hibercheck.report.matrix import csv_parts, json_parts
     from hibercheck.report.matrix_html import html_parts
 
@@ -184,24 +273,90 @@ def _writers(given: dict[str, Any]) -> dict[str, Callable[[Matrix, Output], Iter
         "json": lambda matrix, _output: json_parts(matrix),
         "csv": lambda matrix, _output: csv_parts(matrix),
         "html": lambda matrix, _output: html_parts(matrix),
-        "text": lambda matrix, output: _text(matrix, output, given),
+        "text": lambda matrix, output: _text(matrix, output, given, cases),
+        **{form: lambda _matrix, output: _rendered(cases, output) for form in CASES},
     }
 
 
-def _text(matrix: Matrix, output: Output, given: dict[str, Any]) -> Iterator[str]:
-    from hibercheck.cli.output import as_text
-    from hibercheck.report import matrix_text
+def _rendered(cases: _Cases, output: Output) -> Iterator[str]:
+    from hibercheck.report import pairs
 
+    yield pairs.render(cases(), output.format, "which kernel may resume which")
+
+
+def _text(matrix: Matrix, output: Output, given: dict[str, Any], cases: _Cases) -> Iterator[str]:
+    from hibercheck.cli.output import as_text
+    from hibercheck.report import matrix_text, pairs
+
+    if given["quiet"]:
+        yield pairs.conclusion(cases()) + "\n"
+        return
     yield as_text(
-        lambda console: matrix_text.render(matrix, console),
+        lambda console: matrix_text.render(matrix, console, _concluded(matrix, given, cases)),
         color=given["color"],
         width=given["width"],
         path=output.path,
     )
 
 
-def _status(matrix: Matrix, fail_on: str) -> int:
-    """Return the exit status of the worst cell; a refusal between two kernels is no failure."""
+def _concluded(matrix: Matrix, given: dict[str, Any], cases: _Cases) -> tuple[str, bool]:
+    """Say how many pairs fail, and whether all pass; of a matrix without a baseline by counting its cells."""
+    from collections import Counter
+
+    from hibercheck.report import pairs
+    from hibercheck.report.matrix import exit_status
+
+    if given["baseline"] is not None or given["write_baseline"] is not None:
+        return pairs.counted(Counter(pairs.exit_of(one) for one in cases()), len(cases()))
+    gate = _gate(given)
+    strict = gate.pop("strict")
+    status = [exit_status(cell.strict if strict else cell.verdict, **gate) for cell in matrix.cells]
+    found: Counter[Exit] = Counter()
+    for row in matrix.rows.values():
+        for index, number in Counter(row).items():
+            found[status[index]] += number
+    return pairs.counted(found, found.total())
+
+
+def suppressions_of(given: dict[str, Any]) -> list[Suppression]:
+    """Read the lists of suppressions that were given."""
+    if not given["suppressions"]:
+        return []
+    from hibercheck.report.suppressions import load
+
+    return [entry for path in given["suppressions"] for entry in load(path)]
+
+
+def today() -> datetime.date:
+    """Return the day by which a suppression may have expired."""
+    import datetime
+
+    return datetime.datetime.now(tz=datetime.UTC).date()
+
+
+def tell(warnings: Sequence[str]) -> None:
+    """Say on standard error what there is to say of the suppressions."""
+    from hibercheck.report.sanitise import one_line
+
+    for warning in warnings:
+        say(f"hibercheck: warning: {one_line(warning)}")
+
+
+def _gate(given: dict[str, Any]) -> dict[str, Any]:
+    return {"fail_on": given["fail_on"], "refused_fails": given["fail_on_refused"], "strict": given["strict"]}
+
+
+def _status(matrix: Matrix, incomplete: bool, *, fail_on: str, refused_fails: bool, strict: bool) -> int:
+    """Return the exit status of the worst cell; a refusal between two kernels is no failure, a missing row no pass."""
     from hibercheck.report.matrix import exit_status, worst_status
 
-    return int(worst_status(exit_status(verdict, fail_on, refused_fails=False) for verdict in matrix.verdicts()))
+    verdicts = matrix.verdicts(strict=strict)
+    found = worst_status(exit_status(verdict, fail_on, refused_fails=refused_fails) for verdict in verdicts)
+    return _worst(found, incomplete)
+
+
+def _worst(found: Exit, incomplete: bool) -> int:
+    from hibercheck.report.gate import Exit
+    from hibercheck.report.matrix import worst_status
+
+    return int(worst_status([found, Exit.UNDETERMINED] if incomplete else [found]))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from hibercheck.cli import memory
+from hibercheck.cli import memory, pager
 from hibercheck.cli.commands import DEFAULT
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 PREFIX = "HIBERCHECK"
+GATE = "Gate"
+"""The group of the options that decide whether a run fails."""
 GENERAL = "General"
 """The group of the options that every command has."""
 EVERYTHING = "hibercheck.cli.options.everything"
@@ -28,7 +30,39 @@ COLUMN = 30
 """Columns that an option with its value may take beside its explanation in the help."""
 
 
-class GroupedOption(click.Option):
+class PlainOption(click.Option):
+    """An option whose help stands as it is: click would load `inspect` to take an indentation off it that none has."""
+
+    def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - click's name
+        super().__init__(*args, **kwargs)
+        self.help = help
+
+
+class PlainHelp(click.Command):
+    """A command whose ``--help`` is a `PlainOption`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._help: click.Option | None = None
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return the option, made once: click compares parameters by identity."""
+        if self._help is None:
+            names = self.get_help_option_names(ctx)
+            text = "Show this message and exit."
+            self._help = PlainOption(
+                names, is_flag=True, is_eager=True, expose_value=False, callback=_show_help, help=text
+            )
+        return self._help
+
+
+def _show_help(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+class GroupedOption(PlainOption):
     """An option that knows its place in the help, its environment variable, and whether it names an input file.
 
     ``--some-thing`` of the main job is ``HIBERCHECK_SOME_THING``; of another command it is
@@ -74,7 +108,7 @@ class GroupedOption(click.Option):
         return os.environ.get(self.variable(ctx.info_name)) or None
 
 
-class GroupedCommand(click.Command):
+class GroupedCommand(PlainHelp):
     """A command whose help shows its options in groups, and whose options a configuration file can set.
 
     ``--help`` fits a screen: it explains the options one needs and names the others, which ``--help-all`` explains.
@@ -82,7 +116,7 @@ class GroupedCommand(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.help_all = click.Option(  # made once: click compares parameters by identity
+        self.help_all = PlainOption(  # made once, as `PlainHelp` has it
             ["--help-all"],
             is_flag=True,
             is_eager=True,
@@ -112,7 +146,29 @@ class GroupedCommand(click.Command):
             if "--show-config" in args:
                 config.show(self, ctx, [arg for arg in args if arg != "--show-config"], source)
                 ctx.exit()
+            self._refuse_twice(ctx, args)
+            try:
+                rest = super().parse_args(ctx, args)
+            except click.BadParameter as error:
+                raise config.told(error, ctx, source) from error
+            config.tell_gate(self, ctx, source)
+            return rest
         return super().parse_args(ctx, args)
+
+    def _refuse_twice(self, ctx: click.Context, args: list[str]) -> None:
+        """Check that no option is given twice that takes one value: the first would be dropped without a word.
+
+        Raises:
+            click.UsageError: One is.
+        """
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        seen: set[str] = set()
+        for option in order:
+            if not isinstance(option, click.Option) or option.multiple:
+                continue
+            if option.name in seen and (option.secondary_opts or not option.is_flag):  # a flag again says the same
+                raise click.UsageError(f"{option.opts[-1]} is given twice, and takes one value", ctx)
+            seen.add(str(option.name))
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
         """Run the command within ``--max-memory``."""
@@ -146,6 +202,8 @@ class GroupedCommand(click.Command):
             if option not in shown
         ]
         if left:
+            import textwrap
+
             text = f"Explained by --help-all: {', '.join(left)}."
             formatter.write(f"{textwrap.fill(text, formatter.width, break_on_hyphens=False)}\n")
 
@@ -164,6 +222,14 @@ def _help_all(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> 
         ctx.exit()
 
 
+def given_by_hand(ctx: click.Context, parameter: str) -> bool:
+    """Tell whether a parameter is on the command line itself, and not in the environment or a configuration file.
+
+    Those set what all runs have in common; what somebody writes for this run must have an effect, or be told.
+    """
+    return ctx.get_parameter_source(parameter) is ParameterSource.COMMANDLINE
+
+
 def option(*args: Any, group: str, **kwargs: Any) -> Callable[[Decorated], Decorated]:
     """Declare an option in a group; otherwise as `click.option`.
 
@@ -177,7 +243,7 @@ def option(*args: Any, group: str, **kwargs: Any) -> Callable[[Decorated], Decor
 
 
 def general_options(function: Decorated) -> Decorated:
-    """Add what every command has: ``--color``, ``--config``, ``--show-config``, ``--max-memory`` and ``--debug``."""
+    """Add the options that every command has, of the group `GENERAL`."""
     for decorate in (
         option(
             "--max-memory",
@@ -208,6 +274,24 @@ def general_options(function: Decorated) -> Decorated:
             metavar="FILE",
             expose_value=False,
             help="Read FILE instead of the nearest hibercheck.toml or pyproject.toml.",
+        ),
+        option(
+            "--pager",
+            group=GENERAL,
+            more=True,
+            metavar="COMMAND",
+            expose_value=False,
+            callback=pager.note,
+            help="Show text that is longer than the terminal by COMMAND; default: PAGER, or less.",
+        ),
+        option(
+            "--no-pager",
+            group=GENERAL,
+            more=True,
+            is_flag=True,
+            expose_value=False,
+            callback=pager.none,
+            help="Print it at once.",
         ),
         option(
             "--color",

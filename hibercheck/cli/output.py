@@ -1,81 +1,86 @@
-"""Writing results: to a file all at once, or to the terminal in its own width, colours and characters."""
+"""Writing results: where they may go, and in the width, colours and characters of a terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from hibercheck.errors import InputProblem, UsageProblem
+import click
+
+from hibercheck.cli.pager import PagedOutputs
+from hibercheck.cli.terminal import HEIGHT, USUAL, columns
+from hibercheck.files.inputs import note_named, watched, watching
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from hibercheck.files.outputs import Outputs
 
 FILE_WIDTH = 100
 """Columns of a text report that goes to a file or a pipe, where there is no terminal to fit."""
 
 
-def write_file(path: str, content: str) -> None:
-    """Write ``content`` to ``path``, all of it or nothing.
+OWN_PROCESS = "hibercheck.cli.output.own-process"
+"""Key of a context's ``meta`` that says that the process is the command's own, which may lose rights for good."""
 
-    A regular file is written beside its final place and renamed over it; a device, pipe or terminal is written to.
+WORDS = "hibercheck.cli.output.words"
+"""Key of a context's ``meta`` for the words of the command line."""
+
+
+def given_words() -> tuple[str, ...]:
+    """Return the words of the command line that is being answered; none for a command that was called otherwise."""
+    context = click.get_current_context(silent=True)
+    return tuple(context.meta.get(WORDS, ())) if context is not None else ()
+
+
+@contextlib.contextmanager
+def opened_outputs(
+    paths: Iterable[str | None], reads: Iterable[str | None] = (), *, cache: Path | None = None
+) -> Iterator[Outputs]:
+    """Open all places that a command will write to (None: standard output) before it reads anything.
+
+    From then on the command's own process can write nowhere else, whatever a hostile input makes it do (see
+    `hibercheck.files.landlock`); nor can what it starts, such as a pager.  Callers who
+    have a process for other things as well lose nothing.
+
+    Args:
+        paths: The places, as the user named them.
+        reads: What the user named to be read, as far as he did: so a mistake is noticed before the work.  What is
+            really opened in the end counts as well.
+        cache: A directory in which the command keeps files.
 
     Raises:
-        InputProblem: It cannot be written.
+        InputProblem: One cannot be written.
+        UsageProblem: One is a device, an input, or another output.
     """
-    target = Path(path)
-    try:
-        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-            with target.open("w", encoding="utf-8", newline="\n") as stream:
-                stream.write(content)
-            return
-        _replace(Path(os.path.realpath(target)), content)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise InputProblem(f"cannot write: {error.strerror}", path=path) from error
+    with contextlib.ExitStack() as stack:
+        inputs = watched() or stack.enter_context(watching())
+        for path in filter(None, reads):
+            note_named(path)
+        outputs = stack.enter_context(PagedOutputs(inputs))
+        for output in paths:
+            outputs.open(output)
+        context = click.get_current_context(silent=True)
+        if context is not None and OWN_PROCESS in context.meta:
+            _confine(outputs, cache)
+        yield outputs
 
 
-def _replace(target: Path, content: str) -> None:
-    import tempfile
+def _confine(outputs: Outputs, cache: Path | None) -> None:
+    from hibercheck.files import landlock
 
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(content)
-        part.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask())
-        part.replace(target)
-    except BaseException:
+    # the first that serves, as tempfile has it, which costs more to import than this whole module
+    places = [*(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")), "/tmp", "/var/tmp", "/usr/tmp"]  # noqa: S108
+    work = [place for place in places if place and os.access(place, os.W_OK | os.X_OK)][:1]
+    if cache is not None:
         with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def refuse_overwriting(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> None:
-    """Check that no output is one of the inputs, or another output.
-
-    Raises:
-        UsageProblem: Two of them are the same file.
-    """
-    known = [Path(path) for path in inputs if path is not None]
-    for path in (Path(output) for output in outputs if output is not None):
-        regular = path.is_file()
-        if regular and any(other.exists() and path.samefile(other) for other in known):
-            raise UsageProblem("this file is an input and would be overwritten; give another output", path=str(path))
-        if any(path.absolute() == other.absolute() for other in known):
-            raise UsageProblem("this file is named for two outputs", path=str(path))
-        known.append(path)
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # a directory that is not there cannot be allowed
+        work.append(str(cache))
+    landlock.restrict([*outputs.allowed(), (os.devnull, landlock.FILE), *((place, landlock.WORK) for place in work)])
 
 
 def prepare_standard_streams() -> None:
@@ -98,20 +103,21 @@ def discard_standard_output() -> None:
 def as_text(
     draw: Callable[[Console], None], *, color: str = "auto", width: int | None = None, path: str | None = None
 ) -> str:
-    """Return what ``draw`` prints as text for standard output, or for the file ``path``.
-
-    Lines are wrapped at the terminal's width, or at ``width``; in a file or a pipe they stay whole unless it is given.
-    """
-    console = console_for(path, color=color, width=width)
-    console.soft_wrap = width is None and (path is not None or not _is_terminal(sys.stdout))
-    return drawn(console, draw)
+    """Return what ``draw`` prints as text for standard output, or for the file ``path``, as `console_for` has it."""
+    return drawn(console_for(path, color=color, width=width), draw)
 
 
 def console_for(path: str | None, *, color: str, width: int | None) -> Console:
-    """Return a console for the file ``path``, where colours are only on request, or for standard output."""
+    """Return a console for the file ``path``, where colours are only on request, or for standard output.
+
+    Lines are wrapped at the terminal's width, or at ``width``; in a file or a pipe they stay whole unless it is given.
+    """
+    whole = width is None and (path is not None or not _is_terminal(sys.stdout))
     if path is not None:
         color, width = "always" if color == "always" else "never", width or FILE_WIDTH
-    return make_console(sys.stdout, color=color, width=width)
+    console = make_console(sys.stdout, color=color, width=width)
+    console.soft_wrap = whole
+    return console
 
 
 def drawn(console: Console, draw: Callable[[Console], None]) -> str:
@@ -131,13 +137,17 @@ def make_console(stream: IO[str], *, color: str = "auto", width: int | None = No
     """
     from rich.console import Console
 
+    class Plain(Console):
+        """A console of which what is drawn uses ASCII only."""
+
+        encoding = "ascii"
+
     terminal = _is_terminal(stream)
-    if width is None and not terminal and not os.environ.get("COLUMNS", "").isdigit():
-        width = FILE_WIDTH
     coloured = _coloured(color, terminal)
-    return Console(
+    return (Console if speaks_utf8() else Plain)(
         file=stream,
-        width=width,
+        width=columns(stream, USUAL if terminal else FILE_WIDTH) if width is None else width,
+        height=HEIGHT,
         force_terminal=coloured,
         no_color=not coloured,
         color_system=("auto" if terminal else "standard") if coloured else None,
@@ -146,6 +156,21 @@ def make_console(stream: IO[str], *, color: str = "auto", width: int | None = No
         highlight=False,
         legacy_windows=False,
     )
+
+
+def speaks_utf8() -> bool:
+    """Tell whether the locale's characters are UTF-8: Python writes UTF-8 in the C locale too, which has ASCII."""
+    import locale
+
+    return locale.nl_langinfo(locale.CODESET).upper().replace("-", "") == "UTF8"
+
+
+def plain(path: str | None, *, color: str) -> bool:
+    """Whether text for the file ``path``, or for standard output, is neither coloured nor fitted to a terminal."""
+    if path is not None:
+        return color != "always"
+    terminal = _is_terminal(sys.stdout)
+    return not terminal and not _coloured(color, terminal)
 
 
 def _coloured(color: str, terminal: bool) -> bool:

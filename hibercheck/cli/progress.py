@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hibercheck.addresses import PAGE_SIZE
+from hibercheck.cli.terminal import HEIGHT, columns
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -42,8 +43,13 @@ class _Meter:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
-        bar = Progress(*columns, TransferSpeedColumn(), console=Console(stderr=True), transient=True)
+        parts = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+        bar = Progress(
+            *parts,
+            TransferSpeedColumn(),
+            console=Console(stderr=True, width=columns(sys.stderr), height=HEIGHT),
+            transient=True,
+        )
         bar.add_task(self._label, total=total * PAGE_SIZE)
         bar.start()
         return bar

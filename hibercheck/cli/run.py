@@ -5,38 +5,38 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 
 from hibercheck.cli.group import root
+from hibercheck.cli.output import OWN_PROCESS, WORDS
+from hibercheck.cli.signals import INTERRUPTED, ending_in_order
 from hibercheck.errors import HibercheckError
+from hibercheck.files.inputs import watching
 
 USAGE = 2
 TROUBLE = 3
-INTERRUPTED = 130
 CLOSED_PIPE = 141
 """128 + SIGPIPE: what a shell shows for a program that a closed pipe ended."""
-
-_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
-"""What asks a process to end; by default it would do so at once, and leave what it was writing."""
 
 COMPLETION_VARIABLE = "_HIBERCHECK_COMPLETE"
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], *, own_process: bool = False) -> int:
     """Run ``hibercheck`` with ``arguments`` and return its exit status.
 
     Every failure becomes one line ``hibercheck: ...`` on standard error, unless ``--debug`` is among the arguments:
     then the exception is let through, with its traceback.
+
+    Args:
+        arguments: What follows the command's name.
+        own_process: Whether the process is for this command only: then it gives up rights, for good.
     """
-    if COMPLETION_VARIABLE in os.environ:
-        root.main(list(arguments), prog_name="hibercheck", complete_var=COMPLETION_VARIABLE)
     try:
-        with _ending_in_order():
-            return _run(list(arguments))
+        with ending_in_order():
+            return _complete() if os.environ.get(COMPLETION_VARIABLE) else _run(list(arguments), own_process)
     except BrokenPipeError:
         _flush_or_discard()
         return CLOSED_PIPE
@@ -49,29 +49,30 @@ def run(arguments: Sequence[str]) -> int:
             raise
         _complain(_line(error))
         _flush_or_discard()
-        return _status(error)
+        return status_of(error)
 
 
-@contextlib.contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """Let a request to end unwind the stack, so that half-written files are removed; the status is a shell's."""
+def _complete() -> int:
+    """Answer a shell that completes a command line; without what it says of that line, that is bad usage."""
+    from click.shell_completion import shell_complete
 
-    def end(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
+    instruction = os.environ[COMPLETION_VARIABLE]
+    answered = False
+    with contextlib.suppress(KeyError, ValueError):  # no COMP_WORDS or COMP_CWORD, or one that is none
+        answered = shell_complete(root, {}, "hibercheck", COMPLETION_VARIABLE, instruction) == 0
+    if not answered:
+        raise click.UsageError(
+            f"{COMPLETION_VARIABLE} is for the completion of shells, which set COMP_WORDS and COMP_CWORD; unset it"
+        )
+    return 0
 
-    before = {}
-    with contextlib.suppress(ValueError):  # only the main thread may
-        before = {one: signal.signal(one, end) for one in _ENDINGS if signal.getsignal(one) is signal.SIG_DFL}
+
+def _run(arguments: list[str], own_process: bool) -> int:
     try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-
-def _run(arguments: list[str]) -> int:
-    try:
-        with root.make_context("hibercheck", arguments) as context:
+        with watching(), root.make_context("hibercheck", arguments) as context:
+            context.meta[WORDS] = arguments
+            if own_process:
+                context.meta[OWN_PROCESS] = True
             result = root.invoke(context)
     except click.exceptions.Exit as ending:
         result = ending.exit_code
@@ -88,7 +89,8 @@ def _asked_to_end(error: Exception) -> int | None:
     return None
 
 
-def _status(error: Exception) -> int:
+def status_of(error: Exception) -> int:
+    """Return the exit status of a command that ended so: never a verdict's."""
     if isinstance(error, HibercheckError):
         return error.exit_status
     return USAGE if isinstance(error, click.UsageError) else TROUBLE
@@ -102,8 +104,8 @@ def _line(error: Exception) -> str:
         return f"{error.format_message().rstrip('.')}; see {command} --help"
     if isinstance(error, click.ClickException):
         return error.format_message().rstrip(".")
-    if isinstance(error, MemoryError):
-        return "more memory is needed than --max-memory allows; raise it, if you trust the inputs"
+    if _lacks_memory(error):
+        return "more memory is needed than --max-memory (or ulimit -v) allows; raise it, if you trust the inputs"
     if isinstance(error, OSError):
         what = error.strerror or str(error)
         if error.filename is None and error.errno in {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EBADF}:
@@ -112,11 +114,25 @@ def _line(error: Exception) -> str:
     return f"internal error: {type(error).__name__}: {error}; this is a bug, please report it with what --debug prints"
 
 
-def _complain(message: str) -> None:
-    from hibercheck.report.sanitise import one_line
+def _lacks_memory(error: BaseException) -> bool:
+    """Tell whether memory was refused: to an object, to a library that is loaded late, or to a thread's stack."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    late = isinstance(error, ImportError) and ("failed to map" in str(error) or "cannot allocate" in str(error))
+    return late or (isinstance(error, RuntimeError) and "can't start new thread" in str(error))
 
+
+def _complain(message: str) -> None:
+    try:
+        from hibercheck.report.sanitise import one_line
+
+        message = one_line(message)
+    except (ImportError, MemoryError):  # even for that there may be no memory left
+        message = ascii(message)[1:-1]
     with contextlib.suppress(OSError):  # where nobody is left to tell, the exit status says it
-        click.echo(f"hibercheck: {one_line(message)}", err=True)
+        from hibercheck.cli.terminal import say
+
+        say(f"hibercheck: {message}")
 
 
 def _flush_or_discard() -> None:

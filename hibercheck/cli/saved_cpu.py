@@ -9,7 +9,7 @@ from hibercheck.errors import MissingFact
 from hibercheck.swsusp.vmcore import prstatus
 
 if TYPE_CHECKING:
-    from hibercheck.handoff.space import KernelSpace
+    from hibercheck.handoff.facts.space import KernelSpace
 
 REGISTERS = {
     "sp": "rsp",

@@ -11,10 +11,12 @@ from typing import Any
 
 import click
 
-from hibercheck.cli.options import Decorated, option
-from hibercheck.cli.values import AddressType, CpuListType, OutputType
+from hibercheck.addresses import LOAD_ALIGNMENT
+from hibercheck.cli.options import GATE, Decorated, option
+from hibercheck.cli.terminal import LEAST, MOST
+from hibercheck.cli.values import AddressType, CpuListType, FactType, OutputType, PartType, WholeType
 
-INPUTS, SCENARIO, MACHINE, OUTPUT, GATE = "Inputs", "Scenario", "Machine", "Output", "Gate"
+INPUTS, SCENARIO, MACHINE, OUTPUT, WORK = "Inputs", "Scenario", "Machine", "Output", "Work"
 
 FAIL_ON = ("safe", "benign", "latent", "risk", "fatal", "never")
 DESIGNS = (
@@ -22,8 +24,6 @@ DESIGNS = (
     *("self-contained", "self-contained-nopaging", "init"),
 )
 """The names in handoff.designs.catalogue, which is not imported for the help; a test compares them."""
-LOAD_ALIGNMENT = 0x200000
-"""The least CONFIG_PHYSICAL_ALIGN of x86-64 (arch/x86/Kconfig)."""
 MEMORY_UNIT = 1 << 20
 
 _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
@@ -33,24 +33,36 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             group=INPUTS,
             metavar="KERNEL",
             reads=True,
-            required=True,
-            help="The kernel that will load the image.",
+            help="What loads the image; else the boot loader's.",
+        ),
+        "--root": option(
+            "--root",
+            group=INPUTS,
+            metavar="DIR",
+            more=True,
+            help="The root directory of the system that is meant; default: /.",
         ),
         "--resumee": option(
             "--resumee",
             group=INPUTS,
             metavar="KERNEL",
             reads=True,
-            required=True,
-            help="The kernel that hibernated, and is in the image.",
+            help="The image's kernel, to compare with what is in it.",
         ),
         "--resume-offset": option(
             "--resume-offset",
             group=INPUTS,
             metavar="PAGES",
             more=True,
-            type=click.IntRange(min=0),
+            type=WholeType(min=0),
             help="Page of the image's header, as the kernel's resume_offset=; searched for by default.",
+        ),
+        "--resume": option(
+            "--resume",
+            group=INPUTS,
+            metavar="WHICH",
+            more=True,
+            help="Which partition of a disk: its number, or what the kernel's resume= takes (UUID=, PARTUUID=).",
         ),
         "--verify": option(
             "--verify",
@@ -71,7 +83,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="FILE",
             more=True,
             reads=True,
-            help="Its registers, as QEMU's `info registers -a` prints them, for a dump that has none.",
+            help="The resumer's registers, as QEMU's `info registers -a` prints them, for a dump without any.",
         ),
         "--resumer-facts": option(
             "--resumer-facts",
@@ -79,6 +91,22 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="FILE",
             reads=True,
             help="What `hibercheck collect` wrote on the resumer.",
+        ),
+        "--resumer-log": option(
+            "--resumer-log",
+            group=INPUTS,
+            metavar="FILE",
+            more=True,
+            reads=True,
+            help="The log of the boot that was to resume, from its start (dmesg, journalctl -k).",
+        ),
+        "--resumer-initramfs": option(
+            "--resumer-initramfs",
+            group=INPUTS,
+            metavar="FILE",
+            more=True,
+            reads=True,
+            help="The resumer's initramfs, the last of several, to look for a bootconfig at its end.",
         ),
         "--resumer-symbols": option(
             "--resumer-symbols",
@@ -89,16 +117,28 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             help="System.map or a copy of /proc/kallsyms for the resumer.",
         ),
         "--resumee-symbols": option(
-            "--resumee-symbols", group=INPUTS, metavar="FILE", more=True, reads=True, help="The same for the resumee."
+            "--resumee-symbols",
+            group=INPUTS,
+            metavar="FILE",
+            more=True,
+            reads=True,
+            help="System.map or a copy of /proc/kallsyms for the resumee.",
         ),
         "--resumer-cmdline": option(
             "--resumer-cmdline", group=SCENARIO, metavar="STR", help="The resumer's kernel command line."
+        ),
+        "--resumer-cmdline-add": option(
+            "--resumer-cmdline-add",
+            group=SCENARIO,
+            metavar="STR",
+            more=True,
+            help="Parameters to append to the resumer's command line, wherever it comes from.",
         ),
         "--resumer-offline": option(
             "--resumer-offline",
             group=SCENARIO,
             type=CpuListType(),
-            help="CPUs taken offline by hand in it, as 2,3 or 1-3.",
+            help="CPUs taken offline in the resumer, as 2,3 or 1-3.",
         ),
         "--resumer-idle": option(
             "--resumer-idle",
@@ -106,42 +146,99 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="HOW",
             more=True,
             type=click.Choice(["mwait", "halt", "port", "none"]),
-            help="How its cpuidle driver parks a dead CPU: mwait, halt, port, or none where there is no driver.",
+            help="How the resumer's cpuidle driver parks a dead CPU: mwait, halt, port; none: it has no driver.",
         ),
         "--resumer-phys-base": option(
             "--resumer-phys-base",
             group=SCENARIO,
             more=True,
             type=AddressType(LOAD_ALIGNMENT),
-            help="Where it is loaded, as 0x1000000 or 16M.",
+            help="Physical address at which the resumer is loaded, as 0x1000000 or 16M.",
+        ),
+        "--fact": option(
+            "--fact",
+            "facts",
+            group=SCENARIO,
+            metavar="NAME=VALUE",
+            multiple=True,
+            more=True,
+            type=FactType(),
+            help="A fact of the resumer's run, such as cpus=0-3; repeatable; hibercheck-check(1) lists all.",
+        ),
+        "--what-if": option(
+            "--what-if",
+            group=SCENARIO,
+            is_flag=True,
+            more=True,
+            help="Judge the run that these options tell of, with the machine that a dump or facts show.",
+        ),
+        "--resumee-online": option(
+            "--resumee-online",
+            group=SCENARIO,
+            more=True,
+            type=CpuListType(),
+            help="CPUs that the resumee brings online again before what is supposed happens.",
+        ),
+        "--resumee-offline": option(
+            "--resumee-offline",
+            group=SCENARIO,
+            more=True,
+            type=CpuListType(),
+            help="CPUs that the resumee takes offline again before that.",
         ),
         "--spurious-mwait": option(
-            "--spurious-mwait", group=SCENARIO, is_flag=True, help="Suppose that MWAIT may end at any time."
+            "--spurious-mwait",
+            group=SCENARIO,
+            is_flag=True,
+            help="Suppose that MWAIT ends by itself once.",
+        ),
+        "--mwait-spins": option(
+            "--mwait-spins",
+            group=SCENARIO,
+            more=True,
+            is_flag=True,
+            help="Suppose that MWAIT ends at once, always, so that a CPU parked in it never sleeps (QEMU's TCG).",
         ),
         "--suppose": option(
             "--suppose",
             group=SCENARIO,
             metavar="EVENT",
             multiple=True,
-            type=click.Choice(["nmi", "mce", "smi"]),
-            help="Suppose nmi, mce or smi afterwards; repeatable.",
+            type=click.Choice(["nmi", "mce", "smi", "store"]),
+            help="Suppose nmi, mce, smi or store after it; repeatable.",
+        ),
+        "--wake-latency": option(
+            "--wake-latency",
+            group=SCENARIO,
+            metavar="COPIES",
+            more=True,
+            type=WholeType(min=0),
+            help="Pages copied from a store to a monitored line until the CPU that it wakes runs.",
+        ),
+        "--tlb": option(
+            "--tlb",
+            group=SCENARIO,
+            metavar="STATE",
+            more=True,
+            type=click.Choice(["warm", "cold"]),
+            help="Whether a CPU that wakes still has its translations: warm, or cold as after C6.",
         ),
         "--image-share": option(
             "--image-share",
             group=SCENARIO,
             metavar="PART",
             more=True,
-            type=click.FloatRange(0, 1),
+            type=PartType(),
             help="What part of memory an image covers, 0 to 1; default 0.4, or more for a large resumee.",
         ),
         "--cpus": option(
             "--cpus",
             group=MACHINE,
             metavar="N",
-            type=click.IntRange(1, 8192),
+            type=WholeType(1, 8192),
             default=4,
             show_default=True,
-            help="How many CPUs it has.",
+            help="How many CPUs the machine has.",
         ),
         "--threads": option(
             "--threads",
@@ -150,7 +247,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             more=True,
             default="2",
             show_default=True,
-            help="How many of them share a core.",
+            help="How many CPUs share a core.",
         ),
         "--vendor": option(
             "--vendor",
@@ -159,17 +256,21 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             more=True,
             type=click.Choice(["intel", "amd", "hygon"]),
             default="intel",
-            help="Who made them: intel (the default), amd or hygon.",
+            help="Who made the CPUs: intel (the default), amd or hygon.",
         ),
         "--mwait": option(
-            "--mwait/--no-mwait", group=MACHINE, more=True, default=True, help="Whether they have MWAIT; they do."
+            "--mwait/--no-mwait",
+            group=MACHINE,
+            more=True,
+            default=True,
+            help="Whether the CPUs have MWAIT; by default they do.",
         ),
         "--la57": option(
             "--la57/--no-la57",
             group=MACHINE,
             more=True,
             default=False,
-            help="Whether they have five-level paging; they do not.",
+            help="Whether the CPUs have five-level paging; by default they do not.",
         ),
         "--memory": option(
             "--memory",
@@ -179,7 +280,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             type=AddressType(MEMORY_UNIT),
             default="4G",
             show_default=True,
-            help="How much memory it has.",
+            help="How much memory the machine has.",
         ),
         "--format": option(
             "--format",
@@ -193,12 +294,21 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "--output": option(
             "-o", "--output", group=OUTPUT, metavar="FILE", more=True, help="Write to FILE instead of standard output."
         ),
+        "--quiet": option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print one sentence only."),
+        "--cache-dir": option(
+            "--cache-dir",
+            group=WORK,
+            metavar="DIR",
+            more=True,
+            help="Where to keep what was read; default in XDG_CACHE_HOME.",
+        ),
+        "--no-cache": option("--no-cache", group=WORK, more=True, is_flag=True, help="Keep nothing."),
         "--width": option(
             "--width",
             group=OUTPUT,
             metavar="N",
             more=True,
-            type=click.IntRange(40, 1000),
+            type=WholeType(LEAST, MOST),
             help="Columns of the text; default: the terminal's, or 100.",
         ),
         "--progress": option(
@@ -208,13 +318,39 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             default=None,
             help="Show a progress bar; default: on a terminal.",
         ),
+        "--strict": option(
+            "--strict",
+            group=GATE,
+            is_flag=True,
+            help="Judge as if the worst condition held.",
+        ),
+        "--suppressions": option(
+            "--suppressions",
+            group=GATE,
+            metavar="FILE",
+            multiple=True,
+            more=True,
+            reads=True,
+            help="What does not count, and why (TOML).",
+        ),
+        "--baseline": option(
+            "--baseline",
+            group=GATE,
+            metavar="FILE",
+            more=True,
+            reads=True,
+            help="Fail only on what this earlier run did not find.",
+        ),
+        "--write-baseline": option(
+            "--write-baseline", group=GATE, metavar="FILE", more=True, help="Write what this run found, for --baseline."
+        ),
         "--fail-on": option(
             "--fail-on",
             group=GATE,
             metavar="VERDICT",
             type=click.Choice(FAIL_ON),
             default="risk",
-            help="safe|benign|latent|risk|fatal|never; risk by default.",
+            help="safe|benign|latent|risk (default)|fatal|never.",
         ),
     }
 )

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from hibercheck.cpulist import parse_cpu_list
 from hibercheck.data import dataclass
+from hibercheck.numbers import decimal, either
 
 _SUFFIXES = {"k": 10, "m": 20, "g": 30, "t": 40}
+
+
+class PathType(click.Path):
+    """A file, a device or a directory, looked at when it is opened: to click one without permission is bad usage."""
+
+    def __init__(self) -> None:
+        super().__init__(readable=False)
 
 
 class CpuListType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -25,6 +35,31 @@ class CpuListType(click.ParamType):  # type: ignore[type-arg]  # generic since c
             self.fail(str(error), param, ctx)
 
 
+class WholeType(click.IntRange):
+    """A whole number in ASCII digits, within bounds: ``int`` takes other scripts' digits and ``1_000`` as well."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Turn text into a number."""
+        try:
+            number = value if type(value) is int else decimal(str(value).strip())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return int(super().convert(number, param, ctx))
+
+
+class PartType(click.FloatRange):
+    """A part of a whole, 0 to 1, as a decimal fraction."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Turn text into a number."""
+        if not re.fullmatch(r"[0-9]{0,3}(\.[0-9]{0,20})?", text := str(value).strip()) or text in {"", "."}:
+            self.fail(f"{value!r} is not a part such as 0.4", param, ctx)
+        return float(super().convert(float(text), param, ctx))
+
+
 class AddressType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A physical address: ``0x1000000``, ``16777216`` or ``16M``."""
 
@@ -38,7 +73,7 @@ class AddressType(click.ParamType):  # type: ignore[type-arg]  # generic since c
         text = str(value).strip().lower()
         shift = _SUFFIXES.get(text[-1:], 0)
         try:
-            address = int(text[:-1] if shift else text, 0) << shift
+            address = either(text[:-1] if shift else text) << shift
         except ValueError:
             self.fail(f"{value!r} is not an address such as 0x1000000 or 16M", param, ctx)
         if not 0 <= address < 1 << 52:
@@ -46,6 +81,41 @@ class AddressType(click.ParamType):  # type: ignore[type-arg]  # generic since c
         if address % self.alignment:
             self.fail(f"{address:#x} is not a multiple of {self.alignment:#x}, as kernels are loaded", param, ctx)
         return address
+
+
+class FactType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """``NAME=VALUE``: a fact of the resumer's run."""
+
+    name = "NAME=VALUE"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str] | object:
+        """Check name and value, and split them; the value stays text."""
+        from hibercheck.errors import UsageProblem
+        from hibercheck.handoff.facts.given import parse_fact
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            parse_fact(str(value))
+        except UsageProblem as error:
+            self.fail(f"{error.message}; {error.advice}", param, ctx)
+        name, _, text = str(value).partition("=")
+        return name, text
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Complete the names of facts."""
+        from click.shell_completion import CompletionItem
+
+        from hibercheck.handoff.facts.given import FACTS
+
+        del ctx, param
+        return [
+            CompletionItem(f"{name}=", help=fact.what) for name, fact in FACTS.items() if name.startswith(incomplete)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from typing import Protocol, Self
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.dump import elf, flattened
 from hibercheck.dump.listing import read_listing
-from hibercheck.dump.notes import Note, parse_vmcoreinfo, read_cpus, read_vmcoreinfo
+from hibercheck.dump.notes import Note, read_cpus
 from hibercheck.dump.registers import CpuRegisters
-from hibercheck.dump.source import Readable, Source
+from hibercheck.dump.source import DumpFile, Readable
 from hibercheck.errors import InputProblem, MalformedDump, Unsupported
+from hibercheck.files.elf import MAGIC as ELF_MAGIC
+from hibercheck.files.vmcoreinfo import parse as parse_vmcoreinfo
 
 __all__ = ["CpuRegisters", "Dump", "open_dump"]
 
@@ -27,9 +29,6 @@ KDUMP_MAGIC = b"KDUMP   "
 _OTHER_FORMATS = {
     b"DISKDUMP": ("an old diskdump", "only kdump-compressed files of makedumpfile are read"),
     b"EMiL": ("a LiME dump", "take it with format=raw and give it with the registers"),
-    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "decompress it first"),
-    b"\xfd7zXZ": ("compressed with xz", "decompress it first"),
-    b"\x1f\x8b": ("compressed with gzip", "decompress it first"),
 }
 
 
@@ -70,6 +69,7 @@ class Dump:
         kind: ``ELF``, ``kdump-compressed`` or ``raw``.
         cpus: The CPUs, in the dump's order; empty if it says nothing of them.
         vmcoreinfo: The kernel's own description, or None if the dump has none.
+        frames: The file, by its form.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Dump:
         self.cpus = cpus
         self.vmcoreinfo = vmcoreinfo
         self._source = source
-        self._frames = frames
+        self.frames = frames
         self._cache: OrderedDict[int, bytes | None] = OrderedDict()
 
     def frame(self, pfn: int) -> bytes | None:
@@ -97,7 +97,7 @@ class Dump:
         if pfn in self._cache:
             self._cache.move_to_end(pfn)
             return self._cache[pfn]
-        content = self._frames.frame(pfn)
+        content = self.frames.frame(pfn)
         self._cache[pfn] = content
         if len(self._cache) > CACHED_FRAMES:
             self._cache.popitem(last=False)
@@ -105,7 +105,7 @@ class Dump:
 
     def runs(self) -> Iterator[tuple[int, int]]:
         """Yield (first PFN, number) of the frames that the dump holds, ascending."""
-        return self._frames.runs()
+        return self.frames.runs()
 
     def close(self) -> None:
         """Close the file."""
@@ -124,7 +124,7 @@ def open_dump(path: str, *, registers: str | None = None) -> Dump:
     """Open a dump and read what it says of its CPUs; memory is read only when asked for.
 
     Args:
-        path: An ELF core of QEMU or /proc/vmcore, a kdump-compressed file, or raw memory.
+        path: An ELF core of QEMU or /proc/vmcore, a kdump-compressed file, or raw memory; itself compressed or not.
         registers: A file with the text of QEMU's ``info registers -a``.  It is needed for raw memory, and takes the
             place of the CPU notes of another format.
 
@@ -134,7 +134,7 @@ def open_dump(path: str, *, registers: str | None = None) -> Dump:
         Unsupported: It is a dump of a format that is not read.
     """
     listing = read_listing(registers) if registers is not None else None
-    file = Source(path)
+    file = DumpFile(path)
     try:
         return _open(file, listing)
     except InputProblem:
@@ -148,23 +148,24 @@ def _open(source: Readable, listing: tuple[CpuRegisters, ...] | None) -> Dump:
         source = flattened.Flattened(source)
         magic = source.read(0, min(16, source.size))
     notes: list[Note] = []
-    vmcoreinfo: Mapping[str, str] | None = None
+    text: bytes | None = None
     frames: _Frames
-    if magic.startswith(elf.MAGIC):
+    if magic.startswith(ELF_MAGIC):
         core = elf.ElfCore(source)
         frames, notes = core, core.notes
-        vmcoreinfo = read_vmcoreinfo(notes)
     elif magic.startswith(KDUMP_MAGIC):
         from hibercheck.dump.kdump import KdumpFile  # noqa: PLC0415 - its decompressors; /proc/kcore needs none
 
         compressed = KdumpFile(source)
         frames, notes = compressed, compressed.notes
-        vmcoreinfo = parse_vmcoreinfo(compressed.vmcoreinfo) if compressed.vmcoreinfo else read_vmcoreinfo(notes)
+        text = compressed.vmcoreinfo
     else:
         if listing is None:
             _refuse(source, magic)
         frames = RawMemory(source)
-    return Dump(source, frames, listing if listing is not None else read_cpus(notes, source.path), vmcoreinfo)
+    text = text or next((note.content for note in notes if note.owner == "VMCOREINFO"), None)
+    cpus = listing if listing is not None else read_cpus(notes, source.path)
+    return Dump(source, frames, cpus, None if text is None else parse_vmcoreinfo(text))
 
 
 def _refuse(source: Readable, magic: bytes) -> None:

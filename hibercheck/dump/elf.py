@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Any, NamedTuple
-
-from construct import Bytes, Const, ConstructError, Int8ul, Int16ul, Int32ul, Int64ul, Struct
+from typing import NamedTuple
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.dump.notes import MAX_COUNT, Note, iter_notes
 from hibercheck.dump.source import Readable
 from hibercheck.errors import MalformedDump, Unsupported
+from hibercheck.files.elf import (
+    EHDR,
+    EM_X86_64,
+    ET_CORE,
+    PHDR,
+    PN_XNUM,
+    PT_LOAD,
+    PT_NOTE,
+    Header,
+    ProgramHeader,
+    header,
+    program_headers,
+)
 
-MAGIC = b"\x7fELF"
-ET_CORE, EM_X86_64, PT_LOAD, PT_NOTE, PN_XNUM = 4, 62, 1, 4, 0xFFFF
 MAX_SEGMENTS = 1 << 18
 """More than any machine's memory map has; bounds the memory that a damaged header can make us use."""
 MAX_NOTES = 64 << 20
 
-# typedef struct { unsigned char e_ident[16]; Elf64_Half e_type, e_machine; Elf64_Word e_version; Elf64_Addr e_entry;
-#     Elf64_Off e_phoff, e_shoff; Elf64_Word e_flags; Elf64_Half e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum,
-#     e_shstrndx; } Elf64_Ehdr;                                                          include/uapi/linux/elf.h
-_HEADER = Struct(
-    "magic" / Const(MAGIC),
-    "class_" / Int8ul,
-    "data" / Int8ul,
-    "ident" / Bytes(10),
-    "type" / Int16ul,
-    "machine" / Int16ul,
-    "version" / Int32ul,
-    "entry" / Int64ul,
-    "phoff" / Int64ul,
-    "shoff" / Int64ul,
-    "flags" / Int32ul,
-    "ehsize" / Int16ul,
-    "phentsize" / Int16ul,
-    "phnum" / Int16ul,
-    "shentsize" / Int16ul,
-    "shnum" / Int16ul,
-    "shstrndx" / Int16ul,
-)
-# typedef struct { Elf64_Word p_type, p_flags; Elf64_Off p_offset; Elf64_Addr p_vaddr, p_paddr;
-#     Elf64_Xword p_filesz, p_memsz, p_align; } Elf64_Phdr;
-_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
-# sh_info of section 0 holds the number of program headers where e_phnum is PN_XNUM; it is at byte 44 of Elf64_Shdr.
 _SECTION_INFO = 44
+"""sh_info in Elf64_Shdr."""
 
 
 class Segment(NamedTuple):
@@ -65,6 +48,7 @@ class ElfCore:
 
     Attributes:
         notes: All notes of all PT_NOTE segments.
+        segments: The memory that it holds, by ascending address.
 
     Raises:
         MalformedDump: The headers contradict the file.
@@ -80,7 +64,8 @@ class ElfCore:
         segments = []
         self.notes: list[Note] = []
         notes_size = 0
-        for kind, _flags, offset, _va, address, size, _memsz, _align in self._program_headers(_read_header(source)):
+        for row in self._program_headers(_read_header(source)):
+            kind, offset, address, size = row.type, row.offset, row.paddr, row.filesz
             if kind == PT_LOAD and size and address + size <= 1 << 64:
                 if offset + size > source.size:
                     raise MalformedDump(
@@ -99,19 +84,23 @@ class ElfCore:
                     raise MalformedDump(f"has more than {MAX_COUNT} notes", path=source.path)
         if not segments:
             raise MalformedDump("holds no memory (no PT_LOAD segment has contents)", path=source.path)
-        self._segments = _disjoint(segments)
-        self._starts = [segment.address for segment in self._segments]
+        self.segments = _disjoint(segments)
+        held = sum(segment.size for segment in self.segments)
+        if held > source.size:  # a small file would be read as any amount of memory, and searched
+            what = f"holds {held} bytes of memory in {source.size} of its own: segments share them"
+            raise MalformedDump(what, path=source.path, advice="take the dump again")
+        self._starts = [segment.address for segment in self.segments]
 
-    def _program_headers(self, header: Any) -> Iterator[tuple[int, ...]]:  # noqa: ANN401 - construct's container
+    def _program_headers(self, head: Header) -> Iterator[ProgramHeader]:
         source = self._source
-        count = header.phnum
-        if count == PN_XNUM and header.shoff:
-            count = int.from_bytes(source.read(header.shoff + _SECTION_INFO, 4, "section header 0"), "little")
-        if count > MAX_SEGMENTS or header.phentsize != _PROGRAM_HEADER.size:
+        count = head.phnum
+        if count == PN_XNUM and head.shoff:
+            count = int.from_bytes(source.read(head.shoff + _SECTION_INFO, 4, "section header 0"), "little")
+        if count > MAX_SEGMENTS or head.phentsize != PHDR.size:
             raise MalformedDump(
-                f"claims {count} program headers of {header.phentsize} bytes", path=source.path, offset=header.phoff
+                f"claims {count} program headers of {head.phentsize} bytes", path=source.path, offset=head.phoff
             )
-        return _PROGRAM_HEADER.iter_unpack(source.read(header.phoff, count * header.phentsize, "program headers"))
+        return program_headers(source.read(head.phoff, count * head.phentsize, "program headers"))
 
     def frame(self, pfn: int) -> bytes | None:
         """Return the frame's 4096 bytes, or None if the dump does not hold all of them."""
@@ -127,7 +116,7 @@ class ElfCore:
         position = bisect_right(self._starts, address) - 1
         if position < 0:
             return None
-        segment = self._segments[position]
+        segment = self.segments[position]
         start = address - segment.address
         if start >= segment.size:
             return None
@@ -135,7 +124,7 @@ class ElfCore:
 
     def runs(self) -> Iterator[tuple[int, int]]:
         """Yield (first PFN, number) of the frames that lie wholly in one segment, ascending."""
-        for address, size, _offset in self._segments:
+        for address, size, _offset in self.segments:
             first = (address + PAGE_SIZE - 1) >> PAGE_SHIFT
             number = ((address + size) >> PAGE_SHIFT) - first
             if number > 0:
@@ -157,17 +146,16 @@ def _disjoint(segments: list[Segment]) -> list[Segment]:
     return found
 
 
-def _read_header(source: Readable) -> Any:  # noqa: ANN401 - construct's containers are untyped
-    try:
-        header = _HEADER.parse(source.read(0, min(64, source.size), "ELF header"))
-    except ConstructError as error:
-        raise MalformedDump("its ELF header is cut", path=source.path) from error
-    if (header.class_, header.data, header.machine) != (2, 1, EM_X86_64):
+def _read_header(source: Readable) -> Header:
+    head = header(source.read(0, min(EHDR.size, source.size), "ELF header"))
+    if head is None:
+        raise MalformedDump("its ELF header is cut", path=source.path)
+    if (head.ident[4], head.ident[5], head.machine) != (2, 1, EM_X86_64):
         raise Unsupported("is an ELF file, but not one of a 64-bit x86 machine", path=source.path)
-    if header.type != ET_CORE:
+    if head.type != ET_CORE:
         raise MalformedDump(
             "is an ELF file, but not a memory dump (its type is not CORE)",
             path=source.path,
             advice="give a file of QEMU's dump-guest-memory or a vmcore",
         )
-    return header
+    return head

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 
 from hibercheck.dump.registers import GENERAL, CpuRegisters
-from hibercheck.dump.source import Source
 from hibercheck.errors import MalformedDump
+from hibercheck.files.text import read_whole
 
 MAX_SIZE = 64 << 20
 """A listing is about 3 KiB per CPU."""
@@ -16,9 +16,10 @@ MAX_SIZE = 64 << 20
 _CPU = re.compile(r"^\s*CPU#(\d{1,9})\s*$", re.ASCII)
 _NUMBER = re.compile(r"\b(?P<name>[A-Z][A-Z0-9]*) ?=(?P<value>[0-9a-fA-F]{1,32})\b")
 _SEGMENT = re.compile(
-    r"\b(?P<name>[CDEFGS]S|LDT|TR) ?=(?P<selector>[0-9a-f]{4}) (?P<base>[0-9a-f]+) (?P<limit>[0-9a-f]{8}) [0-9a-f]{8}"
+    r"\b(?P<name>[CDEFGS]S|LDT|TR) ?=(?P<selector>[0-9a-f]{4}) "
+    r"(?P<base>[0-9a-f]{1,16}) (?P<limit>[0-9a-f]{8}) [0-9a-f]{8}"
 )
-_TABLE = re.compile(r"\b(?P<name>GDT|IDT)= +(?P<base>[0-9a-f]+) (?P<limit>[0-9a-f]+)")
+_TABLE = re.compile(r"\b(?P<name>GDT|IDT)= +(?P<base>[0-9a-f]{1,16}) (?P<limit>[0-9a-f]+)")
 _SHORT = {f"E{name}": f"R{name}" for name in ("AX", "BX", "CX", "DX", "SI", "DI", "SP", "BP", "IP", "FL")}
 
 
@@ -40,12 +41,7 @@ def read_listing(path: str) -> tuple[CpuRegisters, ...]:
         InputProblem: The file cannot be read.
         MalformedDump: It is not a listing, or a CPU's section lacks registers or occurs twice.
     """
-    with Source(path) as source:
-        if source.size > MAX_SIZE:
-            raise MalformedDump(
-                "is too large for a register listing", path=path, advice="give the text of `info registers -a`"
-            )
-        text = source.read(0, source.size).decode("latin-1")
+    text = read_whole(path, MAX_SIZE, "a register listing").decode("latin-1")
     sections: dict[int, _Section] = {}
     current: _Section | None = None
     for number, line in enumerate(text.splitlines(), 1):

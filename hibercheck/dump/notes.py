@@ -1,8 +1,8 @@
-"""ELF notes of a dump: QEMU's CPU states, NT_PRSTATUS and VMCOREINFO."""
+"""ELF notes of a dump: QEMU's CPU states and NT_PRSTATUS."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from construct import Array, Const, ConstructError, Int32ul, Int64ul, Padding, S
 
 from hibercheck.dump.registers import GENERAL, CpuRegisters
 from hibercheck.errors import MalformedDump
+from hibercheck.files.elf import notes
 
 NT_PRSTATUS = 1
 QEMU_CPU_STATE = 0
@@ -60,45 +61,26 @@ def iter_notes(data: bytes, path: str) -> Iterator[Note]:
     Raises:
         MalformedDump: A note reaches beyond the segment, or there are more than `MAX_COUNT`.
     """
-    position = number = 0
-    while position + 12 <= len(data):
-        number += 1
-        if number > MAX_COUNT:
-            raise MalformedDump(f"has more than {MAX_COUNT} notes", path=path)
-        name_size, size, kind = (int.from_bytes(data[position + i : position + i + 4], "little") for i in (0, 4, 8))
-        content = position + 12 + (name_size + 3 & ~3)
-        if content + size > len(data):
-            raise MalformedDump("a note reaches beyond its segment", path=path, advice="the dump is cut or damaged")
-        owner = data[position + 12 : position + 12 + name_size].rstrip(b"\0").decode("latin-1")
-        yield Note(owner, kind, data[content : content + size])
-        position = content + (size + 3 & ~3)
+    try:
+        for number, (owner, kind, content) in enumerate(notes(data), 1):
+            if number > MAX_COUNT:
+                raise MalformedDump(f"has more than {MAX_COUNT} notes", path=path)
+            yield Note(owner.rstrip(b"\0").decode("latin-1"), kind, content)
+    except ValueError as problem:
+        raise MalformedDump(str(problem), path=path, advice="the dump is cut or damaged") from problem
 
 
-def read_cpus(notes: list[Note], path: str) -> tuple[CpuRegisters, ...]:
+def read_cpus(found: list[Note], path: str) -> tuple[CpuRegisters, ...]:
     """Collect the CPUs: QEMU's own notes where there are any, as they hold all, otherwise NT_PRSTATUS.
 
     Raises:
         MalformedDump: A note is shorter than its structure or of an unknown version.
     """
-    states = [note for note in notes if note.owner == "QEMU" and note.kind == QEMU_CPU_STATE]
+    states = [note for note in found if note.owner == "QEMU" and note.kind == QEMU_CPU_STATE]
     if states:
         return tuple(_from_qemu(number, note, path) for number, note in enumerate(states))
-    statuses = [note for note in notes if note.owner == "CORE" and note.kind == NT_PRSTATUS]
+    statuses = [note for note in found if note.owner == "CORE" and note.kind == NT_PRSTATUS]
     return tuple(_from_prstatus(number, note, path) for number, note in enumerate(statuses))
-
-
-def read_vmcoreinfo(notes: list[Note]) -> Mapping[str, str] | None:
-    """Return VMCOREINFO's ``KEY=VALUE`` lines (kernel/vmcore_info.c), or None if there is no such note."""
-    for note in notes:
-        if note.owner == "VMCOREINFO":
-            return parse_vmcoreinfo(note.content)
-    return None
-
-
-def parse_vmcoreinfo(content: bytes) -> Mapping[str, str]:
-    """Split VMCOREINFO text into its keys (``SYMBOL(init_top_pgt)``, ``KERNELOFFSET`` and so on) and values."""
-    lines = content.rstrip(b"\0").decode("latin-1").splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 def _parse(structure: Struct, note: Note, path: str) -> Any:  # noqa: ANN401 - construct's containers are untyped

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hibercheck.handoff.findings import Verdict
-from hibercheck.handoff.matrix.brief import TABLES, Brief, brief_of
 from hibercheck.handoff.matrix.pair import Cell, judge_pair
 from hibercheck.handoff.matrix.scenario import Settings
+from hibercheck.handoff.matrix.summary import TABLES, Summary, summary_of
+from hibercheck.handoff.matrix.table import Member
+from hibercheck.handoff.verdict.findings import HARM
 from hibercheck.kernel.code.model import ParkLoop, Trait
-from hibercheck.kernel.code.traits import Traits, read_traits
+from hibercheck.kernel.code.traits import DECLARED, Traits, read_traits
 from hibercheck.kernel.kernel import Kernel, open_kernel
 
-HARM = (
-    Verdict.SAFE, Verdict.BENIGN, Verdict.LATENT, Verdict.RISK, Verdict.UNDETERMINED, Verdict.REFUSED, Verdict.FATAL,
-)  # fmt: skip
-"""From harmless to harmful, for telling better from worse."""
+if TYPE_CHECKING:
+    from hibercheck.kernel.cache import KernelCache
 
 
 class Part(StrEnum):
@@ -55,19 +55,19 @@ class Pair:
 
     Attributes:
         scenario: Name of the scenario.
-        resumer: Release of the new pair's resumer.
-        resumee: Release of its resumee.
-        old_resumer: Release of the resumer in the pair that it is compared with.
-        old_resumee: Release of the resumee in that.
+        resumer: The new pair's resumer.
+        resumee: Its resumee.
+        old_resumer: The resumer in the pair that it is compared with.
+        old_resumee: The resumee in that.
         before: The old pair's verdict.
         after: The new pair's.
     """
 
     scenario: str
-    resumer: str
-    resumee: str
-    old_resumer: str
-    old_resumee: str
+    resumer: Member
+    resumee: Member
+    old_resumer: Member
+    old_resumee: Member
     before: Cell
     after: Cell
 
@@ -79,7 +79,12 @@ class Pair:
     @property
     def worse(self) -> bool:
         """Whether it is worse than it was."""
-        before, after = HARM.index(self.before.verdict), HARM.index(self.after.verdict)
+        return self.is_worse()
+
+    def is_worse(self, *, strict: bool = False) -> bool:
+        """Tell whether it is worse than it was; with ``strict`` as if the worst condition of each held."""
+        was, now = (one.strict if strict else one.verdict for one in (self.before, self.after))
+        before, after = HARM.index(was), HARM.index(now)
         return after > before or (after == before and (self.after.share or 0) > (self.before.share or 0))
 
 
@@ -104,10 +109,16 @@ class Difference:
     @property
     def broken(self) -> tuple[Pair, ...]:
         """Pairs that are worse than they were."""
-        return tuple(pair for pair in self.pairs if pair.worse)
+        return self.broken_by()
+
+    def broken_by(self, *, strict: bool = False) -> tuple[Pair, ...]:
+        """Return those that are worse; with ``strict`` also those that have become worse if a condition holds."""
+        return tuple(pair for pair in self.pairs if pair.worse or (strict and pair.is_worse(strict=True)))
 
 
-def compare_kernels(old: str, new: str, against: Sequence[str], settings: Settings) -> Difference:
+def compare_kernels(
+    old: str, new: str, against: Sequence[str], settings: Settings, cache: KernelCache | None = None
+) -> Difference:
     """Compare two kernels, and judge the new one with the old one and with others.
 
     Args:
@@ -115,36 +126,33 @@ def compare_kernels(old: str, new: str, against: Sequence[str], settings: Settin
         new: The one that is to replace it.
         against: Further kernels that must go on to work with it, in either role.
         settings: The machine and the scenarios.
+        cache: Where answers of kernels are kept; None to keep none.
 
     Raises:
         HibercheckError: A kernel cannot be read.
     """
+
+    def opened(path: str) -> Kernel:
+        return open_kernel(path) if cache is None else cache.opened(path, lambda: open_kernel(path))
+
     with ExitStack() as stack:
-        ours, theirs = (stack.enter_context(open_kernel(path)) for path in (old, new))
+        ours, theirs = (stack.enter_context(opened(path)) for path in (old, new))
         before, after = read_traits(ours), read_traits(theirs)
-        briefs = brief_of(ours, settings, before), brief_of(theirs, settings, after)
+        summaries = summary_of(ours, before), summary_of(theirs, after)
         changes = (*_traits(before, after), *_loops(before, after), *_layout(ours, theirs))
         same = ours.build_id is not None and ours.build_id == theirs.build_id
     others = []
     for path in against:
-        with open_kernel(path) as kernel:
-            others.append(brief_of(kernel, settings))
-    pairs = tuple(_pairs(*briefs, others, settings))
-    return Difference(briefs[0].release, briefs[1].release, same, changes, pairs)
+        with opened(path) as kernel:
+            others.append(summary_of(kernel))
+    pairs = tuple(_pairs(*summaries, others, settings))
+    return Difference(summaries[0].release, summaries[1].release, same, changes, pairs)
 
 
 def _traits(old: Traits, new: Traits) -> Iterator[Change]:
-    for before, after in zip(old, new, strict=True):
-        if before.name not in _OTHERWISE and _value(before) != _value(after):
-            yield Change(Part.TRAIT, before.name, before, after, after.commit or before.commit)
-
-
-_OTHERWISE = frozenset({"idt_gates"})  # addresses of handlers: they move with every build
-_UNORDERED = frozenset({"enter_dead", "compressors"})
-
-
-def _value(trait: Trait[Any]) -> object:
-    return frozenset(trait.value) if trait.name in _UNORDERED and trait.value is not None else trait.value
+    for one, before, after in zip(DECLARED, old, new, strict=True):
+        if one.distinguishing(before.value) != one.distinguishing(after.value):
+            yield Change(Part.TRAIT, one.name, before, after, after.commit or before.commit)
 
 
 _Key = tuple[str, str, str | None, bool, bool]
@@ -171,8 +179,17 @@ def _named(key: _Key) -> str:
     return " ".join(parts)
 
 
+_PLACE = re.compile(r"%gs:0x[0-9a-f]+|0x[0-9a-f]{7,}")
+"""An address in an instruction: of a per-CPU variable, or in the kernel's image, as such or as a displacement."""
+
+
 def _described(loop: ParkLoop) -> tuple[object, ...]:
-    return loop.symbol, loop.ranges, loop.code, tuple(one.text for one in loop.instructions)
+    """Return what a loop does, wherever it lies: its instructions without addresses, and what they touch by name."""
+    code = tuple(_PLACE.sub("...", one.text) for one in loop.instructions)
+    touches = tuple(
+        (one.kind, one.access, (one.symbol or "").partition("+")[0], one.register, one.size) for one in loop.touches
+    )
+    return loop.symbol, code, touches, tuple(patch.why for patch in loop.patchable)
 
 
 def _text(loop: ParkLoop | None) -> str:
@@ -198,7 +215,11 @@ def _address(symbol: Any) -> str:  # noqa: ANN401 - a symbol or None
     return "none" if symbol is None else f"{symbol.address:#x}"
 
 
-def _pairs(old: Brief, new: Brief, others: Sequence[Brief], settings: Settings) -> Iterator[Pair]:
+def _member(one: Summary) -> Member:
+    return Member(one.release, one.build_id, one.path)
+
+
+def _pairs(old: Summary, new: Summary, others: Sequence[Summary], settings: Settings) -> Iterator[Pair]:
     """Judge each pair that the new kernel is part of, and the pair that it replaces."""
     replaced = [((new, new), (old, old)), ((new, old), (old, old)), ((old, new), (old, old))]
     for other in others:
@@ -206,6 +227,5 @@ def _pairs(old: Brief, new: Brief, others: Sequence[Brief], settings: Settings) 
     for after, before in replaced:
         verdicts = zip(settings.scenarios, judge_pair(*before, settings), judge_pair(*after, settings), strict=True)
         for scenario, was, now in verdicts:
-            yield Pair(
-                scenario.name, after[0].release, after[1].release, before[0].release, before[1].release, was, now
-            )
+            resumer, resumee, old_resumer, old_resumee = (_member(one) for one in (*after, *before))
+            yield Pair(scenario.name, resumer, resumee, old_resumer, old_resumee, was, now)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from hibercheck.data import dataclass
 from hibercheck.errors import MalformedKernel, MissingFact
-from hibercheck.kernel.binary import Bytes, occurrences
+from hibercheck.files.binary import Bytes, occurrences
 
 # struct btf_header {                                           include/uapi/linux/btf.h
 #   __u16 magic; __u8 version; __u8 flags; __u32 hdr_len;
@@ -56,12 +56,16 @@ class Btf:
         start: Where it is in there.
         size: Its length in bytes; by default to the end.
 
+    Attributes:
+        path: As given.
+        types_at: Where its types begin in ``data``.
+
     Raises:
         MalformedKernel: The section contradicts its own header.
     """
 
     def __init__(self, data: Bytes, path: str, start: int = 0, size: int | None = None) -> None:
-        self._path = path
+        self.path = path
         size = len(data) - start if size is None else size
         head = data[start : start + _HEADER.size]
         if min(len(head), size) < _HEADER.size:
@@ -72,7 +76,7 @@ class Btf:
         if header + type_at + type_size > size or header + string_at + string_size > size:
             raise MalformedKernel("its .BTF section claims more types or strings than it holds", path=path)
         self._data = data
-        self._types_at, self._count = start + header + type_at, type_size // 4
+        self.types_at, self._count = start + header + type_at, type_size // 4
         self._strings_at, self._strings_size = start + header + string_at, string_size
         self._types = b""
         self._words = memoryview(self._types).cast("I")
@@ -105,16 +109,16 @@ class Btf:
         return self._size(self._type(self._walk(name, path)[1]) if path else self._require(name))
 
     def _require(self, name: str) -> _Type:
-        """The structure, union or typedef of that name."""
+        """Return the structure, union or typedef of that name."""
         if name not in self._found:
             self._found[name] = self._search(name)
         found = self._found[name]
         if found is None:
-            raise MissingFact(f"its .BTF has no type {name}", path=self._path)
+            raise MissingFact(f"its .BTF has no type {name}", path=self.path)
         return found
 
     def _search(self, name: str) -> _Type | None:
-        """The first structure or union of that name, else the first typedef.
+        """Return the first structure or union of that name, else the first typedef.
 
         A record is recognised by its name and a kind in its second word.  Nothing else in the section has such a pair:
         where a record has its kind, members, parameters and enumerators have a type's number or a small value.
@@ -146,12 +150,12 @@ class Btf:
         """So many words of the types at least, or all: those that are asked for are often among the first."""
         if len(self._words) < min(words, self._count):
             wanted = min(max(words, 2 * len(self._words), _FIRST), self._count)
-            self._types = self._data[self._types_at : self._types_at + 4 * wanted]
+            self._types = self._data[self.types_at : self.types_at + 4 * wanted]
             self._words = memoryview(self._types).cast("I")
         return self._words
 
     def _at(self, position: int) -> _Type | None:
-        """The record at a word, or None past the end of the types."""
+        """Return the record at a word, or None past the end of the types."""
         words = self._upto(position + 3)
         if position + 3 > len(words):
             return None
@@ -178,22 +182,22 @@ class Btf:
         return len(positions) > number
 
     def _type(self, number: int) -> _Type | None:
-        """The record of a type; None for void and for a number that no record has."""
+        """Return the record of a type; None for void and for a number that no record has."""
         return self._at(self._positions[number]) if number > 0 and self._reach(number) else None
 
-    def _resolved(self, found: _Type | None) -> _Type | None:
-        """The record behind typedefs and qualifiers."""
+    def resolved(self, found: _Type | None) -> _Type | None:
+        """Return the record behind typedefs and qualifiers."""
         for _ in range(_MAX_CHAIN):
             if found is None or found.kind not in _TRANSPARENT:
                 return found
             found = self._type(found.value)
-        raise MalformedKernel("its .BTF has a type that refers to itself", path=self._path)
+        raise MalformedKernel("its .BTF has a type that refers to itself", path=self.path)
 
     def _member(self, holder: _Type | None, name: str) -> tuple[int, int] | None:
         """Bit offset and type number of a member, also inside anonymous parts; None if there is none."""
         key = name.encode() + b"\0"
         seen: set[int] = set()
-        pending = deque([(0, self._resolved(holder))])
+        pending = deque([(0, self.resolved(holder))])
         while pending:
             base, current = pending.popleft()
             if current is None or current.at in seen or current.kind not in {_STRUCT, _UNION}:
@@ -208,7 +212,7 @@ class Btf:
                 if name and self._is_at(key, name_at):
                     return offset, number
                 if not name_at:
-                    pending.append((offset, self._resolved(self._type(number))))
+                    pending.append((offset, self.resolved(self._type(number))))
         return None
 
     def _is_at(self, key: bytes, offset: int) -> bool:
@@ -223,14 +227,14 @@ class Btf:
             holder = self._type(number) if number else self._require(name)
             found = self._member(holder, step)
             if found is None:
-                raise MissingFact(f"its .BTF has no member {path} in {name}", path=self._path)
+                raise MissingFact(f"its .BTF has no member {path} in {name}", path=self.path)
             offset, number = offset + found[0], found[1]
         return offset, number
 
     def _size(self, found: _Type | None) -> int:
         factor = 1
         for _ in range(_MAX_CHAIN):
-            found = self._resolved(found)
+            found = self.resolved(found)
             words = self._upto(found.at + 3) if found is not None else self._words
             if found is None or (found.kind == _ARRAY and found.at + 3 > len(words)):
                 break
@@ -244,7 +248,7 @@ class Btf:
             if found.kind in _SIZED:
                 return factor * found.value
             break
-        raise MissingFact("its .BTF gives no size for a type", path=self._path)
+        raise MissingFact("its .BTF gives no size for a type", path=self.path)
 
 
 _WORDS = [_FIXED_WORDS.get(kind, 0) for kind in range(_KINDS)]

@@ -13,24 +13,28 @@ from collections.abc import Iterator
 
 from hibercheck.data import dataclass
 from hibercheck.errors import MalformedKernel, MissingFact, Unsupported
-from hibercheck.kernel.binary import Bytes
-
-# typedef struct elf64_hdr {                    include/uapi/linux/elf.h
-#   unsigned char e_ident[EI_NIDENT];           16 bytes
-#   Elf64_Half e_type; Elf64_Half e_machine; Elf64_Word e_version;
-#   Elf64_Addr e_entry; Elf64_Off e_phoff; Elf64_Off e_shoff; Elf64_Word e_flags;
-#   Elf64_Half e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx;
-# } Elf64_Ehdr;
-_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
-# typedef struct elf64_phdr { Elf64_Word p_type, p_flags; Elf64_Off p_offset; Elf64_Addr p_vaddr, p_paddr;
-#   Elf64_Xword p_filesz, p_memsz, p_align; } Elf64_Phdr;
-_PHDR = struct.Struct("<IIQQQQQQ")
-# typedef struct elf64_shdr { Elf64_Word sh_name, sh_type; Elf64_Xword sh_flags; Elf64_Addr sh_addr;
-#   Elf64_Off sh_offset; Elf64_Xword sh_size; Elf64_Word sh_link, sh_info; Elf64_Xword sh_addralign, sh_entsize;
-# } Elf64_Shdr;
-_SHDR = struct.Struct("<IIQQQQIIQQ")
-# typedef struct elf64_note { Elf64_Word n_namesz, n_descsz, n_type; } Elf64_Nhdr;
-_NHDR = struct.Struct("<III")
+from hibercheck.files.binary import Bytes
+from hibercheck.files.elf import (
+    EHDR,
+    EM_X86_64,
+    ET_CORE,
+    ET_DYN,
+    ET_EXEC,
+    ET_REL,
+    PHDR,
+    PT_LOAD,
+    SHDR,
+    SHF_ALLOC,
+    SHT_NOBITS,
+    SHT_NOTE,
+    SHT_PROGBITS,
+    SHT_STRTAB,
+    Header,
+    find_note,
+    header,
+    program_headers,
+    section_headers,
+)
 
 _MACHINES = {
     3: "32-bit x86",
@@ -43,11 +47,6 @@ _MACHINES = {
     243: "RISC-V",
     258: "LoongArch",
 }
-_EM_X86_64 = 62
-_ET_REL, _ET_EXEC, _ET_DYN, _ET_CORE = 1, 2, 3, 4
-_PT_LOAD = 1
-SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_NOTE, SHT_NOBITS = 1, 2, 3, 7, 8
-SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
 _NT_GNU_BUILD_ID = 3
 
 MAX_SECTIONS = 1 << 16
@@ -116,37 +115,34 @@ class ElfFile:
     def __init__(self, data: Bytes, path: str) -> None:
         self.data = data
         self.path = path
-        head = data[: _EHDR.size]
-        if len(head) < _EHDR.size or head[:4] != b"\x7fELF":
+        head = header(data[: EHDR.size])
+        if head is None:
             raise MalformedKernel("is not an ELF file", path=path)
-        fields = _EHDR.unpack(head)
-        self._check_identity(fields[0], fields[1], fields[2])
-        self.entry: int = fields[4]
-        self.sections = self._read_sections(fields[6], fields[11], fields[12], fields[13])
+        self._check_identity(head)
+        self.entry = head.entry
+        self.sections = self._read_sections(head)
         self._by_name: dict[str, Section] = {}
         for section in self.sections:
             self._by_name.setdefault(section.name, section)
-        self._spans = self._read_spans(fields[5], fields[9], fields[10])
+        self._spans = self._read_spans(head)
         self._starts = [span.address for span in self._spans]
-        self._nobits = sorted(
-            (s.address, s.address + s.size) for s in self.sections if s.nobits and s.allocated and s.size
-        )
 
-    def _check_identity(self, ident: bytes, kind: int, machine: int) -> None:
-        if ident[4] != 2:
+    def _check_identity(self, head: Header) -> None:
+        kind, machine = head.type, head.machine
+        if head.ident[4] != 2:
             raise Unsupported("is a 32-bit ELF file", path=self.path, advice="give an x86-64 kernel")
-        if ident[5] != 1 or machine != _EM_X86_64:
+        if head.ident[5] != 1 or machine != EM_X86_64:
             what = _MACHINES.get(machine, f"machine {machine}")
             raise Unsupported(f"is an ELF file for {what}", path=self.path, advice="give an x86-64 kernel")
-        if kind == _ET_REL:
+        if kind == ET_REL:
             raise Unsupported(
                 "is a kernel module or object file, not a kernel", path=self.path, advice="give a vmlinux or vmlinuz"
             )
-        if kind == _ET_CORE:
+        if kind == ET_CORE:
             raise Unsupported(
                 "is a memory dump (ELF core), not a kernel", path=self.path, advice="give the vmlinux or vmlinuz itself"
             )
-        if kind not in {_ET_EXEC, _ET_DYN}:
+        if kind not in {ET_EXEC, ET_DYN}:
             raise MalformedKernel(f"has ELF type {kind}, which no kernel has", path=self.path)
 
     def _table(self, what: str, offset: int, entry: int, count: int, expected: struct.Struct) -> bytes:
@@ -157,29 +153,30 @@ class ElfFile:
             raise MalformedKernel(f"ELF {what} headers lie past the end of the file", path=self.path, offset=offset)
         return self.data[offset : offset + entry * count]
 
-    def _read_sections(self, offset: int, entry: int, count: int, names_index: int) -> tuple[Section, ...]:
-        if not offset:
+    def _read_sections(self, head: Header) -> tuple[Section, ...]:
+        if not head.shoff:
             return ()
+        count, names_index = head.shnum, head.shstrndx
         if not count or names_index == 0xFFFF:
             # The first section holds what does not fit the header: sh_size the count, sh_link the index of the names.
-            first = _SHDR.unpack(self._table("section", offset, entry, 1, _SHDR))
-            count = count or first[5]
-            names_index = first[6] if names_index == 0xFFFF else names_index
+            (first,) = section_headers(self._table("section", head.shoff, head.shentsize, 1, SHDR))
+            count = count or first.size
+            names_index = first.link if names_index == 0xFFFF else names_index
         if count > MAX_SECTIONS:
             raise MalformedKernel(f"claims {count} sections", path=self.path, advice="give a vmlinux or vmlinuz")
-        raw = list(_SHDR.iter_unpack(self._table("section", offset, entry, count, _SHDR)))
+        raw = list(section_headers(self._table("section", head.shoff, head.shentsize, count, SHDR)))
         names = b""
-        if names_index < len(raw) and raw[names_index][1] == SHT_STRTAB:
-            names = self._contents(raw[names_index][4], raw[names_index][5])
+        if names_index < len(raw) and raw[names_index].type == SHT_STRTAB:
+            names = self._contents(raw[names_index].offset, raw[names_index].size)
         return tuple(
             Section(
-                name=names[row[0] : row[0] + _MAX_SECTION_NAME].split(b"\0", 1)[0].decode("ascii", "replace"),
-                address=row[3],
-                size=row[5],
-                offset=row[4],
-                flags=row[2],
-                kind=row[1],
-                link=row[6],
+                name=names[row.name : row.name + _MAX_SECTION_NAME].split(b"\0", 1)[0].decode("ascii", "replace"),
+                address=row.addr,
+                size=row.size,
+                offset=row.offset,
+                flags=row.flags,
+                kind=row.type,
+                link=row.link,
             )
             for row in raw
         )
@@ -189,13 +186,13 @@ class ElfFile:
             raise MalformedKernel("a section lies past the end of the file", path=self.path, offset=offset)
         return self.data[offset : offset + size]
 
-    def _read_spans(self, offset: int, entry: int, count: int) -> list[_Span]:
-        """Loaded ranges, by address: from the program headers, or from the sections of a file that has none."""
+    def _read_spans(self, head: Header) -> list[_Span]:
+        """Return loaded ranges, by address: from the program headers, or from the sections of a file that has none."""
         spans = []
-        if offset and count:
-            for row in _PHDR.iter_unpack(self._table("program", offset, entry, count, _PHDR)):
-                if row[0] == _PT_LOAD and row[6]:
-                    spans.append(_Span(row[3], row[6], row[2], min(row[5], row[6])))
+        if head.phoff and head.phnum:
+            for row in program_headers(self._table("program", head.phoff, head.phentsize, head.phnum, PHDR)):
+                if row.type == PT_LOAD and row.memsz:
+                    spans.append(_Span(row.vaddr, row.memsz, row.offset, min(row.filesz, row.memsz)))
         if not spans:
             spans = [
                 _Span(s.address, s.size, s.offset, 0 if s.nobits else s.size)
@@ -259,14 +256,6 @@ class ElfFile:
         offset, stored = place
         return self.data[offset : offset + stored].ljust(size, b"\0")
 
-    def is_bss(self, address: int) -> bool:
-        """Whether the file has no contents for the address (.bss, .brk): zeros until the kernel runs."""
-        index = bisect_right(self._nobits, (address, 1 << 64)) - 1
-        if index >= 0 and address < self._nobits[index][1]:
-            return True
-        place = self.file_range(address, 1)
-        return place is not None and place[1] == 0
-
     def loaded(self) -> Iterator[tuple[int, int, int]]:
         """Yield each loaded range that the file has contents for, as (address, file offset, bytes)."""
         for span in self._spans:
@@ -274,7 +263,7 @@ class ElfFile:
                 yield span.address, span.offset, span.stored
 
     def build_id(self) -> str | None:
-        """The GNU build id in hexadecimal, from the note sections, or None."""
+        """Return the GNU build id in hexadecimal, from the note sections, or None."""
         for section in self.sections:
             if section.kind == SHT_NOTE and not section.nobits:
                 found = find_build_id(self.section_bytes(section))
@@ -287,18 +276,3 @@ def find_build_id(notes: bytes) -> str | None:
     """Return the build id among ELF notes, in hexadecimal, or None; stops at the first note that makes no sense."""
     found = find_note(notes, b"GNU\0", _NT_GNU_BUILD_ID)
     return None if found is None else found.hex()
-
-
-def find_note(notes: bytes, owner: bytes, wanted: int) -> bytes | None:
-    """Return the contents of a note by its owner (with the NUL) and kind, or None; stops as `find_build_id` does."""
-    position = 0
-    while position + _NHDR.size <= len(notes):
-        name_size, size, kind = _NHDR.unpack_from(notes, position)
-        name_at = position + _NHDR.size
-        content_at = name_at + (name_size + 3 & ~3)
-        if content_at + size > len(notes):
-            return None
-        if kind == wanted and notes[name_at : name_at + name_size] == owner:
-            return notes[content_at : content_at + size]
-        position = content_at + (size + 3 & ~3)
-    return None

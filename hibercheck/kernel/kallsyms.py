@@ -22,9 +22,10 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, compress, islice
+from operator import gt, itemgetter
 
-from hibercheck.kernel.binary import Bytes, occurrences
+from hibercheck.files.binary import Bytes, occurrences
 from hibercheck.kernel.symbols import TableSymbols
 
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
@@ -35,11 +36,15 @@ _MAX_TABLE = 1 << 16
 _MAX_SYMBOLS = 1 << 21
 _MAX_NAME = 512
 _MIN_STEP, _MAX_STEP = 2 * _MARKER_EVERY, (_MAX_NAME + 2) * _MARKER_EVERY
-_PIECE = 1 << 20
+_FIRST_PIECE, _PIECE = 1 << 14, 1 << 20
 _MAX_GAP = 3 * _MAX_SYMBOLS + _PIECE
 _MAX_HITS = 8
 _MAX_TRIES = 512
 """Real kernels need at most 50 tries of anything; the limits keep hostile ones from taking minutes."""
+_MAX_WALKS = 4096
+"""Places at which names are tried in all, a quarter of a second's work."""
+_MANY = 4096
+"""Names that are decoded by chance nowhere; any kernel has more."""
 _KERNEL_HALF = 1 << 63
 _MAX_SPAN = 1 << 31
 _MASK = (1 << 64) - 1
@@ -117,16 +122,20 @@ def find(data: Bytes, address: int, start: int = 0, end: int | None = None) -> T
     """
     stop = len(data) if end is None else end
     hits = (at for at in occurrences(data, _DIGITS, start) if at < stop)
+    walks = iter(range(_MAX_WALKS))
     for hit in islice(hits, _MAX_HITS):
         tokens = _tokens(data, hit)
         if tokens is None:
             continue
         for markers_at, markers in islice(_markers(data, start, tokens.start), _MAX_TRIES):
-            names = _names(data, start, markers_at, markers, tokens.texts)
+            names = _names(data, start, markers_at, markers, tokens.texts, walks)
             addresses = _addresses(data, address, start, names, tokens) if names is not None else None
             if names is not None and addresses is not None:
-                letters = "".join(text[0] for text in names.texts)
-                return TableSymbols("kallsyms", [text[1:] for text in names.texts], addresses, letters)
+                letters = "".join(map(itemgetter(0), names.texts))
+                plain = list(map(itemgetter(slice(1, None)), names.texts))
+                return TableSymbols("kallsyms", plain, addresses, letters)
+            if names is not None and len(names.texts) > _MANY:
+                return None  # these are its names, and their addresses are damaged: nothing else will fit either
     return None
 
 
@@ -135,7 +144,7 @@ def _align(value: int, to: int) -> int:
 
 
 def _tokens(data: Bytes, hit: int) -> _Tokens | None:
-    """The token table around its entry for the digit 0, proven by the index that follows it."""
+    """Return the token table around its entry for the digit 0, proven by the index that follows it."""
     rest = data[hit : hit + _MAX_TABLE].split(b"\0", _TOKENS - _DIGIT_0)
     if len(rest) <= _TOKENS - _DIGIT_0:
         return None
@@ -161,22 +170,30 @@ def _markers(data: Bytes, start: int, table_at: int) -> Iterator[tuple[int, list
     """
     top = table_at // 4 * 4
     bottom = max(start, table_at - _MAX_GAP)
-    for high in range(top, bottom, -_PIECE):
-        low = max(bottom, high - _PIECE) // 4 * 4
+    high, size = top, _FIRST_PIECE  # most kernels' markers are right there
+    while high > bottom:
+        low = max(bottom, high - size) // 4 * 4
         words = memoryview(data[low : min(high + 16, top)])
         words = words[: len(words) // 4 * 4].cast("I")
-        pairs = list(pairwise(words))
-        for at in range(len(pairs) - 1, -1, -1):
-            if pairs[at][0] or pairs[at][1] > _MAX_STEP:
-                continue
-            for size in (4, 8):
-                run = _ascending(data, low + 4 * at, top, size)
-                if len(run) > 1:
-                    yield low + 4 * at, run
+        # Most words of a kernel's data begin no table; what is done for each of them is what the search takes.
+        for at in reversed([at for at, word in enumerate(words) if not word]):
+            for width, second in ((4, words[at + 1 : at + 2]), (8, words[at + 1 : at + 4])):
+                if _is_step(second):
+                    run = _ascending(data, low + 4 * at, top, width)
+                    if len(run) > 1:
+                        yield low + 4 * at, run
+        high, size = high - size, min(4 * size, _PIECE)
+
+
+def _is_step(words: memoryview) -> bool:
+    """Whether the rest of a first marker and a second one, in words of 32 bits, are what markers can be."""
+    if len(words) == 1:
+        return bool(_MIN_STEP <= words[0] <= _MAX_STEP)
+    return len(words) == 3 and words[0] == 0 and words[2] == 0 and bool(_MIN_STEP <= words[1] <= _MAX_STEP)
 
 
 def _ascending(data: Bytes, at: int, end: int, size: int) -> list[int]:
-    """The numbers at a place for as long as they could be markers."""
+    """Return the numbers at a place for as long as they could be markers."""
     run = [0]
     for chunk in range(at, end, 4096):
         raw = data[chunk : min(chunk + 4096, end)]
@@ -188,8 +205,13 @@ def _ascending(data: Bytes, at: int, end: int, size: int) -> list[int]:
     return run
 
 
-def _names(data: Bytes, start: int, markers_at: int, markers: list[int], tokens: tuple[bytes, ...]) -> _Names | None:
-    """The names before the markers: their number is right before them, and every marker must point at a name."""
+def _names(
+    data: Bytes, start: int, markers_at: int, markers: list[int], tokens: tuple[bytes, ...], walks: Iterator[int]
+) -> _Names | None:
+    """Return the names before the markers: their number is right before them, and every marker must point at a name.
+
+    Each place that is tried takes one of ``walks``.
+    """
     bottom = max(start, markers_at - markers[-1] - 2 * _MAX_STEP) // 4 * 4
     top = markers_at - markers[max(0, len(markers) - 8)]
     # The run of markers may have swallowed a few words of what follows, hence some play in their number.
@@ -198,9 +220,12 @@ def _names(data: Bytes, start: int, markers_at: int, markers: list[int], tokens:
     words = memoryview(raw[: len(raw) // 4 * 4]).cast("I").tolist()
     # Backwards, because before the number there may be offsets, which are numbers of that size too.
     places = range(bottom + 4 * (len(words) - 1), bottom - 1, -4)
-    counts = (pair for pair in zip(places, reversed(words), strict=True) if fewest < pair[1] <= most)
+    possible = map(range(fewest + 1, most + 1).__contains__, reversed(words))
+    counts = compress(zip(places, reversed(words), strict=True), possible)
     for count_at, count in islice(counts, _MAX_TRIES):
         for names_at in (count_at + 4, count_at + 8):
+            if next(walks, None) is None:
+                return None
             # The first 256 names are enough to refuse nearly everything that is no table.
             if _walk(data[names_at : names_at + markers[1] + 2], 0, _MARKER_EVERY) == markers[1]:
                 texts = _expand(data[names_at:markers_at], count, markers, tokens)
@@ -215,24 +240,39 @@ def _expand(raw: bytes, count: int, markers: list[int], tokens: tuple[bytes, ...
     # One character for each byte until it is known that no name has others: names are ASCII, or UTF-8 in Rust.
     position, join, token = 0, "".join, [text.decode("latin-1") for text in tokens].__getitem__
     try:
-        for number in range(count):
-            if not number % _MARKER_EVERY and position != markers[number // _MARKER_EVERY]:
+        for begin, end, names in _blocks(count, markers):
+            if position != begin:
                 return None
-            # One byte of length, or since 73bbb94466fd ("kallsyms: support "big" kernel symbols", in v6.1) two.
-            length = raw[position]
-            position += 1
-            if length & 0x80:
-                length = length & 0x7F | raw[position] << 7
-                position += 1
-            texts.append(join(map(token, raw[position : position + length])))
-            position += length
+            block = raw[begin:end]
+            parts = list(map(token, block))  # what each byte stands for, were it no length
+            at = 0
+            for _ in range(names):
+                # One byte of length, or since 73bbb94466fd ("kallsyms: support "big" kernel symbols", in v6.1) two.
+                length = block[at]
+                at += 1
+                if length & 0x80:
+                    length = length & 0x7F | block[at] << 7
+                    at += 1
+                texts.append(join(parts[at : at + length]))
+                at += length
+            position += at
     except IndexError:
         return None
     if not len(raw) - 16 < position <= len(raw):
         return None
-    if not all(len(text) > 1 and text[0] in _LETTERS for text in texts):
+    if min(map(len, texts), default=0) < 2 or not _LETTERS.issuperset(map(itemgetter(0), texts)):
         return None
-    return [text if text.isascii() else text.encode("latin-1").decode("utf-8", "replace") for text in texts]
+    if all(map(str.isascii, texts)):
+        return texts
+    return [text.encode("latin-1").decode("utf-8", "replace") for text in texts]
+
+
+def _blocks(count: int, markers: list[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield where the names of each marker begin, where they end at the latest, and how many there are."""
+    for number in range(0, count, _MARKER_EVERY):
+        begin, last = markers[number // _MARKER_EVERY], count - number <= _MARKER_EVERY
+        end = begin + _MAX_STEP if last else markers[number // _MARKER_EVERY + 1]
+        yield begin, end, min(_MARKER_EVERY, count - number)
 
 
 def _walk(raw: bytes, position: int, count: int) -> int:
@@ -250,7 +290,7 @@ def _walk(raw: bytes, position: int, count: int) -> int:
 
 
 def _addresses(data: Bytes, address: int, start: int, names: _Names, tokens: _Tokens) -> array[int] | None:
-    """The symbols' values, by whichever layout gives an ascending list within the kernel."""
+    """Return the symbols' values, by whichever layout gives an ascending list within the kernel."""
     count = len(names.texts)
     for offsets_at, base_at in _places(names.count_at, tokens.end, count):
         if offsets_at < start:
@@ -262,9 +302,11 @@ def _addresses(data: Bytes, address: int, start: int, names: _Names, tokens: _To
         base = int.from_bytes(field, "little")
         if base < _KERNEL_HALF or base % 4096:
             continue
-        offsets = struct.unpack(f"<{count}i", raw)
-        found = _plausible([base + (offset & 0xFFFFFFFF) for offset in offsets])
-        found = found or _plausible([offset if offset >= 0 else base - 1 - offset for offset in offsets])
+        offsets = struct.unpack(f"<{count}I", raw)
+        found = _plausible(list(map(base.__add__, offsets))) if _ascend(offsets) else None
+        if found is None:
+            signed = struct.unpack(f"<{count}i", raw)
+            found = _plausible([offset if offset >= 0 else base - 1 - offset for offset in signed])
         if found:
             return found
     # In this order: zeros after the tokens would pass for offsets from their own places.
@@ -300,10 +342,14 @@ def _absolute(data: Bytes, start: int, count_at: int, count: int) -> array[int] 
 
 
 def _plausible(addresses: Sequence[int]) -> array[int] | None:
-    """The addresses, if they ascend and those in the kernel's half lie within 2 GiB; else None."""
-    if any(first > second for first, second in pairwise(addresses)):
+    """Return the addresses, if they ascend and those in the kernel's half lie within 2 GiB; else None."""
+    if not _ascend(addresses):
         return None
     upper = bisect_left(addresses, _KERNEL_HALF)
     if upper == len(addresses) or addresses[-1] - addresses[upper] > _MAX_SPAN or addresses[-1] > _MASK:
         return None
     return array("Q", addresses)
+
+
+def _ascend(numbers: Sequence[int]) -> bool:
+    return not any(map(gt, numbers, islice(numbers, 1, None)))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import MalformedKernel, MissingFact, Unsupported, UsageProblem
+from hibercheck.files.binary import Bytes, occurrences
+from hibercheck.files.source import Source, open_content
 from hibercheck.kernel import ikconfig
-from hibercheck.kernel.binary import Bytes
 from hibercheck.kernel.btf import Btf
-from hibercheck.kernel.content import FileBytes
 from hibercheck.kernel.elf import ElfFile, Section
 from hibercheck.kernel.locate import locate
 from hibercheck.kernel.sources import symbols_of
@@ -24,6 +27,8 @@ __all__ = ["Kernel", "Section", "Symbol", "open_kernel"]
 _MAX_BANNER = 512
 _MAX_FACTS = 64 << 20  # with every symbol of a distribution kernel they take some 10 MiB
 _BANNER = b"Linux version "
+_NUMBERED = re.compile(rb" #\d")
+_MAX_BANNERS = 64
 
 
 class Kernel:
@@ -38,6 +43,9 @@ class Kernel:
         wrappers: What it was taken out of, outermost first, such as ``("Debian package", "bzImage")``.
         alignment: CONFIG_PHYSICAL_ALIGN in bytes, if one of the wrappers stated it.
     """
+
+    supplemented = False
+    """Whether symbols were added that its own table lacks, so that absence of another one means nothing."""
 
     def __init__(
         self,
@@ -64,7 +72,7 @@ class Kernel:
 
     def close(self) -> None:
         """Release the file."""
-        if isinstance(self.elf.data, FileBytes | mmap.mmap):
+        if isinstance(self.elf.data, Source | mmap.mmap):
             self.elf.data.close()
 
     # What the kernel says of itself
@@ -77,18 +85,29 @@ class Kernel:
             MissingFact: There is none, so this is hardly a kernel.
         """
         symbol = self._symbol_if_any("linux_banner")
-        if symbol is not None:
-            line = self.read_string(symbol.address, _MAX_BANNER)
-            if line.startswith(_BANNER):
-                return line.rstrip(b"\n").decode("utf-8", "replace")
-        for _, offset, size in self.elf.loaded():
-            at = self.elf.data.find(_BANNER, offset, offset + size)
-            if at >= 0:
-                line = self.elf.data[at : min(at + _MAX_BANNER, offset + size)]
-                return line.split(b"\0", 1)[0].split(b"\n", 1)[0].decode("utf-8", "replace")
+        place = symbol.address if symbol is not None else self.banner_place
+        line = self.read_string(place, _MAX_BANNER) if place is not None else b""
+        if not line.startswith(_BANNER) and self.banner_place is not None:
+            line = self.read_string(self.banner_place, _MAX_BANNER)
+        if line.startswith(_BANNER):
+            return line.split(b"\n", 1)[0].decode("utf-8", "replace")
         raise MissingFact(
             "holds no line that begins with 'Linux version'", path=self.path, advice="is it a Linux kernel?"
         )
+
+    @cached_property
+    def banner_place(self) -> int | None:
+        """The address of the banner, found by what it says; None where there is none.
+
+        Since 2df8220cc511 ("kbuild: build init/built-in.a just once", in v6.1) a kernel holds it twice: a weak copy of
+        before its build number was known, ``# SMP`` where the banner has ``#1 SMP``, and at the end what replaces it.
+        """
+        found: dict[bool, int] = {}
+        for address, offset, size in self.elf.loaded():
+            for at in islice(occurrences(self.elf.data, _BANNER, offset, offset + size), _MAX_BANNERS):
+                line = self.elf.data[at : min(at + _MAX_BANNER, offset + size)].split(b"\0", 1)[0]
+                found[_NUMBERED.search(line) is not None] = address + at - offset
+        return found.get(True, found.get(False))
 
     @property
     def release(self) -> str:
@@ -103,7 +122,7 @@ class Kernel:
     # Symbols
 
     def symbols(self, names: Iterable[str]) -> dict[str, Symbol]:
-        """The best symbol of each name, in one pass over the table; names that do not exist are absent from the result.
+        """Return the best symbol of each name, in one pass over the table, without names that do not exist.
 
         What was found once is remembered, so asking for many names at once first makes single questions free later.
         """
@@ -114,8 +133,14 @@ class Kernel:
             self._symbols.update((name, found.get(name, ())) for name in unknown)
         return {name: self._symbols[name][0] for name in wanted if self._symbols[name]}
 
+    def supplement(self, symbols: Mapping[str, Symbol]) -> None:
+        """Add symbols that its table lacks; those that it has stay as they are."""
+        self.supplemented = True
+        known = self.symbols(symbols)
+        self._symbols.update((name, (symbol,)) for name, symbol in symbols.items() if name not in known)
+
     def symbol(self, name: str) -> Symbol | None:
-        """The symbol of that name, or None; of several, a global one, or the first in the file."""
+        """Return the symbol of that name, or None; of several, a global one, or the first in the file."""
         return self.symbols([name]).get(name)
 
     def _symbol_if_any(self, name: str) -> Symbol | None:
@@ -125,13 +150,8 @@ class Kernel:
         except MissingFact:
             return None
 
-    def all_named(self, name: str) -> tuple[Symbol, ...]:
-        """Every symbol of exactly that name, best first: static functions of several files can share one."""
-        self.symbols([name])
-        return self._symbols[name]
-
     def require(self, name: str) -> Symbol:
-        """The symbol of that name.
+        """Return the symbol of that name.
 
         Raises:
             MissingFact: The kernel has none, or hides it.
@@ -139,7 +159,9 @@ class Kernel:
         found = self.symbol(name)
         if found is None:
             raise MissingFact(
-                f"has no symbol {name} in its {self.source.origin} ({len(self.source)} symbols)", path=self.path
+                f"has no symbol {name} in its {self.source.origin} ({len(self.source)} symbols)",
+                path=self.path,
+                advice="give a System.map or its debug information as its symbols",
             )
         return found
 
@@ -148,14 +170,20 @@ class Kernel:
         return self.source.variants(name)
 
     def nearest(self, address: int) -> tuple[Symbol, int] | None:
-        """The symbol that names an address and the offset from it, or None outside the kernel."""
+        """Return the symbol that names an address and the offset from it, or None outside the kernel."""
         return self.nearest_many([address]).get(address)
 
     def nearest_many(self, addresses: Iterable[int]) -> dict[int, tuple[Symbol, int]]:
         """As `nearest` for many addresses in one pass; addresses outside the kernel are absent from the result."""
-        inside = [address for address in addresses if self.elf.file_range(address, 1) is not None]
+        inside = [one for one in addresses if self.elf.file_range(one, 1) is not None or one in self._zero_based]
         found = self.source.nearest_many(inside) if inside else {}
         return {address: (symbol, address - symbol.address) for address, symbol in found.items()}
+
+    @cached_property
+    def _zero_based(self) -> range:
+        """Addresses of a zero-based per-CPU area, which a kernel read out of memory names and does not hold."""
+        start, end = (self._symbol_if_any(name) for name in ("__per_cpu_start", "__per_cpu_end"))
+        return range(end.address) if start is not None and end is not None and start.address == 0 else range(0)
 
     def extent(self, symbol: Symbol) -> int:
         """Bytes that belong to a symbol: its size, or where that is not known the distance to the next symbol.
@@ -182,26 +210,14 @@ class Kernel:
         """
         return self.elf.read(address, size)
 
-    def read_u64(self, address: int) -> int:
-        """Read a 64-bit word; raises like `read`."""
-        return int.from_bytes(self.elf.read(address, 8), "little")
-
-    def read_u32(self, address: int) -> int:
-        """Read a 32-bit word; raises like `read`."""
-        return int.from_bytes(self.elf.read(address, 4), "little")
-
     def read_string(self, address: int, limit: int = 4096) -> bytes:
         """Read a C string of at most ``limit`` bytes, without its NUL; raises like `read`."""
         end = self.elf.span_end(address)
         available = min(limit, end - address) if end is not None else 1
         return self.elf.read(address, available).split(b"\0", 1)[0]
 
-    def is_bss(self, address: int) -> bool:
-        """Whether the file has no contents for the address, so that they are zeros when the kernel starts."""
-        return self.elf.is_bss(address)
-
     def section(self, name: str) -> Section | None:
-        """The first section of that name, or None."""
+        """Return the first section of that name, or None."""
         return self.elf.section(name)
 
     # Types
@@ -286,9 +302,8 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
         Unsupported: It is something else, which the message names.
         UsageProblem: Symbols are given with a facts file.
     """
-    path = locate(path_or_release)
-    shown = path_or_release if Path(path_or_release) == path else str(path)
-    data: Bytes = FileBytes(path, shown)
+    path, shown = named(path_or_release)
+    data: Bytes = open_content(path, shown, limit=_MAX_FACTS, what="a kernel through a pipe")
     if data[:1] == b"{":
         from hibercheck.kernel.code.facts import parse_facts  # noqa: PLC0415 - it imports this module
 
@@ -296,7 +311,9 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
             raise UsageProblem("a facts file has symbols of its own", path=shown, advice="give no symbol file with it")
         if len(data) > _MAX_FACTS:
             size = f"{len(data) >> 20} MiB"
-            raise MalformedKernel(f"is no facts file: those end at {_MAX_FACTS >> 20} MiB, this has {size}", path=shown)
+            raise MalformedKernel(
+                f"is not a facts file: those end at {_MAX_FACTS >> 20} MiB, this has {size}", path=shown
+            )
         return parse_facts(shown, data[:])
     wrappers: tuple[str, ...] = ()
     alignment = None
@@ -310,4 +327,26 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
     if text is not None and text.nobits:
         advice = "give the vmlinuz, and this file as its symbols"
         raise Unsupported("holds a kernel's debug information without the kernel", path=shown, advice=advice)
+    if not any(address >= START_KERNEL_MAP for address, _, _ in elf.loaded()):
+        raise _stranger(elf)
     return Kernel(shown, elf, symbols_of(elf, symbols), wrappers, alignment)
+
+
+def named(path_or_release: str) -> tuple[Path, str]:
+    """Return a kernel's file, and what messages call it: the user's own words where those are its path.
+
+    Raises:
+        InputProblem: There is none.
+    """
+    path = locate(path_or_release)
+    return path, path_or_release if Path(path_or_release) == path else str(path)
+
+
+def _stranger(elf: ElfFile) -> Unsupported:
+    """Return the error for an ELF file of which nothing lies where a kernel's image does, naming what it is."""
+    advice = "give a vmlinux or vmlinuz"
+    if any(elf.data.find(_BANNER, offset, offset + size) >= 0 for _, offset, size in elf.loaded()):
+        what = "is a Linux kernel that runs as a program (user-mode Linux): it never loads an image"
+        return Unsupported(what, path=elf.path, advice=advice)
+    what = f"is a program or a library, no Linux kernel: nothing in it lies at {START_KERNEL_MAP:#x} or above"
+    return Unsupported(what, path=elf.path, advice=advice)

@@ -7,27 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hibercheck.errors import InputProblem, UsageProblem
+from hibercheck.files.inputs import unopened
+from hibercheck.files.kernels import SYMBOLS, kernels_in, of_release
 
-_WITH_SYMBOLS = (
-    "usr/lib/debug/boot/vmlinux-{release}",
-    "usr/lib/debug/lib/modules/{release}/vmlinux",
-    "usr/lib/debug/usr/lib/modules/{release}/vmlinux",
-    "usr/lib/debug/vmlinux-{release}",
-    "boot/vmlinux-{release}",
-    "lib/modules/{release}/build/vmlinux",
-    "lib/modules/{release}/vmlinux",
-    "usr/lib/modules/{release}/vmlinux",
-)
-_COMPRESSED = (
-    "boot/vmlinuz-{release}",
-    "lib/modules/{release}/vmlinuz",
-    "usr/lib/modules/{release}/vmlinuz",
-    "boot/kernel-{release}",
-)
-_PLACES = _WITH_SYMBOLS + _COMPRESSED
-_SUFFIXES = ("", ".gz", ".xz", ".zst")
 _RELEASE = re.compile(r"[0-9]+\.[0-9]+[^/\s]*")
-_BUILD_TREE = ("vmlinux", "arch/x86/boot/bzImage", "vmlinuz")
 _MAX_LISTED = 5
 
 
@@ -49,9 +32,8 @@ def locate(name: str, root: Path = Path("/")) -> Path:
         if path.exists() or not _RELEASE.fullmatch(name):
             return path
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputProblem(f"cannot be read: {reason}", path=name) from error
-    found = next(_of_release(root, name), None)
+        raise unopened(error, name) from error
+    found = next(installed(name, root), None)
     if found is None:
         advice = "give its vmlinuz or vmlinux, or install its debug package"
         where = "/boot, /lib/modules and /usr/lib/debug"
@@ -59,49 +41,25 @@ def locate(name: str, root: Path = Path("/")) -> Path:
     return found
 
 
-def _of_release(root: Path, release: str) -> Iterator[Path]:
-    """Kernels of a release, those with symbols first."""
-    for place in _PLACES:
-        for suffix in _SUFFIXES:
-            path = root / (place.format(release=release) + suffix)
-            if path.is_file():
-                yield path
+def installed(release: str, root: Path = Path("/")) -> Iterator[Path]:
+    """Yield the installed kernels of a release, those with symbols first."""
+    return of_release(release, root)
+
+
+def symbol_files(release: str, root: Path = Path("/")) -> Iterator[Path]:
+    """Yield the lists of symbols of a release's kernel."""
+    for place in SYMBOLS:
+        path = root / place.format(release=release)
+        if path.is_file():
+            yield path
 
 
 def _in_tree(tree: Path) -> Path:
-    """The kernel of a build tree or of an unpacked package."""
-    for place in _BUILD_TREE:
-        if (tree / place).is_file():
-            return tree / place
-    releases = sorted(_releases(tree))
-    if len(releases) > 1:
-        listed = ", ".join(releases[:_MAX_LISTED]) + (", ..." if len(releases) > _MAX_LISTED else "")
+    """Return the kernel of a build tree, of an unpacked package, or the only one of a directory."""
+    found = kernels_in(tree)
+    if len(found) > 1:
+        listed = ", ".join([*found][:_MAX_LISTED]) + (", ..." if len(found) > _MAX_LISTED else "")
         raise UsageProblem(f"holds several kernels ({listed})", path=str(tree), advice="name one file in it")
-    if not releases:
+    if not found:
         raise InputProblem("is a directory without a kernel in it", path=str(tree), advice="give the kernel's file")
-    return next(_of_release(tree, releases[0]))
-
-
-def _without_suffix(name: str) -> str:
-    """A file's name without what compression added to it."""
-    return next((name.removesuffix(suffix) for suffix in _SUFFIXES if suffix and name.endswith(suffix)), name)
-
-
-def _releases(tree: Path) -> set[str]:
-    """Releases of the kernels in the places where kernels are."""
-    releases = set()
-    for place in _PLACES:
-        before, after = place.split("{release}")
-        directory, start = [*before.rsplit("/", 1), ""][:2]
-        parent = tree / directory
-        if not parent.is_dir():
-            continue
-        for entry in parent.iterdir():
-            if not entry.name.startswith(start) or entry.name == start:
-                continue
-            release = entry.name.removeprefix(start)
-            if not after:
-                release = _without_suffix(release)
-            if any((tree / (place.format(release=release) + suffix)).is_file() for suffix in _SUFFIXES):
-                releases.add(release)
-    return releases
+    return next(iter(found.values()))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from hibercheck.errors import HibercheckError, MalformedKernel, Unsupported
-from hibercheck.kernel.binary import Bytes, occurrences
-from hibercheck.kernel.compression import FORMATS, Format, decompressed, recognise, slices, spool
+from hibercheck.files.binary import Bytes, occurrences
+from hibercheck.files.compression import FORMATS, Format, decompressed, recognise, slices, spool
 
 _MAX_WRAPPERS = 8
 _ELF = b"\x7fELF"
@@ -92,11 +92,13 @@ def _take_off(data: Bytes, path: str) -> tuple[str, Bytes]:
         return "bzImage", _bzimage(data, head, path)
     if head[:8] == b"MZ\0\0zimg":
         return "EFI zboot", _zboot(data, head, path)
+    if head[0x38:0x3C] == b"ARM\x64" or head[0x30:0x38] == b"RISCV\0\0\0":  # with an EFI stub they are MZ as well
+        raise _stranger(head, path)
     if head[:2] == b"MZ":
         return "UKI", _pe_section(data, head, path)
     form = recognise(head)
     if form is not None:
-        return form.name, spool(decompressed(form, slices(data, 0, len(data)), path), path)
+        return form.name, _payload(form, data, 0, len(data), path)
     from hibercheck.kernel import package  # noqa: PLC0415 - only who gives a package needs tarfile
 
     name = package.recognise(head)
@@ -106,7 +108,7 @@ def _take_off(data: Bytes, path: str) -> tuple[str, Bytes]:
 
 
 def _stranger(head: bytes, path: str) -> HibercheckError:
-    """The error for a file that is no kernel, naming what it is where that shows."""
+    """Return the error for a file that is no kernel, naming what it is where that shows."""
     known = (
         (0x38, b"ARM\x64", "is an arm64 kernel"),
         (0x30, b"RISCV\0\0\0", "is a RISC-V kernel"),
@@ -115,6 +117,7 @@ def _stranger(head: bytes, path: str) -> HibercheckError:
         (0xFF6, b"LINHIB0001", "is a hibernation image"),
         (0xFF6, b"SWAPSPACE2", "is swap space"),
         (0, b"KDUMP   ", "is a memory dump (kdump)"),
+        (0, b"ANDROID!", "is an Android boot image"),
         (0, b"#!", "is a script"),
     )
     for at, magic, what in known:
@@ -125,11 +128,11 @@ def _stranger(head: bytes, path: str) -> HibercheckError:
 
 
 def _payload(form: Format, data: Bytes, start: int, end: int, path: str) -> Bytes:
-    return spool(decompressed(form, slices(data, start, end), path), path)
+    return spool(decompressed(form, slices(data, start, end), path, MalformedKernel), path, MalformedKernel)
 
 
 def _bzimage(data: Bytes, head: bytes, path: str) -> Bytes:
-    """The decompressed payload of a bzImage."""
+    """Return the decompressed payload of a bzImage."""
     version, flags = head[0x206] | head[0x207] << 8, head[_LOAD_FLAGS_AT]
     if version >= 0x20C and not flags & _XLF_KERNEL_64:
         raise Unsupported("is a 32-bit x86 kernel", path=path, advice="give an x86-64 kernel")
@@ -151,7 +154,7 @@ _MAX_ATTEMPTS = 16
 
 
 def _search(data: Bytes, start: int, path: str) -> Bytes:
-    """The payload of a bzImage whose header does not say where, found by trying (as scripts/extract-vmlinux does)."""
+    """Find the payload of a bzImage whose header does not say where, by trying (as scripts/extract-vmlinux does)."""
     for form in FORMATS[:-1]:
         for at in islice(occurrences(data, form.magic, start), _MAX_ATTEMPTS):
             try:
@@ -164,7 +167,7 @@ def _search(data: Bytes, start: int, path: str) -> Bytes:
 
 
 def _zboot(data: Bytes, head: bytes, path: str) -> Bytes:
-    """The decompressed payload of an EFI zboot image."""
+    """Return the decompressed payload of an EFI zboot image."""
     offset, size, kind = _ZBOOT.unpack_from(head)
     name = kind.split(b"\0", 1)[0].decode("ascii", "replace")
     form = next((one for one in FORMATS if one.name == {"zstd22": "zstd", "xzkern": "xz"}.get(name, name)), None)
@@ -178,7 +181,7 @@ def _zboot(data: Bytes, head: bytes, path: str) -> Bytes:
 
 
 def _pe_section(data: Bytes, head: bytes, path: str) -> Bytes:
-    """The kernel in a unified kernel image: its ``.linux`` section (UAPI group specification UKI)."""
+    """Return the kernel in a unified kernel image: its ``.linux`` section (UAPI group specification UKI)."""
     (at,) = struct.unpack_from("<I", head, 0x3C)
     coff = data[at : at + 4 + _COFF.size]
     if len(coff) < 4 + _COFF.size or coff[:4] != b"PE\0\0":
@@ -199,7 +202,7 @@ def _pe_section(data: Bytes, head: bytes, path: str) -> Bytes:
             size = min(size or stored, stored)
             if offset + size > len(data) or not size:
                 raise MalformedKernel("is truncated: its .linux section ends past the file", path=path, offset=offset)
-            return spool(slices(data, offset, offset + size), path)
+            return spool(slices(data, offset, offset + size), path, MalformedKernel)
     raise Unsupported(
         "is an EFI program without a kernel in it (no .linux section)", path=path, advice="give the vmlinuz"
     )

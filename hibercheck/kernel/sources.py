@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import InputProblem, MalformedKernel, Mismatch, MissingFact
-from hibercheck.kernel.content import FileBytes
+from hibercheck.files.source import open_content
 from hibercheck.kernel.elf import ElfFile
 from hibercheck.kernel.symbols import Symbol, SymbolSource, TableSymbols
 from hibercheck.kernel.symtab import MAX_SYMBOLS, ElfSymbols
+from hibercheck.numbers import hexadecimal
 
 _MAX_FILE = 256 << 20
+_BANNER = b"Linux version "
 _ALIGNMENT = 0x200000
 """KASLR moves a kernel by multiples of this (CONFIG_PHYSICAL_ALIGN is at least 2 MiB on x86-64)."""
 
@@ -38,6 +40,9 @@ class EmbeddedSymbols:
                 if self._table is not None:
                     _check(self._elf, self._table, self._elf.path)
                     return self._table
+            if all(self._elf.data.find(_BANNER, offset, offset + size) < 0 for _, offset, size in self._elf.loaded()):
+                what = "holds no line that begins with 'Linux version'"
+                raise MissingFact(what, path=self._elf.path, advice="is it a Linux kernel?")
             # LZ4, for one, has no checksum by which damage would have been noticed before.
             advice = "give its System.map or a copy of its /proc/kallsyms as its symbols, or fetch it again if damaged"
             raise MissingFact("has no symbols: neither .symtab nor kallsyms", path=self._elf.path, advice=advice)
@@ -67,7 +72,7 @@ class EmbeddedSymbols:
 
 
 def symbols_of(elf: ElfFile, file: str | None) -> SymbolSource:
-    """The best source of a kernel's symbols.
+    """Return the best source of a kernel's symbols.
 
     Args:
         elf: The kernel.
@@ -85,7 +90,7 @@ def symbols_of(elf: ElfFile, file: str | None) -> SymbolSource:
 
 
 def _from_file(elf: ElfFile, file: str) -> SymbolSource:
-    data = FileBytes(Path(file), file)
+    data = open_content(file, file, limit=_MAX_FILE, what="a list of symbols")
     if data[:4] == b"\x7fELF":
         debug = ElfSymbols(ElfFile(data, file))
         debug.origin = file
@@ -93,8 +98,7 @@ def _from_file(elf: ElfFile, file: str) -> SymbolSource:
         return debug
     if len(data) > _MAX_FILE:
         raise MalformedKernel(f"is larger than {_MAX_FILE >> 20} MiB", path=file, advice="give a System.map")
-    with data:
-        names, addresses, letters = _parse(data[:], file)
+    names, addresses, letters = _parse(data[:], file)
     try:
         text = names.index("_text")
     except ValueError:
@@ -111,27 +115,29 @@ def _from_file(elf: ElfFile, file: str) -> SymbolSource:
         addresses = [address - moved if address >= START_KERNEL_MAP else address for address in addresses]
     table = TableSymbols(file, names, addresses, letters)
     _check(elf, table, file)
+    _check_by_own(elf, table, file)
     return table
 
 
 def _parse(data: bytes, file: str) -> tuple[list[str], list[int], list[str]]:
-    """The columns of ``address letter name [module]`` lines; modules' symbols are left out."""
+    """Return the columns of ``address letter name [module]`` lines; modules' symbols are left out."""
     if b"The real System.map is in" in data[:4096]:
         advice = "take it from the -dbg package that it names, or leave the option out"
         raise InputProblem("is Debian's placeholder, without symbols", path=file, advice=advice)
     if data.count(b"\n") > MAX_SYMBOLS:
         raise MalformedKernel(f"has more than {MAX_SYMBOLS} lines", path=file)
     names, addresses, letters = [], [], []
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+    lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="replace")  # one at a time: there are millions
+    for number, line in enumerate(lines, 1):
         fields = line.split()
         if not fields or (len(fields) > 3 and fields[3].startswith("[")):
             continue
         try:
-            address, letter, name = int(fields[0], 16), fields[1], fields[2]
+            address, letter, name = hexadecimal(fields[0]), fields[1], fields[2]
         except (ValueError, IndexError):
             where = f"line {number} is not 'address letter name'"
             raise MalformedKernel(where, path=file, advice="give a System.map or a copy of /proc/kallsyms") from None
-        if len(letter) != 1 or not 0 <= address < 1 << 64:
+        if len(letter) != 1:
             raise MalformedKernel(f"line {number} is not 'address letter name'", path=file)
         names.append(name)
         addresses.append(address)
@@ -147,6 +153,27 @@ def _text_of(elf: ElfFile) -> int:
     return min(address for address, _, _ in elf.loaded() if address >= START_KERNEL_MAP)
 
 
+def _check_by_own(elf: ElfFile, table: TableSymbols, file: str) -> None:
+    """Hold a list that lacks the banner to the symbols that the kernel carries itself, if it does.
+
+    Raises:
+        Mismatch: They are not where the list has them.
+    """
+    if table.lookup(["linux_banner"]):
+        return
+    own = ElfSymbols(elf)
+    source = own if len(own) > 1 else EmbeddedSymbols(elf)
+    try:
+        theirs = {(one.name, one.address) for one in source}
+    except MissingFact:
+        return  # it carries none
+    names = {name for name, _ in theirs}
+    moved = next((one for one in table if one.name in names and (one.name, one.address) not in theirs), None)
+    if moved is not None:
+        what = f"that kernel has no {moved.name} at {moved.address:#x}"
+        raise Mismatch(f"belongs to another kernel than {elf.path}: {what}", path=file)
+
+
 def _check(elf: ElfFile, table: SymbolSource, file: str) -> None:
     """Prove the symbols by one whose contents are known."""
     banner = table.lookup(["linux_banner"]).get("linux_banner")
@@ -156,7 +183,7 @@ def _check(elf: ElfFile, table: SymbolSource, file: str) -> None:
         text = elf.read(banner[0].address, 14)
     except MissingFact:
         text = b""
-    if text != b"Linux version ":
+    if text != _BANNER:
         what = f"the linux_banner of its {table.origin} ({banner[0].address:#x}) is not where it should be"
         if file == elf.path:
             raise MalformedKernel(f"is damaged: {what}", path=file)

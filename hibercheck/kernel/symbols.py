@@ -30,16 +30,6 @@ class Symbol:
     size: int | None = None
     letter: str = "?"
 
-    @property
-    def is_weak(self) -> bool:
-        """Whether the definition is one that another could have overridden."""
-        return self.letter in "wWvV"
-
-    @property
-    def is_global(self) -> bool:
-        """Whether the symbol is visible outside its compilation unit."""
-        return self.letter.isupper()
-
 
 class SymbolSource(Protocol):
     """A table of symbols that can be asked by name and by address."""
@@ -64,7 +54,7 @@ class SymbolSource(Protocol):
         ...
 
     def next_address(self, address: int) -> int | None:
-        """The lowest symbol value above ``address``, or None."""
+        """Return the lowest symbol value above ``address``, or None."""
         ...
 
     def __iter__(self) -> Iterator[Symbol]:
@@ -100,6 +90,13 @@ class TableSymbols:
         self._addresses = addresses
         self._letters = letters
         self._order: tuple[array[int], Sequence[int]] | None = None
+
+    def moved(self, by: int, least: int) -> TableSymbols:
+        """Return the same symbols with ``by`` added to every value from ``least`` on: as linked, from as relocated."""
+        if not by:
+            return self
+        values = array("Q", (value + by if value >= least else value for value in self._addresses))
+        return TableSymbols(self.origin, self._names, values, self._letters)
 
     def __len__(self) -> int:
         return len(self._names)

@@ -18,8 +18,9 @@ from operator import itemgetter
 from typing import Any
 
 from hibercheck.errors import MalformedKernel
-from hibercheck.kernel.binary import occurrences
-from hibercheck.kernel.elf import SHF_EXECINSTR, SHF_WRITE, SHT_SYMTAB, ElfFile, Section
+from hibercheck.files.binary import occurrences
+from hibercheck.files.elf import SHF_EXECINSTR, SHF_WRITE, SHT_SYMTAB
+from hibercheck.kernel.elf import ElfFile, Section
 from hibercheck.kernel.symbols import Symbol, rank
 
 # typedef struct elf64_sym { Elf64_Word st_name; unsigned char st_info, st_other; Elf64_Half st_shndx;
@@ -63,18 +64,24 @@ class _Endings:
     """
 
     _LONG = 8
-    _FIRST = 4
+    _FIRST = 5
 
     def __init__(self, names: Iterable[bytes]) -> None:
         self._long: dict[bytes, tuple[bytes, ...]] = {}
         self._short: dict[bytes, tuple[bytes, ...]] = {}
         known = set(names)
         self.longest = max(map(len, known), default=0)
-        self._length = min(self._FIRST, *map(len, known)) if known else self._FIRST
+        self._length = min(self._FIRST, 1 + min(map(len, known), default=0))
         for name in known:
             length, group = (self._LONG, self._long) if len(name) >= self._LONG else (self._length, self._short)
-            group[name[-length:]] = (*group.get(name[-length:], ()), name)
-        self._all = {name[-self._length :] for name in known}
+            for end in self._ends(name, length):
+                group[end] = (*group.get(end, ()), name)
+        self._all = {end for name in known for end in self._ends(name, self._length)}
+
+    @staticmethod
+    def _ends(name: bytes, length: int) -> list[bytes]:
+        """Return the last so many bytes of strings that end with a name; it may itself have one byte less."""
+        return [name, *(bytes([byte]) + name for byte in range(1, 256))] if len(name) < length else [name[-length:]]
 
     def among(self, strings: Sequence[bytes]) -> Iterator[Iterator[tuple[bytes, list[bytes]]]]:
         """Yield twice, for long names and for short ones: the strings that end with such, in order, and those names."""
@@ -102,13 +109,16 @@ class ElfSymbols:
     Args:
         elf: The file.
 
+    Attributes:
+        elf: As given.
+
     Raises:
         MalformedKernel: The table contradicts its own sizes.
     """
 
     def __init__(self, elf: ElfFile) -> None:
         self.origin = ".symtab"
-        self._elf = elf
+        self.elf = elf
         self._count = 0
         self._table_at = self._strings_at = self._strings_end = 0
         section = next((one for one in elf.sections if one.kind == SHT_SYMTAB), None)
@@ -119,7 +129,7 @@ class ElfSymbols:
         self._known: dict[int, Symbol | None] = {}
 
     def _place(self, section: Section) -> None:
-        elf = self._elf
+        elf = self.elf
         count = section.size // _SYM.size
         if count > MAX_SYMBOLS:
             raise MalformedKernel(f"claims {count} symbols", path=elf.path, offset=section.offset)
@@ -132,12 +142,12 @@ class ElfSymbols:
     @cached_property
     def _table(self) -> bytes:
         """All of the table, for who wants every symbol."""
-        return self._elf.data[self._table_at : self._table_at + self._count * _SYM.size]
+        return self.elf.data[self._table_at : self._table_at + self._count * _SYM.size]
 
     @cached_property
     def _strings(self) -> bytes:
         """All of the string table, likewise."""
-        return self._elf.data[self._strings_at : self._strings_end]
+        return self.elf.data[self._strings_at : self._strings_end]
 
     @cached_property
     def _columns(self) -> tuple[array[int], array[int]]:
@@ -145,7 +155,7 @@ class ElfSymbols:
         names, values = array("I"), array("Q")
         end = self._table_at + self._count * _SYM.size
         for at in range(self._table_at, end, _PIECE):
-            piece = self._elf.data[at : min(at + _PIECE, end)]
+            piece = self.elf.data[at : min(at + _PIECE, end)]
             names.extend(_column(piece, "I", 6, 0))
             values.extend(_column(piece, "Q", 3, 1))
         return names, values
@@ -191,7 +201,7 @@ class ElfSymbols:
         """
         held, at = b"\0", self._strings_at
         while at < self._strings_end:
-            read = self._elf.data[at : min(at + _PIECE, self._strings_end)]
+            read = self.elf.data[at : min(at + _PIECE, self._strings_end)]
             at += len(read)
             piece = held + read
             start = at - len(piece) - self._strings_at
@@ -229,16 +239,16 @@ class ElfSymbols:
         return sorted(found, key=lambda one: rank(one.letter, one.name))
 
     def _symbol(self, row: int) -> Symbol | None:
-        """The symbol of a row, or None for a row that names a section, a file, nothing, or something elsewhere."""
+        """Return the symbol of a row; None for one that names a section, a file, nothing, or something elsewhere."""
         at = self._table_at + row * _SYM.size
-        entry = _SYM.unpack(self._elf.data[at : at + _SYM.size])
+        entry = _SYM.unpack(self.elf.data[at : at + _SYM.size])
         return self._made(entry, self._name(entry[0]))
 
     def _name(self, offset: int) -> bytes:
-        """The string at an offset of the string table, or what there is of it."""
+        """Return the string at an offset of the string table, or what there is of it."""
         at, size = self._strings_at + offset, _NAME
         while at < self._strings_end:
-            piece = self._elf.data[at : min(at + size, self._strings_end)]
+            piece = self.elf.data[at : min(at + size, self._strings_end)]
             end = piece.find(b"\0")
             if end >= 0 or at + size >= self._strings_end:
                 return piece[: end if end >= 0 else None]
@@ -252,15 +262,15 @@ class ElfSymbols:
         return Symbol(name.decode("utf-8", "replace"), value, size, self._letter(info, section))
 
     def _letter(self, info: int, section: int) -> str:
-        """The letter of nm(1) for a symbol; ``n`` for a local label without a type outside code."""
+        """Return the letter of nm(1) for a symbol; ``n`` for a local label without a type outside code."""
         bind, kind = info >> 4, info & 15
         if bind == _STB_WEAK:
             return "V" if kind == _STT_OBJECT else "W"
         letter = "?"
         if section == _SHN_ABS:
             letter = "a"
-        elif section < len(self._elf.sections):
-            place = self._elf.sections[section]
+        elif section < len(self.elf.sections):
+            place = self.elf.sections[section]
             if place.flags & SHF_EXECINSTR:  # in 7.x also .data
                 letter = "t"
             elif place.nobits:
@@ -313,7 +323,7 @@ class ElfSymbols:
         return self._order
 
     def _best_below(self, address: int, values: Sequence[int], rows: Sequence[int]) -> Symbol | None:
-        """The best symbol for an address, among rows in ascending order of their values."""
+        """Return the best symbol for an address, among rows in ascending order of their values."""
         last = bisect_right(values, address) - 1
         while last >= 0:
             first = bisect_left(values, values[last])

@@ -60,6 +60,10 @@ class LinkedView(Protocol):
         """Read bytes at link-time addresses; raises MissingFact outside the file."""
         ...
 
+    def extent(self, symbol: Any, /) -> int:  # noqa: ANN401 - the kernel's own kind of symbol
+        """Return the bytes that belong to a symbol, up to the next one if its size is not known; raises MissingFact."""
+        ...
+
     def offset_of(self, struct: str, member: str, /) -> int:
         """Return a member's offset in bytes, from BTF; raises MissingFact."""
         ...
@@ -122,14 +126,14 @@ class CodeView(LinkedView, Protocol):
         """Look up many names in one pass; absent names are absent."""
         ...
 
+    def read_string(self, address: int, limit: int, /) -> bytes:
+        """Read a C string of at most ``limit`` bytes, without its NUL; raises MissingFact outside the file."""
+        ...
+
     def variants(self, name: str, /) -> Iterable[SymbolView]:
         """Return the symbol and its suffixed variants."""
         ...
 
     def section(self, name: str, /) -> SectionView | None:
         """Return a section by name."""
-        ...
-
-    def extent(self, symbol: Any, /) -> int:  # noqa: ANN401 - the kernel's own kind of symbol
-        """Return the bytes that belong to a symbol, up to the next one if its size is not known; raises MissingFact."""
         ...

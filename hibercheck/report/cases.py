@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from hibercheck.handoff.findings import Finding, Outcome, Report, Verdict
-from hibercheck.handoff.rules import RULES
+from hibercheck.handoff.scenario.alternatives import KINDS
+from hibercheck.handoff.verdict.findings import Condition, Finding, Outcome, Report, Verdict
+from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report.gate import Exit, Judged, Mark
 from hibercheck.report.sanitise import one_line
+from hibercheck.report.words import in_words, outcome
 
 
 class Status(Enum):
@@ -19,7 +21,7 @@ class Status(Enum):
     EXPECTED = auto()
     """It would fail, and a suppression or the baseline says that it may."""
     SKIPPED = auto()
-    """It was not looked at, as it does not apply."""
+    """It was not looked at: it does not apply, or what it would take is not known."""
     ERROR = auto()
     """It could not be decided."""
 
@@ -42,11 +44,25 @@ class Case:
 
 
 def cases(judged: Judged) -> tuple[Case, ...]:
-    """Return the verdict and then every rule as a case; the number of cases does not depend on what was found."""
+    """Return the verdict, every rule and every kind of condition as a case: as many whatever was found."""
     found: dict[str, list[tuple[Finding, Mark | None]]] = {rule: [] for rule in RULES}
     for finding, mark in judged.marked:
         found.setdefault(finding.rule, []).append((finding, mark))
-    return (_verdict(judged), *(_rule(judged, rule, pairs) for rule, pairs in found.items()))
+    rules = (_rule(judged, rule, pairs) for rule, pairs in found.items())
+    return (_verdict(judged), *rules, *(_condition(judged, kind) for kind in KINDS))
+
+
+def _condition(judged: Judged, kind: str) -> Case:
+    """Return a kind of condition as a case: it fails where ``--strict`` has a condition of that kind fail the run."""
+    pairs = [(one, mark) for one, mark in judged.conditions if one.id.split("+")[0] == kind]
+    lines = tuple(describe_condition(one) for one, _ in pairs)
+    name = f"condition {kind}: {KINDS[kind].fact}"
+    if any(judged.condition_fails(one, mark) for one, mark in pairs):
+        return Case(name, Status.FAILED, lines[0], lines)
+    marks = [mark for _, mark in pairs if mark is not None]
+    if marks:
+        return Case(name, Status.EXPECTED, one_line(f"{marks[0].kind}: {marks[0].reason}"), lines)
+    return Case(name, Status.PASSED, "", lines)
 
 
 def _verdict(judged: Judged) -> Case:
@@ -69,7 +85,8 @@ def _rule(judged: Judged, rule: str, pairs: list[tuple[Finding, Mark | None]]) -
     marks = [mark for _, mark in pairs if mark is not None]
     if marks:
         return Case(name, Status.EXPECTED, one_line(f"{marks[0].kind}: {marks[0].reason}"), lines)
-    skipped = None if pairs else _inapplicable(judged.report, rule)
+    skipped = _inapplicable(judged.report, rule) if not pairs else None
+    skipped = skipped or unexamined(judged.report, rule)
     return Case(name, Status.SKIPPED if skipped else Status.PASSED, skipped or "", lines)
 
 
@@ -82,6 +99,19 @@ def _inapplicable(report: Report, rule: str) -> str | None:
     if report.outcome is Outcome.UNDETERMINED and not rule.startswith("HC4"):
         return "a fact is missing"
     return None
+
+
+def unexamined(report: Report, rule: str) -> str | None:
+    """Say in one line why a rule could not be looked at for some CPU, and what would let it be; None where it was."""
+    notes = [one_line(f"{in_words(note)} ({note.supply})") for note in report.unexamined if rule in note.rules]
+    return "; ".join(notes) or None
+
+
+def describe_condition(condition: Condition) -> str:
+    """Return a condition in one line: what it is about, what it leads to, why it may be so, how to judge so."""
+    leads = outcome(condition.outcome, condition.verdict)
+    why = f"{condition.reason}; to judge so: {condition.arguments}"
+    return one_line(f"if {condition.fact}: {condition.value}, then {leads} ({why})")
 
 
 def describe(finding: Finding) -> str:

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hibercheck import __version__
+from hibercheck.report.conditions import settled
 from hibercheck.report.sanitise import one_line
 from hibercheck.report.words import cpu_phrase, sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from hibercheck.handoff.designs.compare import Comparison, Row
+    from hibercheck.handoff.verdict.findings import Condition
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
 
 COLOURS = {
     "safe": "green", "benign": "yellow", "latent": "yellow", "risk": "magenta", "fatal": "bold red", "refused": "cyan",
@@ -26,12 +29,11 @@ LEGEND = (
     "E: whether the resumee has the design too (new) or does not know it (old). "
     "Each event: what it does between the copy and the resumee's INIT / what it does later, to CPUs that the resumee "
     "leaves in place; - where it has taken over every CPU by then. "
-    "MWAIT is an exit for no reason, which the architecture allows.",
+    "MWAIT is an exit for no reason, which the architecture allows. A verdict with + holds unless a condition does.",
 )
-WIDE = 100
-"""Columns from which the words of the table fit."""
-SHORT = {"survives": "ok", "depends": "may"}
-SHORT_LEGEND = "ok: survives; may: it depends on what is not known."
+SHORT = {"survives": "ok", "depends": "may", "undetermined": "unknown"}
+STRICT_LEGEND = "A verdict with ! is the one if the worst of its conditions holds (--strict)."
+SHORT_LEGEND = "ok: survives; may: it depends on what is not known; one word: the same between and later."
 
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:
@@ -45,7 +47,12 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
         "resumee": comparison.resumee,
         "resumer_cmdline": comparison.command_line,
         "refusal": comparison.refusal,
-        "own": {"outcome": str(comparison.own[0]), "verdict": str(comparison.own[1])},
+        "own": {
+            "outcome": str(comparison.own[0]),
+            "verdict": str(comparison.own[1]),
+            "strict": str(comparison.strict[1]),
+            "conditions": [settled(one) for one in comparison.conditions],
+        },
         "designs": [_row(row) for row in comparison.rows],
     }
 
@@ -59,6 +66,7 @@ def _row(row: Row) -> dict[str, Any]:
         "resumee_knows_design": row.known,
         "outcome": str(row.outcome),
         "verdict": str(row.verdict),
+        "strict": str(row.strict[1]),
         "exposure": {
             EVENTS[exposure.event.value]: {"window": exposure.window, "after": exposure.after}
             for exposure in row.exposures
@@ -73,14 +81,25 @@ def _row(row: Row) -> dict[str, Any]:
         "frames": [{"pfn": hex(pfn), "role": role} for pfn, role in row.frames],
         "placement": row.placed,
         "notes": list(row.notes),
+        "conditions": [settled(one) for one in row.conditions],
     }
 
 
-def render(comparison: Comparison, console: Console, *, details: bool = True) -> None:
-    """Print the comparison to ``console``: the table, then what each design asks, costs and leaves open."""
-    from rich.table import Table  # noqa: PLC0415 - JSON needs no rich
+def _unless(one: Condition) -> str:
+    """Return a condition in one line."""
+    return one_line(f"unless {one.fact}: {one.value} -> {one.verdict}; to judge so: {one.arguments} [{one.id}]")
 
-    from hibercheck.report.lines import liner  # noqa: PLC0415
+
+def render(comparison: Comparison, console: Console, *, details: bool = True, strict: bool = False) -> None:
+    """Print the comparison to ``console``: the table, then what each design asks, costs and leaves open.
+
+    Args:
+        comparison: The designs.
+        console: Where to.
+        details: Whether to print more than the table.
+        strict: Whether to show each verdict as if the worst of its conditions held.
+    """
+    from hibercheck.report.lines import liner  # noqa: PLC0415 - JSON needs no rich
 
     line = liner(console)
 
@@ -88,37 +107,55 @@ def render(comparison: Comparison, console: Console, *, details: bool = True) ->
     line(f"{resumer} resumes {resumee} ({one_line(comparison.image)})", "bold")
     if comparison.refusal is not None:
         line(f"The resumer does not load the image, under any design: it {one_line(comparison.refusal)}")
+        for one in comparison.conditions:
+            line(f"  {_unless(one)}")
         return
-    line(f"As the resumer parks them: {comparison.own[0]} ({comparison.own[1]})")
+    outcome, verdict = comparison.strict if strict else comparison.own
+    line(f"As the resumer parks them: {outcome} ({verdict})")
+    for one in comparison.conditions:
+        line(f"  {_unless(one)}")
     line("")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    narrow = console.width < WIDE
-    for title in ("design", "E", *(() if narrow else ("outcome",)), "verdict", *EVENTS.values()):
-        table.add_column(title, no_wrap=True)
-    for row in comparison.rows:
-        table.add_row(*_cells(row, narrow=narrow))
-    console.print(table)
+    table = _table(comparison, narrow=False, strict=strict)
+    narrow = console.measure(table, options=console.options.update(width=10**4)).maximum > console.width
+    console.print(_table(comparison, narrow=True, strict=strict) if narrow else table)
     line("")
-    for text in (*LEGEND, *((SHORT_LEGEND,) if narrow else ())):
+    for text in (*LEGEND, *((STRICT_LEGEND,) if strict else ()), *((SHORT_LEGEND,) if narrow else ())):
         line(text, "dim")
     for row in comparison.rows if details else ():
         for text, style in _details(row):
             line(text, style)
 
 
-def _cells(row: Row, *, narrow: bool) -> Iterator[Any]:
+def _table(comparison: Comparison, *, narrow: bool, strict: bool) -> Table:
+    """Return the table; a narrow one has short words and leaves out the outcome, which follows from the verdict."""
+    from rich.table import Table  # noqa: PLC0415 - JSON needs no rich
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1) if not narrow else (0, 1, 0, 0))
+    table.add_column("design", no_wrap=not narrow, overflow="fold")
+    for title in ("E", *(() if narrow else ("outcome",)), "verdict", *EVENTS.values()):
+        table.add_column(title, no_wrap=True)
+    for row in comparison.rows:
+        table.add_row(*_cells(row, narrow=narrow, strict=strict))
+    return table
+
+
+def _cells(row: Row, *, narrow: bool, strict: bool) -> Iterator[Any]:
     from rich.text import Text  # noqa: PLC0415
+
+    outcome, verdict = row.strict if strict else (row.outcome, row.verdict)
+    mark = "!" if verdict is not row.verdict else "+" if row.conditions else ""
 
     yield Text(row.design.name)
     yield Text("new" if row.known else "old", style="dim")
     if not narrow:
-        yield Text(str(row.outcome))
-    yield Text(str(row.verdict), style=COLOURS[row.verdict])
+        yield Text(str(outcome))
+    word = SHORT.get(verdict, verdict) if narrow else verdict
+    yield Text(f"{word}{mark}", style=COLOURS[verdict])
     for exposure in row.exposures:
         window, after = (
             (SHORT.get(what, what) if narrow else what, COLOURS[what]) for what in (exposure.window, exposure.after)
         )
-        yield Text.assemble(window, ("/", "dim"), after)
+        yield Text(*window) if narrow and window == after else Text.assemble(window, ("/", "dim"), after)
 
 
 def _details(row: Row) -> Iterator[tuple[str, str]]:
@@ -137,6 +174,8 @@ def _details(row: Row) -> Iterator[tuple[str, str]]:
         alike.setdefault((cpu.state, cpu.sentence), []).append(cpu.cpu)
     for (state, told), cpus in alike.items():
         yield f"  {cpu_phrase(cpus)} ({one_line(state.replace('_', ' '))}): {one_line(told)}", ""
+    for condition in row.conditions:
+        yield f"  {_unless(condition)}", ""
     if row.frames:
         yield f"  Its frames, PFN {', '.join(f'{pfn:#x} ({one_line(role)})' for pfn, role in row.frames)}", "dim"
     if row.placed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hibercheck.handoff.findings import Finding
+from hibercheck.handoff.verdict.findings import Condition, Finding, Level
 
 
 def fingerprints(findings: Sequence[Finding]) -> tuple[str, ...]:
@@ -25,7 +25,24 @@ def fingerprints(findings: Sequence[Finding]) -> tuple[str, ...]:
     return tuple(result)
 
 
+def condition_fingerprint(condition: Condition) -> str:
+    """Return a fingerprint of a condition: of its kind, whatever it leads to."""
+    return name_fingerprint("condition", condition.id)
+
+
+def name_fingerprint(kind: str, name: str) -> str:
+    """Return a fingerprint of what has a name of its own, by that."""
+    import hashlib  # noqa: PLC0415 - as above
+
+    return hashlib.sha256(f"{kind}\0{name}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 def identity(finding: Finding) -> str:
-    """Return what identifies the defect behind a finding, whichever CPU it hits."""
+    """Return what identifies the defect behind a finding, whichever CPU it hits.
+
+    That it is only a note is part of it: what is noted of one CPU and fails on another are two things, of which nobody
+    who knows the one need know the other.
+    """
     symbol = (finding.resumer.symbol or "").partition("+")[0]
-    return "\0".join((finding.rule, finding.role, symbol))
+    kind = ("note",) if finding.level is Level.NOTE else ()
+    return "\0".join((finding.rule, finding.role, symbol, *kind))

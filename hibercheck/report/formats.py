@@ -19,6 +19,7 @@ _MODULES = MappingProxyType(
         "github": "hibercheck.report.github",
         "gitlab": "hibercheck.report.gitlab",
         "markdown": "hibercheck.report.markdown",
+        "html": "hibercheck.report.page",
     }
 )
 NAMES = (TEXT, *_MODULES)

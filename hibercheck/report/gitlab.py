@@ -4,27 +4,49 @@ from __future__ import annotations
 
 import json
 
-from hibercheck.handoff.findings import Finding, Level
-from hibercheck.report.cases import describe
-from hibercheck.report.fingerprint import fingerprints
+from hibercheck.handoff.verdict.findings import Finding, Level, Verdict
+from hibercheck.report.cases import describe, describe_condition
+from hibercheck.report.fingerprint import condition_fingerprint, name_fingerprint
 from hibercheck.report.gate import Judged, Mark
+from hibercheck.report.grouped import defects
 from hibercheck.report.sanitise import one_line
 
 
 def render(judged: Judged) -> str:
     """Return the whole array; findings that do not count are left out, as GitLab has no word for them."""
-    prints = fingerprints(judged.report.findings)
     issues = [
         {
-            "description": describe(finding),
-            "check_name": finding.rule,
-            "fingerprint": fingerprint,
-            "severity": _severity(judged, finding, mark),
+            "description": f"{describe(one.finding)}{one.more and f'.{one.more}'}",
+            "check_name": one.finding.rule,
+            "fingerprint": one.fingerprint,
+            "severity": _severity(judged, one.finding, one.mark),
             "location": {"path": one_line(judged.report.resumer.path), "lines": {"begin": 1}},
         }
-        for (finding, mark), fingerprint in zip(judged.marked, prints, strict=True)
+        for one in defects(judged)
+        if one.mark is None
+    ]
+    issues += [
+        {
+            "description": one_line(describe_condition(condition)),
+            "check_name": one_line(f"condition-{condition.id}"),
+            "fingerprint": condition_fingerprint(condition),
+            "severity": "critical" if judged.condition_fails(condition, mark) else "info",
+            "location": {"path": one_line(judged.report.resumer.path), "lines": {"begin": 1}},
+        }
+        for condition, mark in judged.conditions
         if mark is None
     ]
+    if judged.report.verdict is Verdict.UNDETERMINED:  # an empty array would say that all is well
+        issues += [
+            {
+                "description": one_line(f"undetermined: {note.fact}; to supply it: {note.supply}"),
+                "check_name": "undetermined",
+                "fingerprint": name_fingerprint("missing", note.fact),
+                "severity": "critical",
+                "location": {"path": one_line(judged.report.resumer.path), "lines": {"begin": 1}},
+            }
+            for note in judged.report.missing
+        ]
     return json.dumps(issues, indent=2, ensure_ascii=True) + "\n"
 
 

@@ -2,32 +2,46 @@
 
 Addresses, PFNs' tables and page-table entries are strings of hexadecimal digits with ``0x``, because JSON's numbers
 are doubles in most readers; PFNs, counts and CPU numbers are numbers.  `hibercheck schema` prints the schema.
+
+What many CPUs share is there once: ``frames`` and ``evidence`` are lists, into which CPUs and findings point by number.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 from hibercheck import __version__
-from hibercheck.handoff.findings import (
+from hibercheck.handoff.acceptance.refusal import NAMES, Refusal
+from hibercheck.handoff.facts.session import rfc3339
+from hibercheck.handoff.facts.standing import Assumption
+from hibercheck.handoff.verdict.findings import (
+    Condition,
     CpuReport,
     Evidence,
     Finding,
     FrameUse,
     ImageSummary,
     KernelSummary,
+    LineOwner,
+    MissingFactNote,
+    NotExamined,
     Place,
     ScenarioSummary,
     Share,
 )
-from hibercheck.handoff.rules import RULES
+from hibercheck.handoff.verdict.rules import RULES
+from hibercheck.report.conditions import settled
 from hibercheck.report.fingerprint import fingerprints
 from hibercheck.report.gate import Judged, Mark
+from hibercheck.report.words import in_words
 from hibercheck.x86.paging import Step, Walk
 
-SCHEMA_VERSION = 1
+T = TypeVar("T")
+
+SCHEMA_VERSION = 2
 """Grows by one when a reader of the former version could be misled; new members do not change it."""
 
 
@@ -43,9 +57,11 @@ def to_dict(judged: Judged) -> dict[str, Any]:
         "tool": {"name": "hibercheck", "version": __version__},
         "outcome": str(judged.report.outcome),
         "verdict": str(judged.report.verdict),
+        "usual_outcome": None if judged.report.usual_outcome is None else str(judged.report.usual_outcome),
         "headline": judged.report.headline,
         "gate": {
             "fail_on": judged.fail_on,
+            "strict": judged.strict,
             "effective_verdict": str(judged.effective),
             "passed": judged.passed,
             "exit_status": int(judged.exit_status),
@@ -56,23 +72,70 @@ def to_dict(judged: Judged) -> dict[str, Any]:
     }
 
 
+class _Shared(Generic[T]):
+    """A list in which what is equal is once.
+
+    Args:
+        written: Makes the JSON value of one.
+    """
+
+    def __init__(self, written: Callable[[T], dict[str, Any]]) -> None:
+        self.values: list[dict[str, Any]] = []
+        self._written = written
+        self._places: dict[T, int] = {}
+
+    def place(self, one: T) -> int:
+        """Return the number of one in the list, where it is put if it is not there."""
+        if one not in self._places:
+            self._places[one] = len(self.values)
+            self.values.append(self._written(one))
+        return self._places[one]
+
+
 def _body(judged: Judged) -> dict[str, Any]:
     report = judged.report
     prints = fingerprints(report.findings)
+    frames, evidence = _Shared(_frame), _Shared(_evidence)
     return {
         "findings": [
-            _finding(finding, mark, fingerprint)
+            _finding(finding, mark, fingerprint, evidence)
             for (finding, mark), fingerprint in zip(judged.marked, prints, strict=True)
         ],
-        "cpus": [_cpu(cpu) for cpu in report.cpus],
+        "evidence": evidence.values,
+        "cpus": [_cpu(cpu, frames) for cpu in report.cpus],
+        "frames": frames.values,
         "image": _image(report.image),
         "resumer": _kernel(report.resumer),
         "resumee": _kernel(report.resumee),
         "scenario": _scenario(report.scenario),
-        "assumptions": [dataclasses.asdict(assumption) for assumption in report.assumptions],
-        "missing": [dataclasses.asdict(missing) for missing in report.missing],
+        "conditions": [_condition(condition, mark) for condition, mark in judged.conditions],
+        "assumptions": [_assumption(assumption) for assumption in report.assumptions],
+        "missing": [*map(_missing, report.missing), *map(_unexamined, report.unexamined)],
         "share": _share(report.share),
+        "refusal": None if report.refusal is None else _refusal(report.refusal),
         "timeline": [dataclasses.asdict(event) for event in report.timeline],
+    }
+
+
+def _missing(missing: MissingFactNote) -> dict[str, Any]:
+    """Return what the verdict lacks."""
+    return {"fact": missing.fact, "supply": missing.supply, "rules": [], "cpus": []}
+
+
+def _unexamined(note: NotExamined) -> dict[str, Any]:
+    """Return what only some rules lack, whichever the verdict."""
+    return {"fact": in_words(note), "supply": note.supply, "rules": list(note.rules), "cpus": list(note.cpus)}
+
+
+def _refusal(refusal: Refusal) -> dict[str, Any]:
+    return {
+        "test": refusal.test,
+        "reason": refusal.reason,
+        "errno": refusal.errno,
+        "error": None if refusal.errno is None else NAMES[refusal.errno],
+        "log": list(refusal.log),
+        "keeps_image": refusal.keeps_image,
+        "advice": refusal.advice,
     }
 
 
@@ -80,7 +143,22 @@ def _address(value: int | None) -> str | None:
     return None if value is None else f"{value:#x}"
 
 
-def _finding(finding: Finding, mark: Mark | None, fingerprint: str) -> dict[str, Any]:
+def _condition(condition: Condition, mark: Mark | None) -> dict[str, Any]:
+    return {**settled(condition), "mark": None if mark is None else {"kind": mark.kind, "reason": mark.reason}}
+
+
+def _assumption(assumption: Assumption) -> dict[str, Any]:
+    return {
+        "name": assumption.name,
+        "fact": assumption.fact,
+        "value": assumption.value,
+        "standing": None if assumption.standing is None else str(assumption.standing),
+        "source": assumption.source,
+        "option": assumption.option,
+    }
+
+
+def _finding(finding: Finding, mark: Mark | None, fingerprint: str, shared: _Shared[Evidence]) -> dict[str, Any]:
     return {
         "rule": finding.rule,
         "name": RULES[finding.rule].name if finding.rule in RULES else finding.rule,
@@ -90,7 +168,7 @@ def _finding(finding: Finding, mark: Mark | None, fingerprint: str) -> dict[str,
         "message": finding.message,
         "resumer": _place(finding.resumer),
         "resumee": _place(finding.resumee),
-        "evidence": [_evidence(evidence) for evidence in finding.evidence],
+        "evidence": [shared.place(evidence) for evidence in finding.evidence],
         "advice": finding.advice,
         "fingerprint": fingerprint,
         "mark": None if mark is None else {"kind": mark.kind, "reason": mark.reason},
@@ -137,7 +215,7 @@ def _step(step: Step) -> dict[str, Any]:
     }
 
 
-def _cpu(cpu: CpuReport) -> dict[str, Any]:
+def _cpu(cpu: CpuReport, frames: _Shared[FrameUse]) -> dict[str, Any]:
     return {
         "cpu": cpu.cpu,
         "apic_id": cpu.apic_id,
@@ -148,10 +226,28 @@ def _cpu(cpu: CpuReport) -> dict[str, Any]:
         "rip": _address(cpu.rip),
         "cr3": _address(cpu.cr3),
         "wakes": list(cpu.wakes),
-        "footprint": [_frame(use) for use in cpu.footprint],
+        "footprint": [frames.place(use) for use in cpu.footprint],
         "fate": str(cpu.fate),
         "sentence": cpu.sentence,
+        "when": cpu.when,
+        "cause": cpu.cause,
+        "doubt": cpu.doubt,
+        "timing": None if cpu.timing is None else dataclasses.asdict(cpu.timing),
+        "line": None if cpu.owner is None else _line(cpu.owner),
+        "exposure": list(cpu.exposure),
         "executed": cpu.executed,
+    }
+
+
+def _line(owner: LineOwner) -> dict[str, Any]:
+    return {
+        "physical": _address(owner.physical),
+        "size": owner.size,
+        "use": owner.use,
+        "names": list(owner.names),
+        "cpu": owner.cpu,
+        "writes": owner.writes,
+        "sentence": owner.sentence,
     }
 
 
@@ -179,6 +275,12 @@ def _image(image: ImageSummary) -> dict[str, Any]:
         "jump_address": _address(image.jump_address),
         "jump_address_phys": _address(image.jump_address_phys),
         "consumed": image.consumed,
+        "written": None if image.written is None else rfc3339(image.written),
+        "node": image.node,
+        "boot_id": image.boot_id,
+        "swap_uuid": image.swap_uuid,
+        "swap_label": image.swap_label,
+        "partition": image.partition,
     }
 
 
@@ -193,6 +295,7 @@ def _kernel(kernel: KernelSummary) -> dict[str, Any]:
         "paging_levels": kernel.paging_levels,
         "command_line": kernel.command_line,
         "traits": dict(kernel.traits),
+        "size": kernel.size,
     }
 
 
@@ -204,9 +307,19 @@ def _scenario(scenario: ScenarioSummary) -> dict[str, Any]:
         "rescued": list(scenario.rescued),
         "supposed": list(scenario.supposed),
         "spurious_mwait": scenario.spurious_mwait,
+        "mwait_spins": scenario.mwait_spins,
         "memory": scenario.memory,
     }
 
 
 def _share(share: Share | None) -> dict[str, Any] | None:
-    return None if share is None else {"failing": share.failing, "placements": share.placements, "of": share.of}
+    if share is None:
+        return None
+    places = [{"first": _address(first), "count": count, "fails": fails} for first, count, fails in share.places]
+    return {
+        "failing": share.failing,
+        "placements": share.placements,
+        "of": share.of,
+        "places": places,
+        "step": share.step,
+    }

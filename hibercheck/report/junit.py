@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree as ET
 
 from hibercheck.report.cases import Case, Status, cases
@@ -18,7 +19,12 @@ KINDS = {
 
 def render(judged: Judged) -> str:
     """Return the whole document."""
-    results = cases(judged)
+    warnings = [f"warning: {one_line(warning)}" for warning in (*judged.report.warnings, *judged.warnings)]
+    return document(cases(judged), _properties(judged), warnings)
+
+
+def document(results: Sequence[Case], properties: Mapping[str, str], warnings: Sequence[str] = ()) -> str:
+    """Return a document of cases, with what they are of, and what is said of them all."""
     counts = {
         "tests": len(results),
         "failures": sum(case.status is Status.FAILED for case in results),
@@ -28,14 +34,18 @@ def render(judged: Judged) -> str:
     attributes = {"name": "hibercheck", **{name: str(count) for name, count in counts.items()}}
     root = ET.Element("testsuites", attributes)
     suite = ET.SubElement(root, "testsuite", attributes | {"skipped": str(skipped)})
-    _properties(judged, suite)
+    told = ET.SubElement(suite, "properties")
+    for name, value in properties.items():
+        ET.SubElement(told, "property", {"name": name, "value": one_line(value)})
     for case in results:
         _case(case, suite)
+    if warnings:
+        ET.SubElement(suite, "system-err").text = clean("\n".join(warnings), keep="\n")
     ET.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
-def _properties(judged: Judged, suite: ET.Element) -> None:
+def _properties(judged: Judged) -> dict[str, str]:
     report = judged.report
     values = {
         "image": report.image.path,
@@ -44,9 +54,9 @@ def _properties(judged: Judged, suite: ET.Element) -> None:
         "outcome": str(report.outcome),
         "verdict": str(report.verdict),
     }
-    properties = ET.SubElement(suite, "properties")
-    for name, value in values.items():
-        ET.SubElement(properties, "property", {"name": name, "value": one_line(value)})
+    if report.usual_outcome is not None:
+        values["usual_outcome"] = str(report.usual_outcome)
+    return values
 
 
 def _case(case: Case, suite: ET.Element) -> None:

@@ -6,75 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hibercheck.kernel.code.declared import SECTIONS, Declared
+from hibercheck.kernel.code.traits import DECLARED, Traits, read_traits
+
 if TYPE_CHECKING:
-    from hibercheck.kernel.code.model import IdtGate, ParkLoop, Touch, Trait
-    from hibercheck.kernel.code.traits import Traits
+    from hibercheck.kernel.code.model import ParkLoop, Touch, Trait
     from hibercheck.kernel.kernel import Kernel
 
-SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
-    (
-        "Before it loads an image",
-        (
-            ("hibernate_disable_hook", "parks CPUs by a hook of its own"),
-            ("rescues_offline", "brings offline CPUs up first"),
-            ("rescue_needs_primary", "but not where the core's primary thread is offline"),
-            ("rescue_needs_node", "and not on an offline NUMA node"),
-            ("freeze_order", "takes CPUs down in order"),
-            ("replaces_play_dead", "parks them otherwise than usual"),
-            ("resume_park", "parks them in"),
-            ("sends_init", "sends them an INIT then"),
-            ("init_targets", "to which CPUs"),
-        ),
-    ),
-    (
-        "When a CPU goes offline",
-        (
-            ("play_dead_order", "tries, in order"),
-            ("other_play_dead", "elsewhere by"),
-            ("enter_dead", "cpuidle drivers park it by"),
-            ("mwait_vendor_check", "does not try MWAIT on"),
-            ("monitored", "MWAIT monitors"),
-            ("kick_value", "word that ends MWAIT in HLT"),
-            ("rescans_dead_siblings", "parks SMT siblings anew once cpuidle is there"),
-        ),
-    ),
-    ("After a resume", (("reparks_siblings_after_resume", "parks SMT siblings anew if SMT is off"),)),
-    (
-        "Which images it accepts",
-        (
-            ("zero_pages", "with pages of zeros left out"),
-            ("compressors", "compressed by"),
-            ("arch_record_magic", "with the arch record"),
-            ("e820_check", "compares the memory map by"),
-            ("hw_sig", "compares the hardware signature"),
-        ),
-    ),
-    (
-        "Where it is",
-        (
-            ("physical_start", "physical address without KASLR"),
-            ("physical_align", "alignment of that"),
-            ("randomize_base", "random load address"),
-            ("randomize_memory", "random direct map"),
-            ("la57", "can use 5-level paging"),
-            ("pti", "page-table isolation built in"),
-            ("idt_gates", "exceptions on stacks of their own"),
-            ("fred", "can use FRED"),
-            ("cea_size", "size of a CPU entry area"),
-            ("cea_random", "at random places"),
-        ),
-    ),
-)
-"""Every trait, by question, with its label."""
-
-_ONLY_IF = {
-    "rescue_needs_primary": "rescues_offline",
-    "rescue_needs_node": "rescues_offline",
-    "init_targets": "sends_init",
-}
-"""Questions that only a yes to another one raises."""
-
-_HEXADECIMAL = frozenset({"kick_value", "arch_record_magic", "physical_start", "physical_align", "cea_size"})
+_BY_NAME = {one.name: one for one in DECLARED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +37,14 @@ class KernelView:
     traits: Traits
 
     def sections(self) -> Iterator[tuple[str, tuple[tuple[str, Trait[Any]], ...]]]:
-        """The traits by question, each with its label."""
-        for title, rows in SECTIONS:
-            yield title, tuple((label, getattr(self.traits, name)) for name, label in rows if self._applies(name))
+        """Yield the traits by question, each with its label."""
+        for title in SECTIONS:
+            rows = [one for one in DECLARED if one.section == title and self._applies(one)]
+            yield title, tuple((one.label, getattr(self.traits, one.name)) for one in rows)
 
-    def _applies(self, name: str) -> bool:
+    def _applies(self, trait: Declared[Any]) -> bool:
         """Whether a question makes sense after the answers to those before."""
-        premise = _ONLY_IF.get(name)
-        return premise is None or getattr(self.traits, premise).value is not False
+        return trait.only_if is None or getattr(self.traits, trait.only_if).value not in (False, "", ())
 
     def loops(self) -> list[tuple[ParkLoop, list[str]]]:
         """Each park loop once, with who parks there."""
@@ -122,8 +61,6 @@ def view(kernel: Kernel) -> KernelView:
     Raises:
         MissingFact: The kernel has no banner.
     """
-    from hibercheck.kernel.code.traits import read_traits  # noqa: PLC0415 - the labels above need no decoder
-
     source = getattr(kernel, "source", None)
     return KernelView(
         path=kernel.path,
@@ -146,27 +83,27 @@ def users(loop: ParkLoop) -> str:
     return f"{text}, told to leave MWAIT" if loop.after_kick else text
 
 
+def label(name: str) -> str:
+    """Return what a trait is about, in the words of the report; after what it adds to, where it does."""
+    one = _BY_NAME.get(name)
+    if one is None:
+        return name
+    return one.label if one.only_if is None else f"{_BY_NAME[one.only_if].label}, {one.label}"
+
+
+def section(name: str) -> str:
+    """Return the heading under which a trait is shown."""
+    return _BY_NAME[name].section if name in _BY_NAME else "Behaviour"
+
+
 def words(trait: Trait[Any]) -> str:
-    """A trait's value in words."""
-    value = trait.value
-    if value is None:
-        return "unknown"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if trait.name == "idt_gates":
-        return _gates(value)
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "none"
-    return hex(value) if trait.name in _HEXADECIMAL else str(value)
-
-
-def _gates(gates: tuple[IdtGate, ...]) -> str:
-    own = [f"vector {gate.vector} on IST {gate.ist}" for gate in gates if gate.ist]
-    return ", ".join(own) or "none"
+    """Return a trait's value in words; of one that this version does not know as it is."""
+    one = _BY_NAME.get(trait.name)
+    return str(trait.value) if one is None else one.words(trait.value)
 
 
 def touched(loop: ParkLoop) -> list[str]:
-    """What a turn of a loop touches, each thing once, in words."""
+    """Return what a turn of a loop touches, each thing once, in words."""
     return list(dict.fromkeys(_touch(touch) for touch in loop.touches))
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hibercheck import __version__
 from hibercheck.report.cases import Case, Status, cases
 from hibercheck.report.gate import Judged
+from hibercheck.report.sanitise import one_line
 
 DIRECTIVES = {Status.EXPECTED: " # XFAIL", Status.SKIPPED: " # SKIP", Status.ERROR: " # ERROR"}
 
 
 def render(judged: Judged) -> str:
     """Return the whole document: the verdict, then one result for each rule."""
-    results = cases(judged)
-    lines = ["KTAP version 1", f"# hibercheck {__version__}", f"1..{len(results)}"]
+    return document(cases(judged), [one_line(warning) for warning in (*judged.report.warnings, *judged.warnings)])
+
+
+def document(results: Sequence[Case], warnings: Sequence[str] = ()) -> str:
+    """Return a document of cases, with what is said of them all."""
+    lines = ["KTAP version 1", f"# hibercheck {__version__}"]
+    lines += [f"# warning: {warning}" for warning in warnings]
+    lines.append(f"1..{len(results)}")
     for number, case in enumerate(results, 1):
         lines += _result(number, case)
     return "\n".join(lines) + "\n"
@@ -30,5 +37,5 @@ def _result(number: int, case: Case) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """A ``#`` would begin a directive."""
+    """Return a description as TAP has it: a ``#`` would begin a directive."""
     return text.replace("#", "")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from hibercheck.cpulist import format_cpu_list
-from hibercheck.handoff.findings import CpuReport, Evidence, Finding, Level, Place
+from hibercheck.handoff.verdict.findings import CpuReport, Finding, Level, Place, Verdict
 from hibercheck.report import walks, words
 from hibercheck.report.gate import Judged, Mark
 from hibercheck.report.prose import explanation, next_step
@@ -31,6 +31,7 @@ def _lines(judged: Judged) -> Iterator[str]:
     step = next_step(judged)
     if step is not None and step.advice:
         yield f"\n**What to do:** {_text(words.sentence(step.advice))}"
+    yield from _conditions(judged)
     yield f"\n{_text(f'Exit status {int(judged.exit_status)}: {judged.reason}.')}"
     if report.cpus:
         yield "\n| CPU | Parked in | Woken by | What becomes of it |\n|---|---|---|---|"
@@ -46,20 +47,40 @@ def _lines(judged: Judged) -> Iterator[str]:
         yield from (
             f"- {_text(words.sentence(note.fact))} {_text(words.sentence(note.supply))}" for note in report.missing
         )
+    if report.unexamined:
+        yield "\n### Not examined\n"
+        for note in report.unexamined:
+            which = f"{', '.join(note.rules)}: {words.sentence(words.in_words(note))}"
+            yield f"- {_text(which)} To examine: {_code(note.supply)}"
     if report.assumptions:
         yield "\n### Assumed\n\n| What | Is | Because of | To change it |\n|---|---|---|---|"
-        for fact in report.assumptions:
+        for fact in (one for one in report.assumptions if not one.detail):
             cells = (_text(fact.fact), _code(fact.value), _text(fact.source), _code(fact.option or ""))
             yield f"| {' | '.join(cells)} |"
     yield from (f"\n> {_text(warning)}" for warning in (*report.warnings, *judged.warnings))
 
 
+def _conditions(judged: Judged) -> Iterator[str]:
+    """Say how far the verdict holds."""
+    report = judged.report
+    if not report.conditions:
+        if report.verdict is not Verdict.UNDETERMINED:
+            yield f"\n**{_text(words.holds(report).capitalize())}** {_text(words.taken_for_granted(report) or '')}"
+        return
+    yield f"\n**{_text(words.holds(report).capitalize())}** {_text(words.taken_for_granted(report) or '')}"
+    yield "\n| If | Is | Then | Because | To judge so |\n|---|---|---|---|---|"
+    for condition, mark in judged.conditions:
+        then = f"{words.outcome(condition.outcome, condition.verdict)}{f' ({mark.kind})' if mark else ''}"
+        cells = (condition.fact, condition.value, then, condition.reason)
+        yield f"| {' | '.join(map(_text, cells))} | {_code(condition.arguments)} |"
+
+
 def _cpu(cpus: list[CpuReport]) -> str:
     cpu = cpus[0]
-    state = "not parked: it copies" if cpu.boot_cpu else _text(STATES.get(cpu.state, cpu.state))
+    state = "copies the image" if cpu.boot_cpu else _text(STATES.get(cpu.state, cpu.state))
     loop = f" {_code(cpu.loop)}" if cpu.loop else ""
     wakes = "" if cpu.boot_cpu else _text(", ".join(cpu.wakes) or "nothing")
-    return f"| {format_cpu_list(each.cpu for each in cpus)} | {state}{loop} | {wakes} | {fate(cpu)} |"
+    return f"| {format_cpu_list(each.cpu for each in cpus)} | {state}{loop} | {wakes} | {_text(fate(cpu))} |"
 
 
 def _finding(findings: list[Finding], mark: Mark | None, *, advise: bool = True) -> Iterator[str]:
@@ -81,7 +102,7 @@ def _finding(findings: list[Finding], mark: Mark | None, *, advise: bool = True)
     if places:
         yield ""
         yield from (f"- {side}: {_place(place)}" for side, place in places)
-    shown = [line for evidence in finding.evidence for line in _evidence(evidence)]
+    shown = [line for evidence in finding.evidence for line in walks.evidence_lines(evidence)]
     if shown:
         fence = _fence(shown)
         yield f"\n{fence}text"
@@ -97,23 +118,9 @@ def _place(place: Place) -> str:
     return ", ".join(parts + ([_code(place.symbol)] if place.symbol else []))
 
 
-def _evidence(evidence: Evidence) -> Iterator[str]:
-    """Yield lines for a fenced block."""
-    yield words.sentence(f"{one_line(evidence.title).rstrip('.:')}:")
-    for offset, before, after, marks in walks.byte_rows(evidence.before, evidence.after):
-        where = "" if evidence.address is None else f"{evidence.address + offset:#x}"
-        if evidence.before is not None:
-            yield f"  {where:18} before  {before}"
-        if evidence.after is not None:
-            yield f"  {where:18} after   {after}"
-        if marks:
-            yield f"  {'':18}         {marks}"
-    if evidence.walk is not None:
-        yield f"  {evidence.walk.access} {evidence.walk.address:#x} through CR3 {evidence.walk.cr3:#x}"
-        for name, table, index, entry, flags in walks.rows(evidence.walk):
-            yield f"  {name:<5} {table:<18} {index:>3}  {entry}  {flags}"
-        yield f"  -> {one_line(walks.ending(evidence.walk))}"
-    yield from (f"  {one_line(line)}" for line in evidence.lines)
+def cell(text: str) -> str:
+    """Return untrusted text as plain Markdown of one line, which a table can hold."""
+    return _text(text)
 
 
 def _text(text: str) -> str:

@@ -6,23 +6,28 @@ import csv
 import io
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hibercheck import __version__
 from hibercheck.errors import InputProblem
-from hibercheck.handoff.findings import Outcome, Verdict
+from hibercheck.files.text import read_whole
 from hibercheck.handoff.matrix.pair import Cell
 from hibercheck.handoff.matrix.table import MAX_CELLS, Matrix, Member
+from hibercheck.handoff.verdict.findings import Condition, Outcome, Verdict
+from hibercheck.numbers import decimal, is_version
+from hibercheck.report.conditions import stated
 from hibercheck.report.gate import NEVER, SEVERITY, Exit
 from hibercheck.report.sanitise import one_line
 
 KIND = "hibercheck matrix"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
+MAX_BYTES = 1 << 28
+"""A million pairs take some megabytes."""
 
 COLUMNS = ("scenario", "resumer", "resumer_build_id", "resumee", "resumee_build_id", "outcome", "verdict", "share",
-           "exact", "reason")  # fmt: skip
+           "exact", "reason", "conditions")  # fmt: skip
 
 _FORMULA = ("=", "+", "-", "@")
 
@@ -30,12 +35,17 @@ _FORMULA = ("=", "+", "-", "@")
 def json_parts(matrix: Matrix) -> Iterator[str]:
     """Yield the matrix as JSON, in parts.
 
-    ``rows`` holds for each resumer the numbers of its cells: ``cells[rows[i].cells[scenario][resumee]]``.
+    ``rows`` holds for each resumer the numbers of its cells: ``cells[rows[i].cells[scenario][resumee]]``.  A part of a
+    matrix says of which ``shards`` it is, and ``missing_rows`` has the resumers of the others.  Merged, the parts of a
+    matrix are the same bytes as the whole.
     """
+    matrix = matrix.in_order()
     head = {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
-        "tool": {"name": "hibercheck", "version": __version__},
+        "tool": {"name": "hibercheck", "version": matrix.version},
+        "shards": [f"{number}/{whole}" for number, whole in matrix.shards],
+        "missing_rows": matrix.missing(),
         "assumptions": [{"what": what, "value": value} for what, value in matrix.assumptions],
         "scenarios": list(matrix.scenarios),
         "kernels": [
@@ -49,6 +59,7 @@ def json_parts(matrix: Matrix) -> Iterator[str]:
                 "reason": cell.reason,
                 "share": cell.share,
                 "exact": cell.exact,
+                "conditions": conditions_of(cell),
             }
             for cell in matrix.cells
         ],
@@ -61,16 +72,28 @@ def json_parts(matrix: Matrix) -> Iterator[str]:
     yield "\n ]\n}\n"
 
 
+def reasons(matrix: Matrix, scenario: int) -> list[tuple[Cell, int, tuple[int, int]]]:
+    """Return what is not safe, or not surely: the cell, of how many pairs, and one of these; the commonest first."""
+    counts: Counter[int] = Counter()
+    example: dict[int, tuple[int, int]] = {}
+    for (number, resumer), row in sorted(matrix.rows.items()):
+        if number == scenario:
+            counts.update(row)
+            for resumee, index in enumerate(row):
+                example.setdefault(index, (resumer, resumee))
+    cells = ((matrix.cells[index], count, example[index]) for index, count in counts.most_common())
+    return [one for one in cells if one[0].verdict is not Verdict.SAFE or one[0].conditions]
+
+
 def read_json(path: str) -> Matrix:
     """Read a matrix that was written as JSON.
 
     Raises:
         InputProblem: It cannot be read, or is none.
     """
+    content = read_whole(path, MAX_BYTES, "a matrix")
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputProblem(f"cannot be read: {error.strerror}", path=path) from error
+        document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InputProblem(f"is not JSON: {error}", path=path) from error
     try:
@@ -81,7 +104,7 @@ def read_json(path: str) -> Matrix:
 
 
 def _matrix(document: Any) -> Matrix:  # noqa: ANN401 - anything a file may hold
-    if document["kind"] != KIND or document["schema_version"] != SCHEMA_VERSION:
+    if document["kind"] != KIND or not is_version(document["schema_version"], SCHEMA_VERSION):
         raise ValueError(f"kind {document['kind']!r}, schema {document['schema_version']!r}")
     members = tuple(
         Member(_text(row["release"]), _text(row["build_id"], None), _text(row["path"]), _text(row["image"], None))
@@ -89,22 +112,67 @@ def _matrix(document: Any) -> Matrix:  # noqa: ANN401 - anything a file may hold
     )
     scenarios = tuple(map(_text, document["scenarios"]))
     assumed = tuple((_text(row["what"]), _text(row["value"])) for row in document["assumptions"])
-    matrix = Matrix(members, scenarios, assumed)
+    shards = tuple(_shard(text) for text in document.get("shards", []))
+    matrix = Matrix(members, scenarios, assumed, shards, _text(document["tool"]["version"]))
     for row in document["cells"]:
-        share = None if row["share"] is None else float(row["share"])
-        exact = bool(row["exact"])
-        matrix.number(Cell(Outcome(row["outcome"]), Verdict(row["verdict"]), _text(row["reason"]), share, exact))
+        matrix.number(_cell(row))
     if len(matrix.cells) != len(document["cells"]) or len(matrix.cells) > MAX_CELLS:
         raise ValueError("a cell is there twice")
     for row in document["rows"]:
         resumer = row["resumer"]
-        if not 0 <= resumer < len(members) or len(row["cells"]) != len(scenarios):
-            raise ValueError(f"row {resumer} does not fit")
+        fits = type(resumer) is int and 0 <= resumer < len(members) and (0, resumer) not in matrix.rows
+        if not fits or len(row["cells"]) != len(scenarios):
+            raise ValueError(f"row {resumer!r} does not fit, or is there twice")
         for scenario, numbers in enumerate(row["cells"]):
             if len(numbers) != len(members) or max(numbers, default=0) >= len(matrix.cells):
                 raise ValueError(f"row {resumer} does not fit")
             matrix.rows[scenario, resumer] = array("H", numbers)
+    _require_rows(matrix, said="shards" in document)
     return matrix
+
+
+def _require_rows(matrix: Matrix, *, said: bool) -> None:
+    """See that a matrix has all the rows that it should have, if it says of which shards it is."""
+    lacking = set(matrix.missing())
+    for number, whole in matrix.shards or ([(1, 1)] if said else []):
+        lost = lacking.intersection(range(number - 1, len(matrix.members), whole))
+        if lost:
+            raise ValueError(f"it is cut: the row of resumer {min(lost)} is not there")
+
+
+def _cell(row: Any) -> Cell:  # noqa: ANN401 - anything a file may hold
+    share, exact = row["share"], row["exact"]
+    if not (share is None or (type(share) in {int, float} and 0 <= share <= 1)) or not isinstance(exact, bool):
+        raise TypeError(f"share {share!r} or exact {exact!r} is none")
+    share = None if share is None else float(share)
+    conditions = tuple(_condition(one) for one in row["conditions"])
+    spared = frozenset(_text(one["id"]) for one in row["conditions"] if one["suppressed"])
+    return Cell(
+        Outcome(row["outcome"]), Verdict(row["verdict"]), _text(row["reason"]), share, exact, conditions, spared
+    )
+
+
+def _condition(row: Any) -> Condition:  # noqa: ANN401 - anything a file may hold
+    if not isinstance(row["suppressed"], bool) or not all(len(pair) == 2 for pair in row["settle"]):
+        raise TypeError("a condition is none")
+    return Condition(
+        _text(row["id"]),
+        _text(row["fact"]),
+        _text(row["value"]),
+        _text(row["reason"]),
+        Outcome(row["outcome"]),
+        Verdict(row["verdict"]),
+        tuple((_text(option), _text(value)) for option, value in row["settle"]),
+        _text(row["how"]),
+    )
+
+
+def _shard(text: Any) -> tuple[int, int]:  # noqa: ANN401 - anything a file may hold
+    number, _, whole = _text(text).partition("/")
+    shard = decimal(number, MAX_CELLS), decimal(whole, MAX_CELLS)
+    if not 1 <= shard[0] <= shard[1]:
+        raise ValueError(f"{text!r} is no shard")
+    return shard
 
 
 def _text(value: Any, *others: None) -> Any:  # noqa: ANN401 - anything a file may hold
@@ -124,6 +192,9 @@ def csv_parts(matrix: Matrix) -> Iterator[str]:
             (
                 *(matrix.scenarios[scenario], ours.release, ours.build_id or "", theirs.release, theirs.build_id or ""),
                 *(cell.outcome, cell.verdict, share, "yes" if cell.exact else "no", cell.reason),
+                "; ".join(
+                    f"{one.id}: {one.verdict}{' (suppressed)' * (one.id in cell.spared)}" for one in cell.conditions
+                ),
             )
         )
 
@@ -138,6 +209,39 @@ def _csv_cell(value: object) -> str:
     """Return untrusted text as a cell; a spreadsheet would take what begins like a formula for one."""
     text = one_line(str(value))
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+PARTS = {"--resumer-idle": "idle", "--resumee-online": "resumee-online", "--fact": "fact"}
+"""Parts of a scenario by the option of a check that says the same."""
+
+
+def scenario_parts(condition: Condition) -> str:
+    """Return what to add to a scenario, or to the command line, to judge as if a condition held."""
+    parts = "".join(f";{PARTS[option]}={value}" for option, value in condition.settle if option in PARTS)
+    others = [word for option, value in condition.settle if option not in PARTS for word in (option, value) if word]
+    return " and ".join(filter(None, (parts, " ".join(others))))
+
+
+def conditions_of(cell: Cell) -> list[dict[str, Any]]:
+    """Return a cell's conditions as plain JSON values."""
+    return [
+        {
+            **stated(one),
+            "settle": [list(argument) for argument in one.settle],
+            "scenario": "" if cell.exact else scenario_parts(one),
+            "how": one.how,
+            "suppressed": one.id in cell.spared,
+        }
+        for one in cell.conditions
+    ]
+
+
+def said(condition: Condition, cell: Cell) -> str:
+    """Return a condition in one line: what it is about, what it leads to, how to judge so."""
+    how = condition.arguments if cell.exact else scenario_parts(condition)
+    spared = " (suppressed)" if condition.id in cell.spared else ""
+    text = f"unless {condition.fact}: {condition.value} -> {condition.verdict}{spared}; to judge so: {how}"
+    return one_line(f"{text} [{condition.id}]")
 
 
 def exit_status(verdict: Verdict, fail_on: str, *, refused_fails: bool) -> Exit:

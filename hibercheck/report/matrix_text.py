@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
-from hibercheck.handoff.findings import Verdict
-from hibercheck.report.matrix import groups, labels
+from hibercheck.handoff.matrix.table import missing_rows
+from hibercheck.handoff.verdict.findings import Verdict
+from hibercheck.report.matrix import groups, labels, reasons, said
 from hibercheck.report.sanitise import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from hibercheck.handoff.matrix.pair import Cell
     from hibercheck.handoff.matrix.table import Matrix
 
 MARKS = {
@@ -29,28 +30,40 @@ _CORNER = "R \\ E"
 _REASONS = 12
 
 
-def render(matrix: Matrix, console: Console) -> None:
-    """Print one table for each scenario: resumers down, resumees across, by number."""
-    from rich.text import Text  # noqa: PLC0415 - JSON needs no rich
+def render(matrix: Matrix, console: Console, conclusion: tuple[str, bool] | None = None) -> None:
+    """Print one table for each scenario: resumers down, resumees across, by number.
 
-    def line(text: str, style: str = "") -> None:
-        console.print(Text(text, style=style), soft_wrap=True)
+    Args:
+        matrix: The matrix.
+        console: Where to.
+        conclusion: What it means for the gate, in a sentence, and whether it passes.
+    """
+    from hibercheck.report.lines import liner, put  # noqa: PLC0415 - JSON needs no rich
 
+    line = liner(console)
     together = groups(matrix)
     names = labels(matrix)
+    if (lacking := missing_rows(matrix)) is not None:
+        line(f"not whole: without {one_line(lacking)}", "bold")
     for what, value in matrix.assumptions:
         line(f"{one_line(what)}: {one_line(value)}", "dim")
+    line("Rows are resumers (R), which load an image; columns are resumees (E), which wrote it.", "dim")
     line("")
     for number, members in enumerate(together, 1):
-        more = f" and {len(members) - 1} with the same verdicts" if len(members) > 1 else ""
-        line(f"{number:>{_CELL}}  {one_line(names[members[0]])}{more}")
+        line(f"{number:>{_CELL}}  {one_line(names[members[0]])}")
+        for member in members[1:]:
+            line(f"{'':>{_CELL}}  {one_line(names[member])} (the same verdicts)")
     for scenario, name in enumerate(matrix.scenarios):
         line("")
         line(f"{one_line(name)}: {_counted(matrix, scenario)}", "bold")
         _heat_map(matrix, scenario, [members[0] for members in together], console)
         _reasons(matrix, scenario, console)
     line("")
-    console.print(_legend(), soft_wrap=True)
+    put(console, _legend())
+    if conclusion is not None:
+        text, passes = conclusion
+        line("")
+        line(text, "bold" if passes else "bold red")
 
 
 def _counted(matrix: Matrix, scenario: int) -> str:
@@ -77,35 +90,36 @@ def _heat_map(matrix: Matrix, scenario: int, kernels: list[int], console: Consol
                 cell = matrix.cell(scenario, resumer, resumee)
                 mark, style = MARKS[cell.verdict] if cell is not None else (" ", "")
                 text.append(" " * (_CELL - 2))
-                text.append(f"{mark}{'*' if cell is not None and cell.exact else ' '}", style)
+                text.append(f"{mark}{_signs(cell)}", style)
             console.print(text, soft_wrap=True)
+
+
+def _signs(cell: Cell | None) -> str:
+    """Return a sign for a verdict that holds but for conditions, or else for one by an image."""
+    return " " if cell is None else "+" if cell.conditions else "*" if cell.exact else " "
 
 
 def _reasons(matrix: Matrix, scenario: int, console: Console) -> None:
     """Print why, for what is not safe: the commonest reasons with an example."""
     from rich.text import Text  # noqa: PLC0415
 
-    counts: Counter[int] = Counter()
-    example: dict[int, tuple[int, int]] = {}
-    for (number, resumer), row in sorted(matrix.rows.items()):
-        if number == scenario:
-            counts.update(row)
-            for resumee, index in enumerate(row):
-                example.setdefault(index, (resumer, resumee))
+    from hibercheck.report.lines import put  # noqa: PLC0415
+
     names = labels(matrix)
-    shown = [index for index, _ in counts.most_common() if matrix.cells[index].verdict is not Verdict.SAFE]
-    for index in shown[:_REASONS]:
-        cell = matrix.cells[index]
+    shown = reasons(matrix, scenario)
+    for cell, count, example in shown[:_REASONS]:
         mark, style = MARKS[cell.verdict]
         share = "" if cell.share is None else f", {cell.share:.0%}"
-        ours, theirs = (one_line(names[kernel]) for kernel in example[index])
+        ours, theirs = (one_line(names[kernel]) for kernel in example)
         text = Text.assemble(
-            ("  ", ""), (mark, style), f" {counts[index]:,} x: {one_line(cell.reason)}{share}",
+            (mark, style), f" {count:,} x: {one_line(cell.reason)}{share}",
             (f"; e.g. {ours} resumes {theirs}", "dim"),
         )  # fmt: skip
-        console.print(text, soft_wrap=True)
+        put(console, text, indent=2)
+        for condition in cell.conditions:
+            put(console, said(condition, cell), indent=6)
     if len(shown) > _REASONS:
-        console.print(Text(f"  and {len(shown) - _REASONS} more, see --format json", style="dim"))
+        put(console, f"and {len(shown) - _REASONS} more, see --format json", "dim", indent=2)
 
 
 def _legend() -> Text:
@@ -115,5 +129,5 @@ def _legend() -> Text:
     for verdict, (mark, style) in MARKS.items():
         text.append(f"{mark} ", style)
         text.append(f" {verdict}  ")
-    text.append("* by an image", "dim")
+    text.append("+ unless a condition holds  * judged with an image", "dim")
     return text

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hibercheck.data import dataclass
-from hibercheck.handoff.findings import CpuReport, FrameUse, ImageSummary
+
+if TYPE_CHECKING:  # an image is drawn without the engine, whose modules took a third of the time of `image`
+    from hibercheck.handoff.verdict.findings import CpuReport, FrameUse, ImageSummary
 
 FULL, MOST, SOME, NONE = range(4)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hibercheck.handoff.findings import Fate, Finding, Level, Outcome, Report, Verdict
+from hibercheck.handoff.replay.fate import Fate
+from hibercheck.handoff.verdict.findings import Finding, Level, Outcome, Report, Verdict
 from hibercheck.report.gate import Judged
 
 _WHAT = (
@@ -18,7 +19,9 @@ _RESET = (
 )
 
 _VERDICTS = {
-    Verdict.SAFE: "Here nothing that a parked CPU could use is replaced, or nothing can wake it.",
+    Verdict.SAFE: (
+        "Here nothing that a parked CPU could use is replaced, or nothing supposed wakes it before the resumee's INIT."
+    ),
     Verdict.BENIGN: (
         "Here some of these are replaced, but by the same bytes and equivalent tables, so that a CPU that wakes parks "
         "again. That is luck, not safety: another build or another load address ends it."
@@ -34,10 +37,28 @@ _VERDICTS = {
     Verdict.UNDETERMINED: "Whether these are replaced cannot be said from the inputs alone.",
 }
 
+_CACHED = (
+    "Here every CPU survives the copy and is re-initialised by the resumee, but until then one runs on translations "
+    "that it has cached: its page tables have been replaced, and had it lost what it cached, the machine would reset."
+)
+"""Latent without a CPU that stays parked (`hibercheck.handoff.verdict.decide.borrowed_time`)."""
+
 _REFUSED = (
     "To resume, the kernel that was booted (the resumer) looks at what the hibernated kernel (the resumee) has left on "
     "the disk, and loads it if it can. Here it cannot, and boots as if the machine had been switched off. "
-    "Nothing crashes; the hibernated session is lost."
+    "Nothing crashes; "
+)
+_LOST = "but by then it has taken the image's mark off the disk, and the hibernated session is lost."
+_KEPT = (
+    "and the image stays on the disk, from where it can be resumed later, "
+    "if no file system of the session has been used until then."
+)
+
+_OTHER_CPU = (
+    "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the kernel which "
+    "is running (the resumer), and jumps into it. The resumee then goes on with the CPU as it knew it, and here that "
+    "is another model: it sets up the CPU for something that this one cannot do, and the fault meets a kernel that is "
+    "not ready for it. The machine hangs or resets, and nothing is printed."
 )
 
 _FIRST = ("HC4", "HC3", "HC6", "HC1", "HC2")
@@ -46,6 +67,8 @@ _FIRST = ("HC4", "HC3", "HC6", "HC1", "HC2")
 
 def explanation(report: Report) -> str:
     """Return one short paragraph for a reader who has never heard of parked CPUs."""
+    if any(finding.rule == "HC406" for finding in report.findings):
+        return _OTHER_CPU
     if report.outcome is Outcome.RESETS and boot_cpu_dies(report):
         return (
             "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the kernel "
@@ -54,10 +77,11 @@ def explanation(report: Report) -> str:
             "after the jump cannot be found, no fault can be handled, and the processor's last resort is a reset."
         )
     if report.verdict is Verdict.REFUSED:
-        return _REFUSED
+        return _REFUSED + (_KEPT if report.refusal is not None and report.refusal.keeps_image else _LOST)
     if report.outcome is Outcome.RESETS and report.verdict is not Verdict.RISK:
         return f"{_WHAT} {_RESET}"
-    ending = _VERDICTS.get(report.verdict, "")
+    stays = any(cpu.fate is Fate.STAYS_PARKED for cpu in report.cpus)
+    ending = _CACHED if report.verdict is Verdict.LATENT and not stays else _VERDICTS.get(report.verdict, "")
     return f"{_WHAT} {ending}".strip()
 
 

@@ -7,19 +7,28 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from hibercheck.handoff.rules import RULES
+from hibercheck.handoff.scenario.alternatives import KINDS
+from hibercheck.handoff.scenario.known import TABLE
+from hibercheck.handoff.scenario.otherwise import OTHERWISE
+from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report.sheet import Columns, Sheet
 from hibercheck.report.text_findings import STYLES
+from hibercheck.report.words import sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_LEADS = (
+    "It is a condition only where the inputs show a sign of it and the verdict would be another; the report says "
+    "which. --strict judges as if it held, and an entry of --suppressions takes it out of that"
+)
 
 
 def print_list(console: Console) -> None:
     """Print one row for each rule."""
     rows = Columns("Rule", "Level", "Name")
     for rule in RULES.values():
-        rows.add_row(Text(rule.id), Text(rule.level.name.lower(), style=STYLES[rule.level]), rule.name)
+        rows.add_row(rule.id, (rule.level.name.lower(), STYLES[rule.level]), rule.name)
     sheet = Sheet(console)
     sheet.print(rows)
     sheet.flush()
@@ -29,9 +38,8 @@ def explain(rule_id: str, console: Console) -> None:
     """Print everything about one rule."""
     rule = RULES[rule_id]
     sheet = Sheet(console)
-    width = min(sheet.width, 100)
     head = Text.assemble((rule.id, "bold"), " ", (rule.level.name.lower(), STYLES[rule.level]), f"  {rule.name}")
-    sheet.print(head, width=width)
+    sheet.print(head, prose=True)
     for title, text in (
         ("", rule.summary),
         ("What it means", rule.meaning),
@@ -41,10 +49,31 @@ def explain(rule_id: str, console: Console) -> None:
         sheet.print()
         if title:
             sheet.print(Text(title, style="bold"))
-        sheet.print(Text(text), indent=2, width=width)
+        sheet.print(Text(text), indent=2, prose=True)
     sheet.print(Text("\nReferences", style="bold"))
     for reference in rule.references:
-        sheet.print(Text(reference), indent=2, width=width)
+        sheet.print(Text(reference), indent=2, prose=True)
+    sheet.flush()
+
+
+def explain_condition(name: str, console: Console) -> None:
+    """Print everything about one kind of condition, or about two that must come together."""
+    sheet = Sheet(console)
+    for number, part in enumerate(name.split("+")):
+        kind = KINDS[part]
+        facts = [fact.what for fact in TABLE if part in OTHERWISE[fact.name].kinds]
+        if number:
+            sheet.print()
+        sheet.print(Text.assemble((kind.id, "bold"), f" condition  {kind.fact}"), prose=True)
+        for title, text in (
+            ("What it means", kind.means),
+            ("What could be otherwise", "; ".join(facts) or "what the resumee does"),
+            ("What becomes of the verdict", _LEADS),
+            ("How to find out", sentence(kind.settle)),
+        ):
+            sheet.print()
+            sheet.print(Text(title, style="bold"))
+            sheet.print(Text(sentence(text)), indent=2, prose=True)
     sheet.flush()
 
 

@@ -11,12 +11,15 @@ from typing import Any
 from urllib.parse import quote
 
 from hibercheck import __version__
-from hibercheck.handoff.findings import Finding, Level, Place
-from hibercheck.handoff.rules import RULES, Rule
-from hibercheck.report.fingerprint import fingerprints
+from hibercheck.handoff.scenario.alternatives import KINDS, Kind
+from hibercheck.handoff.verdict.findings import Condition, Finding, Level, Place
+from hibercheck.handoff.verdict.rules import RULES, Rule
+from hibercheck.report.cases import describe_condition
+from hibercheck.report.fingerprint import condition_fingerprint
 from hibercheck.report.gate import Judged, Mark
+from hibercheck.report.grouped import Defect, defects
 from hibercheck.report.sanitise import one_line
-from hibercheck.report.words import sentence
+from hibercheck.report.words import in_words, sentence
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 FINGERPRINT = "hibercheck/v1"
@@ -31,24 +34,67 @@ def render(judged: Judged) -> str:
 def to_dict(judged: Judged) -> dict[str, Any]:
     """Return the log as plain JSON values."""
     rules = list(RULES.values())
-    prints = fingerprints(judged.report.findings)
-    results = [
-        _result(judged, finding, mark, fingerprint)
-        for (finding, mark), fingerprint in zip(judged.marked, prints, strict=True)
-    ]
+    results = [_result(judged, defect) for defect in defects(judged)]
+    results += [_condition(judged, condition, mark, len(rules)) for condition, mark in judged.conditions]
+    declared = [*(_rule(rule) for rule in rules), *(_kind(kind) for kind in KINDS.values())]
+    properties = {
+        "outcome": str(judged.report.outcome),
+        "verdict": str(judged.report.verdict),
+        **_usual(judged),
+        "headline": one_line(judged.report.headline),
+        "passed": judged.passed,
+    }
+    return log(declared, results, int(judged.exit_status), _notifications(judged), properties)
+
+
+def log(
+    rules: list[dict[str, Any]],
+    results: list[dict[str, Any]],
+    status: int,
+    notifications: list[dict[str, Any]],
+    properties: dict[str, Any],
+) -> dict[str, Any]:
+    """Return a log of one run.
+
+    Args:
+        rules: What results may be of.
+        results: What was found.
+        status: The exit status.
+        notifications: What else there is to say.
+        properties: Of the run.
+    """
     run = {
-        "tool": {"driver": {"name": "hibercheck", "version": __version__, "rules": [_rule(rule) for rule in rules]}},
-        "invocations": [{"executionSuccessful": True, "exitCode": int(judged.exit_status)}],
+        "tool": {"driver": {"name": "hibercheck", "version": __version__, "rules": rules}},
+        "invocations": [{"executionSuccessful": True, "exitCode": status, "toolExecutionNotifications": notifications}],
         "columnKind": "unicodeCodePoints",
         "results": results,
-        "properties": {
-            "outcome": str(judged.report.outcome),
-            "verdict": str(judged.report.verdict),
-            "headline": one_line(judged.report.headline),
-            "passed": judged.passed,
-        },
+        "properties": properties,
     }
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def _usual(judged: Judged) -> dict[str, str]:
+    """Return the usual outcome of a machine that may reset, as a property."""
+    usual = judged.report.usual_outcome
+    return {} if usual is None else {"usual_outcome": str(usual)}
+
+
+def _notifications(judged: Judged) -> list[dict[str, Any]]:
+    """Return what was not examined, one notification for each rule, and the warnings."""
+    rules = list(RULES)
+    notes = [
+        {
+            "level": "note",
+            "message": {
+                "text": f"Not examined: {sentence(one_line(in_words(note)))} To examine: {one_line(note.supply)}"
+            },
+            "associatedRule": {"id": rule, "index": rules.index(rule)} if rule in RULES else {"id": one_line(rule)},
+        }
+        for note in judged.report.unexamined
+        for rule in note.rules
+    ]
+    warnings = (*judged.report.warnings, *judged.warnings)
+    return [*notes, *({"level": "warning", "message": {"text": sentence(one_line(text))}} for text in warnings)]
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
@@ -64,16 +110,54 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _result(judged: Judged, finding: Finding, mark: Mark | None, fingerprint: str) -> dict[str, Any]:
+def _kind(kind: Kind) -> dict[str, Any]:
+    """Return a kind of condition as a rule."""
+    return {
+        "id": f"condition-{kind.id}",
+        "name": "Condition" + "".join(word.capitalize() for word in kind.id.split("-")),
+        "shortDescription": {"text": sentence(kind.fact)},
+        "fullDescription": {"text": kind.means},
+        "help": {"text": sentence(kind.settle), "markdown": sentence(kind.settle)},
+        "defaultConfiguration": {"level": "note"},
+    }
+
+
+def _condition(judged: Judged, condition: Condition, mark: Mark | None, rules: int) -> dict[str, Any]:
+    """Return a condition as a result; of two that must come together it is the first one's."""
+    name = condition.id.split("+")[0]
+    result: dict[str, Any] = {
+        "ruleId": one_line(f"condition-{name}"),
+        "level": "error" if judged.condition_fails(condition, mark) else "note",
+        "message": {"text": sentence(one_line(describe_condition(condition)))},
+        "locations": [_resumer(judged)],
+        "partialFingerprints": {FINGERPRINT: condition_fingerprint(condition)},
+        "properties": {
+            "condition": one_line(condition.id),
+            "outcome": str(condition.outcome),
+            "verdict": str(condition.verdict),
+            "arguments": one_line(condition.arguments),
+        },
+    }
+    if name in KINDS:
+        result["ruleIndex"] = rules + list(KINDS).index(name)
+    if mark is not None:
+        result["suppressions"] = [{"kind": "external", "justification": one_line(f"{mark.kind}: {mark.reason}")}]
+    return result
+
+
+def _result(judged: Judged, defect: Defect) -> dict[str, Any]:
+    """Return a defect; the same of many CPUs is one result, with all of them in its properties."""
+    finding, mark = defect.finding, defect.mark
     advice = f" {sentence(one_line(finding.advice))}" if finding.advice else ""
     result: dict[str, Any] = {
         "ruleId": finding.rule,
         "level": LEVELS[finding.level],
-        "message": {"text": f"{sentence(one_line(finding.message))}{advice}"},
+        "message": {"text": f"{sentence(one_line(finding.message))}{defect.more}{advice}"},
         "locations": [_location(judged, finding)],
-        "partialFingerprints": {FINGERPRINT: fingerprint},
+        "partialFingerprints": {FINGERPRINT: defect.fingerprint},
         "properties": {
             "cpu": finding.cpu,
+            "cpus": list(defect.cpus),
             "role": one_line(finding.role),
             "resumer": _place(finding.resumer),
             "resumee": _place(finding.resumee),
@@ -86,16 +170,26 @@ def _result(judged: Judged, finding: Finding, mark: Mark | None, fingerprint: st
     return result
 
 
-def _location(judged: Judged, finding: Finding) -> dict[str, Any]:
-    """Name the resumer's file and symbol: they are what a fix would change."""
-    path = PurePath(judged.report.resumer.path)
+def _resumer(judged: Judged) -> dict[str, Any]:
+    """Name the resumer's file."""
+    return file_location(judged.report.resumer.path)
+
+
+def file_location(name: str) -> dict[str, Any]:
+    """Return a location that is a whole file, by its path."""
+    path = PurePath(name)
     uri = quote(path.as_posix(), errors="replace")
-    location: dict[str, Any] = {
+    return {
         "physicalLocation": {
             "artifactLocation": {"uri": f"file://{uri}" if path.is_absolute() else uri},
             "region": {"startLine": 1},  # a binary has no lines, but GitHub shows no result without one
         }
     }
+
+
+def _location(judged: Judged, finding: Finding) -> dict[str, Any]:
+    """Name the resumer's file and symbol: they are what a fix would change."""
+    location = _resumer(judged)
     if finding.resumer.symbol:
         location["logicalLocations"] = [{"fullyQualifiedName": one_line(finding.resumer.symbol), "kind": "function"}]
     return location

@@ -1,14 +1,14 @@
 """Where the text report is laid out: prose and columns set line by line, then written at once.
 
-Wrapping, columns and colours are those of rich, whose own `Table` and `Padding` measure and cut every cell several
-times over: the report took a fifth of the main command's time, and that of a thousand CPUs with every frame fifteen
-seconds.  Here a cell that fits is only filled up with blanks; what does not fit is left to rich to wrap.
+What wraps, and where, is rich's; but its `Table`, `Padding` and `Text` measure, cut and copy every cell several times
+over, which took a fifth of the main command's time, and for a thousand CPUs with every frame fifteen seconds.  Here a
+line is a string from the beginning: a cell that fits is filled up with blanks, and only what does not is given to rich.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -18,11 +18,43 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.console import Console
 
+Cell = str | tuple[str, str] | Text
+"""A text, a text and its style, or one of several styles."""
+
 GAP = 2
 """Blanks between two columns."""
+READABLE = 100
+"""Columns beyond which prose is hard to read; tables use what there is."""
+ENDLESS = 1 << 20
+"""Columns of a line that is not to be broken."""
 
-Line = list[Text]
-"""What stands side by side in one line."""
+
+class Ink:
+    """Turns styled text into what is written to a console: itself, or with the codes of its colours around it."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._codes: dict[str, tuple[str, str]] = {}
+
+    def plain(self, text: str, style: str) -> str:
+        """Return a text of one style."""
+        if not style or self.console.color_system is None or not text:
+            return text
+        if style not in self._codes:
+            before, _, after = self._rendered(Segment("\0", self.console.get_style(style))).partition("\0")
+            self._codes[style] = before, after
+        before, after = self._codes[style]
+        return f"{before}{text}{after}"
+
+    def text(self, text: Text) -> str:
+        """Return a text of several."""
+        if not text.spans or self.console.color_system is None:
+            return self.plain(text.plain, str(text.style))
+        return "".join(map(self._rendered, text.render(self.console)))
+
+    def _rendered(self, segment: Segment) -> str:
+        system = self.console._color_system  # color_system is only its name
+        return segment.style.render(segment.text, color_system=system) if segment.style else segment.text
 
 
 class Columns:
@@ -34,45 +66,64 @@ class Columns:
     """
 
     def __init__(self, *headers: str, columns: int = 0) -> None:
-        self._headers = [Text(header, style="bold") for header in headers]
+        self._headers = headers
         self._count = len(headers) or columns
         self._least = [0] * self._count
-        self._rows: list[tuple[Text, ...]] = []
+        self._rows: list[tuple[Cell, ...]] = []
 
     @property
     def row_count(self) -> int:
         """How many rows there are, headers aside."""
         return len(self._rows)
 
-    def add_row(self, *cells: Text | str) -> None:
+    def add_row(self, *cells: Cell) -> None:
         """Add a row; columns that are left out stay empty."""
-        made = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
-        self._rows.append((*made, *(Text() for _ in range(self._count - len(made)))))
+        self._rows.append(cells)
 
     def keep(self, column: int, width: int) -> None:
         """Do not break what a column holds up to so many characters, where there is no room for all."""
         self._least[column] = width + (GAP if column < self._count - 1 else 0)
 
-    def lines(self, console: Console, room: int) -> Iterator[Line]:
+    def lines(self, ink: Ink, room: int) -> Iterator[str]:
         """Set the rows in so many columns of the terminal."""
         widths = self._widths(room)
+        rooms = [max(width - GAP, 0) for width in widths[:-1]] + widths[-1:]
+        blanks = [" " * width for width in rooms]
         if self._headers:
-            yield from _row(console, self._headers, widths, Text(" " * GAP, style="bold"))
+            heads = [_cell(ink, (header, "bold"), width) for header, width in zip(self._headers, rooms, strict=True)]
+            gap = ink.plain(" " * GAP, "bold")
+            above = [ink.plain(blank, "bold") for blank in blanks]
+            # headers stand on what they head, other cells hang from the top of their row
+            upside_down = zip_longest(*(reversed(head) for head in heads))
+            yield from reversed([gap.join(_filled(line, above)) for line in upside_down])
         for row in self._rows:
-            yield from _row(console, row, widths, Text(" " * GAP))
+            whole = (*row, *[""] * (self._count - len(row)))
+            cells = [_cell(ink, cell, width) for cell, width in zip(whole, rooms, strict=True)]
+            if all(len(cell) == 1 for cell in cells):
+                yield (" " * GAP).join([cell[0] for cell in cells])
+            else:
+                yield from ((" " * GAP).join(_filled(line, blanks)) for line in zip_longest(*cells))
 
     def _widths(self, room: int) -> list[int]:
-        """The width of each column with the gap that follows it; the widest are narrowed where there is no room."""
-        widths = [0] * self._count
-        for row in chain([self._headers] if self._headers else [], self._rows):
-            for column, cell in enumerate(row):
-                plain = cell.plain
-                if len(plain) > widths[column] or not plain.isascii():
-                    widths[column] = max(widths[column], *map(cell_len, plain.splitlines() or [""]))
+        """Return each column's width with the gap that follows it; the widest are narrowed where there is no room."""
+        columns = zip_longest(self._headers or (), *self._rows, fillvalue="")
+        widest = [max(map(_width, column), default=0) for column in columns]
+        widest += [0] * (self._count - len(widest))
         gaps = [GAP] * (self._count - 1) + [0]
-        return _narrowed(
-            [min(width + gap, room) or 1 for width, gap in zip(widths, gaps, strict=True)], self._least, room
-        )
+        wanted = [min(width + gap, room) or 1 for width, gap in zip(widest, gaps, strict=True)]
+        return _narrowed(wanted, self._least, room)
+
+
+def _filled(line: Sequence[str | None], blanks: Sequence[str]) -> list[str]:
+    return [blank if part is None else part for part, blank in zip(line, blanks, strict=True)]
+
+
+def _width(cell: Cell) -> int:
+    """Columns of the terminal that the longest line of a cell takes."""
+    text = cell if isinstance(cell, str) else cell[0] if isinstance(cell, tuple) else cell.plain
+    if text.isascii() and text.isprintable():
+        return len(text)
+    return max(map(cell_len, text.splitlines()), default=0)
 
 
 def _narrowed(widths: list[int], least: list[int], room: int) -> list[int]:
@@ -92,71 +143,65 @@ def _narrowed(widths: list[int], least: list[int], room: int) -> list[int]:
     return widths
 
 
-def _row(console: Console, cells: list[Text] | tuple[Text, ...], widths: list[int], gap: Text) -> Iterator[Line]:
-    """The lines of one row: as many as its highest cell has; the gap's style is the row's."""
-    rooms = [max(width - GAP, 0) for width in widths[:-1]] + widths[-1:]
-    columns = [_cell(console, cell, room) for cell, room in zip(cells, rooms, strict=True)]
-    blanks = [Text(" " * room, style=gap.style) for room in rooms]
-    height = max(map(len, columns))
-    for number in range(height):
-        line: Line = []
-        for column, blank in zip(columns, blanks, strict=True):
-            at = number - height + len(column) if gap.style else number  # headers stand on what they head
-            line += [column[at] if 0 <= at < len(column) else blank, gap]
-        yield line[:-1]
-
-
-def _cell(console: Console, cell: Text, room: int) -> list[Text]:
-    """The lines of a cell, each filled up to its width."""
-    plain = cell.plain
-    if plain.isascii() and len(plain) <= room and plain.isprintable():
-        if len(plain) < room:
-            cell = cell.copy()
-            cell.pad_right(room - len(plain))
-        return [cell]
-    return list(cell.wrap(console, max(room, 1), justify="left", overflow="fold"))
+def _cell(ink: Ink, cell: Cell, room: int) -> list[str]:
+    """Return the lines of a cell, each filled up to its width."""
+    if isinstance(cell, Text):
+        text, style, spans = cell.plain, str(cell.style), cell.spans
+    else:
+        (text, style), spans = cell if isinstance(cell, tuple) else (cell, ""), []
+    if not spans and len(text) <= room and text.isascii() and text.isprintable():
+        return [ink.plain(text.ljust(room), style)]
+    whole = cell if isinstance(cell, Text) else Text(text, style=style)
+    return [ink.text(line) for line in whole.wrap(ink.console, max(room, 1), justify="left", overflow="fold")]
 
 
 class Sheet:
     """Lines on their way to a console, which gets them at the end.
 
     Args:
-        console: Its width counts, its colours, and it wraps.
+        console: Its width counts, its colours, and it wraps; with ``soft_wrap`` no line is broken.
+
+    Attributes:
+        width: Columns for what is drawn.
+        whole: Whether lines stay whole, as in a pipe or a file.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.width = console.width
-        self._lines: list[Line] = []
+        self.whole = bool(console.soft_wrap)
+        self._ink = Ink(console)
+        self._lines: list[str] = []
 
-    def print(self, content: Text | Columns | None = None, *, indent: int = 0, width: int | None = None) -> None:
+    def print(self, content: Text | Columns | None = None, *, indent: int = 0, prose: bool = False) -> None:
         """Add a text or columns, or an empty line.
 
         Args:
             content: What is added.
             indent: Blanks before each of its lines.
-            width: Columns of the terminal to fill, those of the indentation among them; by default all.
+            prose: Whether it is read line by line, and so fills no more columns than are readable.
         """
-        room = (width or self.width) - indent
-        before = [Text(" " * indent)] if indent else []
+        width = ENDLESS if self.whole else min(self.width, READABLE) if prose else self.width
+        room, before = width - indent, " " * indent
         if content is None:
-            self._lines.append([])
+            self._lines.append("")
         elif isinstance(content, Columns):
-            self._lines.extend([*before, *line] for line in content.lines(self.console, room))
+            self._lines += [before + line for line in content.lines(self._ink, room)]
         else:
-            self._lines.extend([*before, line] for line in content.wrap(self.console, room))
+            self._lines += [before + self._ink.text(line) for line in content.wrap(self.console, room)]
+
+    def verbatim(self, text: Text) -> None:
+        """Add one line as it is, however long."""
+        self._lines.append(self._ink.text(text))
 
     def crop(self, text: Text) -> None:
         """Add one line of which only what fits is shown."""
         text.truncate(self.width, overflow="crop")
-        self._lines.append([text])
+        self._lines.append(self._ink.text(text))
 
     def flush(self) -> None:
         """Write all that was added."""
-        if self.console.color_system is None:
-            segments = [Segment("".join([part.plain for part in line]).rstrip() + "\n") for line in self._lines]
-        else:
-            made = (Text.assemble(*line, end="\n") for line in self._lines)
-            segments = [segment for line in made for segment in line.render(self.console, end=line.end)]
+        lines = self._lines if self.console.color_system else [line.rstrip() for line in self._lines]
+        written = "".join([f"{line}\n" for line in lines])
         self._lines.clear()
-        self.console.print(Segments(segments), soft_wrap=True, end="")
+        self.console.print(Segments([Segment(written)]), soft_wrap=True, end="")

@@ -7,45 +7,46 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from hibercheck.handoff.findings import Fate, Outcome, Verdict
-from hibercheck.handoff.rules import RULES
-from hibercheck.report import picture, words
+from hibercheck.handoff.replay.fate import Fate
+from hibercheck.handoff.verdict.rules import RULES
+from hibercheck.report import picture, text_short, words
 from hibercheck.report.gate import Judged
 from hibercheck.report.prose import explanation, next_step
 from hibercheck.report.sanitise import clean
 from hibercheck.report.sheet import Columns, Sheet
 from hibercheck.report.text_cpus import cpu_section, group
 from hibercheck.report.text_findings import finding_section
-from hibercheck.report.text_inputs import assumption_section, input_section, missing_section
+from hibercheck.report.text_inputs import (
+    assumption_section,
+    condition_section,
+    input_section,
+    missing_section,
+    unexamined_section,
+)
+from hibercheck.report.text_parts import headline, verdict_line, warnings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
-    from hibercheck.handoff.findings import Finding, Report
+    from hibercheck.handoff.verdict.findings import Finding, Report
 
-STYLES = {
-    Verdict.SAFE: "bold green",
-    Verdict.BENIGN: "bold green",
-    Verdict.LATENT: "bold yellow",
-    Verdict.RISK: "bold magenta",
-    Verdict.FATAL: "bold red",
-    Verdict.REFUSED: "bold yellow",
-    Verdict.UNDETERMINED: "bold cyan",
-}
 MARK_STYLES = {"x": "bold red", "=": "green", "o": "dim", "?": "cyan"}
 URGENCY = (Fate.DIES, Fate.UNKNOWN, Fate.STAYS_PARKED, Fate.PARKS_AGAIN, Fate.REINITIALISED, Fate.UNTOUCHED)
 PICTURED = 3
 """CPUs whose frames are marked below the memory, those in danger first; of many that are alike, the first."""
-READABLE = 100
-"""Columns beyond which prose is hard to read; tables use what there is."""
 
 
 class Detail(IntEnum):
     """How much is shown."""
 
     QUIET = 0
+    """One sentence."""
     NORMAL = 1
+    """What fits a screen (`hibercheck.report.text_short`)."""
     VERBOSE = 2
+    """All that proves it."""
 
     @classmethod
     def choose(cls, *, quiet: bool, verbose: bool) -> Detail:
@@ -53,39 +54,46 @@ class Detail(IntEnum):
         return cls(1 - quiet + verbose)
 
 
-def render(judged: Judged, console: Console, detail: Detail = Detail.NORMAL) -> None:
-    """Print a judged report on ``console``."""
-    report = judged.report
+def render(judged: Judged, console: Console, detail: Detail = Detail.NORMAL, *, given: Sequence[str] = ()) -> None:
+    """Print a judged report.
+
+    Args:
+        judged: The report.
+        console: Where to; with ``soft_wrap`` no line is broken.
+        detail: How much.
+        given: The words of the command line that asked for it, to show the next one in full.
+    """
     if detail is Detail.QUIET:
-        console.print(_headline(report), soft_wrap=not console.file.isatty())  # a file or a pipe gets one line
+        console.print(headline(judged.report), soft_wrap=not console.file.isatty())  # a file or a pipe gets one line
         return
     sheet = Sheet(console)
-    prose = min(sheet.width, READABLE)
-    sheet.print(_headline(report), width=prose)
-    sheet.print()
-    sheet.print(Text(explanation(report)), width=prose)
-    step = next_step(judged)
-    _next_step(step, sheet)
-    verbose = detail is Detail.VERBOSE
-    missing_section(report, sheet)
-    cpu_section(report, sheet, verbose=verbose)
-    finding_section(judged, sheet, verbose=verbose, given=step)
-    _share(report, sheet)
-    _timeline(report, sheet)
-    assumption_section(report, sheet)
-    _memory(report, sheet)
-    input_section(report, sheet, verbose=verbose)
-    for warning in (*report.warnings, *judged.warnings):
-        sheet.print(Text(f"warning: {clean(warning)}", style="yellow"), width=prose)
-    sheet.print(Text(f"Exit status {int(judged.exit_status)}: {judged.reason}.", style="dim"), width=prose)
+    if detail is Detail.NORMAL:
+        text_short.render(judged, sheet, given)
+    else:
+        _whole(judged, sheet)
     sheet.flush()
 
 
-def _headline(report: Report) -> Text:
-    style = STYLES[report.verdict]
-    word = "MAY RESET" if report.verdict is Verdict.RISK else str(report.outcome).upper()
-    tag = f" ({report.verdict})" if report.outcome in (Outcome.RESETS, Outcome.RESUMES) else ""
-    return Text.assemble((f"{word}{tag}", style), "  ", (words.sentence(clean(report.headline)), "bold"))
+def _whole(judged: Judged, sheet: Sheet) -> None:
+    report = judged.report
+    sheet.print(headline(report), prose=True)
+    sheet.print()
+    sheet.print(Text(explanation(report)), prose=True)
+    step = next_step(judged)
+    _next_step(step, sheet)
+    condition_section(judged, sheet)
+    missing_section(report, sheet)
+    cpu_section(report, sheet)
+    finding_section(judged, sheet, given=step)
+    unexamined_section(report, sheet)
+    if report.share is not None:
+        sheet.print(Text(f"\n{clean(words.share(report.share))}"), prose=True)
+    _timeline(report, sheet)
+    assumption_section(report, sheet)
+    _memory(report, sheet)
+    input_section(report, sheet)
+    warnings(judged, sheet)
+    sheet.print(verdict_line(judged), prose=True)
 
 
 def _next_step(finding: Finding | None, sheet: Sheet) -> None:
@@ -96,18 +104,7 @@ def _next_step(finding: Finding | None, sheet: Sheet) -> None:
     if finding.rule in RULES:
         text.append(f" More: hibercheck explain {finding.rule}.", style="dim")
     sheet.print()
-    sheet.print(text, width=min(sheet.width, READABLE))
-
-
-def _share(report: Report, sheet: Sheet) -> None:
-    if report.share is None:
-        return
-    share = report.share
-    part = words.percent(share.failing, share.placements)
-    sheet.print(
-        Text(f"\n{share.failing:,} of {share.placements:,} fail ({part}): {words.sentence(clean(share.of))}"),
-        width=min(sheet.width, READABLE),
-    )
+    sheet.print(text, prose=True)
 
 
 def _timeline(report: Report, sheet: Sheet) -> None:
@@ -117,7 +114,7 @@ def _timeline(report: Report, sheet: Sheet) -> None:
     rows = Columns("Copy", "PFN", "What it does")
     for event in report.timeline:
         who = "" if event.cpu is None or f"CPU {event.cpu}" in event.text else f"CPU {event.cpu}: "
-        rows.add_row(Text(f"{event.copy:,}"), Text(f"{event.pfn:#x}"), Text(f"{who}{clean(event.text)}"))
+        rows.add_row(f"{event.copy:,}", f"{event.pfn:#x}", f"{who}{clean(event.text)}")
     sheet.print(rows, indent=2)
 
 
@@ -142,4 +139,4 @@ def _memory(report: Report, sheet: Sheet) -> None:
     if drawn.rows:
         legend.append("x frames of this CPU that are replaced, = by the same, o left alone, ? unknown")
     for line in legend:
-        sheet.print(Text(line, style="dim"), indent=2, width=min(sheet.width, READABLE))
+        sheet.print(Text(line, style="dim"), indent=2, prose=True)

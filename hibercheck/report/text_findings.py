@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from hibercheck.handoff.findings import Evidence, Fate, Finding, Level, Place
-from hibercheck.handoff.rules import RULES
+from hibercheck.handoff.replay.fate import Fate
+from hibercheck.handoff.verdict.findings import Evidence, Finding, Level, Place
+from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report import walks, words
 from hibercheck.report.fingerprint import identity
 from hibercheck.report.gate import Judged, Mark
@@ -19,34 +20,27 @@ STYLES = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bo
 INDENT = 4
 
 
-def finding_section(judged: Judged, sheet: Sheet, *, verbose: bool, given: Finding | None = None) -> None:
-    """Print all findings, the heaviest first; notes, and those that do not count, are short and last.
+def finding_section(judged: Judged, sheet: Sheet, *, given: Finding | None = None) -> None:
+    """Print all findings, the heaviest first; those that do not count are short and last.
 
     Args:
         judged: The report.
         sheet: Where to.
-        verbose: Whether notes have their evidence too.
         given: The finding whose advice has been given already.
     """
     legend = False
     ordered = in_order(judged)
-    full = [finding for finding in ordered if verbose or finding.level > Level.NOTE]
-    brief = ordered[len(full) :]
     advised: set[str] = {given.advice} if given and given.advice else set()
-    if full:
+    if ordered:
         sheet.print(Text("\nFindings", style="bold"))
-    for findings in group(full, together=len(full) > SINGLY):
+    for findings in group(ordered, together=len(ordered) > SINGLY):
         _finding(findings, sheet)
         _advice(findings[0], advised, sheet)
         legend |= any(evidence.walk is not None for evidence in findings[0].evidence)
     if legend:
         _indented(Text(f"\nFlags: {walks.FLAGS_LEGEND}.", style="dim"), sheet, prose=True)
-    if brief or any(judged.marks):
-        more = "; -v shows what proves them" if brief else ""
-        sheet.print(Text(f"\nNotes (they do not count{more})", style="bold"))
-    for findings in group(brief, together=True):
-        _head(findings, sheet)
-        _indented(Text(words.sentence(clean(findings[0].message))), sheet, prose=True)
+    if any(judged.marks):
+        sheet.print(Text("\nNot counted", style="bold"))
     for finding, mark in judged.marked:
         if mark is not None:
             _marked(finding, mark, sheet)
@@ -91,7 +85,7 @@ def _finding(findings: Sequence[Finding], sheet: Sheet) -> None:
     places = Columns(columns=4)
     for side, place in (("resumer", finding.resumer), ("resumee", finding.resumee)):
         if place != Place():
-            places.add_row(Text(side, style="dim"), *_place(place))
+            places.add_row((side, "dim"), *_place(place))
     if places.row_count:
         sheet.print(places, indent=INDENT)
     for evidence in finding.evidence:
@@ -106,10 +100,10 @@ def _advice(finding: Finding, given: set[str], sheet: Sheet) -> None:
         given.add(finding.advice)
 
 
-def _place(place: Place) -> tuple[Text, Text, Text]:
+def _place(place: Place) -> tuple[str, str, str]:
     virtual = "" if place.virtual is None else f"{place.virtual:#x}"
     physical = "" if place.physical is None else f"physical {place.physical:#x}"
-    return Text(virtual), Text(physical), Text(clean(place.symbol or ""))
+    return virtual, physical, clean(place.symbol or "")
 
 
 def _evidence(evidence: Evidence, sheet: Sheet) -> None:
@@ -119,7 +113,7 @@ def _evidence(evidence: Evidence, sheet: Sheet) -> None:
     if evidence.walk is not None:
         rows = Columns("Table", "at", "index", "entry", "flags")
         for row in walks.rows(evidence.walk):
-            rows.add_row(*map(Text, row))
+            rows.add_row(*row)
         walk = evidence.walk
         start = f"{walk.access} {walk.address:#x} through CR3 {walk.cr3:#x}"
         _indented(Text(start), sheet, extra=2)
@@ -136,13 +130,11 @@ def _bytes(evidence: Evidence, sheet: Sheet) -> None:
     for offset, before, after, marks in walks.byte_rows(evidence.before, evidence.after):
         where = "" if evidence.address is None else f"{evidence.address + offset:#x}"
         if evidence.before is not None:
-            rows.add_row(Text(where, style="dim"), Text("before", style="dim"), Text(before))
+            rows.add_row((where, "dim"), ("before", "dim"), before)
         if evidence.after is not None:
-            rows.add_row(
-                Text("" if evidence.before is not None else where, style="dim"), Text("after", style="dim"), Text(after)
-            )
+            rows.add_row(("" if evidence.before is not None else where, "dim"), ("after", "dim"), after)
         if marks:
-            rows.add_row("", "", Text(marks, style="red"))
+            rows.add_row("", "", (marks, "red"))
     sheet.print(rows, indent=INDENT + 2)
     length = max(len(evidence.before or b""), len(evidence.after or b""))
     if length > walks.MAX_BYTES:
@@ -156,5 +148,4 @@ def _marked(finding: Finding, mark: Mark, sheet: Sheet) -> None:
 
 
 def _indented(text: Text, sheet: Sheet, *, extra: int = 0, prose: bool = False) -> None:
-    width = min(sheet.width, 100) if prose else None
-    sheet.print(text, indent=INDENT + extra, width=width)
+    sheet.print(text, indent=INDENT + extra, prose=prose)

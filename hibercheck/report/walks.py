@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hibercheck.handoff.verdict.findings import Evidence
+from hibercheck.report.sanitise import one_line
+from hibercheck.report.words import sentence
 from hibercheck.x86.paging import Step, Walk
 
 LEVEL_NAMES = {5: "PML5", 4: "PML4", 3: "PDPT", 2: "PD", 1: "PT"}
@@ -52,3 +55,22 @@ def byte_rows(before: bytes | None, after: bytes | None) -> Iterator[tuple[int, 
         pairs = zip(old, new, strict=False)
         marks = " ".join("^^" if left != right else "  " for left, right in pairs).rstrip()
         yield offset, old.hex(" "), new.hex(" "), marks
+
+
+def evidence_lines(evidence: Evidence) -> Iterator[str]:
+    """Yield an evidence as lines of plain text."""
+    yield sentence(f"{one_line(evidence.title).rstrip('.:')}:")
+    for offset, before, after, marks in byte_rows(evidence.before, evidence.after):
+        where = "" if evidence.address is None else f"{evidence.address + offset:#x}"
+        if evidence.before is not None:
+            yield f"  {where:18} before  {before}"
+        if evidence.after is not None:
+            yield f"  {where:18} after   {after}"
+        if marks:
+            yield f"  {'':18}         {marks}"
+    if evidence.walk is not None:
+        yield f"  {evidence.walk.access} {evidence.walk.address:#x} through CR3 {evidence.walk.cr3:#x}"
+        for name, table, index, entry, flags in rows(evidence.walk):
+            yield f"  {name:<5} {table:<18} {index:>3}  {entry}  {flags}"
+        yield f"  -> {one_line(ending(evidence.walk))}"
+    yield from (f"  {one_line(line)}" for line in evidence.lines)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hibercheck.cpulist import format_cpu_list
+from hibercheck.handoff.facts.standing import Standing
+from hibercheck.report.sanitise import clean
+
+if TYPE_CHECKING:  # what shows an image takes its words from here too, and needs no engine
+    from hibercheck.handoff.verdict.findings import NotExamined, Outcome, Report, Share, Verdict
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -27,12 +33,51 @@ def cpu_phrase(numbers: Sequence[int]) -> str:
     return f"CPU{'' if len(set(numbers)) == 1 else 's'} {format_cpu_list(numbers)}"
 
 
+def in_words(note: NotExamined) -> str:
+    """Say why rules were not looked at, and for which CPUs."""
+    return f"{cpu_phrase(note.cpus)}: {note.why}" if note.cpus else note.why
+
+
 def percent(part: int, whole: int) -> str:
     """Return a share that is 0 % or 100 % only if it is exactly so."""
     if part in (0, whole):
         return "0 %" if part == 0 else "100 %"
     share = min(max(100 * part / whole, 0.1), 99.9)
     return f"{share:.3g} %"
+
+
+def share(found: Share) -> str:
+    """Say how many of the places where the resumer may lie fail."""
+    part = percent(found.failing, found.placements)
+    return f"{found.failing:,} of {found.placements:,} {found.of} fail ({part})."
+
+
+def outcome(outcome: Outcome, verdict: Verdict) -> str:
+    """Return ``RESUMES (latent)``, ``MAY RESET`` or ``REFUSED``: a verdict that its outcome does not tell is added."""
+    word = str(outcome).replace("-", " ").upper()
+    return f"{word} ({verdict})" if outcome in {"resets", "resumes"} else word
+
+
+def headline(report: Report) -> tuple[str, str]:
+    """Return the report's first line: what becomes of the machine, and the sentence that says why."""
+    return outcome(report.outcome, report.verdict), sentence(clean(report.headline))
+
+
+def holds(report: Report) -> str:
+    """Say how far the verdict holds: ``safe; nothing that the inputs leave open changes it``, or what follows would."""
+    if report.conditions:
+        return f"{report.verdict}, but otherwise if:"
+    return f"{report.verdict}; nothing that the inputs leave open changes it."
+
+
+def taken_for_granted(report: Report) -> str | None:
+    """Say what leaves no sign in anything that was given, or None where the resumer itself was seen."""
+    if any(one.standing is Standing.MEASURED for one in report.assumptions):
+        return None
+    return (
+        "Taken for granted: the resumer runs on the machine that hibernated (CPUs, memory, CPU model, firmware), "
+        "started by its boot loader and not by kexec. --resumer-facts tells."
+    )
 
 
 _NAMES = frozenset({"nosmt", "nokaslr", "maxcpus", "idle", "mwait", "hlt", "init"})

@@ -20,8 +20,8 @@ from threading import Lock, Semaphore, Thread
 from typing import Generic, TypeVar
 
 from hibercheck.addresses import PAGE_SIZE
+from hibercheck.files.source import Ranges, Source
 from hibercheck.swsusp.codec import BLOCK_PAGES, BLOCK_SIZE, MAX_STORED_PAGES
-from hibercheck.swsusp.source import Ranges, Source
 from hibercheck.swsusp.stream import Batch, Storage
 
 BATCH_CHUNKS = 16
@@ -177,7 +177,7 @@ class _Crew(Generic[State]):
         return (first, lost, _joined(found)) if lost > first else None
 
 
-def _memory(size: int) -> mmap:
+def buffer(size: int) -> mmap:
     """Return so much memory or more, of huge pages where the system grants them.
 
     With small ones a twelfth of the time of an export goes to translations.
@@ -199,8 +199,8 @@ class _Worker(Generic[State]):
 
     def __init__(self, source: Source, storage: Storage, work: Work[State]) -> None:
         self._source, self._storage, self._work = source, storage, work
-        self._stored = _memory(BATCH_CHUNKS * MAX_STORED_PAGES * PAGE_SIZE)
-        self._plain = _memory(BATCH_CHUNKS * BLOCK_SIZE)
+        self._stored = buffer(BATCH_CHUNKS * MAX_STORED_PAGES * PAGE_SIZE)
+        self._plain = buffer(BATCH_CHUNKS * BLOCK_SIZE)
 
     def do(self, first: int, end: int, ranges: Ranges) -> _Done[State]:
         """Read, decode and work on a batch."""

@@ -13,12 +13,21 @@ SIGNATURES = {
 }
 TUXONICE_MAGIC = b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c"
 OTHER_PAGE_SIZES = (8192, 16384, 32768, 65536)
-STARTS = {
-    b"\x7fELF": ("an ELF file, not a hibernation image", "kernels are given with --resumer and --resumee"),
-    b"LUKS\xba\xbe": ("an encrypted (LUKS) device", "open it and give the decrypted one under /dev/mapper"),
-    b"BZh": ("compressed by bzip2", "decompress it, or use gzip, xz, zstd or lz4"),
-}
-RESUME_ADVICE = "give the device itself and, for a swap file, --resume-offset as in the kernel's resume_offset="
+_A_KERNEL = "kernels are given with --resumer and --resumee"
+_WINDOWS = ("hibernation file of Windows", "it holds no Linux kernel; hibercheck reads the images of Linux")
+STARTS = (
+    (0, b"\x7fELF", "an ELF file, not a hibernation image", _A_KERNEL),
+    (0x202, b"HdrS", "a kernel (bzImage), not a hibernation image", _A_KERNEL),
+    (0x38, b"ARM\x64", "an arm64 kernel (Image)", "hibercheck reads x86-64 images, and x86-64 kernels"),
+    (0, b"ANDROID!", "an Android boot image", "hibercheck reads hibernation images of x86-64"),
+    (0, b"VNDRBOOT", "an Android vendor boot image", "hibercheck reads hibernation images of x86-64"),
+    *(
+        (0, magic, f"the {_WINDOWS[0]} (hiberfil.sys)", _WINDOWS[1])
+        for magic in (b"hibr", b"HIBR", b"RSTR", b"wake", b"WAKE")
+    ),
+    (0, b"LUKS\xba\xbe", "an encrypted (LUKS) device", "open it and give the decrypted one under /dev/mapper"),
+)
+RESUME_ADVICE = "give the swap device; for a swap file its disk, with --resume-offset as in the kernel's resume_offset="
 
 
 def recognise(path: str, page: bytes) -> Unsupported | None:
@@ -35,8 +44,8 @@ def recognise(path: str, page: bytes) -> Unsupported | None:
     if page.startswith(TUXONICE_MAGIC):
         advice = "hibernate with a mainline kernel, whose images hibercheck reads"
         return Unsupported("an image of TuxOnIce", path=path, advice=advice)
-    for start, (what, advice) in STARTS.items():
-        if page.startswith(start):
+    for at, start, what, advice in STARTS:
+        if page[at : at + len(start)] == start:
             return Unsupported(what, path=path, advice=advice)
     return None
 
@@ -47,6 +56,25 @@ def other_page_size(path: str, size: int, signature: bytes) -> Unsupported | Mal
     if signature == HIBERNATE_SIG:
         return Unsupported(f"the image of a kernel with {pages}", path=path, advice="x86-64 has pages of 4 KiB")
     return MalformedImage(f"plain swap space with {pages}, no hibernation image in it", path=path)
+
+
+RESUMED = "the image was resumed or given up, and swap lies over parts of it"
+AGAIN = "hibernate again, and boot with noresume and without using swap to look at the image"
+
+
+class Overwritten(MalformedImage):
+    """There was an image, and not even its first pages are left.
+
+    Attributes:
+        header_at: Byte offset of the header page.
+        base: Byte offset of its block device in the file.
+    """
+
+    def __init__(self, path: str, offset: int, base: int) -> None:
+        what = "swap space over an image that was resumed or given up: its first pages are overwritten"
+        super().__init__(what, path=path, offset=offset or None, advice=AGAIN)
+        self.header_at = offset
+        self.base = base
 
 
 def plain_swap(path: str, offset: int) -> MalformedImage:

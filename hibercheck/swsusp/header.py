@@ -218,4 +218,8 @@ def _foreign_record(page: bytes) -> Unsupported | MalformedImage:
         # arch/arm64/kernel/hibernate.c, struct arch_hibernate_hdr: uts_version comes first ("#1 SMP ...").
         return Unsupported("the image is of an arm64 kernel", advice="hibercheck reads x86-64 images")
     magic = struct.unpack_from("<Q", page, 24)[0]
+    if magic > MAGIC_V3 and magic >> 8 == MAGIC_V3 >> 8:
+        # Each era has the magic after the last one's: RESTORE_MAGIC, arch/x86/power/hibernate.c.
+        what = f"the image has an arch record that is newer than this hibercheck (magic {magic:#x})"
+        return Unsupported(what, advice="update hibercheck")
     return MalformedImage(f"the info page has no x86-64 arch record that is known (magic {magic:#x})")

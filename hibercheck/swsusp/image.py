@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Self
 
 from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MalformedImage
+from hibercheck.files.container import recognise_container
+from hibercheck.files.contents import swap_names
+from hibercheck.files.source import Source, open_unpacked
 from hibercheck.swsusp.codec import MAX_STORED_PAGES
+from hibercheck.swsusp.foreign import AGAIN, RESUMED, Overwritten
 from hibercheck.swsusp.header import ArchRecord, Flags, Header, ImageInfo
 from hibercheck.swsusp.locate import Found, find_image
 from hibercheck.swsusp.pfns import PER_PAGE, PfnList
-from hibercheck.swsusp.source import Source, open_source
 from hibercheck.swsusp.stream import BlockStorage, PlainStorage, RawStorage, Storage, Stream
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ class Image:
         swap_map: Where the stored pages are; None for a snapshot stream.
         stream: The pages behind the info page.
         warnings: What the user should know of the file, a line each.
+        partition: The partition of the file that it lies in, or None.
+        swap_uuid: UUID of the swap space; None where it has none.
+        swap_label: Its label; None where it has none.
     """
 
     def __init__(self, source: Source, found: Found) -> None:
@@ -51,6 +57,8 @@ class Image:
         self.info: ImageInfo = found.info
         self.warnings: tuple[str, ...] = found.warnings
         self.header_offset = found.offset
+        self.partition = found.partition
+        self.swap_uuid, self.swap_label = _names(source, found)
         self.swap_map = found.swap_map
         self.compressor = compressor_of(found.header.flags)
         self.stream = Stream(self._storage())
@@ -103,11 +111,11 @@ class Image:
         try:
             for number in range(self.info.meta_pages):
                 listed.append_page(self.stream.page(number))
+            self._check_counts(listed)
         except MalformedImage as problem:
             if problem.path is None:
                 problem.path = self.path
-            raise
-        self._check_counts(listed)
+            raise self._explained(problem) from problem
         return listed
 
     def _check_counts(self, listed: PfnList) -> None:
@@ -129,7 +137,17 @@ class Image:
             return None
         if index < 0:
             return ZERO_PAGE
-        return self.stream.page(self.info.meta_pages + index)
+        try:
+            return self.stream.page(self.info.meta_pages + index)
+        except MalformedImage as problem:
+            raise self._explained(problem) from problem
+
+    def _explained(self, problem: MalformedImage) -> MalformedImage:
+        """Give the reason where swap may lie over the image: no disk is damaged then, and no copy was bad."""
+        if not self.header.consumed:
+            return problem
+        message = f"{RESUMED}: {problem.message}"
+        return MalformedImage(message, path=self.path, offset=problem.offset, pfn=problem.pfn, advice=AGAIN)
 
     def find_banner(self, *, everywhere: bool = False) -> str | None:
         """Return the resumee's ``Linux version`` line out of its memory; see `hibercheck.swsusp.banner.find_banner`."""
@@ -155,6 +173,13 @@ class Image:
         self.close()
 
 
+def _names(source: Source, found: Found) -> tuple[str | None, str | None]:
+    """Return UUID and label of the swap space that an image is in."""
+    if found.swap_map is None:
+        return None, None
+    return swap_names(source.read(found.offset, PAGE_SIZE))
+
+
 def compressor_of(flags: Flags) -> str:
     """Return what the flags say of the compression; LZO is the absence of the other two."""
     if Flags.NOCOMPRESS_MODE in flags:
@@ -162,21 +187,57 @@ def compressor_of(flags: Flags) -> str:
     return "lz4" if Flags.COMPRESSION_ALG_LZ4 in flags else "lzo"
 
 
-def open_image(path: str, *, resume_offset: int | None = None) -> Image:
+def _whole(source: Source, found: Found) -> Image:
+    """Make an image of what was found; of one that swap lies over, say what is left where that is too little."""
+    try:
+        return Image(source, found)
+    except MalformedImage as problem:
+        if not found.header.consumed or found.swap_map is None:
+            raise
+        from hibercheck.swsusp.remains import told  # noqa: PLC0415 - as below
+
+        raise told(problem, source, found.offset, found.swap_map.base) from problem
+
+
+def _opened(source: Source) -> Source:
+    """Look into what holds a disk in an order of its own.
+
+    Raises:
+        Unsupported: It is one of those that are not read; the message has the command that makes a plain copy.
+    """
+    container = recognise_container(source)
+    if container is None:
+        return source
+    from hibercheck.files.qcow2 import MAGIC, Qcow2Source  # noqa: PLC0415 - disks of virtual machines are rare
+
+    if source.read(0, len(MAGIC)) != MAGIC:
+        raise container
+    return Qcow2Source(source)
+
+
+def open_image(path: str, *, resume_offset: int | None = None, resume: str | None = None) -> Image:
     """Open the hibernation image in a swap device or a copy of one.
 
     Args:
         path: The file or block device; it is never written to.
         resume_offset: Page number of the header, as the kernel's ``resume_offset=``; found by itself when None.
+        resume: Which partition of a disk, as the kernel's ``resume=`` or by its number; found by itself when None.
 
     Raises:
         InputProblem: The file cannot be read.
         Unsupported: It is something else, which is named.
         MalformedImage: It is a damaged image.
     """
-    source = open_source(path)
+    source = open_unpacked(path, MalformedImage, advice="give the swap device, or a copy of it")
     try:
-        return Image(source, find_image(source, resume_offset))
+        source = _opened(source)
+        found = find_image(source, resume_offset, resume)
+        return _whole(source, found)
+    except Overwritten as problem:
+        from hibercheck.swsusp.remains import told  # noqa: PLC0415 - what is left of images is rarely asked
+
+        with source:
+            raise told(problem, source, problem.header_at, problem.base) from problem
     except BaseException:
         source.close()
         raise

@@ -222,9 +222,9 @@ class PfnList:
 
     def count_between(self, first: int, end: int) -> int:
         """Return how many listed frames have numbers from ``first`` up to, not including, ``end``."""
-        return max(0, self._rank(end) - self._rank(first))
+        return max(0, self.rank(end) - self.rank(first))
 
-    def _rank(self, pfn: int) -> int:
+    def rank(self, pfn: int) -> int:
         """Return how many listed frames have a number below ``pfn``."""
         segment = bisect_right(self.starts, pfn) - 1
         if segment < 0:

@@ -7,7 +7,8 @@ from functools import cache
 
 
 @cache
-def _fallocate() -> Callable[[int, int, int, int], int] | None:
+def fallocate() -> Callable[[int, int, int, int], int] | None:
+    """Find what reserves room in the C library; None where it has none."""
     import ctypes  # noqa: PLC0415 - only exports need it
 
     try:
@@ -25,6 +26,6 @@ def reserve(descriptor: int, offset: int, size: int) -> None:
     Not `os.posix_fallocate`: where the file system knows no such thing, glibc writes to every block instead.  Failing
     is of no consequence, and what the room fails for is said by the write that follows.
     """
-    function = _fallocate()
+    function = fallocate()
     if function is not None:
         function(descriptor, 0, offset, size)

@@ -16,6 +16,7 @@ from typing import Protocol
 from hibercheck.addresses import PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.errors import MalformedImage
+from hibercheck.files.source import Ranges, Source
 from hibercheck.swsusp.codec import (
     BLOCK_PAGES,
     BLOCK_SIZE,
@@ -28,7 +29,6 @@ from hibercheck.swsusp.codec import (
     decode,
     filler,
 )
-from hibercheck.swsusp.source import Ranges, Source
 from hibercheck.swsusp.swapmap import SwapMap
 
 CACHED_CHUNKS = 32
@@ -123,12 +123,12 @@ class PlainStorage(_PlainPages):
 
     def __init__(self, source: Source, swap_map: SwapMap, pages: int) -> None:
         super().__init__(source, pages)
-        self._map = swap_map
+        self.swap_map = swap_map
 
     def ranges(self, first: int, end: int) -> Ranges:
         """Find the pages of chunks; raises `MalformedImage` if the swap map does not list them."""
         begin = first * BLOCK_PAGES
-        return self._map.ranges(1 + begin, min(end * BLOCK_PAGES, self.pages) - begin)
+        return self.swap_map.ranges(1 + begin, min(end * BLOCK_PAGES, self.pages) - begin)
 
 
 class RawStorage(_PlainPages):
@@ -164,19 +164,24 @@ class BlockStorage:
         swap_map: Where its stored pages are; the first is the info page.
         pages: Pages of the stream.
         compressor: ``lzo`` or ``lz4``.
+
+    Attributes:
+        swap_map: As given.
+        pages: As given.
+        starts: The first stored page of each block that was walked to, and of the one that follows.
     """
 
     def __init__(self, source: Source, swap_map: SwapMap, pages: int, compressor: str) -> None:
         self._source = source
-        self._map = swap_map
+        self.swap_map = swap_map
         self.pages = pages
         self._compressor = compressor
-        self._starts = array("Q", [1])
+        self.starts = array("Q", [1])
 
     @property
     def stored_pages(self) -> int:
         """Stored pages that the blocks walked so far take, the info page included."""
-        return self._starts[-1]
+        return self.starts[-1]
 
     def walk(self, number: int) -> None:
         """Walk the block lengths until the end of block ``number`` is known.
@@ -184,11 +189,11 @@ class BlockStorage:
         Raises:
             MalformedImage: A length lies, or the swap map ends early.
         """
-        starts = self._starts
+        starts = self.starts
         index = starts[-1]
         word = self._source.word
         while len(starts) <= number + 1:
-            offset, run = self._map.run_at(index)
+            offset, run = self.swap_map.run_at(index)
             end = index + run
             while index < end and len(starts) <= number + 1:
                 length = word(offset)
@@ -211,8 +216,8 @@ class BlockStorage:
     def ranges(self, first: int, end: int) -> Ranges:
         """Find the stored pages of blocks; raises like `walk`."""
         self.walk(end - 1)
-        begin = self._starts[first]
-        return self._map.ranges(begin, self._starts[end] - begin)
+        begin = self.starts[first]
+        return self.swap_map.ranges(begin, self.starts[end] - begin)
 
     def unpack(self, first: int, end: int, raw: mmap, room: mmap) -> Batch:
         """Decode blocks; see `Storage.unpack`."""
@@ -234,7 +239,7 @@ class BlockStorage:
 
     def _stored(self, first: int, end: int, raw: mmap) -> list[tuple[int, int]]:
         """Return where in ``raw`` the compressed bytes of each block begin, and how many there are."""
-        starts = self._starts[first : end + 1]
+        starts = self.starts[first : end + 1]
         stored = []
         for start, following in pairwise(starts):
             at, stop = (start - starts[0]) * PAGE_SIZE + LENGTH_SIZE, (following - starts[0]) * PAGE_SIZE
@@ -287,13 +292,13 @@ class BlockStorage:
             hole = self._hole(number)
             if hole is not None:
                 raise self._corrupt(number, "lies in a hole of the sparse file", hole) from problem
-            where = self._map.run_at(self._starts[number])[0] if offset is None else offset
+            where = self.swap_map.run_at(self.starts[number])[0] if offset is None else offset
             raise self._corrupt(number, str(problem), where) from problem
 
     def _hole(self, number: int) -> int | None:
         """Return the offset of a stored page of block ``number`` that was never written, if there is one."""
-        first, end = self._starts[number], self._starts[number + 1]
-        for offset, size in self._map.ranges(first, end - first):
+        first, end = self.starts[number], self.starts[number + 1]
+        for offset, size in self.swap_map.ranges(first, end - first):
             for page in range(offset, offset + size, PAGE_SIZE):
                 if self._source.is_hole(page):
                     return page

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MalformedImage
+from hibercheck.files.source import Source
 from hibercheck.swsusp.runs import RunTable, counts_up
-from hibercheck.swsusp.source import Source
 
 # kernel/power/swap.c:
 #
@@ -19,6 +19,20 @@ from hibercheck.swsusp.source import Source
 # Entries and next_swap are page numbers on the block device; 0 ends the list.  Up to 7.2 a writer whose pages fill
 # the last map page leaves a further, empty one behind; 7.3 does not.
 ENTRIES = 511
+_FIRST = 4
+"""Entries that tell a map page from other contents."""
+
+
+def is_map_page(page: bytes, number: int) -> bool:
+    """Whether a page looks like the first map page of an image, and lies at page ``number`` of the device.
+
+    The pages of an image are taken one after the other, the map page before those that it lists: the first entries
+    follow its own number (``alloc_swapdev_block``, kernel/power/swap.c), unless swap was in use.
+    """
+    if len(page) < PAGE_SIZE:
+        return False
+    entries = memoryview(page).cast("Q")[:_FIRST].tolist()
+    return entries == list(range(number + 1, number + 1 + _FIRST))
 
 
 class SwapMap:
@@ -29,20 +43,19 @@ class SwapMap:
         first: Page number of the first map page, from the header.
         base: Byte offset of the block device in the file (a partition's start in a disk image).
         named_at: Byte offset in the file of that page number.
+
+    Attributes:
+        base: As given.
+        seen: Page numbers of the map pages read so far.
     """
 
     def __init__(self, source: Source, first: int, *, base: int = 0, named_at: int = 0) -> None:
         self._source = source
-        self._base = base
+        self._base = self.base = base
         self._next = first
         self._named_at = named_at
-        self._seen: set[int] = set()
+        self.seen: set[int] = set()
         self._table = RunTable()
-
-    @property
-    def map_pages(self) -> int:
-        """Map pages read so far."""
-        return len(self._seen)
 
     def stored_pages(self) -> int:
         """Walk the chain to its end and return how many stored pages it lists."""
@@ -78,14 +91,14 @@ class SwapMap:
     def _read_next(self) -> None:
         number = self._next
         offset = self._base + number * PAGE_SIZE
-        if number in self._seen:
+        if number in self.seen:
             raise self._malformed(f"the swap map loops: map page {number} was already read", offset)
         if not self._within_file(number):
-            advice = "the file may be cut short, or be a swap file without its device (see --resume-offset)"
+            advice = "it may be cut short, or a swap file's header without its map: give the whole device or disk"
             message = f"the swap map continues at page {number}, beyond the end of the file"
             raise self._malformed(message, self._named_at, advice)
         page = self._source.read(offset, PAGE_SIZE)
-        self._seen.add(number)
+        self.seen.add(number)
         count = self._entries_used(page, offset)
         if count < ENTRIES and not self._table.length:
             self._require_entries(count, offset)
@@ -111,7 +124,7 @@ class SwapMap:
         return ENTRIES
 
     def _within_file(self, page: int) -> bool:
-        return self._source.reaches(self._base + (page + 1) * PAGE_SIZE)
+        return self._base + page * PAGE_SIZE >= 0 and self._source.reaches(self._base + (page + 1) * PAGE_SIZE)
 
     def _require_entries(self, count: int, offset: int) -> None:
         if count == 0 and self._source.is_hole(offset):

@@ -5,18 +5,10 @@ from __future__ import annotations
 import struct
 
 from hibercheck.addresses import PAGE_SIZE
+from hibercheck.files.elf import EHDR, EM_X86_64, ET_CORE, IDENT, PHDR, PN_XNUM, PT_LOAD, PT_NOTE, SHDR, note
 
-# <elf.h>
-ET_CORE = 4
-EM_X86_64 = 62
-PT_LOAD = 1
-PT_NOTE = 4
 PF_RWX = 7
-PN_XNUM = 0xFFFF
 NT_PRSTATUS = 1
-EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
-PHDR = struct.Struct("<IIQQQQQQ")
-SHDR = struct.Struct("<IIQQQQIIQQ")
 NOTE_ROOM = 4 * PAGE_SIZE
 """Room kept for the notes: VMCOREINFO is at most a page (VMCOREINFO_BYTES), NT_PRSTATUS 336 bytes."""
 
@@ -42,7 +34,7 @@ def data_offset(runs: int, lead: int = 0, grain: int = PAGE_SIZE) -> int:
     return -(-(head - lead) // grain) * grain + lead
 
 
-def head(runs: list[tuple[int, int]], notes: bytes, start: int) -> bytes:
+def head(runs: list[tuple[int, int, int]], notes: bytes, start: int) -> bytes:
     """Return everything in front of the pages.
 
     Segments carry physical addresses only.  Their virtual addresses are zero, as in what QEMU's dump-guest-memory
@@ -50,7 +42,7 @@ def head(runs: list[tuple[int, int]], notes: bytes, start: int) -> bytes:
     zero, as in /proc/vmcore: by that crash tells such a core from a netdump, in which it looks for no VMCOREINFO.
 
     Args:
-        runs: (first PFN, length), ascending; the pages follow one another in the file in this order.
+        runs: (first PFN, length, place of its first page among the pages in the file), ascending.
         notes: The notes; at most `NOTE_ROOM` bytes.
         start: Offset of the pages, `data_offset` or above.  What is between is not written: a hole.
     """
@@ -58,28 +50,19 @@ def head(runs: list[tuple[int, int]], notes: bytes, start: int) -> bytes:
     note_at = EHDR.size + count * PHDR.size + SHDR.size
     extended = count >= PN_XNUM
     # With PN_XNUM the number of program headers is in sh_info of section header 0 (System V ABI, "ELF Header").
-    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     parts = [
         EHDR.pack(
-            *(ident, ET_CORE, EM_X86_64, 1, 0, EHDR.size),
+            *(IDENT, ET_CORE, EM_X86_64, 1, 0, EHDR.size),
             *(EHDR.size + count * PHDR.size if extended else 0, 0, EHDR.size, PHDR.size),
             *(PN_XNUM if extended else count, SHDR.size if extended else 0, 1 if extended else 0, 0),
         ),
         PHDR.pack(PT_NOTE, 0, note_at, 0, 0, len(notes), len(notes), 4),
     ]
-    offset = start
-    for first, length in runs:
+    for first, length, place in runs:
         size = length * PAGE_SIZE
-        parts.append(PHDR.pack(PT_LOAD, PF_RWX, offset, 0, first * PAGE_SIZE, size, size, 0))
-        offset += size
+        parts.append(PHDR.pack(PT_LOAD, PF_RWX, start + place * PAGE_SIZE, 0, first * PAGE_SIZE, size, size, 0))
     parts.append(SHDR.pack(0, 0, 0, 0, 0, 1, 0, count if extended else 0, 0, 0))
     parts.append(notes)
-    return b"".join(parts)
-
-
-def note(name: bytes, kind: int, description: bytes) -> bytes:
-    """Return an ELF note."""
-    parts = (struct.pack("<III", len(name) + 1, len(description), kind), _pad(name + b"\0"), _pad(description))
     return b"".join(parts)
 
 
@@ -90,7 +73,3 @@ def prstatus(registers: dict[str, int], *, pid: int = 0) -> bytes:
     values = (registers.get(name, 0) & 0xFFFFFFFFFFFFFFFF for name in USER_REGS)
     struct.pack_into(f"<{len(USER_REGS)}Q", image, PRSTATUS_REGS, *values)
     return note(b"CORE", NT_PRSTATUS, bytes(image))
-
-
-def _pad(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)

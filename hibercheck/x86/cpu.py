@@ -1,7 +1,5 @@
 """The state of one CPU as far as it decides what the CPU touches when something makes it run."""
 
-# ruff: noqa: D102 - the properties of RegisterSource are registers, and their names say which
-
 # ruff: noqa: D102 - the members of the protocol are documented with `CpuState`
 
 from __future__ import annotations

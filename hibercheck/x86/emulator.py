@@ -17,17 +17,32 @@ GENERAL_REGISTERS = (
 MSR_EFER = 0xC0000080
 
 
-def new_emulator(cpu: CpuState, registers: Mapping[str, int]) -> tuple[Any, Any, type[Exception]]:
-    """Make an emulator in the CPU's mode and with its registers; return it, its constants and its error type."""
+BUFFER = 32 << 20
+"""Bytes for translated code.  By itself QEMU asks for 1 GiB and ends the process where it gets less; a park loop, and
+what a CPU runs that has left it, is some kilobytes."""
+
+
+def load_emulator() -> tuple[Any, Any]:
+    """Import unicorn and return it with its constants.
+
+    Raises:
+        UsageProblem: It is not installed.
+    """
     try:
         # by name: it is an optional extra without type information, and its import takes 50 ms
         unicorn: Any = import_module("unicorn")
-        const = _Constants(import_module("unicorn.unicorn_const"), import_module("unicorn.x86_const"))
+        return unicorn, _Constants(import_module("unicorn.unicorn_const"), import_module("unicorn.x86_const"))
     except ImportError as error:
         raise UsageProblem(
             "unicorn is not installed", advice="install hibercheck[emu], or do without --execute"
         ) from error
+
+
+def new_emulator(cpu: CpuState, registers: Mapping[str, int]) -> tuple[Any, Any, type[Exception]]:
+    """Make an emulator in the CPU's mode and with its registers; return it, its constants and its error type."""
+    unicorn, const = load_emulator()
     uc = unicorn.Uc(const.UC_ARCH_X86, const.UC_MODE_64)
+    uc.ctl_set_tcg_buffer_size(BUFFER)
     # of the models that have MONITOR and MWAIT, one with SMEP and SMAP; its MWAIT does nothing
     uc.ctl_set_cpu_model(const.UC_CPU_X86_EPYC_ROME)
     uc.reg_write(const.UC_X86_REG_CR4, cpu.cr4 & (CR4_PAE | CR4_LA57 | CR4_SMEP | CR4_SMAP | 0x690) | CR4_PAE)

@@ -9,22 +9,22 @@ fault is looked at with our walk and the run is repeated with the missing tables
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from iced_x86 import Decoder, InstructionInfoFactory, OpAccess
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
+from hibercheck.children import ChildEnded, in_child
+from hibercheck.data import replace
 from hibercheck.errors import Unsupported
 from hibercheck.x86.cpu import CpuState
-from hibercheck.x86.emulator import new_emulator
+from hibercheck.x86.emulator import load_emulator, new_emulator
 from hibercheck.x86.exceptions import Delivery, deliver
 from hibercheck.x86.memory import MappedFrames, PhysicalMemory
 from hibercheck.x86.paging import Access, Fault, Walk, walk
-
-TCG_PHYS_ADDR_BITS = 40
-"""QEMU's TCG takes address bits from here up for reserved (target/i386/cpu.h)."""
 
 ENTRIES = 512
 MAX_FRAMES = 4096
@@ -123,11 +123,31 @@ def execute(
 
     Raises:
         UsageProblem: Unicorn is not installed.
-        Unsupported: The memory is encrypted, or the CPU is not in long mode.
+        Unsupported: The memory is encrypted, the CPU is not in long mode, or the emulator ended instead of answering.
     """
     if cpu.encryption_mask:
         raise Unsupported("memory encryption cannot be emulated", advice="do without --execute")
     cpu.mode  # noqa: B018 - raises Unsupported for a CPU outside long mode, before anything is run
+    load_emulator()
+    try:
+        # QEMU ends the process, with the status of a failed check, where it gets no memory; and hostile code runs in it
+        return in_child(partial(_execute, memory, cpu, registers, inside, limit, rounds, follow, uncached))
+    except (ChildEnded, MemoryError) as error:
+        what = "the emulator ended without an answer: it got too little memory, or failed"
+        raise Unsupported(what, advice="raise --max-memory, or do without --execute") from error
+
+
+def _execute(
+    memory: PhysicalMemory,
+    cpu: CpuState,
+    registers: Mapping[str, int],
+    inside: Sequence[tuple[int, int]],
+    limit: int,
+    rounds: int,
+    follow: bool,
+    uncached: PhysicalMemory | None,
+) -> Execution:
+    """Run with ever more page tables mapped, until all are there that it needs."""
     frames: set[int] = set(_table_frames(memory, cpu))
     while True:
         run = _Run(memory, cpu, registers, inside, limit, rounds, follow, uncached)

@@ -11,14 +11,13 @@ other instruction ends the course as well.  Source: Intel SDM volume 2, the inst
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
 from iced_x86 import Code, ConditionCode, Decoder, Instruction, MemorySizeExt, Mnemonic, OpKind, Register, RegisterExt
 
 from hibercheck.addresses import PAGE_SIZE
-from hibercheck.data import dataclass
+from hibercheck.data import dataclass, replace
 from hibercheck.x86.flags import NOT_KNOWN, arithmetic, flags_of, holds
 from hibercheck.x86.paging import Access
 

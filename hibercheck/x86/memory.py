@@ -8,7 +8,7 @@ A frame that no layer knows has *unknown* contents, which is a different thing f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
@@ -34,7 +34,6 @@ class PhysicalMemory(Protocol):
         ...
 
 
-@runtime_checkable
 class PartialMemory(Protocol):
     """A memory that knows some page tables only in part, such as those of which a vmlinux tells."""
 
@@ -90,8 +89,3 @@ def read(memory: PhysicalMemory, address: int, size: int) -> bytes:
         address += len(part)
         size -= len(part)
     return b"".join(parts)
-
-
-def read_u64(memory: PhysicalMemory, address: int) -> int:
-    """Read a little-endian 64-bit word at physical ``address``; raises `UnknownMemory` like `read`."""
-    return int.from_bytes(read(memory, address, 8), "little")

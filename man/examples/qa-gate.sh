@@ -34,12 +34,11 @@ scenario() {
         *) echo "qa-gate: $name: hibercheck exited with $status" >&2
            exit "$status" ;;
     esac
-    printf '%-10s %-12s %s\n' "$name" "$result" \
-        "$(sed '/^$/q' "$reports/$name.txt" | tr '\n' ' ')"
+    printf '%-10s %-12s %s\n' "$name" "$result" "$(head -n 1 "$reports/$name.txt")"
 }
 
 scenario as-it-was
-scenario nosmt         --resumer-cmdline "nosmt"
+scenario nosmt         --resumer-cmdline-add nosmt
 scenario spurious      --spurious-mwait
 scenario nmi           --suppose nmi --fail-on latent
 

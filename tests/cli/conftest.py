@@ -21,13 +21,13 @@ class Ran(NamedTuple):
 
 
 class Engine:
-    """Stands for `hibercheck.handoff.check`: remembers what it was asked and gives `answer`, or raises it."""
+    """Stands for `hibercheck.handoff.verdict.check`: remembers what it was asked and gives `answer`, or raises it."""
 
     def __init__(self):
         self.answer = SAMPLES["fatal"]()
         self.asked = None
 
-    def check(self, image, resumer, resumee, options):
+    def check(self, image, resumer, resumee, options, cache=None):
         self.asked = SimpleNamespace(image=image, resumer=resumer, resumee=resumee, options=options)
         if isinstance(self.answer, BaseException):
             raise self.answer
@@ -37,7 +37,7 @@ class Engine:
 @pytest.fixture
 def engine(monkeypatch):
     made = Engine()
-    monkeypatch.setitem(sys.modules, "hibercheck.handoff.check", made)
+    monkeypatch.setitem(sys.modules, "hibercheck.handoff.verdict.check", made)
     return made
 
 

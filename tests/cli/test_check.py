@@ -8,10 +8,15 @@ import os
 import pytest
 
 from hibercheck.errors import MalformedImage, MissingFact, UsageProblem
-from hibercheck.handoff.options import CheckOptions
+from hibercheck.handoff.scenario.options import CheckOptions
 from tests.report.samples import SAMPLES
 
 KERNELS = ("--resumer", "r", "--resumee", "e")
+
+
+def test_the_resumee_may_be_left_out(hibercheck, engine):
+    assert hibercheck("i", "--resumer", "r", "--fail-on", "never").status == 0
+    assert (engine.asked.resumer, engine.asked.resumee) == ("r", None)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ def test_an_input_is_never_written_to(hibercheck, engine, tmp_path):
     [
         (),
         ("i",),
-        ("i", "--resumer", "r"),
+        ("i", "--resumer-offline", "1"),
         ("i", *KERNELS, "more"),
         ("i", *KERNELS, "--nonsense"),
         ("i", *KERNELS, "--resumer-offline", "3-1"),
@@ -219,3 +224,27 @@ def test_options_come_from_the_environment_too(hibercheck, engine, monkeypatch, 
         assert ran.status == 0
     else:
         assert max(map(len, ran.out.splitlines())) <= 90
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [("--resumer", "x"), ("--resumee", "x"), ("--fail-on", "safe"), ("--resumer-cmdline", "x"), ("--color", "never"),
+     ("--max-memory", "1G")],
+)  # fmt: skip
+def test_an_option_that_would_be_dropped_is_told(hibercheck, engine, twice):
+    once = () if twice[0] in {"--resumer", "--resumee"} else twice
+    ran = hibercheck("i", *KERNELS, *once, *twice)
+    assert (ran.status, ran.out) == (2, "")
+    assert f"{twice[0]} is given twice" in ran.err
+    assert engine.asked is None
+
+
+def test_what_may_be_there_again(hibercheck, engine):
+    again = ("--suppose", "nmi", "--suppose", "smi", "--verify", "--verify", "-q", "-q")
+    assert hibercheck("i", *KERNELS, *again).status == 1
+
+
+def test_registers_without_a_dump_have_no_effect(hibercheck, engine):
+    ran = hibercheck("i", *KERNELS, "--resumer-registers", "r.txt")
+    assert (ran.status, engine.asked) == (2, None)
+    assert "have no effect without a dump" in ran.err

@@ -26,6 +26,7 @@ def complete(line: str, shell: str = "bash") -> list[str]:
     ("line", "offered"),
     [
         ("hibercheck expl", ["plain,explain", "file,expl"]),
+        ("hibercheck explain bring", ["plain,bringup-order"]),
         ("hibercheck explain HC20", ["plain,HC201", "plain,HC202", "plain,HC203", "plain,HC204"]),
         ("hibercheck image.bin --format sa", ["plain,sarif"]),
         ("hibercheck image.bin --fail-on r", ["plain,risk"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 KERNELS = ("--resumer", "r", "--resumee", "e")
@@ -12,7 +14,7 @@ def test_the_file_gives_defaults(hibercheck, engine, tmp_path):
         'resumer = "r"\nresumee = "e"\nfail-on = "never"\nsuppose = ["nmi", "smi"]\nspurious_mwait = true\n'
         'resumer-offline = "2,3"\nresume-offset = 7\nformat = ["json=x.json", "text"]\n'
     )
-    ran = hibercheck("i")
+    ran = hibercheck("i", "--config", "hibercheck.toml")
     assert ran.status == 0
     assert engine.asked.resumer == "r"
     assert engine.asked.options.suppose == {"nmi", "smi"}
@@ -103,7 +105,7 @@ def test_a_bad_file_is_one_line(hibercheck, engine, tmp_path, text, said):
 
 def test_a_named_file_must_be_there(hibercheck, engine):
     ran = hibercheck("i", *KERNELS, "--config", "none.toml")
-    assert (ran.status, ran.err) == (3, "hibercheck: none.toml: cannot read: No such file or directory\n")
+    assert (ran.status, ran.err) == (3, "hibercheck: none.toml: cannot be opened: No such file or directory\n")
 
 
 def test_an_empty_file_turns_the_search_off(hibercheck, engine, tmp_path):
@@ -119,11 +121,119 @@ def test_what_is_shown_can_be_a_file(hibercheck, engine, tmp_path, monkeypatch):
     (tmp_path / "hibercheck.toml").write_text(shown)
     monkeypatch.delenv("HIBERCHECK_SPURIOUS_MWAIT")
     monkeypatch.delenv("HIBERCHECK_SUPPOSE")
-    again = hibercheck("check", "--show-config").out
+    again = hibercheck("check", "--show-config", "--config", "hibercheck.toml").out
     assert [line.partition("  # ")[0] for line in again.splitlines()[1:]] == [
         line.partition("  # ")[0] for line in shown.splitlines()[1:]
     ]
-    hibercheck("i")
+    hibercheck("i", "--config", "hibercheck.toml")
     assert engine.asked.options.spurious_mwait is True
     assert engine.asked.options.suppose == {"nmi", "smi"}
     assert engine.asked.options.resumer_offline == {2, 3}
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+@as_root
+@pytest.mark.parametrize("name", ["hibercheck.toml", "pyproject.toml"])
+@pytest.mark.parametrize("text", ['fail-on = "never"\n', "not toml"])
+def test_a_file_of_another_user_ends_the_run(hibercheck, engine, tmp_path, name, text):
+    """It could turn a fatal into a pass; to pass it over could do so as well."""
+    (tmp_path / name).write_text(f"[tool.hibercheck]\n{text}" if name == "pyproject.toml" else text)
+    os.chown(tmp_path / name, 1234, 1234)
+    ran = hibercheck("i", *KERNELS)
+    assert (ran.status, ran.out, engine.asked) == (3, "", None)
+    path = tmp_path / name
+    assert ran.err == (
+        f"hibercheck: {path}: a configuration that was found here belongs to another user (uid 1234); "
+        f"give --config {path} to obey it, or --config /dev/null to do without\n"
+    )
+    assert hibercheck("i", *KERNELS, "--config", "/dev/null").status == 1
+    if text != "not toml":
+        assert hibercheck("i", *KERNELS, "--config", path).status == 0
+
+
+@as_root
+def test_another_users_project_that_is_not_about_this_tool(hibercheck, engine, tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool.other]\nx = 1\n")
+    os.chown(tmp_path / "pyproject.toml", 1234, 1234)
+    assert hibercheck("i", *KERNELS).status == 1
+
+
+@as_root
+def test_who_became_root_is_trusted(hibercheck, engine, tmp_path, monkeypatch):
+    (tmp_path / "hibercheck.toml").write_text('fail-on = "never"\n')
+    os.chown(tmp_path / "hibercheck.toml", 1234, 1234)
+    monkeypatch.setenv("SUDO_UID", "1234")
+    assert hibercheck("i", *KERNELS).status == 0
+    monkeypatch.setenv("SUDO_UID", "x")
+    assert hibercheck("i", *KERNELS).status == 3
+
+
+@as_root
+def test_a_link_of_another_user(hibercheck, engine, tmp_path):
+    """It leads to a file of ours that was not meant to be obeyed here."""
+    (tmp_path / "elsewhere.toml").write_text('fail-on = "never"\n')
+    (tmp_path / "hibercheck.toml").symlink_to("elsewhere.toml")
+    assert hibercheck("i", *KERNELS).status == 0
+    os.chown(tmp_path / "hibercheck.toml", 1234, 1234, follow_symlinks=False)
+    ran = hibercheck("i", *KERNELS)
+    assert ran.status == 3
+    assert "belongs to another user (uid 1234)" in ran.err
+
+
+def test_a_file_that_everyone_may_write(hibercheck, engine, tmp_path):
+    (tmp_path / "hibercheck.toml").write_text('fail-on = "never"\n')
+    (tmp_path / "hibercheck.toml").chmod(0o666)
+    ran = hibercheck("i", *KERNELS)
+    assert (ran.status, ran.err.count("\n")) == (3, 1)
+    assert "was found here may be written by everyone; give --config" in ran.err
+    (tmp_path / "hibercheck.toml").chmod(0o664)
+    assert hibercheck("i", *KERNELS).status == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('output = "victim"', "output"),
+        ('write-baseline = "victim"', "write-baseline"),
+        ('write_baseline = "victim"', "write-baseline"),
+        ('format = "json=victim"', "format"),
+        ('format = ["text", "json=victim"]', "format"),
+        ('[check]\noutput = "victim"', "output"),
+    ],
+)
+def test_a_file_that_was_found_does_not_say_where_to_write(hibercheck, engine, tmp_path, text, key):
+    (tmp_path / "victim").write_text("keep")
+    (tmp_path / "hibercheck.toml").write_text(text)
+    ran = hibercheck("i", *KERNELS)
+    assert (ran.status, engine.asked, (tmp_path / "victim").read_text()) == (2, None, "keep")
+    line = 1 + text.startswith("[check]")
+    assert (
+        f"hibercheck.toml:{line}: {key} says where to write, which a configuration that was only found may not"
+        in ran.err
+    )
+    assert ran.err.count("\n") == 1
+    assert hibercheck("i", *KERNELS, "--config", "hibercheck.toml").status == (0 if key == "write-baseline" else 1)
+    assert (tmp_path / "victim").read_text() != "keep"
+
+
+def test_the_cache_of_a_matrix_is_a_place_too(hibercheck, tmp_path):
+    (tmp_path / "hibercheck.toml").write_text('[matrix]\ncache-dir = "here"\n')
+    ran = hibercheck("matrix", "x")
+    assert ran.status == 2
+    assert "cache-dir says where to write" in ran.err
+
+
+def test_what_set_the_gate_is_said(hibercheck, engine, tmp_path, monkeypatch):
+    (tmp_path / "hibercheck.toml").write_text('fail-on = "never"\nresumer-cmdline = "nosmt"\nsuppressions = "s.toml"\n')
+    (tmp_path / "s.toml").write_text("")
+    settings = f'fail-on = "never", suppressions = ["{tmp_path}/s.toml"]'
+    said = f"hibercheck: gate: {settings} (file: {tmp_path}/hibercheck.toml)\n"
+    for quiet in ((), ("-q",)):
+        assert hibercheck("i", *KERNELS, *quiet).err == said
+    (tmp_path / "hibercheck.toml").unlink()
+    monkeypatch.setenv("HIBERCHECK_FAIL_ON", "fatal")
+    assert hibercheck("i", *KERNELS).err == 'hibercheck: gate: fail-on = "fatal" (environment: HIBERCHECK_FAIL_ON)\n'
+    assert hibercheck("i", *KERNELS, "--fail-on", "risk").err == ""
+    assert hibercheck("check", "--show-config").err == ""

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -54,8 +55,13 @@ def test_designs_side_by_side(image, capsys):
     assert run([*arguments, "--spurious-mwait", "--no-details", "--width", "120"]) == 0
     lines = capsys.readouterr().out.splitlines()
     table = [line.split()[:4] for line in lines if line.startswith(tuple(NAMES))]
-    shown = [[row["name"], "new" if row["resumee_knows_design"] else "old", row["outcome"], row["verdict"]]
-             for row in document["designs"]]  # fmt: skip
+    shown = [
+        [
+            row["name"], "new" if row["resumee_knows_design"] else "old", row["outcome"],
+            row["verdict"] + "+" * bool(row["conditions"]),
+        ]
+        for row in document["designs"]
+    ]  # fmt: skip
     assert table == shown
 
 
@@ -74,23 +80,84 @@ def test_a_matrix_in_shards_is_the_whole(capsys, tmp_path):
     arguments = ["matrix", CURRENT, HLT, MID, "--scenario", "nosmt", "--scenario", "fixed=nokaslr nosmt"]
     arguments += ["--spurious-mwait", "--format", "json"]
     assert run(arguments) == 1
-    whole = json.loads(capsys.readouterr().out)
+    whole = capsys.readouterr().out
+    assert (json.loads(whole)["shards"], json.loads(whole)["missing_rows"]) == ([], [])
+    assert len(json.loads(whole)["rows"]) == 3
     parts = []
     for number in (1, 2):
         parts.append(str(tmp_path / f"part{number}.json"))
         assert run([*arguments, "--shard", f"{number}/2", "-o", parts[-1]]) in {0, 1}
-    assert run(["matrix", "merge", *parts, "--format", "json"]) == 1
-    merged = json.loads(capsys.readouterr().out)
-
-    def verdicts(document):
-        cells = document["cells"]
-        return [[[cells[number]["verdict"] for number in row] for row in one["cells"]] for one in document["rows"]]
-
-    assert verdicts(merged) == verdicts(whole)
-    assert len(verdicts(whole)) == 3
+    for order in (parts, parts[::-1]):
+        assert run(["matrix", "merge", *order, "--format", "json"]) == 1
+        assert capsys.readouterr() == (whole, "")
     assert run(["matrix", "merge", parts[0], parts[0]]) == 2
     assert run(["matrix", "merge", HLT]) == 3
     assert run(["matrix", "merge"]) == 2
+
+
+def test_a_missing_shard_is_no_pass(capsys, tmp_path):
+    arguments = ["matrix", CURRENT, HLT, MID, "--fail-on", "never", "--format", "json"]
+    parts = {number: str(tmp_path / f"part{number}.json") for number in (1, 2, 3)}
+    for number, path in parts.items():
+        assert run([*arguments, "--shard", f"{number}/3", "-o", path]) == 0
+    some = str(tmp_path / "some.json")
+    releases = [one["release"] for one in json.loads(Path(parts[1]).read_text())["kernels"]]
+    for form in ("text", "html", "csv", "json"):
+        status = run(["matrix", "merge", parts[3], parts[1], "--fail-on", "never", "--format", form])
+        captured = capsys.readouterr()
+        assert (status, captured.err) == (
+            4,
+            f"hibercheck: the matrix is not whole: it lacks the row of {releases[1]} (shard 2/3)\n",
+        )
+        assert form == "csv" or "missing_rows" in captured.out or "ot whole: without the row of" in captured.out
+    assert run(["matrix", "merge", parts[3], parts[1], "--fail-on", "never", "--format", "json", "-o", some]) == 4
+    assert json.loads(Path(some).read_text())["shards"] == ["1/3", "3/3"]
+    assert run(["matrix", "merge", some, "--fail-on", "never"]) == 4
+    assert run(["matrix", "merge", some, parts[2], "--fail-on", "never", "--format", "json"]) == 0
+    assert run(["matrix", "merge", parts[1], "--fail-on", "safe"]) == 1  # what fails is there already
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("option", [("--cpus", "8"), ("--scenario", "nosmt"), ("--shard", "1/2"), ("--no-cache",)])
+def test_a_merge_takes_no_option_that_it_ignores(option, capsys):
+    assert run(["matrix", "merge", "x.json", *option]) == 2
+    assert f"matrix merge takes no {option[0]}" in capsys.readouterr().err
+
+
+def test_a_file_that_lost_a_row_is_no_shard(capsys, tmp_path):
+    path = tmp_path / "part.json"
+    for shard in ("1/2", "1/1"):
+        run(["matrix", CURRENT, HLT, MID, "--format", "json", "--shard", shard, "-o", str(path)])
+        document = json.loads(path.read_text())
+        del document["rows"][1]
+        path.write_text(json.dumps(document))
+        assert run(["matrix", "merge", str(path)]) == 3
+        assert "it is cut: the row of resumer" in capsys.readouterr().err
+
+
+def test_another_kernel_with_the_same_build_id_counts(capsys, tmp_path):
+    copies = [tmp_path / "a.facts.json", tmp_path / "b.facts.json"]
+    for copy in copies:
+        assert run(["kernel", HLT, "--format", "json", "-o", str(copy)]) == 0
+    assert run(["matrix", *map(str, copies), "--format", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["kernels"]) == 1
+    document = json.loads(copies[1].read_text())
+    document["release"] = document["release"] + "-other"
+    document["banner"] = document["banner"].replace("Linux version ", "Linux version 9")
+    copies[1].write_text(json.dumps(document))
+    assert run(["matrix", *map(str, copies), "--format", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["kernels"]) == 2
+
+
+def test_a_cache_that_is_not_used_is_told_where_somebody_named_it(capsys, tmp_path):
+    place = tmp_path / "cache"
+    assert run(["matrix", CURRENT, HLT, "--cache-dir", str(place)]) == 0
+    assert capsys.readouterr().err == ""
+    assert len(list(place.iterdir())) == 2
+    place.chmod(0o777)
+    assert run(["matrix", CURRENT, HLT, "--cache-dir", str(place)]) == 0
+    assert capsys.readouterr().err == f"hibercheck: {place}: is not used as a cache: it may be written to by others\n"
+    assert run(["matrix", CURRENT, HLT, "--cache-dir", str(place), "--no-cache"]) == 2
 
 
 def test_a_matrix_writes_all_its_formats_at_once(capsys, tmp_path):
@@ -165,8 +232,9 @@ def test_diff_fails_on_a_broken_pair_only(capsys):
     scenario = ["--scenario", "fixed=nokaslr nosmt", "--spurious-mwait"]
     assert run(["diff", CURRENT, HLT, "--against", MID, *scenario]) == 1
     out = capsys.readouterr().out
-    assert "rescues_offline" in out
-    assert "safe -> risk" in out
+    assert "brings offline CPUs up first: yes -> no  [ec527c318036, v5.2]" in out
+    assert out.index("safe -> risk (40%) WORSE") < out.index("brings offline CPUs up first")  # pairs come first
+    assert "as before:" in out
     assert run(["diff", HLT, CURRENT, "--against", MID, *scenario, "--fail-on", "latent"]) == 0
     assert run(["diff", CURRENT, HLT, *scenario, "--fail-on", "benign", "--format", "json"]) == 1
     document = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
@@ -183,5 +251,124 @@ def test_designs_and_diff_fit_eighty_columns(image, capsys):
     assert "ok: survives" in shown
     run(["diff", HLT, CURRENT, "--width", "60"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
-    run(["diff", HLT, CURRENT])
+    run(["diff", HLT, CURRENT, "-v"])
     assert max(map(len, capsys.readouterr().out.splitlines())) > 100  # a pipe's lines stay whole
+
+
+STOCK = str(KERNELS / "v73-stock.vmlinux.xz")
+IDLE = """[[suppress]]
+condition = "idle-driver"
+resumer = "%s"
+reason = "our machines have no cpuidle driver"
+"""
+
+
+@pytest.mark.parametrize("command", ["matrix", "diff"])
+def test_strict_judges_by_the_worst_condition_unless_it_is_suppressed(command, capsys, tmp_path):
+    """Offline with its core, 7.3 parks a CPU as its cpuidle driver has it, which no kernel file tells."""
+    arguments = [command, *((STOCK,) if command == "matrix" else (STOCK, STOCK)), "--scenario", "offline-core"]
+    if command == "diff":
+        arguments[1] = HLT  # from what is a risk in any case to what is one on a condition
+        arguments[2:3] = [STOCK, "--allow-refused", "--fail-on", "fatal"]
+    assert run([*arguments, "--strict"]) == (1 if command == "matrix" else 0)
+    assert "idle-driver" in capsys.readouterr().out
+    assert run(arguments) == 0
+    capsys.readouterr()
+    listed = tmp_path / "known.toml"
+    listed.write_text(IDLE % "7.3*")
+    assert run([*arguments, "--strict", "--suppressions", str(listed)]) == 0
+    captured = capsys.readouterr()
+    assert "(suppressed)" in captured.out
+    assert "suppresses" not in captured.err
+    listed.write_text(IDLE % "6.12*")
+    assert run([*arguments, "--strict", "--suppressions", str(listed)]) == (1 if command == "matrix" else 0)
+    assert "suppresses nothing (idle-driver)" in capsys.readouterr().err
+
+
+def test_conditions_of_designs_are_proved_by_their_arguments(image, capsys):
+    """7.3 parks offline cores as its cpuidle driver has it; under most designs that makes no difference."""
+    arguments = [image, "--resumer", STOCK, "--resumee", MID, "--fact", "cpus=0-3", "--resumer-offline", "2,3"]
+    line = ["--resumer-cmdline", "nokaslr"]
+    assert run(["designs", *arguments, *line, "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    own = document["own"]
+    assert "idle-driver" in {one["id"] for one in own["conditions"]}
+    worst = own["conditions"][0]
+    assert run(["designs", *arguments, *line, *worst["arguments"], "--format", "json", "--design", "init"]) == 0
+    proved = json.loads(capsys.readouterr().out)["own"]
+    assert (proved["outcome"], proved["verdict"]) == (worst["outcome"], worst["verdict"])
+    rows = {(row["name"], row["resumee_knows_design"]): row for row in document["designs"]}
+    for one in rows["hlt", False]["conditions"]:
+        command = ["designs", *arguments, *line, *one["arguments"], "--format", "json", "--design", "hlt"]
+        assert run(command) == 0
+        again = {row["resumee_knows_design"]: row for row in json.loads(capsys.readouterr().out)["designs"]}
+        assert again[False]["verdict"] == one["verdict"]
+    assert rows["init", False]["conditions"] == []
+    assert run(["designs", *arguments, *line]) == 0
+    text = capsys.readouterr().out
+    assert "unless how the resumer's cpuidle driver parks a dead CPU" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_designs_with_strict_show_the_verdict_of_the_worst_condition(image, capsys, width):
+    arguments = ["designs", image, "--resumer", HLT, "--resumee", MID, "--resumer-cmdline", "nokaslr nosmt nox2apic"]
+    assert run([*arguments, "--design", "init", "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    row = document["designs"][0]
+    assert (row["verdict"], row["strict"]) == ("safe", "undetermined")
+    assert (document["own"]["verdict"], document["own"]["strict"]) == ("risk", "fatal")
+    assert [one["arguments"] for one in row["conditions"]] == [["--fact", "modes=other"]]
+    shown = []
+    for strict in ([], ["--strict"]):
+        assert run([*arguments, *strict, "--width", str(width), "--no-details"]) == 0
+        text = capsys.readouterr().out
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        shown.append(next(line.split() for line in text.splitlines() if line.startswith("init ")))
+    assert "safe+" in shown[0]
+    assert ("undetermined!" if width == 200 else "unknown!") in shown[1]
+
+
+@pytest.mark.parametrize(("command", "failing"), [
+    (["matrix", HLT, CURRENT, "--jobs", "1"], 2), (["diff", CURRENT, HLT], 2),
+])  # fmt: skip
+def test_a_baseline_of_pairs_and_what_ci_reads(command, failing, capsys, tmp_path):
+    known, sarif, gitlab = (str(tmp_path / name) for name in ("known.json", "pairs.sarif", "gl.json"))
+    command = [*command, "--scenario", "nosmt", "-q"]
+    formats = ["--format", f"sarif={sarif}", "--format", f"gitlab={gitlab}", "--format", "text"]
+    assert run([*command, *formats]) == 1
+    assert f"{failing} of " in capsys.readouterr().out
+    results = json.loads(Path(sarif).read_text())["runs"][0]["results"]
+    assert [one["ruleId"] for one in results] == ["pair-risk"] * failing
+    assert len(json.loads(Path(gitlab).read_text())) == failing
+    assert run([*command, "--write-baseline", known]) == 0
+    assert run([*command, "--baseline", known, *formats]) == 0
+    assert f"{failing} pairs that would fail are known" in capsys.readouterr().out
+    assert json.loads(Path(gitlab).read_text()) == []
+    Path(known).write_text('{"hibercheck_pairs_baseline": 1, "pairs": {}}')
+    assert run([*command, "--baseline", known]) == 1
+    Path(known).write_text("{}")
+    assert run([*command, "--baseline", known]) == 2
+
+
+def test_a_baseline_holds_for_merged_shards_too(capsys, tmp_path):
+    shards = [str(tmp_path / f"{number}.json") for number in (1, 2)]
+    for number, place in enumerate(shards, 1):
+        words = ["matrix", HLT, CURRENT, "--jobs", "1", "--scenario", "nosmt", "--shard", f"{number}/2"]
+        run([*words, "--format", f"json={place}"])
+    known = str(tmp_path / "known.json")
+    assert run(["matrix", "merge", *shards, "-q"]) == 1
+    assert run(["matrix", "merge", *shards, "-q", "--write-baseline", known]) == 0
+    assert run(["matrix", "merge", *shards, "-q", "--baseline", known]) == 0
+    assert run(["matrix", "merge", shards[0], "-q", "--baseline", known]) == 4  # what is not there is no pass
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(("more", "last"), [
+    ([], "2 of 4 pairs fail."), (["--fail-on", "fatal"], "4 pairs, none fails."),
+    (["--scenario", "a=nokaslr iommu=off;resumee=nokaslr", "--strict"], "2 of 8 pairs fail, 4 are undetermined."),
+])  # fmt: skip
+def test_the_last_line_of_a_matrix_says_what_it_means(more, last, capsys):
+    status = run(["matrix", HLT, CURRENT, "--jobs", "1", "--scenario", "nosmt", *more])
+    assert capsys.readouterr().out.splitlines()[-1] == last
+    assert status == (0 if last.endswith("none fails.") else 1)

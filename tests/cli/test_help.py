@@ -13,7 +13,7 @@ from hibercheck.cli.options import GENERAL, GroupedOption
 
 SCREEN = 39
 NAMES = list(summaries())
-OWN = {"format", "scenario", "symbols", "kernel", "image"}
+OWN = {"format", "scenario", "symbols", "kernel", "image", "verbose"}
 """Options that are each command's own: what they take differs."""
 
 

@@ -2,11 +2,13 @@
 
 import json
 import re
+import struct
+import zlib
 
 import pytest
 from click.testing import CliRunner
 
-from hibercheck.cli import export, image
+from hibercheck.cli import export, image, waiting
 from hibercheck.errors import InputProblem, MalformedImage
 from tests.support.image_format import PAGE
 from tests.support.image_writer import ImageWriter
@@ -85,6 +87,7 @@ def test_json_is_the_same_each_time_and_complete(path, tmp_path):
         "frames": 258, "zero_frames": 1, "data_pages": 257, "runs": 3, "last_pfn": 0x1998, "share_of_ram": 0.0079,
     }  # fmt: skip
     assert document["runs"] == [[0x100, 0x100], [0x300, 1], [0x1998, 1]]
+    assert document["memory_map"] is None  # nothing in its memory is a kernel
     assert document["header"]["flags"] == ["CRC32_MODE", "HW_SIG", "COMPRESSION_ALG_LZ4"]
     assert document["verification"]["ok"]
     run(image.command, path, "--format", "json", "--verify", "--map", "-o", tmp_path / "out")
@@ -154,3 +157,58 @@ def test_a_core_is_written_to_regular_files_only(path, tmp_path):
     assert run(export.command, path, link).return_value == 0
     assert link.is_symlink()
     assert (tmp_path / "core").stat().st_size
+
+
+def test_export_keeps_going_and_lists_what_is_left_out(hibercheck, tmp_path):
+    frames = {pfn: bytes([pfn % 250 + 1]) * 4096 for pfn in range(0x1000, 0x1100)}
+    damaged = ImageWriter(frames=frames, damage=("block-garbage",), damaged_block=2).write(tmp_path / "image")
+    stopped = hibercheck("export", damaged, tmp_path / "core")
+    assert (stopped.status, (tmp_path / "core").exists()) == (3, False)
+    ran = hibercheck("export", damaged, tmp_path / "core", "--keep-going")
+    assert ran.status == 1
+    assert "left out: 32 frames that cannot be read: PFN 0x103f-0x105e" in ran.err
+    assert (tmp_path / "core").exists()
+
+
+def test_an_image_that_swap_lies_over_is_no_damaged_disk(hibercheck, tmp_path):
+    frames = {pfn: bytes([pfn % 250 + 1]) * 4096 for pfn in range(0x1000, 0x2000)}
+    data = bytearray(ImageWriter(frames=frames, consumed=True).encode())
+    data[7 * 4096 : 7 * 4096 + 100] = bytes(range(100))
+    (tmp_path / "swap").write_bytes(data)
+    ran = hibercheck("image", tmp_path / "swap", "--verify")
+    assert ran.status == 1
+    assert "swap lies over parts of the image: " in ran.out
+    assert "4,072 of its 4,104 pages are still whole" in ran.out
+    assert "damaged" not in ran.out
+    data[2 * 4096 : 4 * 4096] = bytes(range(256)) * 32
+    (tmp_path / "swap").write_bytes(data)
+    ran = hibercheck("image", tmp_path / "swap")
+    assert (ran.status, ran.out) == (3, "")
+    assert "pages of it are still whole" in ran.err
+    assert "boot with noresume" in ran.err
+
+
+def test_the_memory_map_by_range(unpacked):
+    path = unpacked("images/b9e5b9779f.bin.xz")
+    document = json.loads(run(image.command, path, "--format", "json", "--map").stdout)
+    ranges = [(int(one["start"], 16), int(one["end"], 16), one["type"]) for one in document["memory_map"]]
+    packed = b"".join(struct.pack("<QQI", start, end - start, kind) for start, end, kind in ranges)
+    assert len(ranges) == 8
+    assert zlib.crc32(struct.pack("<I", 8) + packed) == int(document["record"]["e820_checksum"], 16)
+    text = run(image.command, path, "--map", "--color", "never").output
+    assert "0x000000100000-0x000007fd6fff  RAM" in text
+
+
+def test_a_sparse_disk_with_data_everywhere_says_that_it_goes_on(hibercheck, tmp_path, monkeypatch):
+    """Of eight tebibytes with a hundred thousand islands nothing was said for minutes; here a hundred islands do."""
+    monkeypatch.setattr(waiting, "LONG", 0.05)
+    apart = 16 << 20
+    with (tmp_path / "disk").open("wb") as file:
+        for number in range(100):
+            file.seek(number * apart)
+            file.write(b"data")
+    for words in (("image", "disk"), ("export", "disk", "core")):
+        ran = hibercheck(*words)
+        assert ran.status == 3
+        assert ran.err.startswith("hibercheck: still looking for the image (after ")
+        assert "no hibernation image" in ran.err.splitlines()[-1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -17,6 +17,8 @@ from hibercheck import __version__
 from hibercheck.cli import group
 from hibercheck.cli import waiting as progress
 from hibercheck.cli.commands import summaries
+from hibercheck.cli.terminal import wrapped
+from tests.fuzz.seeds import cases, unpack
 
 COMMAND = [sys.executable, "-m", "hibercheck"]
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -39,7 +41,7 @@ def test_help_fits_a_screen():
     assert ran.returncode == 0
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 36
-    assert "--resumer KERNEL --resumee KERNEL" in ran.stdout
+    assert "hibercheck IMAGE [--resumer KERNEL]" in ran.stdout
 
 
 def test_every_command_listed_in_the_help_answers_its_own():
@@ -69,28 +71,40 @@ def test_a_closed_pipe_is_silent(arguments):
 
 
 def test_a_missing_file_is_one_line():
-    pytest.importorskip("hibercheck.handoff.check")
+    pytest.importorskip("hibercheck.handoff.verdict.check")
     ran = run("no-such-image", "--resumer", "no-such-r", "--resumee", "no-such-e")
     assert ran.returncode == 3
     assert ran.stderr.startswith("hibercheck: no-such-")
     assert ran.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("option", "limit"), [("--version", 2), ("--help", 4)])
-def test_start_up_costs_next_to_nothing(option, limit):
-    """The median ratio of interleaved runs, so that another load on the machine hits both alike."""
-    code = "from hibercheck.cli.main import main; main()"
-    ratios = []
-    for _ in range(11):
-        base = seconds([sys.executable, "-c", "pass"])
-        ratios.append(seconds([sys.executable, "-c", code, option]) / base)
-    assert statistics.median(ratios) < limit
+SAY_MODULES = """
+import atexit, sys
+atexit.register(lambda: print("modules", *sys.modules, file=sys.stderr))
+from hibercheck.cli.main import main
+main()
+"""
 
 
-def seconds(command):
-    start = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - start
+def loaded(*arguments):
+    """The packages that a command loads beyond those of an empty Python."""
+    ran, empty = (
+        subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False).stderr
+        for code in (SAY_MODULES, SAY_MODULES.split("from", maxsplit=1)[0])
+    )
+    before, after = (set(text.rpartition("modules ")[2].split()) for text in (empty, ran))
+    return {name.split(".")[0] for name in after - before}
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_start_up_costs_next_to_nothing(option):
+    assert loaded(option) <= {"hibercheck", "__future__", "gc"}
+
+
+def test_quiet_never_loads_what_draws():
+    ran = loaded("-q", "no-such-image", "--resumer", "no-such-r", "--resumee", "no-such-e")
+    assert "click" in ran
+    assert "rich" not in ran
 
 
 def test_the_table_of_commands_is_complete():
@@ -125,3 +139,47 @@ def test_an_interrupt_is_silent(tmp_path):
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=60)
     assert (process.returncode, out, errors) == (130, b"", b"")
+
+
+def test_what_takes_long_says_so_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LONG", 0.05)
+    with progress.waiting("reading the image"):
+        time.sleep(0.3)
+    assert capsys.readouterr().err == "hibercheck: still reading the image (after 0 s)\n"
+    with progress.waiting("reading the image"):
+        pass
+    with progress.waiting("reading the image", wanted=False):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
+def test_one_sentence_for_a_pipe_is_written_without_rich():
+    """It says the same, colours aside; a script that asks many pairs pays for nothing that it does not see."""
+    case = next(one for one in cases() if one["name"] == "fatal")
+    image, resumer, resumee = (str(unpack(case[key])) for key in ("image", "resumer", "resumee"))
+    given = [image, "--resumer", resumer, "--resumee", resumee, *case["args"], "-q"]
+    code = "import sys; from hibercheck.cli.main import main\n"
+    code += "try: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    answers = []
+    for color in ("never", "always"):
+        command = [sys.executable, "-c", code, *given, "--color", color]
+        answers.append(subprocess.run(command, capture_output=True, text=True, timeout=60, check=False))
+    loaded = [{name.partition(".")[0] for name in one.stderr.split()} for one in answers]
+    assert ("rich" in loaded[0], "rich" in loaded[1]) == (False, True)
+    assert answers[0].stdout == re.sub(r"\x1b\[[0-9;]*m", "", answers[1].stdout)
+    assert answers[0].stdout.startswith("RESETS (fatal)  The machine resets")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_message_is_broken_at_blanks_on_a_terminal_and_nowhere_else(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    message = "hibercheck: /a/very/long/path/that/is/longer/than/forty/columns: is no kernel; give its vmlinuz"
+    assert wrapped(message, io.StringIO()) == message
+    shown = wrapped(message, Terminal()).splitlines()
+    assert " ".join(line.strip() for line in shown) == message
+    assert all(len(line) <= 40 or " " not in line.strip() for line in shown)
+    assert len(shown) > 2

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hibercheck.cli.values import AddressType, Output, OutputType
+from hibercheck.cli.values import AddressType, Output, OutputType, PartType, WholeType
 from hibercheck.cpulist import MAX_CPUS, format_cpu_list, parse_cpu_list
 
 
@@ -19,6 +19,12 @@ from hibercheck.cpulist import MAX_CPUS, format_cpu_list, parse_cpu_list
         ("", set()),
         (" 1 , 2\n", {1, 2}),
         ("7,1-2,7", {1, 2, 7}),
+        ("1-3:1/2", {1, 3}),
+        ("2-9:2/3", {2, 3, 5, 6, 8, 9}),
+        ("4-5:1/999999999", {4}),
+        ("4-5:999999999/999999999", {4, 5}),
+        ("0-8191:8192/8192", set(range(8192))),
+        ("3-7:0/2", set()),
     ],
 )
 def test_a_cpu_list_is_the_kernels(text, expected):
@@ -26,7 +32,8 @@ def test_a_cpu_list_is_the_kernels(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "3-1", "1-", "-1", "1-2:0/0", "1-2:3/2", "0x1", "1;2", "8192", "0-99999999999", "²"]
+    "text",
+    ["x", "3-1", "1-", "-1", "1-2:0/0", "1-2:3/2", "0x1", "1;2", "8192", "0-99999999999", "²", "٣", "1_0", "1-2:٣/4"],
 )
 def test_a_bad_cpu_list_is_refused(text):
     with pytest.raises(ValueError, match=r"."):
@@ -45,10 +52,29 @@ def test_an_address(text, expected):
     assert AddressType(0x200000).convert(text, None, None) == expected
 
 
-@pytest.mark.parametrize("text", ["0x100000", "-2M", "M", "", "0x10000000000000", "sixteen"])
+@pytest.mark.parametrize(
+    "text", ["0x100000", "-2M", "M", "", "0x10000000000000", "sixteen", "1_6M", "٢M", "0b1M", "02M"]
+)
 def test_a_bad_address_is_refused(text):
     with pytest.raises(click.BadParameter):
         AddressType(0x200000).convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["1_0", "٤", "²", "1.5", "-1", "101", "0", "x", ""])
+def test_a_bad_count_is_refused(text):
+    with pytest.raises(click.BadParameter):
+        WholeType(1, 100).convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["0_1", "\u0660", "nan", "inf", "1e-3", "1.1", "-0.1", "", "."])
+def test_a_bad_part_is_refused(text):
+    with pytest.raises(click.BadParameter):
+        PartType().convert(text, None, None)
+
+
+def test_counts_and_parts():
+    assert (WholeType(1, 100).convert("42", None, None), WholeType(1, 100).convert(42, None, None)) == (42, 42)
+    assert [PartType().convert(text, None, None) for text in ("0", "1", "0.4", ".4", 0.4)] == [0, 1, 0.4, 0.4, 0.4]
 
 
 def test_an_output_is_a_format_and_perhaps_a_file():

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import resource
 import struct
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from hypothesis import strategies as st
 
 from hibercheck.dump.dump import open_dump
 from hibercheck.errors import HibercheckError, InputProblem, MalformedDump, Unsupported
+from tests.support.effort import ends
+from tests.support.wrappers import COMPRESS
 
 A, B, C = (bytes([value]) * 4096 for value in (0xA1, 0xB2, 0xC3))
 RANDOM = bytes((i * i * 7 + i // 5) & 0xFF for i in range(4096))
@@ -223,12 +224,12 @@ def test_bad_listings(write, text, message):
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (b"", MalformedDump, "neither an ELF core"),
+        (b"", MalformedDump, "the file is empty"),
         (b"hello", MalformedDump, "neither an ELF core.*--resumer-registers"),
         (b"\x7fELF", MalformedDump, "header is cut"),
         (b"KDUMP   ", MalformedDump, "header of .* outside the file"),
-        (b"\x28\xb5\x2f\xfd rest", Unsupported, "zstd"),
-        (b"\xfd7zXZ\0", Unsupported, "xz"),
+        (b"\x28\xb5\x2f\xfd rest", MalformedDump, "the zstd data are damaged after 0 plain bytes"),
+        (b"\xfd7zXZ\0", MalformedDump, "the xz file is cut short after 0 plain bytes"),
         (b"EMiL", Unsupported, "LiME"),
     ],
 )
@@ -236,6 +237,15 @@ def test_other_files(write, content, error, message):
     with pytest.raises(error, match=message) as caught:
         open_dump(write(content))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", [form for form in COMPRESS if form != "lzma"])
+def test_a_compressed_dump(write, qemu_core, form):
+    """lzma's mark is too weak: memory may begin so."""
+    pack = COMPRESS[form]
+    with open_dump(write(qemu_core)) as plain, open_dump(write(pack(qemu_core), "packed")) as dump:
+        assert (dump.kind, dump.cpus, list(dump.runs())) == (plain.kind, plain.cpus, list(plain.runs()))
+        assert [dump.frame(first) for first, _ in dump.runs()] == [plain.frame(first) for first, _ in plain.runs()]
 
 
 def test_other_elf_files(write, writers):
@@ -281,10 +291,10 @@ def test_kdump_bitmap_must_cover_its_frames(write, writers):
 def test_what_is_no_file(tmp_path):
     with pytest.raises(InputProblem, match="No such file"):
         open_dump(str(tmp_path / "absent"))
-    with pytest.raises(InputProblem, match="not a regular file"):
+    with pytest.raises(InputProblem, match="is a directory; give the dump itself"):
         open_dump(str(tmp_path))
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(InputProblem, match="not a regular file"):
+    with pytest.raises(InputProblem, match="neither a file nor a block device; give the dump itself"):
         open_dump(str(tmp_path / "fifo"))
     with pytest.raises(InputProblem, match="cannot be opened"):
         open_dump("bad\0name")
@@ -311,12 +321,10 @@ def test_a_sparse_dump_of_64_gib_opens_at_once(tmp_path, writers):
         file.write(head)
         file.truncate(len(head) + size)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    with open_dump(str(path)) as dump:
+    with ends(), open_dump(str(path)) as dump:
         assert dump.frame((size >> 12) - 1) == bytes(4096)
         for pfn in range(0, size >> 12, 4096):
             dump.frame(pfn)
-    assert time.perf_counter() - start < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from hibercheck.errors import HibercheckError, UsageProblem
 from tests.fuzz import (
+    hostile,
     interrupts,
     targets_check,
+    targets_combined,
     targets_commands,
     targets_dump,
     targets_image,
@@ -48,6 +50,8 @@ TARGETS: dict[str, Callable[[Path], Callable[[Draw], None]]] = {
     "command-line": targets_text.command_lines,
     "collected-facts": targets_check.collected_facts,
     "check": targets_check.whole_checks,
+    "contradictions": targets_combined.contradictions,
+    "environment": targets_combined.environments,
     "matrix": targets_commands.matrices,
     "diff": targets_commands.differences,
     "designs": targets_commands.parking_designs,
@@ -120,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--replay", type=int, metavar="ROUND", help="one round again, with its traceback")
     parser.add_argument("--soundness", type=int, metavar="N", help="damage the measured cases so many times")
     parser.add_argument("--interrupts", type=int, metavar="N", help="interrupt each command so many times")
+    parser.add_argument("--hostile", action="store_true", help="what inputs made to be expensive cost")
+    parser.add_argument("--twice", action="store_true", help="with --interrupts: send another signal within 50 ms")
     parser.add_argument("--cases", action="append", metavar="DIR", help="where a cases.json is; fixtures by default")
     parser.add_argument("--only", type=int, metavar="N", help="of each DIR, so many cases, drawn by --seed")
     given = parser.parse_args(arguments)
@@ -128,8 +134,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="hibercheck-fuzz-") as name:
         directory = Path(name)
         if given.interrupts:
-            wrong = [line for line in interrupts.campaign(given.interrupts, given.seed, directory) if not print(line)]
+            told = interrupts.campaign(given.interrupts, given.seed, directory, twice=given.twice)
+            wrong = [line for line in told if not print(line)]
             return min(sum(" after " in line for line in wrong), 1)
+        if given.hostile:
+            lines = [line for line in hostile.campaign(directory) if not print(line, flush=True)]
+            return min(len(lines) - 1 - len(hostile.INPUTS), 1)
         if given.soundness:
             tally = survey(given.soundness, given.seed, directory, given.cases or [str(FIXTURES)], given.only)
             print(tally)

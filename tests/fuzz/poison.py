@@ -21,7 +21,7 @@ RAW = re.compile(
 )
 """What may be in no output at all."""
 
-KEPT = {"rule", "role", "state", "fail_on", "kind", "fact_option"}
+KEPT = {"rule", "role", "state", "fail_on", "kind", "fact_option", "when"}
 """Fields that hold words of our own, by which a renderer decides."""
 
 

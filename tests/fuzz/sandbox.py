@@ -52,6 +52,7 @@ class Sandbox:
         self._violation: str | None = None
         sys.dont_write_bytecode = True  # the interpreter's own writes are not ours
         os.environ["TMPDIR"] = tempfile.tempdir = self._directory
+        os.environ["XDG_CACHE_HOME"] = f"{self._directory}/cache"  # a check keeps what it read of kernels
         signal.signal(signal.SIGPROF, self._too_long)
         sys.addaudithook(self._audit)
 
@@ -91,10 +92,15 @@ class Sandbox:
             self._violation = f"starts a process: {event} {arguments[:2]}"
         elif event == "open":
             path, _, flags = arguments
-            if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+            # a file that O_TMPFILE makes has no name, and the descriptor that gives its directory is not told
+            unnamed = isinstance(flags, int) and flags & os.O_TMPFILE == os.O_TMPFILE
+            if isinstance(flags, int) and not unnamed and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
                 self._written(path)
         elif event in _CHANGES:
-            self._written(arguments[0])
+            path = arguments[0]
+            if event in {"os.remove", "os.rmdir"} and isinstance(arguments[-1], int) and arguments[-1] >= 0:
+                path = Path(f"/proc/self/fd/{arguments[-1]}").readlink() / os.fsdecode(path)  # given by its directory
+            self._written(path)
 
     def _written(self, path: object) -> None:
         if isinstance(path, int):

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hibercheck.errors import HibercheckError
-from hibercheck.handoff.check import check
-from hibercheck.handoff.findings import Verdict
+from hibercheck.handoff.verdict.check import check
+from hibercheck.handoff.verdict.findings import Verdict
 from tests.fuzz import decisive
 from tests.fuzz.mutate import Patch, Region
 from tests.fuzz.seeds import Copy, cases, unpack

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hibercheck.handoff.check import check
-from hibercheck.handoff.facts import read_facts
-from hibercheck.handoff.findings import Report
+from hibercheck.handoff.facts.resumer_facts import read_facts
+from hibercheck.handoff.verdict.check import check
+from hibercheck.handoff.verdict.findings import Report
 from hibercheck.kernel.kernel import open_kernel
 from hibercheck.report import formats, text
 from hibercheck.report.gate import judge

@@ -34,14 +34,14 @@ def image_regions(path: Path) -> list[Region]:
         ]
         info, _ = image.swap_map.run_at(0)
         found += [Region("record", info, 40), Region("info", info + 400, 48)]
-        found += [Region("map page", PAGE * number, PAGE) for number in sorted(image.swap_map._seen)]
+        found += [Region("map page", PAGE * number, PAGE) for number in sorted(image.swap_map.seen)]
         storage = image.stream.storage
         if image.compressor == "none":
             pages = [image.swap_map.run_at(1 + number)[0] for number in range(image.info.meta_pages)]
             found += [Region("PFN list", place, PAGE) for place in pages] * 4
         else:
             storage.walk(image.stream.chunks - 1)
-            blocks = [image.swap_map.run_at(start)[0] for start in storage._starts[:-1]]
+            blocks = [image.swap_map.run_at(start)[0] for start in storage.starts[:-1]]
             found += [Region("block length", place, 8) for place in blocks[:256]]
             found += [Region("block", place + 8, PAGE - 8, 1) for place in blocks[:8]] * 8
         return found

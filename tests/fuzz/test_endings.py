@@ -7,17 +7,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from hibercheck.cli.group import root
 from hibercheck.cli.run import run as run_command
+from hibercheck.cli.signals import ending_in_order
 from hibercheck.errors import InputProblem
-from hibercheck.kernel.content import FileBytes
+from hibercheck.files.places import FileOutput
+from hibercheck.files.source import open_source
 from hibercheck.swsusp.image import open_image
 from tests.fuzz import interrupts
 from tests.fuzz.seeds import cases, unpack
 from tests.support import elf_writer
+from tests.support.file_systems import without_nameless_files
 from tests.support.image_writer import ImageWriter
 
 COMMAND = [sys.executable, "-m", "hibercheck"]
@@ -83,15 +88,18 @@ def test_interrupts_at_any_time(tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_file_that_was_being_written_is_removed(how, tmp_path, monkeypatch):
-    """The signal comes when all but the last byte is written."""
+@pytest.mark.parametrize("nameless", [True, False])
+def test_a_file_that_was_being_written_is_removed(how, nameless, tmp_path, monkeypatch):
+    """The signal comes when all is written and the file has only to be put in its place."""
     calls = []
 
-    def chmod(*_):
-        calls.append(list(tmp_path.iterdir()))
+    def finish(output):
+        calls.append((os.fstat(output.descriptor).st_size, len(list(tmp_path.iterdir()))))
         signal.raise_signal(how)
 
-    monkeypatch.setattr(Path, "chmod", chmod)
+    monkeypatch.setattr(FileOutput, "finish", finish)
+    if not nameless:
+        monkeypatch.setattr(os, "open", without_nameless_files(os.open))
     end = ("kernel", str(tmp_path / "vmlinux"), "--format", "json", "-o", str(tmp_path / "out"))
     (tmp_path / "vmlinux").write_bytes(elf_writer.write_kernel(elf_writer.SYMBOLS))
     if how is signal.SIGINT:
@@ -100,7 +108,8 @@ def test_a_file_that_was_being_written_is_removed(how, tmp_path, monkeypatch):
         with pytest.raises(SystemExit) as caught:
             run_command(end)
         assert caught.value.code == 128 + how
-    assert len(calls[0]) == 2
+    assert calls[0][0] > 1000
+    assert calls[0][1] == (1 if nameless else 2)
     assert [one.name for one in tmp_path.iterdir()] == ["vmlinux"]
     assert signal.getsignal(how) in {signal.SIG_DFL, signal.default_int_handler}
 
@@ -156,7 +165,7 @@ def test_memory_beyond_the_limit_is_one_line(arguments, tmp_path):
 def test_a_kernel_that_shrinks_while_it_is_read(tmp_path):
     path = tmp_path / "vmlinux"
     path.write_bytes(elf_writer.write_kernel())
-    with FileBytes(path, "vmlinux") as content:
+    with open_source(path, "vmlinux") as content:
         assert content[:4] == b"\x7fELF"
         os.truncate(path, 100)
         assert content[:100][:4] == b"\x7fELF"
@@ -181,9 +190,63 @@ def test_an_image_that_shrinks_while_it_is_read(tmp_path, compressor):
 def test_a_signal_while_a_class_is_made(signal_made, status, monkeypatch, capsys):
     """Up to Python 3.11, what is raised in ``__set_name__`` comes out as the cause of a RuntimeError."""
 
-    def invoke(_arguments):
+    def invoke(*_):
         raise RuntimeError("Error calling __set_name__") from signal_made
 
-    monkeypatch.setattr("hibercheck.cli.run._run", invoke)
+    monkeypatch.setattr(root, "invoke", invoke)
     assert run_command(["rules"]) == status
     assert capsys.readouterr().err == ""
+
+
+class Finalized:
+    """Something during whose end a signal comes: there the interpreter can raise nothing."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def __del__(self):
+        signal.raise_signal(self.how)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_where_nothing_can_be_raised_is_obeyed_a_moment_later(how, capsys):
+    """As in the callback of a weak reference, which every import makes: it was printed, and the command went on."""
+    before = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+    endings = []
+
+    def work():
+        with ending_in_order() as ours:
+            endings.append(ours)
+            Finalized(how)
+            for _ in range(1000):
+                time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt if how is signal.SIGINT else SystemExit) as caught:
+        work()
+    assert endings[0].status == 128 + how
+    assert how is signal.SIGINT or caught.value.code == 128 + how
+    assert capsys.readouterr().err == ""
+    assert (sys.unraisablehook, signal.getsignal(signal.SIGALRM)) == before
+
+
+def test_two_signals_leave_no_process_and_no_file(tmp_path):
+    """A few; ``python -m tests.fuzz --interrupts N --twice`` has more, SIGKILL among them."""
+    told = [*interrupts.campaign(6, 1, tmp_path, twice=True, only="matrix")]
+    told += interrupts.campaign(1, 2, tmp_path, twice=True)
+    assert not [line for line in told if " after " in line], told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_interrupts_can_be_interrupted_though_its_parent_ignores_it(tmp_path):
+    """As a job in the background does: else a campaign that is left alone tries nothing."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        arguments = interrupts.commands(tmp_path)["matrix"]
+        for delay in (0.2, 0.15, 0.1, 0.05):  # until it comes before the command has ended
+            status, _, left = interrupts.interrupted(arguments, delay, signal.SIGINT, tmp_path)
+            if status:
+                break
+            (tmp_path / "out").unlink()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (status, left) == (130, [])

@@ -16,9 +16,9 @@ from rich.console import Console
 from hibercheck.handoff.designs.catalogue import DESIGNS
 from hibercheck.handoff.designs.compare import Comparison, CpuLine, Exposure, Row
 from hibercheck.handoff.diff import Change, Difference, Pair, Part
-from hibercheck.handoff.findings import Fate, Outcome, Verdict
 from hibercheck.handoff.matrix.pair import Cell
 from hibercheck.handoff.matrix.table import Matrix, Member
+from hibercheck.handoff.verdict.findings import Fate, Outcome, Verdict
 from hibercheck.report import designs, diff, formats, matrix_text, text
 from hibercheck.report.gate import Exit, Mark, judge
 from hibercheck.report.matrix import csv_parts, json_parts
@@ -53,14 +53,22 @@ def test_formats(name, form):
     content.encode("utf-8")  # no lone surrogates
     {
         "json": json.loads, "sarif": json.loads, "gitlab": json.loads, "junit": junit, "ktap": ktap,
-        "github": github, "markdown": markdown,
+        "github": github, "markdown": markdown, "html": page,
     }[form](content)  # fmt: skip
+
+
+def page(content):
+    reader = Tags()
+    reader.feed(content)
+    assert not {"script", "img", "iframe", "link"} & reader.tags
+    assert not {name for name in reader.names if name.startswith("on") or name in {"src", "href"}}
 
 
 def junit(content):
     root = ET.fromstring(content)  # noqa: S314 - what we wrote ourselves
     assert {one.tag for one in root.iter()} <= {
         "testsuites", "testsuite", "testcase", "properties", "property", "failure", "error", "skipped", "system-out",
+        "system-err",
     }  # fmt: skip
     assert "<!--" not in content
     assert "<script" not in content
@@ -161,7 +169,9 @@ def test_matrix_page(matrix):
     assert not RAW.search(page), RAW.search(page)
     reader = Tags()
     reader.feed(page)
-    assert not {"script", "img", "iframe", "link", "a"} & reader.tags
+    assert not {"script", "img", "iframe", "link"} & reader.tags
+    assert all(target.startswith("#") for target in re.findall(r'<a href="([^"]*)"', page))
+    assert page.count("<a ") == len(re.findall(r'<a href="#[a-zA-Z0-9-]+">', page)) > 0
     assert not {name for name in reader.names if name.startswith("on")}
 
 
@@ -178,7 +188,7 @@ def test_matrix_tables(matrix):
     assert not RAW.search(content), RAW.search(content)
     rows = list(csv.reader(io.StringIO(content)))
     assert len(rows) == 5
-    assert {len(row) for row in rows} == {10}
+    assert {len(row) for row in rows} == {11}
     # A spreadsheet takes what begins so for a formula.
     assert not [cell for row in rows for cell in row if cell[:1] in ("=", "+", "-", "@", "\t")]
 
@@ -199,7 +209,8 @@ def test_designs():
 def test_diff():
     cell = Cell(Outcome.RESETS, Verdict.FATAL, EVIL)
     good = dataclasses.replace(cell, outcome=Outcome.RESUMES, verdict=Verdict.SAFE)
-    pair = Pair(EVIL, EVIL, EVIL, EVIL, EVIL, good, cell)
+    member = Member(EVIL, EVIL, EVIL, EVIL)
+    pair = Pair(EVIL, member, member, member, member, good, cell)
     changes = tuple(Change(part, EVIL, EVIL, EVIL, EVIL) for part in Part)
     made = Difference(EVIL, EVIL, same_build=False, changes=changes, pairs=(pair,))
     shown = on_terminal(lambda console: diff.render(made, console, Exit.FAILED))

@@ -18,14 +18,13 @@ from unittest.mock import patch
 from hibercheck.addresses import PAGE_SIZE
 from hibercheck.dump.dump import Dump
 from hibercheck.dump.elf import ElfCore
-from hibercheck.dump.source import Source as DumpSource
-from hibercheck.errors import HibercheckError
+from hibercheck.dump.source import DumpFile as DumpSource
+from hibercheck.errors import HibercheckError, MalformedImage
 from hibercheck.kernel.btf import Btf
 from hibercheck.kernel.code.program import Program
 from hibercheck.kernel.elf import ElfFile
 from hibercheck.kernel.kernel import Kernel
 from hibercheck.kernel.symtab import ElfSymbols
-from hibercheck.swsusp.codec import CorruptBlock, decode
 from hibercheck.swsusp.image import Image
 from hibercheck.swsusp.stream import BLOCK_PAGES, LENGTH_SIZE, BlockStorage
 from tests.fuzz.mutate import Region
@@ -150,11 +149,11 @@ def _symbol(trace: Trace, original: Callable) -> Callable:
     def symbol(self: ElfSymbols, row: int):
         found = original(self, row)
         if found is not None:
-            table = next(one for one in self._elf.sections if one.kind == 2)
-            strings = self._elf.sections[table.link]
-            trace.note(self._elf.path, f"symbol {found.name}", table.offset + 24 * row, 24)
-            at = strings.offset + int.from_bytes(self._table[24 * row : 24 * row + 4], "little")
-            trace.note(self._elf.path, f"name {found.name}", at, len(found.name) + 1)
+            table = next(one for one in self.elf.sections if one.kind == 2)
+            strings, rows = self.elf.sections[table.link], self.elf.place_of(table)[0]
+            trace.note(self.elf.path, f"symbol {found.name}", table.offset + 24 * row, 24)
+            at = strings.offset + int.from_bytes(self.elf.data[rows + 24 * row : rows + 24 * row + 4], "little")
+            trace.note(self.elf.path, f"name {found.name}", at, len(found.name) + 1)
         return found
 
     return symbol
@@ -162,7 +161,7 @@ def _symbol(trace: Trace, original: Callable) -> Callable:
 
 def _type(trace: Trace, original: Callable) -> Callable:
     def at(self: Btf, position: int):
-        trace.note(self._path, "type", self._types_at + 4 * position, 12)
+        trace.note(self.path, "type", self.types_at + 4 * position, 12)
         return original(self, position)
 
     return at
@@ -170,9 +169,9 @@ def _type(trace: Trace, original: Callable) -> Callable:
 
 def _members(trace: Trace, original: Callable) -> Callable:
     def member(self: Btf, holder, name: str):
-        found = self._resolved(holder)
+        found = self.resolved(holder)
         if found is not None and found.kind in {4, 5}:
-            trace.note(self._path, "members", self._types_at + 4 * found.at, 12 * found.count)
+            trace.note(self.path, "members", self.types_at + 4 * found.at, 12 * found.count)
         return original(self, holder, name)
 
     return member
@@ -194,7 +193,7 @@ def _code(trace: Trace, original: Callable) -> Callable:
 def _frame_of_image(trace: Trace, original: Callable) -> Callable:
     def frame(self: Image, pfn: int) -> bytes | None:
         index = self.pfns.data_index(pfn)
-        rank = self.pfns._rank(pfn)
+        rank = self.pfns.rank(pfn)
         listed, entry = divmod(rank, PAGE_SIZE // 8)
         if listed < self.info.meta_pages:
             _stored(trace, self, listed, 8 * entry, 8, "PFN list")
@@ -233,11 +232,10 @@ def _aims(path: str, storage: BlockStorage, page: int, start: int, size: int) ->
 def _seek(storage: BlockStorage, page: int, start: int, size: int) -> Iterator[tuple[int, int]]:
     number, within = divmod(page, BLOCK_PAGES)
     storage.walk(number)
-    first = storage._starts[number]
-    ranges = storage._map.ranges(first, storage._starts[number + 1] - first)
+    first = storage.starts[number]
+    ranges = storage.swap_map.ranges(first, storage.starts[number + 1] - first)
     packed = bytes(storage.payload(number)[1])
-    pages = min(BLOCK_PAGES, storage.pages - number * BLOCK_PAGES)
-    plain = decode(storage._decoder, packed, pages)
+    plain = storage.decode(number, None, packed)
     chooser = random.Random(f"{number} {page} {start} {size}")
     for _ in range(min(size, _AIMS)):
         target = within * PAGE_SIZE + start + chooser.randrange(size)
@@ -249,8 +247,8 @@ def _seek(storage: BlockStorage, page: int, start: int, size: int) -> Iterator[t
             damaged = bytearray(packed)
             damaged[at] ^= 1 << chooser.randrange(8)
             try:
-                changed = decode(storage._decoder, bytes(damaged), pages)
-            except CorruptBlock:
+                changed = storage.decode(number, None, bytes(damaged))
+            except MalformedImage:
                 continue
             if changed[target] != plain[target]:
                 yield _place(ranges, LENGTH_SIZE + at), 1
@@ -268,13 +266,13 @@ def _place(ranges: list[tuple[int, int]], at: int) -> int:
 def _frame_of_dump(trace: Trace, original: Callable) -> Callable:
     def frame(self: Dump, pfn: int) -> bytes | None:
         content = original(self, pfn)
-        core = self._frames
+        core = self.frames
         if not isinstance(core, ElfCore):
             return content
 
         def tell(start: int, size: int) -> None:
             address = (pfn << 12) + start
-            for segment in core._segments:
+            for segment in core.segments:
                 if segment.address <= address < segment.address + segment.size:
                     trace.note(self.path, f"dump: {purpose()}", segment.offset + address - segment.address, size)
 

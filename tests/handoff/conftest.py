@@ -6,10 +6,12 @@ import json
 import lzma
 import os
 import shutil
+from contextlib import ExitStack
 
 import pytest
 
-from hibercheck.handoff.check import check
+from hibercheck.handoff.replay.judge import judge
+from hibercheck.handoff.verdict.check import check, open_inputs
 from tests.conftest import CACHE
 from tests.support.cases import options_of
 
@@ -46,6 +48,23 @@ def predict(committed):
         case = committed(name)
         if memory:
             more["resumer_memory"] = case["memory"]
-        return check(case["image"], case["resumer"], case["resumee"], options_of(case["args"], **more))
+        resumer = more.pop("resumer", case["resumer"])
+        return check(case["image"], resumer, case["resumee"], options_of(case["args"], **more))
 
     return run
+
+
+@pytest.fixture
+def judged(committed):
+    """Return a function that gives plan and judgement of a case; its files stay open meanwhile."""
+    with ExitStack() as stack:
+
+        def run(name, *, memory, **more):
+            case = committed(name)
+            if memory:
+                more["resumer_memory"] = case["memory"]
+            opened = open_inputs(case["image"], case["resumer"], case["resumee"], options_of(case["args"], **more))
+            plan, _, dump = stack.enter_context(opened)
+            return plan, judge(plan, dump)
+
+        yield run

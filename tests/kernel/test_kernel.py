@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import gzip
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from hibercheck.addresses import START_KERNEL_MAP
-from hibercheck.errors import MissingFact
+from hibercheck.errors import HibercheckError, MissingFact, Unsupported
 from hibercheck.kernel.kernel import Kernel, open_kernel
 from tests.support.btf_writer import INT, STRUCT, Type, write_btf
 from tests.support.elf_writer import (
@@ -51,11 +53,10 @@ def test_a_kernel_in_wrappers(tmp_path: Path) -> None:
 
 def test_bytes_by_address(tmp_path: Path) -> None:
     with opened(tmp_path, write_kernel(SYMBOLS)) as kernel:
-        assert kernel.read_u64(TEXT + 0x3000000) == 0x0706050403020100
-        assert kernel.read_u32(TEXT + 0x3000004) == 0x07060504
+        assert kernel.read(TEXT + 0x3000000, 8) == bytes(range(8))
         assert kernel.read_string(0) == b"percpu data"
         assert kernel.read_string(TEXT + 0x3000FFF, 100) == b"\xff"
-        assert kernel.is_bss(kernel.require("idt_table").address)
+        assert kernel.read(kernel.require("idt_table").address, 16) == bytes(16)
         with pytest.raises(MissingFact):
             kernel.read_string(1 << 62)
 
@@ -74,9 +75,8 @@ def test_symbols_are_remembered(tmp_path: Path) -> None:
 def test_several_of_one_name(tmp_path: Path) -> None:
     symbols = [*SYMBOLS, Sym("init", TEXT + 8, 1), Sym("init", TEXT + 16, 1), Sym("init.cold", TEXT + 32, 1)]
     with opened(tmp_path, write_kernel(symbols)) as kernel:
-        assert [one.address - TEXT for one in kernel.all_named("init")] == [8, 16]
         assert [one.address - TEXT for one in kernel.variants("init")] == [8, 16, 32]
-        assert kernel.symbol("init") == kernel.all_named("init")[0]
+        assert kernel.require("init").address == TEXT + 8
 
 
 def test_naming_addresses(tmp_path: Path) -> None:
@@ -143,3 +143,65 @@ def test_no_banner(tmp_path: Path) -> None:
     kernel = opened(tmp_path, write_elf([Section(".text", TEXT, b"x" * 64, ALLOC)]))
     with pytest.raises(MissingFact, match="Linux version"):
         assert kernel.banner
+
+
+WEAK = b"Linux version 6.1.0-made (a@b) (gcc) # SMP \n\0"
+STRONG = b"Linux version 6.1.0-made (a@b) (gcc) #7 SMP Thu Jan 1 00:00:00 UTC 1970\n\0"
+
+
+@pytest.mark.parametrize(
+    ("copies", "number"), [((WEAK, STRONG), 1), ((STRONG, WEAK), 0), ((STRONG, STRONG), 1), ((WEAK,), 0)]
+)
+def test_the_banner_among_its_copies(tmp_path: Path, copies: tuple[bytes, ...], number: int) -> None:
+    """A kernel since 6.1 holds the banner twice, first as it was before its build number was known."""
+    rodata = b"".join(one.ljust(128, b"\0") for one in copies)
+    data = write_elf([Section(".text", TEXT, b"x" * 64, ALLOC), Section(".rodata", RODATA, rodata, ALLOC)])
+    with opened(tmp_path, data) as kernel:
+        assert kernel.banner == copies[number].rstrip(b"\0\n").decode()
+        assert kernel.banner_place == RODATA + 128 * number
+
+
+@pytest.mark.parametrize(
+    ("contents", "what"),
+    [
+        (b"x" * 64, "is a program or a library, no Linux kernel"),
+        (STRONG, r"is a Linux kernel that runs as a program \(user-mode Linux\)"),
+    ],
+)
+def test_what_lies_where_no_kernel_does(tmp_path: Path, contents: bytes, what: str) -> None:
+    data = write_elf([Section(".text", 0x401000, b"x" * 64, ALLOC), Section(".rodata", 0x402000, contents, ALLOC)])
+    with pytest.raises(Unsupported, match=rf"vmlinux: {what}.*; give a vmlinux or vmlinuz"):
+        opened(tmp_path, data)
+
+
+def test_another_systems_kernel(tmp_path: Path) -> None:
+    kernel = opened(tmp_path, write_elf([Section(".text", TEXT, b"x" * 64, ALLOC)]))
+    with pytest.raises(MissingFact, match="'Linux version'; is it a Linux kernel"):
+        kernel.symbols(["_text"])
+
+
+def test_a_file_without_an_end() -> None:
+    if not Path("/proc/kallsyms").exists():
+        pytest.skip("there is no /proc/kallsyms")
+    with pytest.raises(HibercheckError, match=r"/proc/kallsyms: (is not a kernel|is empty)"):
+        open_kernel("/proc/kallsyms")
+
+
+def test_through_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    writer = threading.Thread(target=lambda: (tmp_path / "fifo").write_bytes(write_kernel(SYMBOLS)))
+    writer.start()
+    with open_kernel(str(tmp_path / "fifo")) as kernel:
+        assert kernel.release == "6.1.0-made"
+    writer.join()
+
+
+def test_symbols_through_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(write_kernel(SYMBOLS))
+    os.mkfifo(tmp_path / "fifo")
+    lines = "".join(f"{one.value:016x} T {one.name}\n" for one in SYMBOLS if one.name)
+    writer = threading.Thread(target=lambda: (tmp_path / "fifo").write_text(lines))
+    writer.start()
+    with open_kernel(str(tmp_path / "vmlinux"), symbols=str(tmp_path / "fifo")) as kernel:
+        assert kernel.source.origin == str(tmp_path / "fifo")
+    writer.join()

@@ -96,7 +96,7 @@ def test_opening_what_was_located(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("absent/vmlinux", "No such file"), ("a\0b", "cannot be read"), ("x" * 5000, "cannot be read")],
+    [("absent/vmlinux", "No such file"), ("a\0b", "cannot be opened"), ("x" * 5000, "cannot be opened")],
 )
 def test_what_cannot_be_read(name: str, message: str) -> None:
     with pytest.raises(InputProblem, match=message) as caught:

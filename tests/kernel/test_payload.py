@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import zlib
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hibercheck.errors import HibercheckError, MalformedKernel, Unsupported
-from hibercheck.kernel import compression
+from hibercheck.files import compression
 from hibercheck.kernel.payload import unwrap
 from tests.support.elf_writer import SYMBOLS, write_kernel
 from tests.support.wrappers import COMPRESS, bzimage, cpio, deb, lz4_legacy, rpm, tar, uki, zboot
@@ -115,11 +116,13 @@ def test_packages_without_a_kernel_say_which_has_it(package: bytes) -> None:
         (b"\0" * 5000, "not a kernel"),
         (b"#!/bin/sh\n", "script"),
         (bytes(0x38) + b"ARM\x64" + bytes(64), "arm64 kernel"),
+        (b"MZ".ljust(0x38, b"\0") + b"ARM\x64" + bytes(64), "is an arm64 kernel"),
+        (b"ANDROID!" + bytes(64), "an Android boot image"),
         (cpio({"init": b"x"}), "initramfs"),
         (bytes(0xFF6) + b"S1SUSPEND\0", "hibernation image"),
         (bytes(0xFF6) + b"SWAPSPACE2", "swap space"),
         (b"KDUMP   " + bytes(100), "memory dump"),
-        (b"\x04\x22\x4d\x18" + bytes(100), "lz4 frame format"),
+        (b"\x04\x22\x4d\x18" + bytes(100), "lz4 frame data is damaged"),
         (b"MZ" + bytes(200), "DOS program"),
         (uki({".text": b"x"}), "no .linux section"),
         (uki({".linux": KERNEL}, machine=0xAA64), "EFI program for arm64"),
@@ -153,8 +156,9 @@ def test_bombs_stop_at_the_limit(form: str, monkeypatch: pytest.MonkeyPatch) -> 
     bomb = COMPRESS[form](bytes(64 << 20))
     with pytest.raises(MalformedKernel, match="more than 16 MiB"):
         compression.spool(
-            compression.decompressed(compression.recognise(bomb), compression.slices(bomb, 0, len(bomb)), "k"),
+            compression.decoded(compression.recognise(bomb), compression.slices(bomb, 0, len(bomb))),
             "k",
+            MalformedKernel,
             16 << 20,
         )
 
@@ -170,7 +174,7 @@ def test_no_room_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compression.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(HibercheckError, match=r"No space left on device.*TMPDIR"):
         unwrap(COMPRESS["gzip"](KERNEL), "k")
 

@@ -10,6 +10,7 @@ from hibercheck.errors import HibercheckError, InputProblem, MalformedKernel, Mi
 from hibercheck.kernel.kernel import open_kernel
 from tests.support.elf_writer import BANNER, RODATA, SYMBOLS, TEXT, Section, Sym, write_elf, write_kernel
 from tests.support.kallsyms_writer import LAYOUTS, Layout, write_kallsyms
+from tests.support.text_only import write_text_symbols
 
 LINES = [(one.value, "T", one.name) for one in SYMBOLS]
 
@@ -57,6 +58,8 @@ def test_a_list_of_symbols(stripped: Path, slide: int) -> None:
         ("ffffffff81000000 T\n", MalformedKernel, "line 1"),
         (listing(LINES) + "nonsense here now\n", MalformedKernel, f"line {len(LINES) + 1}"),
         ("1ffffffffffffffff T _text\n", MalformedKernel, "line 1"),
+        ("ffff_fff_8100000 T _text\n", MalformedKernel, "line 1"),
+        ("-81000000 T _text\n", MalformedKernel, "line 1"),
         ("ffffffffffffffff B The real System.map is in the linux-image-6.1-dbg package\n", InputProblem, "placeholder"),
     ],
 )
@@ -143,3 +146,18 @@ def test_the_length_of_a_list_is_bounded(stripped: Path, monkeypatch: pytest.Mon
     symbols = with_symbols(stripped, listing(LINES))
     with pytest.raises(MalformedKernel, match="more than 3 lines"):
         open_kernel(str(stripped), symbols=str(symbols))
+
+
+KERNELS = Path(__file__).resolve().parents[2] / "fixtures" / "kernels"
+
+
+@pytest.mark.parametrize("other", ["mid-current", "v73-stock"])
+def test_a_list_without_the_banner_is_held_to_the_kernels_own_symbols(tmp_path: Path, other: str) -> None:
+    with open_kernel(str(KERNELS / "small-hlt.vmlinux.xz")) as kernel:
+        symbols = write_text_symbols(kernel, tmp_path / "System.map")
+    with open_kernel(str(KERNELS / "small-hlt.vmlinux.xz"), symbols=str(symbols)) as kernel:
+        assert kernel.symbol("native_play_dead") is not None
+    with pytest.raises(
+        Mismatch, match=r"System.map: belongs to another kernel than .*: (its _text is|that kernel has no)"
+    ):
+        open_kernel(str(KERNELS / f"{other}.vmlinux.xz"), symbols=str(symbols))

@@ -1,17 +1,22 @@
-"""``python -m tests.lab``: run experiments, compare with hibercheck, pack cases."""
+"""``python -m tests.lab``: run experiments, predict them anew, make tables of the record, pack cases."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.lab.agreement import First, block, rewrite, version
-from tests.lab.chance import draw
+from tests.lab import chance, records, standings
+from tests.lab.agreement import rewrite_all
+from tests.lab.bochs import chance as bochs_chance
+from tests.lab.bochs.build import VERSION as BOCHS
+from tests.lab.bochs.build import build
+from tests.lab.bochs.run import BochsLab, groups
 from tests.lab.compare import BAD, compare, summary, text
 from tests.lab.corpus import corpus
 from tests.lab.errors import LabError
@@ -19,12 +24,17 @@ from tests.lab.experiment import Experiment
 from tests.lab.families import FAMILIES, every
 from tests.lab.kernels import Kernels, default_places
 from tests.lab.pack import pack
+from tests.lab.predict import predict
+from tests.lab.predict import summary as summary_of
+from tests.lab.predict import text as text_of
 from tests.lab.record import Record
 from tests.lab.run import Lab
+from tests.lab.sitting import Bench, commit, sit, tree
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("fatal", "safe", "benign", "no-overlap", "paging-mode", "latent")
 """What continuous integration runs: every verdict, about a minute."""
+EMULATORS = ("qemu", "bochs")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,28 +49,44 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     top.add_argument("--work", type=Path, default=ROOT / "tests" / "lab" / "work", help="images, cases and kernels")
     commands = top.add_subparsers(required=True)
-    run = commands.add_parser(
-        "run", help="carry out experiments, and set hibercheck's predictions beside what happened"
-    )
+    run = commands.add_parser("run", help="predict experiments, carry them out, and record both")
+    run.add_argument("--emulator", choices=EMULATORS, default="qemu", help="the machine (default: %(default)s)")
+    run.add_argument("--record", type=Path, help="where lines are added (default: records/EMULATOR.jsonl)")
     what = run.add_mutually_exclusive_group()
     what.add_argument("--small", action="store_true", help="a few, with the kernels of fixtures/ only, always afresh")
     what.add_argument("--all", action="store_true", help="every family (the default)")
     what.add_argument("--seed", type=int, help="random ones from this seed")
     run.add_argument("--count", type=int, default=20, help="how many random ones (default: %(default)s)")
     run.add_argument("--kernel", action="append", help="draw random ones from these kernels only")
-    run.add_argument("--family", action="append", choices=FAMILIES)
+    run.add_argument("--family", action="append", choices=[*FAMILIES, "standings"], help="standings: with --seed")
     run.add_argument("--name", action="append", help="only experiments whose name contains this")
     run.add_argument("--jobs", type=int, default=2, help="machines at a time (default: %(default)s)")
-    run.add_argument("--again", action="store_true", help="also those measured already")
-    run.add_argument("--times", type=int, default=1, help="run each so often, and keep count of the outcomes")
-    run.add_argument("--no-compare", action="store_true", help="only measure")
     run.set_defaults(action=command_run)
+    foresee = commands.add_parser("predict", help="predict recorded experiments anew, those whose files are kept")
+    foresee.add_argument("--records", type=Path, default=records.PLACE, help="a file or directory of records")
+    foresee.add_argument("--name", action="append", default=[], help="only experiments whose name contains this")
+    foresee.add_argument("--jobs", type=int, default=2)
+    foresee.add_argument("--dump", action="store_true", help="also with the resumer's memory")
+    foresee.add_argument("--keep", action="store_true", help="write them to records/later.json, for the tables")
+    foresee.add_argument("--bad", action="store_true", help="print only those that disagree")
+    foresee.set_defaults(action=command_predict)
+    once_more = commands.add_parser("replay", help="carry a recorded experiment out again")
+    once_more.add_argument("name")
+    once_more.add_argument("--records", type=Path, default=records.PLACE)
+    once_more.set_defaults(action=command_replay)
+    table = commands.add_parser("table", help="write the tables of agreement anew from the record")
+    table.set_defaults(action=command_table)
+    repeat = commands.add_parser("repeat", help="run measured experiments in QEMU again, and count their outcomes")
+    repeat.add_argument("--family", action="append", choices=FAMILIES)
+    repeat.add_argument("--name", action="append", help="only experiments whose name contains this")
+    repeat.add_argument("--jobs", type=int, default=2, help="machines at a time (default: %(default)s)")
+    repeat.add_argument("--times", type=int, default=2, help="until each has been run so often")
+    repeat.set_defaults(action=command_repeat)
     check = commands.add_parser("compare", help="run hibercheck on what has been measured")
     check.add_argument("--name", action="append", help="only cases whose name contains this")
     check.add_argument("--jobs", type=int, default=2)
     check.add_argument("--no-memory", action="store_true", help="leave out the runs with the resumer's memory")
     check.add_argument("--bad", action="store_true", help="print only the rows that disagree")
-    check.add_argument("--readme", type=Path, help="put the table of agreement between the markers of this file")
     check.set_defaults(action=command_compare)
     box = commands.add_parser("pack", help="write measured cases, compressed and described, into a directory")
     box.add_argument("target", type=Path)
@@ -76,8 +102,11 @@ def parser() -> argparse.ArgumentParser:
 def chosen(options: argparse.Namespace) -> list[Experiment]:
     """The experiments that the command line asks for."""
     seed = getattr(options, "seed", None)
+    if seed is None and "standings" in (options.family or ()):
+        raise SystemExit("python -m tests.lab: the family standings is drawn: give --seed")
     if seed is not None:
-        found = [draw(seed, number, tuple(options.kernel or ())) for number in range(options.count)]
+        draw = drawing(options)
+        found = [draw(seed, number) for number in range(options.count)]
     elif getattr(options, "small", False):
         found = [item for item in FAMILIES["committed"]() if item.name in SMALL]
     else:
@@ -87,26 +116,99 @@ def chosen(options: argparse.Namespace) -> list[Experiment]:
     return found
 
 
+def drawing(options: argparse.Namespace) -> Callable[[int, int], Experiment]:
+    """How random experiments are drawn."""
+    if options.emulator == "bochs":
+        return bochs_chance.draw
+    if options.family == ["standings"]:
+        return standings.draw
+    return lambda seed, number: chance.draw(seed, number, tuple(options.kernel or ()))
+
+
+def kernels_of(work: Path) -> Kernels:
+    """Where kernels are looked for."""
+    return Kernels(default_places(work, ROOT), work / "kernels")
+
+
+def bench_of(emulator: str, work: Path) -> Bench:
+    """A machine to work on."""
+    if emulator == "bochs":
+        return BochsLab(work, kernels_of(work), build(work / "bochs"))
+    return Lab(work, kernels_of(work))
+
+
 def command_run(options: argparse.Namespace) -> int:
-    """Run experiments; those measured before are left alone unless ``--again``."""
-    kernels = Kernels(default_places(options.work, ROOT), options.work / "kernels")
-    lab, record = Lab(options.work, kernels), Record(options.work)
+    """Predict, run and record what is not recorded yet."""
+    if options.small:
+        return run_small(options)
+    record = options.record or records.PLACE / f"{options.emulator}.jsonl"
     wanted = chosen(options)
-    todo = [item for item in wanted if options.again or options.small or not record.has(item.name)]
+    shared = groups(wanted) if options.emulator == "bochs" else [[one] for one in wanted]
+    failed = sit(bench_of(options.emulator, options.work), shared, record, options.jobs)
+    print(f"{len(wanted) - failed} of {len(wanted)} experiments are recorded")
+    return 1 if failed else 0
+
+
+def run_small(options: argparse.Namespace) -> int:
+    """Run the small set afresh, and compare; nothing is recorded."""
+    lab, record = Lab(options.work, kernels_of(options.work)), Record(options.work)
+    todo = chosen(options)
     with ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(lambda experiment: measure(lab, record, experiment), todo))
-        print(f"{sum(results)} of {len(todo)} experiments measured", flush=True)
-        for _ in range(options.times - 1):  # one of a name at a time
-            repeat = [item for item in wanted if 0 < record.runs(item.name) < options.times and repeatable(item)]
-            results += pool.map(lambda experiment: measure_again(lab, record, experiment), repeat)
-    if options.no_compare:
-        return 0 if all(results) else 1
-    rows = compare(link_kernels(record, wanted, kernels), options.work, options.jobs)
+    print(f"{sum(results)} of {len(todo)} experiments measured", flush=True)
+    rows = compare(link_kernels(record, todo, lab.kernels), options.work, options.jobs)
     print(text(rows))
-    if options.seed is not None:
-        fresh = {experiment.name for experiment in todo}
-        First(options.work).remember((row for row in rows if row.name in fresh), version())
     return 0 if all(results) and not any(row.grade in BAD for row in rows) else 1
+
+
+def command_repeat(options: argparse.Namespace) -> int:
+    """Run measured experiments again."""
+    lab, record = Lab(options.work, kernels_of(options.work)), Record(options.work)
+    results: list[bool] = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for _ in range(options.times - 1):  # one of a name at a time
+            todo = [one for one in chosen(options) if 0 < record.runs(one.name) < options.times and repeatable(one)]
+            results += pool.map(lambda experiment: measure_again(lab, record, experiment), todo)
+    return 0 if all(results) else 1
+
+
+def command_predict(options: argparse.Namespace) -> int:
+    """Predict what is kept; 1 when any disagrees, 2 when nothing is kept."""
+    entries = list(records.named(records.load(options.records), options.name))
+    found, before = [], tree()
+    for one in predict(entries, options.work, kernels_of(options.work), options.jobs, dumps=options.dump):
+        found.append(one)
+        if one.grade in BAD or not options.bad:
+            print(text_of(one), flush=True)
+    print(f"{len(entries)} recorded; {summary_of(found)}")
+    if options.keep and tree() != before:
+        print("hibercheck changed meanwhile: not kept, since it is not of one version", file=sys.stderr)
+        return 2
+    if options.keep and found:
+        plain = {one.entry.name: one.said for one in found if not one.dump}
+        dumped = {one.entry.name: one.said for one in found if one.dump}
+        records.save_later(records.Later(commit(), {name: (said, dumped.get(name)) for name, said in plain.items()}))
+    return 2 if not found else 1 if any(one.grade in BAD for one in found) else 0
+
+
+def command_replay(options: argparse.Namespace) -> int:
+    """Carry one out again and hold it to its record; 1 where it differs."""
+    entry = next((one for one in records.load(options.records) if one.name == options.name), None)
+    if entry is None:
+        print(f"no experiment {options.name} in {options.records}", file=sys.stderr)
+        return 2
+    bench = bench_of("bochs" if entry.machine == BOCHS else "qemu", options.work)
+    bench.image(entry.experiment)
+    _, found = next(iter(bench.outcomes([entry.experiment])))
+    print(f"recorded {entry.outcome} {entry.events}\nnow      {found.outcome} {found.events}")
+    return 0 if (found.outcome, records.in_copy(found.events)) == (entry.outcome, records.in_copy(entry.events)) else 1
+
+
+def command_table(_: argparse.Namespace) -> int:
+    """Write README's table and that of agreement.md."""
+    for path in rewrite_all(ROOT, records.load(records.PLACE)):
+        print(path)
+    return 0
 
 
 def measure(lab: Lab, record: Record, experiment: Experiment) -> bool:
@@ -163,8 +265,6 @@ def command_compare(options: argparse.Namespace) -> int:
     print(text([row for row in rows if row.grade in BAD] if options.bad else rows))
     if options.bad:
         print(summary(rows))
-    if options.readme:
-        rewrite(options.readme, block(rows, cases, First(options.work).load()))
     return 1 if any(row.grade in BAD for row in rows) else 0
 
 

@@ -1,125 +1,95 @@
-"""How far predictions and machines agree: the table in README.md, and what was predicted first.
+"""How far predictions and machines agree: the tables of README.md and agreement.md, made of the record.
 
-An experiment is held out as long as nobody has changed hibercheck because of it.  What hibercheck said the first time
-of an experiment drawn from a seed is therefore written down once and never again; the table counts that, whatever
-later versions say.  All other experiments are in sample: the model was corrected on them.
+An experiment counts by what hibercheck said of it first, before anything was changed for it, whatever later versions
+say.  What is not in the record is in no table.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import hibercheck
-from tests.lab.compare import BAD, Row, grade
+from tests.lab import design_table
+from tests.lab.compare import BAD
 from tests.lab.errors import LabError
-from tests.lab.record import EMULATOR
+from tests.lab.predict import grade
+from tests.lab.records import Entry, Later, load_later
 
-BEGIN = "<!-- agreement: written by python -m tests.lab compare --readme README.md -->"
+BEGIN = "<!-- agreement: written by python -m tests.lab table -->"
 END = "<!-- agreement: end -->"
+BEGIN_LIST = "<!-- disagreements: written by python -m tests.lab table -->"
+END_LIST = "<!-- disagreements: end -->"
 OUTCOMES = ("resumes", "resets", "hangs", "survives", "refused")
-IN_SAMPLE = "in sample: the model was corrected on these"
-HELD_OUT = "held out: predicted before anything was changed for them"
 HEAD = (
-    "| measured | experiments | right | abstain | disagree | with a dump | right | disagree |",
+    "| machine, and what it did | experiments | right | abstain | disagree | with a dump | right | disagree |",
     "|---|--:|--:|--:|--:|--:|--:|--:|",
 )
+DISAGREE_HEAD = ("| experiment | machine | it | predicted first | with the dump |", "|---|---|---|---|---|")
 
 
-@dataclass(frozen=True, slots=True)
-class First:
-    """What hibercheck said first.
-
-    Args:
-        work: The directory with cases.json; the predictions lie beside it.
-    """
-
-    work: Path
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.work / "first.json"
-
-    def load(self) -> dict[str, dict[str, Any]]:
-        """Predictions by experiment, ``NAME`` and ``NAME +memory``."""
-        if not self.path.exists():
-            return {}
-        found: dict[str, dict[str, Any]] = json.loads(self.path.read_text())
-        return found
-
-    def remember(self, rows: Iterable[Row], version: str) -> None:
-        """Write predictions down, except where there is one already."""
-        known = self.load()
-        for row in rows:
-            known.setdefault(key(row), {"got": row.got, "verdict": row.verdict, "version": version})
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(known, indent=1) + "\n")
-        part.rename(self.path)
-
-
-def key(row: Row) -> str:
-    """The name of a prediction."""
-    return f"{row.name} +memory" if row.memory else row.name
-
-
-def held_out(rows: Iterable[Row], cases: Iterable[dict[str, Any]], first: dict[str, dict[str, Any]]) -> list[Row]:
-    """The rows of experiments with a first prediction, graded by that instead of today's."""
-    abstain = {case["name"]: case["may_abstain"] for case in cases}
-    out = []
-    for row in rows:
-        said = first.get(key(row))
-        if said:
-            got, verdict = said["got"], said["verdict"]
-            result = grade(row.want, got, verdict, may_abstain=abstain[row.name], memory=row.memory)
-            out.append(Row(row.name, row.memory, row.want, got, verdict, result if got else "WRONG", 0))
-    return out
-
-
-def block(rows: Sequence[Row], cases: Sequence[dict[str, Any]], first: dict[str, dict[str, Any]]) -> str:
-    """The table with its markers, date and versions."""
-    unseen = held_out(rows, cases, first)
-    known = {row.name for row in unseen}
-    lines = [BEGIN, "", facts(cases), "", *HEAD, *part(IN_SAMPLE, [row for row in rows if row.name not in known])]
-    if unseen:
-        now = [row for row in rows if row.name in known]
-        lines += [*part(HELD_OUT, unseen), *part("the same, as predicted now", now)[:1]]
+def totals(entries: Sequence[Entry], later: Later | None = None, *, outcomes: bool = True) -> str:
+    """A table with its markers: README's has the machines, agreement.md's also what each did."""
+    lines = [BEGIN, "", facts(entries), "", *HEAD]
+    for machine in sorted({entry.machine for entry in entries}):
+        own = [entry for entry in entries if entry.machine == machine]
+        lines.append(line(f"**{machine}**", own))
+        by_outcome = [(want, [one for one in own if one.outcome == want]) for want in OUTCOMES if outcomes]
+        lines += [line(want, some) for want, some in by_outcome if some]
+        if sleepers := [one for one in own if outcomes and asleep(one)]:
+            lines.append(line("of all: CPUs asleep in MWAIT", sleepers))
+        if later and (again := later.of(own)):
+            lines.append(line(f"the same, as predicted at {later.commit}", again))
     return "\n".join([*lines, "", END])
 
 
-def part(title: str, rows: Sequence[Row]) -> list[str]:
-    """A line of totals and one for each outcome."""
-    lines = [line(f"**{title}**", rows)]
-    return lines + [line(want, some) for want in OUTCOMES if (some := [row for row in rows if row.want == want])]
+def asleep(entry: Entry) -> bool:
+    """Whether a CPU slept in MWAIT, as only Bochs's events show."""
+    return any(state[1] == "mwait" for state in entry.events.get("parked", ()))
 
 
-def line(title: str, rows: Sequence[Row]) -> str:
-    """One line of the table."""
-    cells: list[str | int] = [title]
-    for memory in (False, True):
-        some = [row for row in rows if row.memory == memory]
-        count = Counter(row.grade for row in some)
-        bad = sum(count[name] for name in BAD)
-        cells += [len(some), count["right"], *([] if memory else [count["abstained"]]), bad]
+def disagreements(entries: Sequence[Entry]) -> str:
+    """agreement.md's list of all whose first predictions disagreed, with its markers."""
+    lines = [BEGIN_LIST, "", *DISAGREE_HEAD]
+    for entry in entries:
+        plain, dumped = grade(entry, entry.first, dump=False), entry.dump and grade(entry, entry.dump, dump=True)
+        if plain in BAD or dumped in BAD:
+            cells = [entry.name, entry.machine, entry.outcome, *words(entry)]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", END_LIST])
+
+
+def words(entry: Entry) -> Iterator[str]:
+    """What was predicted, without and with the dump."""
+    for said in (entry.first, entry.dump):
+        if said is None:
+            yield ""
+        else:
+            yield said.note or f"{said.verdict}" + (f", usually {said.usual}" if said.usual else "")
+
+
+def line(title: str, entries: Sequence[Entry]) -> str:
+    """One line of README's table."""
+    plain = Counter(grade(entry, entry.first, dump=False) for entry in entries)
+    dumped = Counter(grade(entry, entry.dump, dump=True) for entry in entries if entry.dump)
+    bad, bad_too = (sum(count[name] for name in BAD) for count in (plain, dumped))
+    right_too = dumped["right"]
+    cells = [title, len(entries), plain["right"], plain["abstained"], bad, dumped.total(), right_too, bad_too]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def facts(cases: Iterable[dict[str, Any]]) -> str:
-    """Date, versions, kernels."""
-    names = {Path(case[role]).stem for case in cases for role in ("resumer", "resumee")}
+def facts(entries: Iterable[Entry]) -> str:
+    """Dates, commits, kernels."""
+    rows = list(entries)
+    names = {side.kernel for entry in rows for side in (entry.experiment.resumee, entry.experiment.resumer)}
     debian = sorted((name.removeprefix("debian-") for name in names if name.startswith("debian-")), key=numbers)
     small = ["small builds"] if any(not name.startswith("debian-") for name in names) else []
-    kernels = [f"Debian's {', '.join(debian)}"] if debian else []
-    today = datetime.now(UTC)
-    date = f"{today.day} {today:%B %Y}"
-    return f"{date}, hibercheck {version()}, {EMULATOR}. Kernels: {' and '.join([*kernels, *small])}."
+    kernels = " and ".join([*([f"Debian's {', '.join(debian)}"] if debian else []), *small]) or "none"
+    days = sorted({entry.date for entry in rows}) or ["never"]
+    commits = list(dict.fromkeys(entry.commit for entry in rows)) or ["none"]
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{when}, predicted first by hibercheck at {', '.join(commits)}. Kernels: {kernels}."
 
 
 def numbers(release: str) -> list[int]:
@@ -127,23 +97,34 @@ def numbers(release: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", release)]
 
 
-def version() -> str:
-    """The version, with the commit in a clone."""
-    root = Path(hibercheck.__file__).parent
-    run = subprocess.run(
-        ["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return f"{hibercheck.__version__} ({run.stdout.strip()})" if run.returncode == 0 else hibercheck.__version__
+def rewrite_all(root: Path, entries: Sequence[Entry]) -> list[Path]:
+    """Write all tables; the files."""
+    for path, text in tables(root, entries):
+        rewrite(path, text)
+    designs = root / design_table.PLACE
+    designs.write_text(design_table.table(entries))
+    return sorted({designs, *(path for path, _ in tables(root, entries))})
+
+
+def tables(root: Path, entries: Sequence[Entry]) -> list[tuple[Path, str]]:
+    """Each generated part with the file that it stands in."""
+    later, own = load_later(), root / "tests" / "lab" / "agreement.md"
+    return [
+        (root / "README.md", totals(entries, later, outcomes=False)),
+        (own, totals(entries, later)),
+        (own, disagreements(entries)),
+    ]
 
 
 def rewrite(path: Path, text: str) -> None:
-    """Put a new table between the markers of a file.
+    """Put a new table, which brings its markers, between those of a file.
 
     Raises:
         LabError: The markers are not there, once each.
     """
+    begin, *_, end = text.splitlines()
     old = path.read_text()
-    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
-        raise LabError(f"{path} lacks the lines {BEGIN!r} and {END!r}")
-    before, rest = old.split(BEGIN)
-    path.write_text(before + text + rest.split(END)[1])
+    if old.count(begin) != 1 or old.count(end) != 1 or old.index(begin) > old.index(end):
+        raise LabError(f"{path} lacks the lines {begin!r} and {end!r}")
+    before, rest = old.split(begin)
+    path.write_text(before + text + rest.split(end)[1])

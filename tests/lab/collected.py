@@ -16,11 +16,12 @@ from typing import Any
 from hibercheck.addresses import CPU_ENTRY_AREA
 from hibercheck.errors import HibercheckError, MissingFact
 from hibercheck.handoff.api import check
-from hibercheck.handoff.check import open_inputs
-from hibercheck.handoff.findings import Report
-from hibercheck.handoff.judge import judge
-from hibercheck.handoff.options import CheckOptions
-from hibercheck.handoff.space import KernelSpace
+from hibercheck.handoff.facts.space import KernelSpace
+from hibercheck.handoff.replay.judge import judge
+from hibercheck.handoff.scenario.options import CheckOptions
+from hibercheck.handoff.verdict.check import open_inputs
+from hibercheck.handoff.verdict.findings import Report
+from tests.lab.kernels import kernels_of
 from tests.support.cases import options_of
 
 FOUND_BY_FACTS = frozenset({"--resumer-cmdline", "--resumer-offline"})
@@ -49,7 +50,7 @@ def everything(place: Path) -> list[dict[str, Any]]:
 
 def differences(case: dict[str, Any], place: Path) -> list[str]:
     """Say in which points the facts of a case differ from its dump."""
-    files = str(place / case["image"]), str(place / case["resumer"]), str(place / case["resumee"])
+    files = str(place / case["image"]), *kernels_of(case, place)
     dumped = options_of(case["args"], resumer_memory=str(place / case["memory"]))
     facts = options_of(without(case["args"], FOUND_BY_FACTS), resumer_facts=str(place / case["facts"]))
     script = Path(case["facts"]).with_suffix(".script.json")

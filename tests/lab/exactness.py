@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from hibercheck.dump.dump import Dump
-from hibercheck.handoff.ap import ApResult
-from hibercheck.handoff.check import open_inputs
-from hibercheck.handoff.findings import Verdict
-from hibercheck.handoff.judge import judge
-from hibercheck.handoff.judgement import Judgement
-from hibercheck.handoff.loop_replay import LoopState
-from hibercheck.handoff.plan import Plan
-from hibercheck.handoff.refusal import Acceptance
-from hibercheck.handoff.summary import cpu_reports
-from hibercheck.handoff.verdict import decide
+from hibercheck.handoff.acceptance.refusal import Acceptance
+from hibercheck.handoff.replay.compare import Difference
+from hibercheck.handoff.replay.fate import When
+from hibercheck.handoff.replay.judge import judge
+from hibercheck.handoff.replay.judgement import ApResult, Judgement
+from hibercheck.handoff.scenario.plan import Plan
+from hibercheck.handoff.verdict.check import open_inputs
+from hibercheck.handoff.verdict.decide import decide
+from hibercheck.handoff.verdict.findings import Verdict
+from hibercheck.handoff.verdict.summary import cpu_reports
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.exceptions import Raised
 from hibercheck.x86.paging import PAGE_FAULT, PageFaultCode
+from tests.lab.kernels import kernels_of
 from tests.support.cases import options_of
 
 HOPE = (Verdict.SAFE, Verdict.BENIGN, Verdict.LATENT, Verdict.FATAL)
@@ -49,7 +50,7 @@ def main(place: Path) -> int:
 
 def differences(case: dict[str, Any], place: Path) -> list[tuple[str, str]]:
     """Return (kind, text): ``DIFFERS`` where the replay is wrong, another kind where the reason is known."""
-    files = [str(place / case[key]) for key in ("image", "resumer", "resumee")]
+    files = str(place / case["image"]), *kernels_of(case, place)
     with open_inputs(*files, options_of(case["args"])) as inputs:
         static = verdict(*inputs)
     with open_inputs(*files, options_of(case["args"], resumer_memory=str(place / case["memory"]))) as inputs:
@@ -100,11 +101,11 @@ def exceptions(case: dict[str, Any], judged: Judgement) -> tuple[str, str]:
         event = result.fatal_event
         if event is not None and event.effect.ends_machine:
             return "without exceptions", f"CPU {result.parked.cpu}: {event.effect.value}"
-        turn = event.loop if event is not None else result.turn
-        if turn is not None and turn.state is LoopState.FOREIGN:
+        found = result.iteration if event is None else event if event.iterates else None
+        if found is not None and found.difference is Difference.FOREIGN:
             return "foreign bytes", f"CPU {result.parked.cpu} ran them first"
-        if event is not None and event.delivery is not None and result.when == "after the handoff":
-            return "later", f"CPU {result.parked.cpu}: the resumee had run on before {event.event.value} came"
+        if event is not None and event.delivery is not None and result.when is When.AFTER:
+            return "later", f"CPU {result.parked.cpu}: the resumee had run on before {result.cause} came"
     return "DIFFERS", f"logged {logged}, replayed {[delivered(result) for result in dead]}"
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from tests.lab.bochs.rows import asleep
+from tests.lab.bochs.rows import stock as asleep_stock
+from tests.lab.designs import designs
 from tests.lab.experiment import Experiment, Side
 from tests.lab.machine import Machine
 from tests.lab.packages import CLOUD, DEBIAN, bullseye, debian, fix, idle_states, short
@@ -315,6 +318,9 @@ FAMILIES: dict[str, Callable[[], Iterator[Experiment]]] = {
     "bullseye": bullseye,
     "kaslr": load_addresses,
     "collect": collected,
+    "asleep": asleep,
+    "asleep-stock": asleep_stock,
+    "designs": designs,
 }
 
 

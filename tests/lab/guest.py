@@ -19,14 +19,19 @@ from tests.lab.gdb import Stub
 from tests.lab.kernels import Kernels
 from tests.lab.machine import PATIENCE, Vm
 
-ICR = {"nmi": 0xC4400, "smi": 0xC4200}
-"""APIC ICR words: delivery mode NMI or SMI, assert, all but self (SDM 3A, 11.6.1)."""
+NMI_TO_OTHERS = 0xC4400
+"""APIC ICR: delivery mode NMI, assert, all but self (SDM 3A, 11.6.1)."""
+SMI_TO_ONE = 0x4200
+"""The same with delivery mode SMI, to the APIC that the high half names."""
+ICR_LOW, ICR_HIGH = 0xFEE00300, 0xFEE00310
 MCE = "mce {cpu} 9 0xbd00000000000134 0x5 0x100000 0x8c"
 """An uncorrected error in bank 9 with RIPV set, which the handler of an offline CPU ignores."""
 SMBASE_ENTRY = 0x38000
 """Where a CPU that no firmware relocated enters SMM; SeaBIOS relocates the boot CPU only."""
 RSM = bytes.fromhex("0faa")
 MIB = 1 << 20
+CONSOLE = "console=ttyS0 panic=-1"
+"""What is added to every command line."""
 
 
 def disk_size(experiment: Experiment) -> int:
@@ -92,8 +97,32 @@ def resume_device(experiment: Experiment, disk: Path) -> str:
     return line
 
 
+def plug_memory(vm: Vm, mib: int) -> None:
+    """Plug memory into a running guest, and have its kernel use it."""
+    vm.monitor.command("object-add", qom_type="memory-backend-ram", id="plugged", size=mib * MIB)
+    vm.monitor.command("device_add", driver="pc-dimm", id="dimm", memdev="plugged")
+    vm.shell("sleep 2; for block in /sys/devices/system/memory/memory*/state; do echo online > $block; done; true")
+
+
+def load_modules(vm: Vm, side: Side) -> None:
+    """Load what the side wants, in this order."""
+    for name in side.modules:
+        vm.shell(f"insmod /late/{name}.ko")
+
+
+def kexec(vm: Vm, side: Side, line: str) -> None:
+    """From the kernel that runs, start the one that is meant, and wait until that takes orders."""
+    vm.wait_for(r"LAB ready\n", 90)
+    vm.shell(f"kexec -l /second/kernel --initrd=/second/initrd --command-line='{line}'", 60)
+    start = vm.order("kexec -e")
+    vm.wait_for(r"LAB ready\n", 90, start)
+
+
 def boot(vm: Vm, side: Side, kernels: Kernels) -> None:
     """Wait until the guest takes orders, patching its kernel on the way if that is asked for."""
+    if side.kexec_from:
+        kexec(vm, side, f"{CONSOLE} {side.cmdline}".strip())
+        return
     if side.take_idle_states:
         patch(vm, side, kernels, cst.patches(kernels, side.kernel))
     vm.wait_for(r"LAB ready\n", 90)
@@ -203,7 +232,7 @@ def cause(vm: Vm, experiment: Experiment) -> None:
     if experiment.event == "mce":
         # On a CPU that the resumee runs it is the resumee's affair: AMD's handler would panic.
         at_work = cpu_list(vm.shell("cat /sys/devices/system/cpu/online"))
-        for cpu in set(range(1, experiment.machine.cpus)) - at_work:
+        for cpu in set(range(1, vm.machine.cpus)) - at_work:
             vm.monitor.human(MCE.format(cpu=cpu))
         vm.shell("true")
         return
@@ -212,8 +241,13 @@ def cause(vm: Vm, experiment: Experiment) -> None:
         stub = vm.debugger()
         stub.write_physical(SMBASE_ENTRY, RSM)
         stub.detach()
-    if experiment.event in ICR:
-        vm.shell(f"devmem 0xfee00300 32 {ICR[experiment.event]:#x}")
+        # All of these enter SMM at one SMBASE, and so save their state in one place: one after the other.
+        for cpu in range(1, vm.machine.cpus):
+            vm.shell(f"devmem {ICR_HIGH:#x} 32 {vm.machine.apic_id(cpu) << 24:#x}")
+            vm.shell(f"devmem {ICR_LOW:#x} 32 {SMI_TO_ONE:#x}")
+            vm.shell("sleep 0.2")
+    if experiment.event == "nmi":
+        vm.shell(f"devmem {ICR_LOW:#x} 32 {NMI_TO_OTHERS:#x}")
 
 
 def cpu_list(text: str) -> set[int]:

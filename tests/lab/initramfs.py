@@ -47,6 +47,23 @@ def newc(entries: list[tuple[str, int, bytes, tuple[int, int]]]) -> bytes:
     return bytes(out)
 
 
+def plain(name: str, content: bytes) -> tuple[str, int, bytes, tuple[int, int]]:
+    """An entry for a file that is only read."""
+    return name, stat.S_IFREG | 0o644, content, (0, 0)
+
+
+def static_busybox(given: Path | None = None) -> Path:
+    """The busybox that the guest gets: the one given, or the machine's.
+
+    Raises:
+        LabError: There is none.
+    """
+    found = given or (Path(name) if (name := shutil.which("busybox")) else None)
+    if found is None or not found.exists():
+        raise LabError("no busybox here (Debian: busybox-static)")
+    return found
+
+
 def build(
     path: Path,
     busybox: Path | None = None,
@@ -66,13 +83,14 @@ def build(
     Raises:
         LabError: There is no static busybox.
     """
-    found = busybox or (Path(name) if (name := shutil.which("busybox")) else None)
-    if found is None or not found.exists():
-        raise LabError("no busybox here (Debian: busybox-static)")
+    found = static_busybox(busybox)
     insert = "".join(f"insmod /modules/{module.name}\n" for module in modules)
     init = INIT.replace("while [", f"{insert}while [", 1).replace("nvme0n1", disk)
     extra = [("modules", stat.S_IFDIR | 0o755, b"", (0, 0))] if modules else []
     extra += [(f"modules/{module.name}", stat.S_IFREG | 0o644, module.read_bytes(), (0, 0)) for module in modules]
+    parents = {parent.as_posix() for name, *_ in more for parent in Path(name).parents} - {".", "bin"}
+    known = {name for name, *_ in more}
+    extra += [(name, stat.S_IFDIR | 0o755, b"", (0, 0)) for name in sorted(parents - known)]
     archive = newc(
         [
             ("bin", stat.S_IFDIR | 0o755, b"", (0, 0)),

@@ -8,15 +8,18 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.lab.errors import LabError
 from tests.lab.gdb import Stub
 from tests.lab.qmp import Monitor, connect
 
 QEMU = "qemu-system-x86_64"
+OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+"""Debian's package ovmf; without a file of variables they are lost at the end, which does not matter here."""
+Firmware = Literal["seabios", "ovmf"]
 BLOCK_DEVICES = {"nvme": "nvme0n1", "virtio": "vda"}
 """What the guest calls the disk.  NVMe has one queue: of several, 7.3 loses those of offline CPUs after a snapshot."""
 PATIENCE = float(os.environ.get("LAB_PATIENCE", "1"))
@@ -33,6 +36,9 @@ class Machine:
         cpu: QEMU's ``-cpu``.
         acpi_table: Kind of idle states that an SSDT gives the CPUs (:data:`tests.lab.cst.KINDS`), on both sides.
         disk: What the swap area is on: ``nvme``, which every kernel here has built in, or ``virtio``.
+        firmware: ``seabios``, or ``ovmf`` (UEFI), which wants kernels with an EFI stub.
+        hotplug_mib: MiB of memory that are plugged in once the resumee runs, 0 for none.
+        nvme_queues: Queues of the NVMe disk; OVMF itself wants two to boot from it.
     """
 
     smp: str = "2,sockets=1,cores=1,threads=2"
@@ -40,6 +46,9 @@ class Machine:
     cpu: str = "Skylake-Client,-hle,-rtm,+monitor"
     acpi_table: str | None = None
     disk: str = "nvme"
+    firmware: Firmware = "seabios"
+    hotplug_mib: int = 0
+    nvme_queues: int = 1
 
     @property
     def block_device(self) -> str:
@@ -51,12 +60,36 @@ class Machine:
         """Number of CPUs."""
         return int(self.smp.split(",")[0])
 
+    def apic_id(self, cpu: int) -> int:
+        """The APIC id that QEMU gives a CPU: thread, core and package in fields of as many bits as they need."""
+        facts = {key: int(number) for key, number in (part.split("=") for part in self.smp.split(",")[1:])}
+        threads, cores = facts.get("threads", 1), facts.get("cores", 1)
+        thread_bits, core_bits = (threads - 1).bit_length(), (cores - 1).bit_length()
+        thread, core, package = cpu % threads, cpu // threads % cores, cpu // (threads * cores)
+        return package << (core_bits + thread_bits) | core << thread_bits | thread
+
+    def facts(self) -> dict[str, Any]:
+        """All of it, for names of files: without what came later and has its default."""
+        out = asdict(self)
+        return {key: item for key, item in out.items() if key not in LATER or item != LATER[key]}
+
     def arguments(self, ssdt: Path | None = None) -> list[str]:
         """QEMU's arguments for it, the compiled SSDT included."""
         table = ["-acpitable", f"file={ssdt}"] if ssdt else []
-        device = "nvme,drive=d,serial=1,max_ioqpairs=1" if self.disk == "nvme" else "virtio-blk-pci,drive=d"
-        hardware = ["-machine", "q35,accel=tcg", "-cpu", self.cpu, "-smp", self.smp, "-m", str(self.memory_mib)]
+        device = (
+            f"nvme,drive=d,serial=1,max_ioqpairs={self.nvme_queues}"
+            if self.disk == "nvme"
+            else "virtio-blk-pci,drive=d"
+        )
+        memory = str(self.memory_mib) + (",slots=2,maxmem=4G" if self.hotplug_mib else "")
+        hardware = ["-machine", "q35,accel=tcg", "-cpu", self.cpu, "-smp", self.smp, "-m", memory]
+        if self.firmware == "ovmf":
+            hardware += ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF}"]
         return [*hardware, "-device", device, *table]
+
+
+LATER = {"firmware": "seabios", "hotplug_mib": 0, "nvme_queues": 1}
+"""Facts of a machine that older files were named without."""
 
 
 @dataclass(slots=True)
@@ -65,21 +98,25 @@ class Vm:
 
     Args:
         machine: The hardware.
-        kernel: bzImage to boot.
+        kernel: bzImage to boot; None to leave that to a boot loader on the disk.
         initrd: The initramfs.
         cmdline: The kernel's command line, the console excepted.
-        disk: The raw disk with the swap area.
+        disk: The disk with the swap area: raw, or qcow2 by its name.
         directory: Where sockets and logs go (short path: it names Unix sockets).
         ssdt: A compiled table with the CPUs' idle states.
+        variables: The variables of UEFI, which it keeps; None to have them forgotten.
+        log_items: What QEMU logs from the start (its option ``-d``).
     """
 
     machine: Machine
-    kernel: Path
-    initrd: Path
+    kernel: Path | None
+    initrd: Path | None
     cmdline: str
     disk: Path
     directory: Path
     ssdt: Path | None = None
+    variables: Path | None = None
+    log_items: str = ""
     process: subprocess.Popen[bytes] = field(init=False)
     monitor: Monitor = field(init=False)
     serial: socket.socket = field(init=False)
@@ -89,12 +126,18 @@ class Vm:
         self.directory.mkdir(parents=True, exist_ok=True)
         for name in ("qmp", "gdb", "serial", "log"):
             (self.directory / name).unlink(missing_ok=True)
+        form = "qcow2" if self.disk.suffix == ".qcow2" else "raw"
         command = [
             *(QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *self.machine.arguments(self.ssdt),
-            *("-kernel", str(self.kernel), "-initrd", str(self.initrd), "-append", self.cmdline),
-            *("-drive", f"id=d,file={self.disk},format=raw,if=none,discard=unmap"),
-            *("-chardev", f"socket,id=s,path={self.directory}/serial,server=on,wait=off", "-serial", "chardev:s"),
+            *self._started_with(),
+            *("-drive", f"id=d,file={self.disk},format={form},if=none,discard=unmap"),
+            *(
+                "-chardev",
+                f"socket,id=s,path={self.directory}/serial,server=on,wait=off,logfile={self.directory}/serial.log",
+                "-serial",
+                "chardev:s",
+            ),
             *("-qmp", f"unix:{self.directory}/qmp,server=on,wait=off"),
             *("-gdb", f"unix:{self.directory}/gdb,server=on,wait=off", "-D", f"{self.directory}/log", "-S"),
         ]
@@ -109,6 +152,13 @@ class Vm:
             self.process.wait()
             raise
         return self
+
+    def _started_with(self) -> list[str]:
+        """What QEMU starts, and what it keeps and logs of that."""
+        out = [] if self.kernel is None else ["-kernel", str(self.kernel), "-append", self.cmdline]
+        out += [] if self.initrd is None else ["-initrd", str(self.initrd)]
+        out += [] if self.variables is None else ["-drive", f"if=pflash,format=raw,unit=1,file={self.variables}"]
+        return [*out, *(["-d", self.log_items] if self.log_items else [])]
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
@@ -175,8 +225,15 @@ class Vm:
         return Stub(self.directory / "gdb", 60 * PATIENCE)
 
     def registers(self) -> list[dict[str, Any]]:
-        """All CPUs' registers."""
-        return [parse_registers(part) for part in split_cpus(self.monitor.human("info registers -a"))]
+        """All CPUs' registers.
+
+        Raises:
+            LabError: The monitor did not tell those of each CPU: it answers in part while the machine goes down.
+        """
+        rows = [parse_registers(part) for part in split_cpus(self.monitor.human("info registers -a"))]
+        if len(rows) != self.machine.cpus:
+            raise LabError(f"the monitor told the registers of {len(rows)} of {self.machine.cpus} CPUs")
+        return rows
 
     def dump(self, path: Path) -> None:
         """Write guest memory and registers as an ELF file, with holes where memory is zero."""

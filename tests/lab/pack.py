@@ -6,6 +6,7 @@ import hashlib
 import json
 import lzma
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def unpack(source: Path, target: Path) -> Path:
     """Undo :func:`compress`, leaving holes where the content is zero."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_suffix(f"{target.suffix}.part")
+        part = target.with_suffix(f"{target.suffix}.{threading.get_ident()}.part")  # experiments run side by side
         with lzma.open(source) as packed, part.open("wb") as plain:
             while piece := packed.read(1 << 20):
                 if piece.count(0) == len(piece):

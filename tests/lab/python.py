@@ -108,6 +108,21 @@ def entries() -> list[Entry]:
     ]
 
 
+def program_entries(program: Path) -> list[Entry]:
+    """A program of this machine and the libraries that it needs.
+
+    Raises:
+        LabError: It is not here.
+    """
+    if not program.exists():
+        raise LabError(f"no {program} here")
+    out = [(f"bin/{program.name}", stat.S_IFREG | 0o755, program.read_bytes(), (0, 0))]
+    for library in libraries([program]):
+        place = "lib64" if library.name.startswith("ld-linux") else "lib"
+        out.append((f"{place}/{library.name}", stat.S_IFREG | 0o755, library.resolve().read_bytes(), (0, 0)))
+    return out
+
+
 def compiled(path: Path, target: Path) -> bytes:
     """A module's code, which the guest takes without looking for the source."""
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ from tests.lab.errors import ImpossibleError, LabError
 from tests.lab.experiment import Experiment, Side
 from tests.lab.gdb import Stub
 from tests.lab.guest import (
+    CONSOLE,
     after_copy,
     boot,
     cause,
@@ -24,7 +25,9 @@ from tests.lab.guest import (
     copy_sparse,
     disk_size,
     fill,
+    load_modules,
     make_disk,
+    plug_memory,
     reached,
     resume_device,
     set_online,
@@ -34,9 +37,12 @@ from tests.lab.guest import (
 )
 from tests.lab.kernels import Kernels
 from tests.lab.machine import PATIENCE, Machine, Vm, wait_exit
-from tests.lab.truth import Truth, errno_of, fault_of, runaway, was_triple_fault
+from tests.lab.outcome import Outcome
+from tests.lab.record import EMULATOR, Record
+from tests.lab.truth import Truth, errno_of, fault_of, init_taken, runaway, was_triple_fault
 
-CONSOLE = "console=ttyS0 panic=-1"
+FIRST = "nokaslr"
+"""Command line of a kernel that only starts another."""
 SETTLE = 0.1
 """Seconds that the parked CPUs get to come to rest while the boot CPU stands at ``restore_image``."""
 TRIES = 3
@@ -79,8 +85,26 @@ class Lab:
         Raises:
             LabError: It could not be carried out; nothing is known then.
         """
+        unfit(experiment)
         image = self.image(experiment)
         return retry(lambda: self._resume(experiment, image), experiment.name)
+
+    @property
+    def emulator(self) -> str:
+        """Its name in the record."""
+        return EMULATOR
+
+    def outcomes(self, group: list[Experiment]) -> Iterator[tuple[Experiment, Outcome]]:
+        """Carry experiments out, and keep each with its truth in cases.json.
+
+        Raises:
+            LabError: As `run`.
+        """
+        record = Record(self.work)
+        for experiment in group:
+            truth = self.run(experiment)
+            record.add(experiment, truth, with_memory=experiment.dump and truth.boot_cpu is not None)
+            yield experiment, Outcome(truth.outcome, truth.when, truth.errno, {})
 
     def memory(self, experiment: Experiment) -> Path:
         """Where the dump of the resumer's memory is."""
@@ -91,17 +115,37 @@ class Lab:
         return self.work / "facts" / f"{experiment.name}.json"
 
     def _start(self, side: Side, machine: Machine, disk: Path, place: Path, *, collects: bool = False) -> Vm:
+        cmdline = f"{CONSOLE} {side.cmdline}".strip()
+        initrd = self._initrd(side, machine, collects=collects)
+        kernel = side.kernel
+        if side.kexec_from:
+            kernel, cmdline = side.kexec_from, f"{CONSOLE} {FIRST}"
+            initrd = self._kexec_initrd(side, initrd, place)
+        kind = machine.acpi_table
+        ssdt = cst.table(place, kind, machine.cpus) if kind else None
+        return Vm(machine, self.kernels.boot_file(kernel), initrd, cmdline, disk, place, ssdt)
+
+    def _initrd(self, side: Side, machine: Machine, *, collects: bool) -> Path:
         modules = () if machine.disk == "nvme" else self.kernels.modules(side.kernel)
-        name = f"initramfs-{side.kernel}.gz" if modules else "initramfs.gz"
+        named = self.kernels.named_modules(side.kernel, side.modules)
+        name = f"initramfs-{'-'.join([side.kernel, *side.modules])}.gz" if modules or named else "initramfs.gz"
         initrd = self.work / (f"python-{name}" if collects else name)
         with self._guard:
             if not initrd.exists() or (collects and initrd.stat().st_mtime < python.changed()):
                 more = python.entries() if collects else []
+                more += [initramfs.plain(f"late/{path.name}", path.read_bytes()) for path in named]
                 initramfs.build(initrd, disk=machine.block_device, modules=modules, more=more)
-        cmdline = f"{CONSOLE} {side.cmdline}".strip()
-        kind = machine.acpi_table
-        ssdt = cst.table(place, kind, machine.cpus) if kind else None
-        return Vm(machine, self.kernels.boot_file(side.kernel), initrd, cmdline, disk, place, ssdt)
+        return initrd
+
+    def _kexec_initrd(self, side: Side, initrd: Path, place: Path) -> Path:
+        """What the first kernel gets: the program kexec, and the second kernel with its initramfs."""
+        out = place / "kexec-initramfs.gz"
+        more = [
+            *python.program_entries(Path("/usr/sbin/kexec")),
+            initramfs.plain("second/kernel", self.kernels.boot_file(side.kernel).read_bytes()),
+            initramfs.plain("second/initrd", initrd.read_bytes()),
+        ]
+        return initramfs.build(out, more=more)
 
     def _place(self, name: str) -> Path:
         place = self.work / "run" / name
@@ -115,6 +159,8 @@ class Lab:
         make_disk(disk, experiment)
         with self._start(experiment.resumee, experiment.machine, disk, place) as vm:
             boot(vm, experiment.resumee, self.kernels)
+            if experiment.machine.hotplug_mib:
+                plug_memory(vm, experiment.machine.hotplug_mib)
             vm.shell(swap_on(experiment))
             if experiment.fill_mib:
                 vm.shell(fill(experiment), 60)
@@ -139,6 +185,7 @@ class Lab:
         try:
             with self._start(experiment.resumer, machine, disk, place, collects=experiment.collect) as vm:
                 boot(vm, experiment.resumer, self.kernels)
+                load_modules(vm, experiment.resumer)
                 set_online(vm, experiment.resumer)
                 if experiment.collect:
                     collect(vm, self.facts(experiment))
@@ -168,7 +215,7 @@ class Lab:
                 errno = errno_of(vm.text) or errno_of(vm.shell("dmesg | tail -40"))
             return Truth("refused", errno=errno)
         # A parked CPU may still be on its last steps (an INIT not yet taken, say), if the host gave its thread no time.
-        stub.run_only(range(1, experiment.machine.cpus), SETTLE * PATIENCE)
+        stub.run_only(range(1, vm.machine.cpus), SETTLE * PATIENCE)
         registers = [{"cpu": cpu, **found} for cpu, found in enumerate(vm.registers())]
         if experiment.dump:
             path = self.memory(experiment)
@@ -199,12 +246,13 @@ class Lab:
             cause(vm, experiment)
             for _ in range(3):
                 vm.shell("sleep 1")
+            log = vm.log()
+            left = [cpu for cpu in left_behind(experiment, log) if cpu < vm.machine.cpus]  # it may have fewer by now
+            truth.after_event = whereabouts(vm, left)
         except LabError as error:
             self._died(vm, truth, "after the handoff", error)
             return
-        left = [cpu for cpu in experiment.resumee.offline if cpu not in experiment.resumee.online]
-        truth.after_event = whereabouts(vm, left)
-        lost = runaway(vm.log(), [cpu for cpu in truth.parked or [] if cpu["cpu"] in left])
+        lost = runaway(log, [cpu for cpu in truth.parked or [] if cpu["cpu"] in left])
         if truth.outcome == "resumes" and (lost or truth.strayed()):
             truth.outcome = "survives"
             truth.remarks.append("a CPU that the resumee left offline ran away")
@@ -219,6 +267,31 @@ class Lab:
         truth.when = when
         if not ended:
             truth.remarks.append(str(error))
+
+
+def left_behind(experiment: Experiment, log: str) -> list[int]:
+    """CPUs that the resumee has offline and never brought back: those that took its INIT stand where it put them.
+
+    arch_resume_nosmt() up to 6.16 brings up every present CPU, and takes the siblings down again, in its own loop.
+    """
+    offline = [cpu for cpu in experiment.resumee.offline if cpu not in experiment.resumee.online]
+    return [cpu for cpu in offline if init_taken(log, cpu) == len(log)]
+
+
+def unfit(experiment: Experiment) -> None:
+    """Refuse what QEMU cannot do.
+
+    Raises:
+        ImpossibleError: The experiment wants it.
+    """
+    sides = (experiment.resumee, experiment.resumer)
+    wants = {
+        "a place for kernel or initramfs": any(side.load or side.initrd_at for side in sides),
+        "a latency": experiment.latency > 0,
+        "a cold TLB": experiment.tlb == "cold",
+    }
+    if asked := [what for what, wanted in wants.items() if wanted]:
+        raise ImpossibleError(f"not on QEMU: {', '.join(asked)}")
 
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hibercheck.handoff.facts import read_facts
+from hibercheck.handoff.facts.resumer_facts import read_facts
 from tests.lab.__main__ import main
 from tests.lab.collected import differences, everything
 from tests.lab.errors import LabError
@@ -29,7 +29,22 @@ def work(tmp_path_factory) -> Path:
     except (LabError, OSError, subprocess.SubprocessError) as error:
         pytest.skip(f"this Python cannot be copied into a guest: {error}")
     place = tmp_path_factory.mktemp("collect")
-    assert main(["--work", str(place), "run", "--family", "collect", "--name", "kcore"]) == 0
+    assert (
+        main(
+            [
+                "--work",
+                str(place),
+                "run",
+                "--family",
+                "collect",
+                "--name",
+                "kcore",
+                "--record",
+                str(place / "record.jsonl"),
+            ]
+        )
+        == 0
+    )
     return place
 
 

@@ -21,9 +21,9 @@ import sys
 from types import SimpleNamespace
 sys.path.insert(0, {root!r})
 from tests.report.samples import SAMPLES
-def check(image, resumer, resumee, options):
+def check(image, resumer, resumee, options, cache=None):
     return SAMPLES["latent" if options.suppose else {sample!r}]()
-sys.modules["hibercheck.handoff.check"] = SimpleNamespace(check=check)
+sys.modules["hibercheck.handoff.verdict.check"] = SimpleNamespace(check=check)
 from hibercheck.cli.main import main
 main()
 """

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hibercheck.cli.commands import summaries
+from hibercheck.handoff.facts.given import FACTS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "man").glob("man?/*"))
@@ -58,3 +59,9 @@ def test_man_has_nothing_to_say(page):
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     assert "hibercheck" in run.stdout
+
+
+@pytest.mark.parametrize("fact", FACTS.values(), ids=lambda fact: fact.name)
+def test_every_fact_that_can_be_said_is_in_the_manual(fact):
+    """With its form, as the message for a wrong value has it."""
+    assert f"`{fact.name}={fact.form}`" in (ROOT / "man" / "source" / "hibercheck-check.1.md").read_text()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import hibercheck
+from hibercheck.report import drawing
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,25 +23,52 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def command():
     """The words of README's main command, from ``hibercheck`` on."""
     line = next(line for line in README.splitlines() if "fixtures/images/" in line)
-    return shlex.split(line.rpartition("&&")[2])[1:]
+    return shlex.split(line)[1:]
 
 
-def test_the_main_command_predicts_the_reset(command):
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"PYTHONUTF8": "1"}
-    arguments = [sys.executable, "-m", "hibercheck", *command]
-    run = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", check=False)
-    assert (run.returncode, run.stderr) == (1, "")
-    assert run.stdout == (ROOT / "man" / "examples" / "report.txt").read_text(encoding="utf-8"), (
-        "python man/examples/report.py"
-    )
-
-
-def test_the_picture_is_of_the_same_report():
+@pytest.fixture(scope="module")
+def example():
+    """The program that writes the examples."""
     spec = importlib.util.spec_from_file_location("example_report", ROOT / "man" / "examples" / "report.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def judged(example):
+    return example.judged()
+
+
+@pytest.mark.parametrize(("more", "name"), [([], "report.txt"), (["-v"], "report-verbose.txt")])
+def test_the_main_command_predicts_the_reset(command, more, name):
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"PYTHONUTF8": "1"}
+    arguments = [sys.executable, "-m", "hibercheck", *command, *more]
+    run = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert (run.returncode, run.stderr) == (1, "")
+    committed = (ROOT / "man" / "examples" / name).read_text(encoding="utf-8")
+    assert run.stdout == committed, "python man/examples/report.py"
+
+
+def test_its_lines_fit():
+    assert len(README.splitlines()) < 120
+    commands = [line.strip() for line in README.splitlines() if line.startswith("    ")]
+    assert max(map(len, commands)) < 120
+
+
+def test_it_shows_the_report(example, judged):
+    shown = example.plain(judged, width=example.WIDTH)
+    assert f"```text\n{shown}```\n" in README, "put it there"
+
+
+def test_the_picture_is_of_the_same_report(example, judged):
     committed = (ROOT / "man" / "examples" / "report.svg").read_text(encoding="utf-8")
-    assert module.picture(module.judged()) == committed, "python man/examples/report.py writes it anew"
+    assert example.picture(judged) == committed, "python man/examples/report.py writes it anew"
+
+
+def test_the_drawing_is_of_the_same_report(judged):
+    committed = (ROOT / "man" / "examples" / "drawing.svg").read_text(encoding="utf-8")
+    assert drawing.svg(judged.report) == committed, "python man/examples/report.py writes it anew"
 
 
 def test_every_file_it_names_is_there():
@@ -50,7 +78,7 @@ def test_every_file_it_names_is_there():
 
 def test_the_python_interface_works_as_shown(monkeypatch, command):
     monkeypatch.chdir(ROOT)
-    report = hibercheck.check(command[0], command[2], command[4], resumer_cmdline=command[6], spurious_mwait=True)
+    report = hibercheck.check(command[0], command[2], spurious_mwait=True)
     assert (report.outcome, report.verdict) == ("resets", "fatal")
     with pytest.raises(TypeError):
-        hibercheck.check(command[0], command[2], command[4], nonsense=1)
+        hibercheck.check(command[0], command[2], nonsense=1)

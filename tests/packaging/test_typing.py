@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hibercheck.handoff.options import CheckOptions
+from hibercheck.handoff.scenario.options import CheckOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = ", ".join(f"{field.name}=options.{field.name}" for field in fields(CheckOptions))
 USE = f"""
 import hibercheck
-from hibercheck.handoff.options import CheckOptions
+from hibercheck.handoff.scenario.options import CheckOptions
 
 options = CheckOptions()
 report = hibercheck.check("i", "r", "e", {EVERY})
@@ -43,7 +43,7 @@ def checked(tmp_path):
 def test_it_is_typed(checked):
     said = checked(USE)
     assert "error" not in said
-    assert 'Revealed type is "hibercheck.handoff.findings.Verdict"' in said
+    assert 'Revealed type is "hibercheck.handoff.verdict.findings.Verdict"' in said
     assert "str | None" in said
 
 

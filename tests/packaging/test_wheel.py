@@ -97,7 +97,7 @@ def test_it_installs_into_an_empty_environment(built, tmp_path, name):
     assert (tmp_path / "venv/share/man/man1/hibercheck.1").exists()
     code = "import hibercheck, inspect; print(*inspect.signature(hibercheck.check).parameters)"
     ran = subprocess.run([tmp_path / "venv/bin/python", "-I", "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "image resumer resumee options fields\n"
+    assert ran.stdout == "image resumer resumee options cache fields\n"
 
 
 def test_a_zip_application_runs(built, tmp_path):

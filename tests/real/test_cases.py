@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hibercheck.handoff.check import check
-from hibercheck.handoff.findings import Fate, Level, Outcome, Verdict
+from hibercheck.errors import Mismatch
+from hibercheck.handoff.verdict.check import check
+from hibercheck.handoff.verdict.findings import Fate, Level, Outcome, Verdict
 from tests.conftest import SHARED_CASES
 from tests.support.cases import options_of
 
@@ -21,10 +22,11 @@ def case_named(name):
 
 @pytest.fixture(scope="module")
 def predict(unpacked):
-    def run(name, *, memory=False):
+    def run(name, *, memory=False, **more):
         case = case_named(name)
         image, resumer, resumee = (str(unpacked(case[key])) for key in ("image", "resumer", "resumee"))
-        more = {"resumer_memory": str(unpacked(case["memory"]))} if memory else {}
+        if memory:
+            more["resumer_memory"] = str(unpacked(case_named(memory if memory is not True else name)["memory"]))
         return check(image, resumer, resumee, options_of(case["args"], **more))
 
     return run
@@ -40,11 +42,24 @@ class TestMeasured:
         assert report.verdict is not Verdict.RISK
         assert report.outcome.value == case["truth"]["outcome"]
 
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_safe_lists_at_most_three_conditions(self, predict, name):
+        report = predict(name)
+        assert report.verdict is not Verdict.SAFE or len(report.conditions) <= 3
+
     @pytest.mark.parametrize("name", WITH_MEMORY)
     def test_outcome_with_the_resumers_memory(self, predict, name):
         report = predict(name, memory=True)
         assert report.verdict not in {Verdict.RISK, Verdict.UNDETERMINED}
         assert report.outcome.value == case_named(name)["truth"]["outcome"]
+
+    def test_a_dump_of_another_boot_of_the_same_build_is_told(self, predict):
+        """Measured: the machine reset.  What the dump's resumer has loaded contradicts it, whatever line is given."""
+        name, wrong = "nosmt-hlt-deb61", "kaslr-nosmt-hlt-small"
+        assert case_named(name)["truth"]["outcome"] == "resets"
+        for line in ("nokaslr nosmt", None):
+            with pytest.raises(Mismatch, match="shows another image loaded"):
+                predict(name, memory=wrong, resumer_cmdline=line)
 
     @pytest.mark.parametrize("name", WITH_MEMORY)
     def test_the_two_ways_do_not_contradict_each_other(self, predict, name):

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from hibercheck.handoff.check import open_inputs
-from hibercheck.handoff.judge import judge
-from hibercheck.handoff.loop_replay import LoopState
-from hibercheck.handoff.refusal_measured import firmware_map, physical_pages
-from hibercheck.handoff.resumee import e820_checksum
-from hibercheck.handoff.summary import cpu_reports
+from hibercheck.handoff.facts.e820 import e820_checksum
+from hibercheck.handoff.facts.running import read_running
+from hibercheck.handoff.replay.compare import Difference
+from hibercheck.handoff.replay.judge import judge
+from hibercheck.handoff.verdict.check import open_inputs
+from hibercheck.handoff.verdict.summary import cpu_reports
 from hibercheck.x86.events import Event
 from hibercheck.x86.paging import PageFaultCode
 from tests.conftest import SHARED_CASES
@@ -40,24 +40,25 @@ def judged(case, unpacked):
 def test_parked_cpus_are_where_they_were_measured(case, judged):
     plan, judgement = judged
     reports = {cpu.cpu: cpu for cpu in cpu_reports(plan, judgement)}
+    known = {result.parked.cpu: result.cpu for result in judgement.aps}
     assert judgement.dump_shows_parked is True
     for truth in case["truth"]["parked"]:
-        found, state = reports[truth["cpu"]], judgement.states[truth["cpu"]]
+        found, state = reports[truth["cpu"]], known[truth["cpu"]].entry
         assert found.rip == int(truth["rip"], 16)
         assert found.cr3 == int(truth["cr3"], 16)
         # MWAIT is PAUSE to the emulator with several CPUs, so that only a CPU in HLT is halted
         assert (found.state == "hlt") == truth["halted"]
         assert state.gdt_base == int(truth["gdt_base"], 16)
         assert state.idt_base == int(truth["idt_base"], 16)
-        assert judgement.registers[truth["cpu"]]["rsp"] == int(truth["rsp"], 16)
+        assert known[truth["cpu"]].general["rsp"] == int(truth["rsp"], 16)
 
 
 def test_the_machine_is_the_one_that_hibernated(judged):
     """The resumer's own memory map and page count, out of its dump, are those of the image."""
     plan, judgement = judged
-    space = judgement.memory.resumer.space
-    assert e820_checksum(firmware_map(space)) == plan.image.record.e820_checksum
-    assert physical_pages(space) in {None, plan.image.info.num_physpages}
+    found = read_running(judgement.memory.resumer.space)
+    assert e820_checksum(found.e820) == plan.image.record.e820_checksum
+    assert found.pages in {None, plan.image.info.num_physpages}
 
 
 def _as_logged(raised):
@@ -88,11 +89,11 @@ def test_a_machine_that_resets_dies_of_what_was_logged(case, judged):
     dead = [result for result in judgement.aps if result.cause is not None]
     assert dead
     for result in dead:
-        state = judgement.states[result.parked.cpu]
+        state = result.cpu.entry
         event = result.fatal_event
         if event is None or event.delivery is None:
             assert result.cause is Event.SPURIOUS
-            assert result.turn.state is LoopState.FOREIGN
+            assert result.iteration.difference is Difference.FOREIGN
             assert not any(
                 start <= logged[0][2] - judgement.memory.resumer.kaslr_offset < end
                 for start, end in result.parked.loop.ranges

@@ -156,3 +156,40 @@ def test_vmlinuz_says_what_vmlinux_says(table):
                 read += 1
     assert read
     assert any(row["read"] == ["vmlinux", "vmlinuz"] for row in table.values())
+
+
+def test_the_table_is_of_many_kernels(table):
+    """At least thirty, from 5.10 to 7.3, and nothing unknown but what does not apply."""
+    assert len(table) >= 30
+    for row in table.values():
+        traits = row["traits"]
+        without = {"fred_default", "fred_stacks"} if not traits["fred"] else set()
+        assert set(traits["unknown"]) - without <= {"init_targets", "builtin_cmdline_overrides", "kick_value"}
+        assert "kick_value" not in row["traits"]["unknown"] or row["release"].startswith("5.10.")
+
+
+def _how(config, option):
+    return {"y": "builtin", "m": "module?"}.get(config.get(option), "absent")
+
+
+def test_traits_are_those_of_the_configuration(table):
+    """Debian's packages up to 6.18 have the configuration beside the kernel."""
+    configured = [(row["config"], row["traits"]) for row in table.values() if row["config"] is not None]
+    assert len(configured) >= 20
+    for config, traits in configured:
+        assert traits["hibernation"] is ("CONFIG_HIBERNATION" in config)
+        assert traits["physical_align"] == int(config["CONFIG_PHYSICAL_ALIGN"], 0)
+        assert traits["parallel_bringup"] is traits["parallel_switch"] is ("CONFIG_HOTPLUG_PARALLEL" in config)
+        assert traits["bootconfig"] == ("if asked for" if "CONFIG_BOOT_CONFIG" in config else "no")
+        assert traits["builtin_cmdline"] == config.get("CONFIG_CMDLINE", "")
+        assert traits["randomize_base"] is ("CONFIG_RANDOMIZE_BASE" in config)
+        assert traits["fred"] is ("CONFIG_X86_FRED" in config)
+        drivers = (("intel_idle", "INTEL_IDLE"), ("acpi_idle", "ACPI_PROCESSOR"), ("haltpoll", "HALTPOLL_CPUIDLE"))
+        assert traits["idle_drivers"] == [f"{driver}:{_how(config, f'CONFIG_{option}')}" for driver, option in drivers]
+        assert (traits["intel_idle"] != [0, 0]) is ("CONFIG_INTEL_IDLE" in config)
+        assert ("secretmem" in traits["refuses_while"]) is ("CONFIG_SECRETMEM" in config)
+        assert ("lockdown=" in traits["locked_down_by"]) is ("CONFIG_SECURITY_LOCKDOWN_LSM" in config)
+        assert ("Secure Boot" in traits["locked_down_by"]) is ("CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT" in config)
+        if traits["compressors"] != ["lzo:builtin", "lz4:absent"]:  # which is what kernels before v6.9 have
+            named = [f"{name}:{_how(config, f'CONFIG_CRYPTO_{name.upper()}')}" for name in ("lzo", "lz4")]
+            assert traits["compressors"] == named

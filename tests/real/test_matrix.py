@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from hibercheck.cli.matrix import command
-from hibercheck.handoff.check import check
-from hibercheck.handoff.cmdline import parse_command_line
-from hibercheck.handoff.findings import Verdict
+from hibercheck.handoff.facts.cmdline import parse_command_line
+from hibercheck.handoff.verdict.check import check
+from hibercheck.handoff.verdict.findings import Verdict
 from tests.conftest import SHARED_CASES
 from tests.support.cases import options_of
 from tests.support.matrix_settings import cell_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from hibercheck.handoff.findings import (
+from hibercheck.handoff.verdict.findings import (
     Assumption,
+    Condition,
     CpuReport,
     Evidence,
     Fate,
@@ -15,7 +16,9 @@ from hibercheck.handoff.findings import (
     ImageSummary,
     KernelSummary,
     Level,
+    LineOwner,
     MissingFactNote,
+    NotExamined,
     Outcome,
     Place,
     Report,
@@ -23,9 +26,11 @@ from hibercheck.handoff.findings import (
     Share,
     TimelineEvent,
     Verdict,
+    WakeTiming,
 )
 from hibercheck.x86.paging import Access, Fault, Step, Walk
 
+DUMP = "--resumer-memory DUMP"
 IMAGE = ImageSummary(
     path="image.bin",
     compressor="lzo",
@@ -215,8 +220,45 @@ def safe() -> Report:
         why="the resumer sent it an INIT", sentence="it waits for SIPI and touches no memory",
     )  # fmt: skip
     return _report(
-        Outcome.RESUMES, Verdict.SAFE, "no parked CPU can touch memory that the image overwrites", cpus=(BOOT_CPU, cpu)
+        Outcome.RESUMES,
+        Verdict.SAFE,
+        "no parked CPU can touch memory that the image overwrites",
+        cpus=(BOOT_CPU, cpu),
+        unexamined=(
+            NotExamined(("HC101", "HC102"), (1, 2, 3), "where the line that it monitors lies is not known", DUMP),
+            NotExamined(("HC404",), (), "only what the check reads of the image was decoded", "--verify"),
+        ),
+        warnings=("the image was already consumed by a resume",),
     )
+
+
+CONDITIONS = (
+    Condition(
+        "load-address",
+        "where the resumer lies",
+        "0x1600000",
+        "the firmware is UEFI, under which a kernel without KASLR lies where there is room",
+        Outcome.RESETS,
+        Verdict.FATAL,
+        (("--resumer-phys-base", "0x1600000"),),
+        "look for 'Kernel code' in its /proc/iomem",
+    ),
+    Condition(
+        "idle-driver+load-address",
+        "how the resumer's cpuidle driver parks a dead CPU, and where the resumer lies",
+        "by MWAIT, and 0x1600000",
+        "the resumee does not show it",
+        Outcome.MAY_RESET,
+        Verdict.RISK,
+        (("--resumer-idle", "mwait"), ("--resumer-phys-base", "0x1600000"), ("--what-if", "")),
+        "give --resumer-idle",
+    ),
+)
+
+
+def safe_unless() -> Report:
+    """Safe as it is taken to be, and not if something were otherwise."""
+    return dataclasses.replace(safe(), conditions=CONDITIONS)
 
 
 def benign() -> Report:
@@ -256,7 +298,7 @@ def risk() -> Report:
     )
     resumer = dataclasses.replace(RESUMER, load_address=None, kaslr_offset=None, command_line="nosmt")
     return _report(
-        Outcome.RESETS,
+        Outcome.MAY_RESET,
         Verdict.RISK,
         "at 23 of 59 load addresses of the resumer CPU 1 wakes in overwritten code",
         cpus=(BOOT_CPU, cpu),
@@ -264,6 +306,33 @@ def risk() -> Report:
         findings=(dataclasses.replace(HC201, level=Level.WARNING),),
         share=Share(23, 59, "2 MiB-aligned places for the resumer"),
     )
+
+
+def asleep() -> Report:
+    """A store wakes it in time, and it sleeps again on a line that the resumee writes."""
+    cpu = dataclasses.replace(
+        MWAIT_CPU,
+        fate=Fate.UNKNOWN,
+        sentence="it may be lost in the handoff: copy 1873 of 6230 writes its line and wakes it, and 810 copies later "
+        "it no longer finds its way back; it may take 6,500 copies to wake, which is more",
+        when="copy",
+        cause="store to its line",
+        doubt="timing",
+        timing=WakeTiming(1873, 6230, 2683, 3972, 810, counted=True, longest=6500),
+        owner=LineOwner(
+            0x135A0540, 64, "per-CPU data", ("runqueues",), 0, "ordinary",
+            "runqueues of the resumee's CPU 0, where it writes as it runs",
+        ),
+    )  # fmt: skip
+    report = _report(
+        Outcome.MAY_RESET,
+        Verdict.RISK,
+        "the machine may reset: the copy itself wakes CPU 1, and replaces its code 810 of 6230 copies later; a machine "
+        "that wakes it in time resumes",
+        cpus=(BOOT_CPU, cpu),
+        findings=(dataclasses.replace(HC201, level=Level.ERROR),),
+    )
+    return dataclasses.replace(report, usual_outcome=Outcome.RESUMES)
 
 
 def fatal() -> Report:
@@ -360,9 +429,11 @@ def hostile() -> Report:
 
 SAMPLES: Mapping[str, Callable[[], Report]] = {
     "safe": safe,
+    "safe-unless": safe_unless,
     "benign": benign,
     "latent": latent,
     "risk": risk,
+    "asleep": asleep,
     "fatal": fatal,
     "fatal-boot-cpu": fatal_boot_cpu,
     "refused": refused,

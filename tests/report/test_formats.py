@@ -17,9 +17,10 @@ import pytest
 
 from hibercheck.cli.check import FORMATS
 from hibercheck.cli.shared import FAIL_ON
-from hibercheck.handoff.findings import Place
-from hibercheck.handoff.rules import RULES
-from hibercheck.report import formats, gate
+from hibercheck.handoff.scenario.alternatives import KINDS
+from hibercheck.handoff.verdict.findings import NotExamined, Place
+from hibercheck.handoff.verdict.rules import RULES
+from hibercheck.report import formats, gate, github
 from hibercheck.report.fingerprint import fingerprints
 from hibercheck.report.gate import Mark, judge
 from tests.report.samples import SAMPLES
@@ -60,7 +61,7 @@ def test_json_follows_its_schema(name):
 
 def test_the_schema_is_strict_enough_to_fail():
     document = json.loads(rendered("fatal", "json"))
-    for damage in ({"outcome": "maybe"}, {"schema_version": 2}, {"cpus": [{}]}, {"image": None}):
+    for damage in ({"outcome": "maybe"}, {"schema_version": 1}, {"cpus": [{}]}, {"image": None}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(document | damage, SCHEMA, cls=jsonschema.Draft202012Validator)
 
@@ -106,6 +107,61 @@ def test_sarif_multitool_finds_no_error(name, tmp_path):
     assert "1 files scanned" in ran.stdout
 
 
+def test_what_was_not_examined_is_no_pass_in_any_format():
+    name, why = "safe", "where the line that it monitors lies is not known"
+    ktap = rendered(name, "ktap").splitlines()
+    assert (
+        sum(line.startswith("ok") and f"# SKIP CPUs 1-3: {why} (--resumer-memory DUMP)" in line for line in ktap) == 2
+    )
+    assert sum("HC404" in line and "# SKIP" in line for line in ktap) == 1
+    suite = ET.fromstring(rendered(name, "junit"))[0]  # noqa: S314 - our own output
+    skipped = {case.get("name")[:5]: case.find("skipped") for case in suite.findall("testcase")}
+    assert all(why in skipped[rule].get("message") for rule in ("HC101", "HC102"))
+    assert "--verify" in skipped["HC404"].get("message")
+    assert skipped["HC201"] is None
+    missing = json.loads(rendered(name, "json"))["missing"]
+    assert [(one["rules"], one["cpus"]) for one in missing] == [(["HC101", "HC102"], [1, 2, 3]), (["HC404"], [])]
+    invocation = json.loads(rendered(name, "sarif"))["runs"][0]["invocations"][0]
+    told = [
+        note["associatedRule"]["id"] for note in invocation["toolExecutionNotifications"] if note["level"] == "note"
+    ]
+    assert told == ["HC101", "HC102", "HC404"]
+    assert "title=not examined%3A HC101%2C HC102%2C HC404::HC101, HC102: CPUs 1-3: where" in rendered(name, "github")
+    assert "### Not examined" in rendered(name, "markdown")
+
+
+def test_notes_of_one_cpu_do_not_hide_that_another_was_not_examined():
+    report = SAMPLES["benign"]()
+    note = NotExamined((report.findings[0].rule,), (3,), "its data is not known", "--x")
+    judged = judge(dataclasses.replace(report, unexamined=(note,)))
+    line = next(line for line in formats.renderer("ktap")(judged).splitlines() if " HC201 " in line and line[0] != "#")
+    assert line.endswith("# SKIP CPU 3: its data is not known (--x)")
+    failing = dataclasses.replace(SAMPLES["fatal"](), unexamined=(note,))
+    assert "not ok 4 HC201" in formats.renderer("ktap")(judge(failing))
+
+
+@pytest.mark.parametrize("form", sorted({*formats.NAMES} - {"text", "gitlab"}))  # GitLab has no place for it
+def test_warnings_are_in_every_format_that_has_a_place(form):
+    content = formats.renderer(form)(judge(SAMPLES["safe"](), warnings=("s.toml: entry 1: suppresses nothing",)))
+    assert "lready consumed by a resume" in content
+    assert "uppresses nothing" in content
+
+
+@pytest.mark.parametrize("form", sorted({*formats.NAMES} - {"text", "gitlab"}))  # GitLab takes findings only
+def test_the_margin_and_what_is_usual_are_in_every_format_that_has_a_place(form):
+    content = re.sub(r"\s+", " ", rendered("asleep", form))
+    assert "810 of 6230 copies later; a machine that wakes it in time resumes" in content
+
+
+def test_the_usual_outcome_has_a_member_where_programs_read():
+    for name, expected in (("asleep", "resumes"), ("fatal", None)):
+        (run,) = json.loads(rendered(name, "sarif"))["runs"]
+        found = ET.fromstring(rendered(name, "junit")).find(".//property[@name='usual_outcome']")  # noqa: S314
+        assert run["properties"].get("usual_outcome") == expected
+        assert (None if found is None else found.get("value")) == expected
+        assert json.loads(rendered(name, "json"))["usual_outcome"] == expected
+
+
 def test_fingerprints_do_not_follow_addresses_frames_or_paths():
     report = SAMPLES["many-cpus"]()
     moved = [
@@ -136,7 +192,7 @@ def test_junit_counts_are_true(name):
     assert not XML_FORBIDDEN.search(content)
     suite = ET.fromstring(content)[0]  # noqa: S314 - our own output
     cases = suite.findall("testcase")
-    assert int(suite.get("tests")) == len(cases) == len(RULES) + 1
+    assert int(suite.get("tests")) == len(cases) == len(RULES) + len(KINDS) + 1
     assert int(suite.get("failures")) == len(suite.findall("testcase/failure"))
     assert int(suite.get("errors")) == len(suite.findall("testcase/error"))
     passed = judge(SAMPLES[name]()).passed
@@ -149,12 +205,12 @@ def test_ktap_parses(name):
     assert lines[0] == "KTAP version 1"
     results = []
     for line in lines[1:]:
-        if line.startswith("# ") or line == f"1..{len(RULES) + 1}":
+        if line.startswith("# ") or line == f"1..{len(RULES) + len(KINDS) + 1}":
             continue
         match = re.fullmatch(r"(ok|not ok) (\d+) ([^#]+?)(?: # (XFAIL|ERROR|SKIP|TIMEOUT)( [^#]*)?)?", line)
         assert match, line
         results.append(match)
-    assert [int(match[2]) for match in results] == list(range(1, len(RULES) + 2))
+    assert [int(match[2]) for match in results] == list(range(1, len(RULES) + len(KINDS) + 2))
     assert judge(SAMPLES[name]()).passed == all(match[1] == "ok" for match in results)
 
 
@@ -186,6 +242,26 @@ def test_github_commands_are_one_line_each(name):
         assert re.fullmatch(r"::(error|warning|notice) title=[^:,\r\n]+::[^\r\n]*", line)
 
 
+def test_json_has_once_what_cpus_share():
+    document = json.loads(rendered("many-cpus", "json"))
+    apart = [cpu["footprint"] for cpu in document["cpus"] if cpu["footprint"]]
+    assert len(apart) == 63
+    assert len(document["frames"]) == 6
+    assert document["frames"][apart[-1][0]]["resumer"] == "native_play_dead+0x69"
+    findings = [finding["evidence"] for finding in document["findings"]]
+    assert (len(findings), len(document["evidence"])) == (16, 1)
+    assert document["evidence"][findings[-1][0]]["before"].startswith("0faef048")
+
+
+def test_github_has_a_defect_once_and_no_notes():
+    lines = rendered("many-cpus", "github").splitlines()
+    assert len(lines) == 2
+    assert "The same on CPUs 49-63." in lines[1]
+    passing = judge(SAMPLES["benign"]())
+    assert len(github.render(passing).splitlines()) == 1
+    assert len(github.render(passing, notes=True).splitlines()) == 2
+
+
 def test_github_messages_are_escaped():
     assert "x%250A" in rendered("hostile", "github")
 
@@ -212,3 +288,30 @@ def test_markdown_cannot_be_left():
     rows = [line for line in content.splitlines() if line.startswith("| 1 |")]
     assert len(rows) == 1
     assert len(re.findall(r"(?<!\\)\|", rows[0])) == 5
+
+
+FORMATS_OF_CONDITIONS = ("json", "sarif", "junit", "ktap", "github", "gitlab", "markdown")
+
+
+@pytest.mark.parametrize("form", FORMATS_OF_CONDITIONS)
+def test_a_condition_stands_in_every_format_with_what_proves_it(form):
+    content = rendered("safe-unless", form).replace("\\", "")
+    assert "load-address" in content or form == "markdown"
+    assert "--resumer-phys-base" in content
+    assert "0x1600000" in content
+
+
+@pytest.mark.parametrize(
+    ("strict", "marks", "status"),
+    [(False, None, 0), (True, None, 1), (True, ("load-address",), 1), (True, ("load-address", "both"), 0)],
+)
+def test_strict_counts_the_worst_condition_that_is_not_suppressed(strict, marks, status):
+    report = SAMPLES["safe-unless"]()
+    spared = None
+    if marks:
+        mark = Mark("suppressed", "we know")
+        spared = (mark, mark if "both" in marks else None)
+    judged = judge(report, strict=strict, condition_marks=spared)
+    assert int(judged.exit_status) == status
+    assert ("--strict" in judged.reason) == bool(status)
+    assert judge(report, strict=True, fail_on="never").passed

@@ -5,22 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
 from hibercheck.errors import InputProblem
-from hibercheck.handoff.findings import Outcome, Verdict
 from hibercheck.handoff.matrix.pair import Cell
 from hibercheck.handoff.matrix.table import Matrix, Member
+from hibercheck.handoff.verdict.findings import Condition, Outcome, Verdict
+from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report import matrix_text
 from hibercheck.report.matrix import csv_parts, groups, json_parts, read_json
-from hibercheck.report.matrix_html import html_parts
+from hibercheck.report.matrix_html import escape, html_parts
+from tests.support.browser import CHROMIUM, axe_core, violations
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAMES = ("6.1.0-50-cloud-amd64", "6.12.94+deb13", '<b>"evil" & co</b>', "7.3.4")
 CELLS = [
     Cell(Outcome.RESUMES, Verdict.SAFE, "nothing"),
@@ -31,6 +32,18 @@ CELLS = [
     Cell(Outcome.RESUMES, Verdict.LATENT, "later", exact=True),
     Cell(Outcome.RESUMES, Verdict.BENIGN, "luck"),
 ]
+IDLE = Condition(
+    "idle-driver", "how <it> idles", "by MWAIT", "no sign", Outcome.MAY_RESET, Verdict.RISK,
+    (("--resumer-idle", "mwait"),), "look",
+)  # fmt: skip
+CELLS[0] = replace(CELLS[0], conditions=(IDLE,))
+CELLS[6] = replace(CELLS[6], conditions=(replace(IDLE, verdict=Verdict.FATAL),), spared=frozenset({"idle-driver"}))
+
+
+def _alone(cell):
+    found = Matrix((Member("k", None, "k"),), ("default",))
+    found.add(0, [cell], [[0]])
+    return found
 
 
 @pytest.fixture
@@ -76,8 +89,14 @@ def _broken(document, path, value):
         (("rows", 0, "cells", 0, 0), 7), (("kernels", 0, "release"), []), (("cells", 0, "reason"), None),
         (("rows", 0, "cells", 0, 0), -1), (("rows", 0, "cells", 0), [0]), (("rows", 0, "cells"), []),
         (("cells", 0, "verdict"), "good"), (("cells", 0), None), (("kernels", 0), {}), (("scenarios",), None),
-        (("cells", 1), {"outcome": "resumes", "verdict": "safe", "reason": "nothing", "share": None, "exact": False}),
-        (("schema_version",), 2), (("rows", 0), []), (("assumptions",), 3),
+        (("cells", 1), json.loads("".join(json_parts(_alone(CELLS[0]))))["cells"][0]),
+        (("cells", 0, "conditions"), None), (("cells", 0, "conditions"), [{}]),
+        (("cells", 0, "conditions", 0, "settle"), [["--a"]]), (("cells", 0, "conditions", 0, "suppressed"), 1),
+        (("schema_version",), 1), (("schema_version",), True), (("rows", 0, "resumer"), True),
+        (("rows", 0, "resumer"), 1),
+        (("cells", 0, "exact"), "no"), (("cells", 0, "share"), float("nan")), (("cells", 0, "share"), 2),
+        (("cells", 0, "share"), True), (("shards",), ["3/2"]), (("shards",), ["1_0/20"]), (("shards",), "x"),
+        (("tool",), None), (("rows", 0), []), (("assumptions",), 3),
     ],
 )  # fmt: skip
 def test_what_is_no_matrix_is_refused(matrix, tmp_path, path, value):
@@ -104,6 +123,9 @@ def test_csv_has_every_pair(matrix):
         row = found[matrix.scenarios[scenario], NAMES[resumer], NAMES[resumee]]
         assert (row["verdict"], row["outcome"], row["reason"]) == (cell.verdict, cell.outcome, cell.reason)
         assert row["share"] == ("" if cell.share is None else "0.40")
+        assert row["conditions"] == {0: "idle-driver: risk", 6: "idle-driver: fatal (suppressed)"}.get(
+            CELLS.index(cell), ""
+        )
         assert row["exact"] == ("yes" if cell.exact else "no")
 
 
@@ -113,10 +135,13 @@ class Tables(HTMLParser):
     def __init__(self):
         super().__init__()
         self.tables, self.inside, self.texts, self.others = {}, None, [], []
+        self.anchors, self.ids = [], []
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
-        self.others += [value for name, value in attributes if name in {"src", "href"}]
+        self.others += [value for name, value in attributes if name in {"src", "href"} and not value.startswith("#")]
+        self.anchors += [value[1:] for name, value in attributes if name == "href" and value.startswith("#")]
+        self.ids += [value for name, value in attributes if name == "id"]
         self.others += [tag] if tag in {"script", "link", "img", "iframe"} else []
         if tag == "table" and given.get("class") == "matrix":
             self.inside = self.tables.setdefault(given["data-scenario"], {"head": [], "rows": []})
@@ -143,6 +168,10 @@ def check_page(page, matrix):
     reader = Tables()
     reader.feed(page)
     assert reader.others == []
+    assert reader.anchors
+    assert set(reader.anchors) <= set(reader.ids)
+    assert len(set(reader.ids)) == len(reader.ids)
+    assert set(RULES) <= set(reader.ids)
     marks = {verdict.value: mark for verdict, (mark, _) in matrix_text.MARKS.items()}
     for name, wanted in verdicts(matrix).items():
         head, *rows = reader.tables[name]["rows"]
@@ -174,6 +203,27 @@ def test_chromium_shows_the_table(matrix, tmp_path):
     check_page(result.stdout, matrix)
 
 
+def test_the_page_names_every_kernel_and_says_why(matrix):
+    page = "".join(html_parts(matrix))
+    assert "title=" not in page
+    assert page.count("<main>") == page.count("</main>") == 1
+    for name in NAMES:
+        assert escape(name) in page
+    for cell in CELLS[1:]:
+        assert escape(cell.reason) in page
+
+
+def test_the_page_has_the_day_that_is_asked_for(matrix, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1574812800")
+    assert ", 2019-11-27." in "".join(html_parts(matrix))
+
+
+@pytest.mark.skipif(CHROMIUM is None or axe_core() is None, reason="chromium or axe-core is not installed")
+def test_axe_finds_nothing(matrix, tmp_path):
+    for width in (390, 1200):
+        assert not violations("".join(html_parts(matrix)), tmp_path, width=width)
+
+
 def test_the_heat_map_has_every_mark(matrix):
     console = Console(file=io.StringIO(), width=100)
     matrix_text.render(matrix, console)
@@ -183,7 +233,7 @@ def test_the_heat_map_has_every_mark(matrix):
         start = next(index for index, line in enumerate(lines) if line.startswith(f"{name}: "))
         assert lines[start + 1].split() == ["R", "\\", "E", "1", "2", "3", "4"]
         for resumer, row in enumerate(wanted):
-            shown = [cell.rstrip("*") for cell in lines[start + 2 + resumer].split()[1:]]
+            shown = [cell.rstrip("*+") for cell in lines[start + 2 + resumer].split()[1:]]
             assert shown == [marks[one] for one in row]
         assert f"{matrix.counts(scenario)['safe']} safe" in lines[start]
 
@@ -208,6 +258,25 @@ def test_kernels_with_the_same_verdicts_stand_together():
 def test_a_shard_is_not_grouped():
     members = tuple(Member(str(number), None, str(number)) for number in range(2))
     matrix = Matrix(members, ("one",))
-    matrix.add(1, CELLS[:1], [[0, 0]])
+    matrix.add(1, [replace(CELLS[0], conditions=())], [[0, 0]])
     assert groups(matrix) == [[0], [1]]
-    assert "".join(html_parts(matrix)).count('<td class="safe"') == 2 + 1  # and one in the legend
+    assert "".join(html_parts(matrix)).count('<td class="safe"') == 2
+
+
+def test_a_condition_stands_in_every_format_with_what_judges_so(matrix):
+    console = Console(file=io.StringIO(), width=200)
+    matrix_text.render(matrix, console)
+    text, page = console.file.getvalue(), "".join(html_parts(matrix))
+    assert "unless how <it> idles: by MWAIT -> risk; to judge so: ;idle=mwait [idle-driver]" in text
+    assert "S+" in text
+    assert "to judge so: ;idle=mwait [idle-driver]" in page
+    cells = json.loads("".join(json_parts(matrix)))["cells"]
+    assert {(one["id"], one["scenario"], one["suppressed"]) for cell in cells for one in cell["conditions"]} == {
+        ("idle-driver", ";idle=mwait", False), ("idle-driver", ";idle=mwait", True),
+    }  # fmt: skip
+
+
+def test_strict_counts_the_worst_condition_that_is_not_suppressed(matrix):
+    assert (CELLS[0].strict, CELLS[6].strict) == (Verdict.RISK, Verdict.BENIGN)
+    assert Verdict.SAFE in matrix.verdicts()
+    assert Verdict.SAFE not in matrix.verdicts(strict=True)

@@ -8,8 +8,8 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hibercheck.handoff.findings import FrameUse
-from hibercheck.handoff.rules import RULES
+from hibercheck.handoff.verdict.findings import FrameUse
+from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report import picture, walks, words
 from hibercheck.report.sanitise import clean, one_line
 from tests.report.samples import IMAGE, MWAIT_CPU, WALK

@@ -54,19 +54,34 @@ def _seen(printed):
     rows=st.lists(st.tuples(*[st.tuples(WORDS, st.sampled_from(STYLES))] * 3), min_size=1, max_size=5),
     width=st.integers(40, 60),
     color=st.sampled_from(["never", "always"]),
+    as_text=st.booleans(),
 )
-@example(headers=(), rows=[(("a " * 40, "dim"), ("b" * 70, ""), ("c", "dim"))], width=40, color="always")
-def test_columns_are_those_of_rich(headers, rows, width, color) -> None:
+@example(headers=(), rows=[(("a " * 40, "dim"), ("b" * 70, ""), ("c", "dim"))], width=40, color="always", as_text=False)
+def test_columns_are_those_of_rich(headers, rows, width, color, as_text) -> None:
     theirs = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=bool(headers))
     ours = Columns(*headers, columns=0 if headers else 3)
     for header in headers or ("",) * 3:
         theirs.add_column(header, overflow="fold")
     for row in rows:
         cells = [Text(text, style=style) for text, style in row]
-        ours.add_row(*cells)
+        ours.add_row(*(cells if as_text else row))
         theirs.add_row(*cells)
     wanted = _printed(Padding(theirs, (0, 0, 0, 4)), width=width, color=color)
     assert _seen(_printed(ours, width=width, color=color, indent=4)) == _seen(wanted)
+
+
+@pytest.mark.parametrize("color", ["never", "always"])
+def test_cells_of_several_styles_and_rows_that_are_short(color) -> None:
+    mixed = Text.assemble(("other", "red"), " bytes", style="dim")
+    ours, theirs = Columns(columns=3), Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for _ in range(3):
+        theirs.add_column("", overflow="fold")
+    for row in (("a", mixed, "c"), ("a", mixed), ("a", Text("x " * 30), "c"), ()):
+        ours.add_row(*row)
+        theirs.add_row(*row)
+    assert ours.row_count == 4
+    wanted = _printed(Padding(theirs, (0, 0, 0, 2)), width=30, color=color)
+    assert _seen(_printed(ours, width=30, color=color, indent=2)) == _seen(wanted)
 
 
 @pytest.mark.parametrize("color", ["never", "always"])

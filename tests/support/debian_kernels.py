@@ -1,6 +1,6 @@
 """Fetch Debian's kernels: the image packages and, with ``--debug``, their -dbg packages with the full vmlinux.
 
-    python tests/support/debian_kernels.py /var/tmp/kernels --suite trixie --suite bookworm --debug
+    python tests/support/debian_kernels.py KERNELS --suite trixie --suite bookworm --debug
 
 apt is pointed at a private root below the target directory, with its own sources, so that neither the machine's sources
 nor its package state is read or changed, and no privilege is needed.  Each package is unpacked beside itself:
@@ -42,7 +42,7 @@ SUITES = (
 class Apt:
     """apt with a root of its own for one suite."""
 
-    def __init__(self, root: Path, suite: Suite) -> None:
+    def __init__(self, root: Path, suite: Suite, *, source: bool = False) -> None:
         self.root = root.resolve()
         for directory in (
             "state/lists/partial",
@@ -54,7 +54,9 @@ class Apt:
             (self.root / directory).mkdir(parents=True, exist_ok=True)
         (self.root / "state/status").touch()
         lines = [
-            f"deb [arch=amd64 signed-by={KEYRING}] {MIRROR}/{archive} {name} main" for archive, name in suite.sources
+            f"{kind} [arch=amd64 signed-by={KEYRING}] {MIRROR}/{archive} {name} main"
+            for archive, name in suite.sources
+            for kind in ("deb", *(("deb-src",) if source else ()))
         ]
         (self.root / "etc/sources.list").write_text("\n".join(lines) + "\n")
 
@@ -104,7 +106,7 @@ def packages(apt: Apt, release: str, *, debug: bool) -> list[tuple[str, tuple[st
     binary = f"linux-binary-{release}"
     image = binary if binary in apt.run("apt-cache", "pkgnames", binary).split() else f"linux-image-{release}"
     whole = (f"linux-image-{release}-dbg", ("*/vmlinux*", "*/System.map*"))
-    return [(image, ("*/vmlinuz*",)), *([whole] if debug else [])]
+    return [(image, ("*/vmlinuz*", "*/config-*")), *([whole] if debug else [])]
 
 
 def download(apt: Apt, package: str, directory: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """Hold the symbols recovered from Debian's vmlinuz against their System.map, and against vmlinux-to-elf.
 
-    python tests/support/debian_kernels.py /var/tmp/kernels --debug
-    python tests/support/kernel_symbols.py /var/tmp/kernels fixtures/kernel-symbols.json
+    python tests/support/debian_kernels.py KERNELS --debug
+    python tests/support/kernel_symbols.py KERNELS fixtures/kernel-symbols.json
 
 Every vmlinuz below the directory is read as a user's would be; the System.map and the vmlinux come from the -dbg
 package of the same release, where there is one.  Nothing is written if a recovered symbol is wrong.

@@ -1,7 +1,7 @@
 """Write the table of what Debian's kernels do: fixtures/kernel-traits.json.
 
-    python tests/support/debian_kernels.py /var/tmp/kernels --debug
-    python tests/support/kernel_traits.py /var/tmp/kernels fixtures/kernel-traits.json
+    python tests/support/debian_kernels.py KERNELS --debug
+    python tests/support/kernel_traits.py KERNELS fixtures/kernel-traits.json
 
 Reads every kernel below the directory, vmlinuz and vmlinux alike, and refuses to write a table in which the two files
 of one kernel differ.  They may in one thing: CONFIG_PHYSICAL_ALIGN is in the vmlinuz's setup header and, before 6.12,
@@ -22,6 +22,30 @@ from hibercheck.kernel.kernel import Kernel, open_kernel
 
 _IN_SETUP_HEADER = "physical_align"
 
+OPTIONS = (
+    "CONFIG_ACPI_PROCESSOR",
+    "CONFIG_BOOT_CONFIG",
+    "CONFIG_CMDLINE",
+    "CONFIG_CMDLINE_BOOL",
+    "CONFIG_CRYPTO_LZ4",
+    "CONFIG_CRYPTO_LZO",
+    "CONFIG_CXL_BUS",
+    "CONFIG_HALTPOLL_CPUIDLE",
+    "CONFIG_HIBERNATION",
+    "CONFIG_HOTPLUG_PARALLEL",
+    "CONFIG_INTEL_IDLE",
+    "CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT",
+    "CONFIG_PAGE_TABLE_ISOLATION",
+    "CONFIG_MITIGATION_PAGE_TABLE_ISOLATION",
+    "CONFIG_PHYSICAL_ALIGN",
+    "CONFIG_RANDOMIZE_BASE",
+    "CONFIG_RANDOMIZE_MEMORY",
+    "CONFIG_SECRETMEM",
+    "CONFIG_SECURITY_LOCKDOWN_LSM",
+    "CONFIG_X86_FRED",
+)
+"""Options of the configuration that a trait can be held to."""
+
 
 def kernels_below(directory: Path) -> list[Path]:
     """Every kernel file of a package unpacked below a directory, in order of its path."""
@@ -41,9 +65,20 @@ def package_version(kernel: Path, directory: Path) -> tuple[str, str]:
     return package.removesuffix("-dbg"), version
 
 
+def configuration(kernel: Path) -> dict[str, str] | None:
+    """The options of the configuration that lies beside a vmlinuz, without those that are off; None without one."""
+    path = kernel.with_name(kernel.name.replace("vmlinuz", "config", 1))
+    if not path.exists() or path == kernel:
+        return None
+    pairs = (line.split("=", 1) for line in path.read_text().splitlines() if line.startswith(OPTIONS))
+    return {name: value.strip('"') for name, value in pairs if name in OPTIONS}
+
+
 def summary(traits: Traits) -> dict[str, Any]:
     """The values of the traits, and of the loops what tells them apart."""
-    values = {trait.name: encode(trait.value) for trait in traits if trait.name != "idt_gates"}
+    values = {trait.name: encode(trait.value) for trait in traits if trait.name not in ("idt_gates", "intel_idle")}
+    tables = traits.intel_idle.value
+    values["intel_idle"] = None if tables is None else [len(tables.models), len(tables.tables)]
     values["ist"] = {str(gate.vector): gate.ist for gate in traits.idt_gates.value or () if gate.ist}
     values["unknown"] = sorted(trait.name for trait in traits if trait.value is None)
     values["park_loops"] = [
@@ -62,6 +97,7 @@ def row(kernel: Kernel, package: str, version: str) -> dict[str, Any]:
         "release": kernel.release,
         "build_id": kernel.build_id,
         "traits": summary(read_traits(kernel)),
+        "config": configuration(Path(kernel.path)),
     }
 
 
@@ -91,6 +127,7 @@ def main() -> int:
                 print(f"{path}: differs from the other file of {found['release']}", file=sys.stderr)
                 return 1
             found["traits"] = merged
+            found["config"] = found["config"] or rows[key]["config"]
         rows[key] = found
         read.setdefault(key, set()).add("vmlinux" if path.name.startswith("vmlinux") else "vmlinuz")
         print(f"{found['release']}: {path.name}", file=sys.stderr)

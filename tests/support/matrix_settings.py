@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from hibercheck.handoff.kernels import open_resumee
-from hibercheck.handoff.matrix.brief import brief_of
+from hibercheck.handoff.facts.kernels import open_resumee
+from hibercheck.handoff.facts.resumee import read_resumee
 from hibercheck.handoff.matrix.pair import Cell, judge_pair
 from hibercheck.handoff.matrix.scenario import Machine, Scenario, Settings
-from hibercheck.handoff.resumee import read_resumee
+from hibercheck.handoff.matrix.summary import summary_of
 from hibercheck.kernel.kernel import open_kernel
 from hibercheck.swsusp.image import open_image
 from tests.support.cases import options_of
@@ -36,11 +36,13 @@ def settings_of(case, image: str, resumee: str) -> Settings:
     scenario = Scenario(
         "measured", options.resumer_cmdline, cmdline, options.resumer_offline, offline, options.resumer_idle
     )
-    return Settings(machine_of(case), (scenario,), options.spurious_mwait, options.suppose)
+    # measured in QEMU, which is what the cases mean by --spurious-mwait
+    spins = options.spurious_mwait or options.mwait_spins
+    return Settings(machine_of(case), (scenario,), suppose=options.suppose, mwait_spins=spins)
 
 
 def cell_of(case, image: str, resumer: str, resumee: str) -> Cell:
     settings = settings_of(case, image, resumee)
     with open_kernel(resumer) as ours, open_kernel(resumee) as theirs:
-        (cell,) = judge_pair(brief_of(ours, settings), brief_of(theirs, settings), settings)
+        (cell,) = judge_pair(summary_of(ours), summary_of(theirs), settings)
     return cell

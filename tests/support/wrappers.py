@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lz4.block
+import lz4.frame
 import lzallright
 
 try:
@@ -46,6 +47,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "zstd": zstd.compress,
     "bzip2": bz2.compress,
     "lz4": lz4_legacy,
+    "lz4 frame": lz4.frame.compress,
     "lzo": lzop,
     "lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
 }

@@ -156,14 +156,14 @@ def test_a_limit_of_threads_is_no_hindrance(tmp_path, monkeypatch):
 
 
 def test_threads_without_memory_leave_the_work_to_others(tmp_path, monkeypatch, capsys):
-    make = bulk._memory
+    make = bulk.buffer
 
     def scarce(size):
         if threading.current_thread() is not threading.main_thread():
             raise MemoryError
         return make(size)
 
-    monkeypatch.setattr(bulk, "_memory", scarce)
+    monkeypatch.setattr(bulk, "buffer", scarce)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     with opened(tmp_path) as image:
         assert image.verify().ok

@@ -9,12 +9,13 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 
 from hibercheck.errors import InputProblem, MalformedImage
+from hibercheck.files.elf import PN_XNUM, note
 from hibercheck.swsusp import reserve
 from hibercheck.swsusp.bulk import BATCH_CHUNKS
 from hibercheck.swsusp.codec import BLOCK_PAGES
 from hibercheck.swsusp.export import LEAST_HOLE, export
 from hibercheck.swsusp.image import open_image
-from hibercheck.swsusp.vmcore import NOTE_ROOM, PN_XNUM, USER_REGS, data_offset, head, note, prstatus
+from hibercheck.swsusp.vmcore import NOTE_ROOM, USER_REGS, data_offset, head, prstatus
 from tests.support.image_format import PAGE
 from tests.support.image_writer import ZERO, ImageWriter
 from tests.swsusp.strategies import page, writers
@@ -143,7 +144,7 @@ def test_the_core_has_the_permissions_of_any_new_file(tmp_path):
 def test_more_segments_than_the_elf_header_can_count(tmp_path, count):
     path = tmp_path / "core"
     start = data_offset(count)
-    path.write_bytes(head([(2 * number, 1) for number in range(count)], b"", start))
+    path.write_bytes(head([(2 * number, 1, number) for number in range(count)], b"", start))
     assert start - PAGE < path.stat().st_size + NOTE_ROOM <= start
     with path.open("rb") as stream:
         elf = ELFFile(stream)
@@ -209,7 +210,7 @@ def test_a_core_that_the_file_system_cuts_in_pieces(tmp_path, monkeypatch):
 
 def test_a_file_system_that_reserves_nothing(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(reserve, "_fallocate", lambda: lambda *what: asked.append(what) or -1)
+    monkeypatch.setattr(reserve, "fallocate", lambda: lambda *what: asked.append(what) or -1)
     frames = {pfn: page(4 * pfn + 3) for pfn in range(700)}
     result = export_to(ImageWriter(frames=frames), tmp_path / "core")
     assert sum(size for *_, size in asked) == result.written
@@ -248,3 +249,49 @@ def test_rows_of_zeros_are_left_out_and_single_pages_of_them_written(tmp_path, g
 def test_a_page_that_is_nearly_zeros_is_written(tmp_path):
     frames = {pfn: bytes(pfn) + b"\1" + bytes(PAGE - 1 - pfn) for pfn in range(PAGE)}
     assert export_to(ImageWriter(frames=frames, compressor="lz4"), tmp_path / "core").written == PAGE * PAGE
+
+
+MANY = {pfn: None if pfn % 7 == 0 else bytes([pfn % 251 + 1]) * PAGE for pfn in range(200, 900) if pfn % 50}
+
+
+def found_in(path):
+    found = {}
+    for address, data in segments(path):
+        for offset in range(0, len(data), PAGE):
+            found[(address + offset) // PAGE] = data[offset : offset + PAGE]
+    return found
+
+
+def left_out(result):
+    return {pfn for first, length in result.lost for pfn in range(first, first + length)}
+
+
+@pytest.mark.parametrize("block", [1, 3, 7])
+@pytest.mark.parametrize("zero_flag", [False, True])
+def test_what_cannot_be_decoded_is_left_out_and_listed(tmp_path, block, zero_flag):
+    writer = ImageWriter(frames=MANY, zero_flag=zero_flag, damage=("block-garbage",), damaged_block=block)
+    with pytest.raises(MalformedImage, match=f"block {block} "):
+        export_to(writer, tmp_path / "core")
+    result = export_to(writer, tmp_path / "core", keep_going=True)
+    found, gone = found_in(tmp_path / "core"), left_out(result)
+    assert 0 < len(gone) <= BLOCK_PAGES
+    assert found == {pfn: content or ZERO for pfn, content in MANY.items() if pfn not in gone}
+    assert result.frames == len(found)
+    assert [f"block {block} " in line for line in result.problems] == [True]
+    if zero_flag:
+        assert not any(MANY[pfn] is None for pfn in gone)  # a zero page is not stored, so that it cannot be lost
+
+
+def test_behind_a_length_that_is_lost_nothing_can_be_found(tmp_path):
+    writer = ImageWriter(frames=MANY, damage=("length-huge",), damaged_block=5)
+    result = export_to(writer, tmp_path / "core", keep_going=True)
+    found, gone = found_in(tmp_path / "core"), left_out(result)
+    assert found == {pfn: content or ZERO for pfn, content in MANY.items() if pfn not in gone}
+    assert len(found) == 5 * BLOCK_PAGES - 2  # two pages of PFN list
+    assert gone | set(found) == set(MANY)
+    assert "nothing behind it can be found" in result.problems[0]
+
+
+def test_a_sound_image_loses_nothing(tmp_path):
+    result = export_to(ImageWriter(frames=MANY), tmp_path / "core", keep_going=True)
+    assert (result.lost, result.problems, result.frames) == ((), (), len(MANY))

@@ -43,6 +43,14 @@ def test_state_of_registers():
     assert replace(cpu, cs=0x33).user
 
 
+def test_bits_of_cr4_and_rflags():
+    """SDM 3A 2.5: MCE is bit 6; FRED specification 3.1: bit 32; RFLAGS.IF is bit 9."""
+    cpu = CpuState.of(Registers(cr4=1 << 5 | 1 << 6, rflags=2), efer=0xD01)
+    assert (cpu.machine_checks_enabled, cpu.uses_fred, cpu.interrupts_enabled) == (True, False, False)
+    cpu = CpuState.of(Registers(cr4=1 << 5 | 1 << 32, rflags=1 << 9), efer=0xD01)
+    assert (cpu.machine_checks_enabled, cpu.uses_fred, cpu.interrupts_enabled) == (False, True, True)
+
+
 def test_registers_win_over_the_given_efer():
     assert CpuState.of(Registers(efer=0x501), efer=0xD01).efer == 0x501
 

@@ -1,11 +1,15 @@
+"""The table of events, against one that was written down for the tests, and by what must hold of any such table."""
+
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 
+from hibercheck.x86 import events
 from hibercheck.x86.cpu import ParkState
-from hibercheck.x86.events import ALWAYS, WAKES, Effect, Event, Facts, rule, wakes
+from hibercheck.x86.events import ALWAYS, VECTORS, WAKES, Effect, Event, Facts, rule, wakes
 
 
 @pytest.mark.parametrize(("event", "state"), list(itertools.product(Event, ParkState)))
@@ -20,6 +24,39 @@ def test_every_event_in_every_state_has_rows_that_end_with_always(event, state):
 
 def effect(event, state, **facts):
     return rule(event, state, Facts(**facts)).effect
+
+
+#             what is known of the CPU            running   mwait     hlt       port      sipi?     never?    shutdown
+TABLE = """
+STORE                                             NONE      CONTINUES NONE      NONE      NONE      NONE      NONE
+SPURIOUS                                          NONE      CONTINUES NONE      CONTINUES NONE      NONE      NONE
+NMI                                               DELIVERS  DELIVERS  DELIVERS  DELIVERS  HELD      DIES      DELIVERS
+NMI           nmi_blocked                         HELD      HELD      HELD      HELD      HELD      DIES      NONE
+SMI                                               CONTINUES CONTINUES RESTARTS  CONTINUES HELD      NONE      NONE
+SMI           auto_halt_restart=0                 CONTINUES CONTINUES CONTINUES CONTINUES HELD      NONE      NONE
+MACHINE_CHECK                                     DELIVERS  DELIVERS  DELIVERS  DELIVERS  DIES      DIES      DIES
+MACHINE_CHECK machine_checks_enabled=0            DIES      DIES      DIES      DIES      DIES      DIES      DIES
+MACHINE_CHECK machine_check_in_progress           DIES      DIES      DIES      DIES      DIES      DIES      DIES
+INIT                                              WAITS     WAITS     WAITS     WAITS     NONE      WAITS     WAITS
+INIT          bsp                                 RESETS    RESETS    RESETS    RESETS    NONE      WAITS     RESETS
+SIPI                                              NONE      NONE      NONE      NONE      STARTS    STARTS    NONE
+INTERRUPT                                         NONE      NONE      NONE      NONE      NONE      NONE      NONE
+INTERRUPT     interrupts_enabled                  NONE      NONE      NONE      NONE      NONE      NONE      NONE
+INTERRUPT     apic_enabled                        HELD      HELD      HELD      CONTINUES NONE      NONE      NONE
+INTERRUPT     apic_enabled,interrupts_enabled     DELIVERS  DELIVERS  DELIVERS  DELIVERS  NONE      NONE      NONE
+INTERRUPT     apic_enabled,mwait_breaks_on_masked HELD      CONTINUES HELD      CONTINUES NONE      NONE      NONE
+"""
+STATES = ("RUNNING", "MWAIT", "HLT", "PORT_IO", "WAIT_FOR_SIPI", "NEVER_BOOTED", "SHUTDOWN")
+SHORT = {"DIES": "SHUTS_DOWN", "WAITS": "WAITS_FOR_SIPI"}
+
+
+@pytest.mark.parametrize("line", TABLE.strip().splitlines(), ids=lambda line: "-".join(line.split()[:-7]))
+def test_what_each_event_does_in_each_state(line):
+    event, *facts = line.split()[:-7]
+    names = facts[0].split(",") if facts else []
+    known = Facts(**{name.removesuffix("=0"): not name.endswith("=0") for name in names})
+    found = [rule(Event[event], ParkState[state], known).effect.name for state in STATES]
+    assert found == [SHORT.get(name, name) for name in line.split()[-7:]]
 
 
 def test_a_store_wakes_mwait_alone():
@@ -77,3 +114,35 @@ def test_rows_that_no_manual_has_say_so():
         apic = row.sources.startswith("APIC-OFF")
         assert not inferred or apic or row.sources.startswith("derived: "), row
         assert row.sources != "derived: "
+
+
+def test_every_source_that_a_row_names_is_described():
+    described = set(re.findall(r"^    ([A-Z][A-Z-]+) {2,}", events.__doc__, re.MULTILINE))
+    events_themselves = {"NMI", "SMI", "RSM"}
+    for row in WAKES:
+        assert set(re.findall(r"[A-Z][A-Z-]+", row.sources)) <= described | events_themselves, row
+
+
+def test_what_becomes_of_a_cpu_without_its_kernel_is_told():
+    """A CPU that is lost at once is among those that an event makes run, although it touches no memory."""
+    assert {row.event for row in wakes(ParkState.WAIT_FOR_SIPI)} == {Event.MACHINE_CHECK}
+    assert {row.event for row in wakes(ParkState.NEVER_BOOTED)} == {Event.NMI, Event.MACHINE_CHECK}
+    assert Event.INIT in {row.event for row in wakes(ParkState.HLT, Facts(bsp=True))}
+
+
+def test_vectors():
+    """SDM 3A table 6-1: 2 is the NMI, 18 the machine check."""
+    assert VECTORS == {Event.NMI: 2, Event.MACHINE_CHECK: 18}
+
+
+def test_events_are_called_what_the_manuals_call_them():
+    assert [str(event) for event in Event] == [
+        "store to its line",
+        "spurious exit",
+        "NMI",
+        "SMI",
+        "machine check",
+        "INIT",
+        "start-up IPI",
+        "external interrupt",
+    ]

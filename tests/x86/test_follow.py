@@ -7,9 +7,7 @@ import importlib
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from iced_x86 import ConditionCode
 
-from hibercheck.x86.flags import Flags, arithmetic, flags_of, holds
 from hibercheck.x86.follow import CourseEnd, Unmapped, follow
 from hibercheck.x86.paging import Access
 
@@ -185,20 +183,56 @@ def test_it_computes_as_the_emulator_does(operations, jump, values):
     assert [(one.address, one.size, one.value) for one in found.data if one.access is Access.WRITE] == made
 
 
-@given(st.integers(0, 255), st.integers(0, 255), st.booleans())
-def test_flags_of_bytes(first, second, subtract):
-    """Checked by arithmetic on integers: unsigned for the carry, signed for the overflow."""
-    result, flags = arithmetic(first, second, 1, subtract=subtract)
-    signed = [value - 256 * (value > 127) for value in (first, second)]
-    exact = signed[0] - signed[1] if subtract else signed[0] + signed[1]
-    assert flags.cf == (first < second if subtract else first + second > 255)
-    assert flags.of == (not -128 <= exact <= 127)
-    assert (flags.zf, flags.sf) == (result == 0, result > 127)
+def run_at(rip, pages, registers=None):
+    """Follow code from ``rip``; a page that is None is there and not known."""
+
+    def read(address, size):
+        page = address & ~0xFFF
+        if page not in pages:
+            raise Unmapped
+        content = pages[page]
+        return None if content is None else content[address - page : address - page + size]
+
+    return follow(read, registers or {}, rip, gs_base=None, gdt=None, foreign=lambda _address, _size: False)
 
 
-def test_what_is_not_known_decides_nothing():
-    assert flags_of(None, 4, carry=False, overflow=False) == Flags()
-    assert arithmetic(None, 1, 8, subtract=False) == (None, Flags())
-    assert holds(Flags(), ConditionCode.E) is None
-    assert holds(Flags(cf=True), ConditionCode.BE) is True
-    assert holds(Flags(cf=False), ConditionCode.BE) is None
+HALT = b"\xf4\xeb\xfd"  # hlt; jmp to it
+
+
+@pytest.mark.parametrize(("room", "following", "end"), [
+    # the last bytes of a page: what is needed of the next one is fetched, and no more
+    (3, "gone", CourseEnd.WAITS), (3, "unknown", CourseEnd.WAITS),
+    (2, "gone", CourseEnd.FAULTS), (2, "unknown", CourseEnd.UNKNOWN), (2, "there", CourseEnd.WAITS),
+    (1, "gone", CourseEnd.FAULTS), (1, "there", CourseEnd.WAITS),
+])  # fmt: skip
+def test_an_instruction_may_end_in_the_next_page(room, following, end):
+    first = bytes(4096 - room) + HALT[:room]
+    pages = {RIP: first}
+    if following != "gone":
+        pages[RIP + 4096] = None if following == "unknown" else HALT[room:].ljust(4096, b"\xcc")
+    assert run_at(RIP + 4096 - room, pages).end is end
+
+
+@pytest.mark.parametrize("code", [
+    "ed 85c0 7400",  # in (%dx),%eax; test %eax,%eax; je
+    "8903",  # mov %eax,(%rbx): it may have stored anywhere
+    "50", "58", "c3",  # push, pop and ret on a stack that is nowhere
+    "ffe3", "ff23",  # jmp *%rbx, jmp *(%rbx)
+    "39d8 7500", "ffd3",  # cmp %ebx,%eax; jne - call *%rbx
+])  # fmt: skip
+def test_what_hangs_on_what_is_not_known_is_not_known(code):
+    found = run_at(RIP, {RIP: bytes.fromhex(code).ljust(4096, b"\xcc")}, {"rax": 0})
+    known = {"rax": 0, "rbx": STACK, "rdx": 0x80, "rsp": STACK + 0x800}
+    assert found.end is CourseEnd.UNKNOWN
+    if not code.startswith("ed"):
+        pages = {RIP: bytes.fromhex(code).ljust(4096, b"\xcc"), STACK: bytes(4096)}
+        assert run_at(RIP, pages, known).end is not CourseEnd.UNKNOWN
+
+
+def test_a_return_to_what_is_not_known_is_not_known():
+    pages = {RIP: b"\xc3".ljust(4096, b"\xcc"), STACK: None}
+    assert run_at(RIP, pages, {"rsp": STACK + 0x800}).end is CourseEnd.UNKNOWN
+    pages[STACK] = bytes(0x800) + (RIP + 8).to_bytes(8, "little") + bytes(0x7F8)
+    pages[RIP] = b"\xc3".ljust(8, b"\xcc") + HALT.ljust(4088, b"\xcc")
+    found = run_at(RIP, pages, {"rsp": STACK + 0x800})
+    assert (found.end, found.rip) == (CourseEnd.WAITS, RIP + 8)

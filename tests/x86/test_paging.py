@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hibercheck.errors import Unsupported
 from hibercheck.x86.memory import MappedFrames
-from hibercheck.x86.paging import Access, PagingMode, walk
+from hibercheck.x86.paging import Access, PagingMode, as_far_as_known, walk
 
 MASK64 = (1 << 64) - 1
 P, W, U, A, D, PS, G, NX = 1, 2, 4, 0x20, 0x40, 0x80, 0x100, 1 << 63
@@ -125,6 +125,176 @@ def test_mode_from_registers():
     assert PagingMode.from_registers(0x80040033, 0x1020, 0x501) == PagingMode(levels=5, nxe=False, write_protect=False)
     with pytest.raises(Unsupported, match="not those of a CPU in long mode"):
         PagingMode.from_registers(0x10, 0, 0)
+
+
+@pytest.mark.parametrize("missing", ["cr0", "cr4", "efer"])
+def test_each_of_three_registers_can_tell_that_it_is_no_long_mode(missing):
+    registers = {"cr0": 0x80050033, "cr4": 0x3506F0, "efer": 0xD01}
+    bits = {"cr0": 1 << 31, "cr4": 1 << 5, "efer": 1 << 10}  # PG, PAE, LMA: SDM 3A 4.1.1
+    assert PagingMode.from_registers(**registers).levels == 4
+    with pytest.raises(Unsupported):
+        PagingMode.from_registers(**registers | {missing: registers[missing] & ~bits[missing]})
+    with pytest.raises(Unsupported):
+        PagingMode.from_registers(**registers | {missing: 0})
+
+
+def test_every_bit_of_the_registers_is_told_apart():
+    def mode(cr0=1 << 31, cr4=1 << 5, efer=1 << 10, **more):
+        return PagingMode.from_registers(cr0, cr4, efer, **more)
+
+    plain = PagingMode(nxe=False, write_protect=False)
+    assert mode() == plain
+    assert mode(cr0=1 << 31 | 1 << 16) == replace(plain, write_protect=True)
+    assert mode(cr4=1 << 5 | 1 << 12) == replace(plain, levels=5)
+    assert mode(cr4=1 << 5 | 1 << 20) == replace(plain, smep=True)
+    assert mode(cr4=1 << 5 | 1 << 21) == replace(plain, smap=True)
+    assert mode(efer=1 << 10 | 1 << 11) == replace(plain, nxe=True)
+    assert mode(max_phys_bits=39, encryption_mask=1 << 47) == replace(plain, max_phys_bits=39, encryption_mask=1 << 47)
+    others = {bit for bit in range(64) if bit not in {5, 12, 20, 21}}
+    assert mode(cr4=sum(1 << bit for bit in others) | 1 << 5) == plain
+
+
+def test_masks():
+    """SDM 3A table 4-12 and following: M is MAXPHYADDR, an address is in bits M-1 to 12, bits 51 to M are reserved."""
+    mode = PagingMode(max_phys_bits=40)
+    assert (mode.address_mask, mode.reserved_mask) == (0xFF_FFFF_F000, 0xF_FF00_0000_0000)
+    encrypted = replace(mode, encryption_mask=1 << 47, nxe=False)
+    assert (encrypted.address_mask, encrypted.reserved_mask) == (0xFF_FFFF_F000, 0x800F_7F00_0000_0000)
+    # the C-bit may lie within the physical width that CPUID reports
+    assert PagingMode(max_phys_bits=48, encryption_mask=1 << 47).address_mask == 0x7FFF_FFFF_F000
+    assert (PagingMode().address_mask, PagingMode().reserved_mask) == (0xF_FFFF_FFFF_F000, 0)
+    assert (PagingMode().virtual_bits, PagingMode(levels=5).virtual_bits) == (48, 57)
+
+
+@pytest.mark.parametrize("level", [4, 5])
+def test_page_size_is_reserved_at_the_upper_levels_wherever_the_table_lies(level):
+    entries = [(1, 0, 1 << 49 | 0x83)] if level == 5 else [(1, 0, 0x2003), (2, 0, 1 << 49 | 0x83)]
+    done = walk(tables(*entries), PagingMode(levels=5), 0x1000, 0)
+    assert done.fault is not None
+    assert (done.fault.vector, done.fault.error_code) == (14, 9)
+    assert done.fault.reason == f"level {level} entry has reserved bits 0x80 set"
+
+
+def test_a_cpu_without_1_gib_pages_has_2_mib_ones():
+    memory = tables((1, 0, 0x2003), (2, 0, 0x3003), (3, 0, 0x200083))
+    assert walk(memory, PagingMode(large_1g=False), 0x1000, 5).physical == 0x200005
+
+
+def test_every_address_bit_of_a_large_page_is_one_of_its_place_or_reserved():
+    for level, index in ((2, 21), (3, 30)):
+        way = [(1, 0, 0x2003), (2, 0, 0x3003)] if level == 2 else [(1, 0, 0x2003)]
+        for bit in range(13, 52):
+            done = walk(tables(*way, (4 - level + 1, 0, 1 << bit | 0x83)), PagingMode(), 0x1000, 0)
+            assert (done.physical == 1 << bit) == (bit >= index), (level, bit)
+            assert (done.fault is None) == (bit >= index)
+
+
+RIGHTS = tables((1, 0, 0x2007), (2, 0, 0x3007), (3, 0, 0x4007), (4, 0, 0x5001), (4, 1, 0x6005), (4, 2, 0x7007))
+
+
+@pytest.mark.parametrize("write_protect", [False, True])
+def test_a_user_never_writes_to_a_read_only_page_and_a_supervisor_if_cr0_allows(write_protect):
+    mode = PagingMode(write_protect=write_protect)
+    assert walk(RIGHTS, mode, 0x1000, 0x1000, Access.WRITE, user=True).fault.error_code == 7
+    assert (walk(RIGHTS, mode, 0x1000, 0x1000, Access.WRITE).fault is None) is not write_protect
+    assert walk(RIGHTS, mode, 0x1000, 0x2000, Access.WRITE, user=True).fault is None
+    assert walk(RIGHTS, mode, 0x1000, 0x1000, Access.READ, user=True).fault is None
+    assert walk(RIGHTS, mode, 0x1000, 0, Access.READ, user=True).fault.error_code == 5
+
+
+def test_smep_and_smap_keep_a_supervisor_from_user_pages_only():
+    smep, smap = PagingMode(smep=True), PagingMode(smap=True)
+    for page, is_user in ((0, False), (0x2000, True)):
+        assert (walk(RIGHTS, smep, 0x1000, page, Access.FETCH).fault is not None) == is_user
+        assert walk(RIGHTS, smep, 0x1000, page, Access.READ).fault is None
+        assert (walk(RIGHTS, smap, 0x1000, page, Access.READ).fault is not None) == is_user
+        assert walk(RIGHTS, smap, 0x1000, page, Access.FETCH).fault is None
+        assert walk(RIGHTS, smap, 0x1000, page, Access.READ, alignment_check=True).fault is None
+    assert walk(RIGHTS, smep, 0x1000, 0x2000, Access.FETCH, user=True).fault is None
+    assert walk(RIGHTS, smap, 0x1000, 0x2000, Access.READ, user=True).fault is None
+    # SDM 3A 4.7: the bit that says "fetch" is there if either feature is on
+    for mode, code in ((PagingMode(nxe=False), 0), (PagingMode(nxe=False, smep=True), 16), (PagingMode(), 16)):
+        assert walk(tables((1, 0, 0)), mode, 0x1000, 0, Access.FETCH).fault.error_code == code
+        assert walk(tables((1, 0, 0)), mode, 0x1000, 0, Access.READ).fault.error_code == 0
+
+
+def test_a_denied_access_says_what_it_would_have_reached():
+    done = walk(RIGHTS, PagingMode(), 0x1000, 0, Access.READ, user=True)
+    assert (done.physical, done.page_size, done.fault.reason) == (None, 4096, "user access to a supervisor page")
+    large = tables((1, 0, 0x2003), (2, 0, 0x3003), (3, 0, 0x200081))
+    done = walk(large, PagingMode(), 0x1000, 0, Access.WRITE)
+    assert (done.page_size, done.fault.reason) == (1 << 21, "write to a read-only page")
+    reasons = {
+        walk(RIGHTS, mode, 0x1000, 0x2000, access).fault.reason
+        for mode, access in ((PagingMode(smep=True), Access.FETCH), (PagingMode(smap=True), Access.READ))
+    }
+    assert reasons == {"supervisor fetch from a user page (SMEP)", "supervisor access to a user page (SMAP)"}
+    fetch = tables((1, 0, 0x2003), (2, 0, 0x3003), (3, 0, NX | 0x200083))
+    assert walk(fetch, PagingMode(), 0x1000, 0, Access.FETCH).fault.reason == "fetch from a page that is not executable"
+
+
+def test_what_a_walk_says_of_itself():
+    memory = tables((1, 0, 0x2003), (2, 0, 0x3003), (3, 0, 0x4003), (4, 0, 0x5003))
+    done = walk(memory, PagingMode(), 0x1FFF, 0x123, Access.WRITE)
+    assert (done.address, done.access, done.cr3) == (0x123, Access.WRITE, 0x1FFF)
+    assert [(step.pfn, step.entry) for step in done.steps] == [(1, 0x2003), (2, 0x3003), (3, 0x4003), (4, 0x5003)]
+    assert (done.table_pfns, done.pfns) == ((1, 2, 3, 4), (1, 2, 3, 4, 5))
+    # of a table only the 8 bytes of the entry count
+    assert [walk(RIGHTS, PagingMode(), 0x1000, page).steps[-1].entry for page in (0, 0x1000)] == [0x5001, 0x6005]
+    failed = walk(memory, PagingMode(), 0x1000, 0x1000)
+    assert (failed.table_pfns, failed.pfns, failed.updates) == ((1, 2, 3, 4), (1, 2, 3, 4), ())
+    assert failed.fault.reason == "level 1 entry not present"
+    unknown = walk(tables((1, 0, 0x2003)), PagingMode(), 0x1000, 0)
+    assert (unknown.table_pfns, unknown.pfns, unknown.updates) == ((1, 2), (1, 2), ())
+    nowhere = walk(memory, PagingMode(), 0x1000, 1 << 50)
+    assert (nowhere.steps, nowhere.pfns, nowhere.fault.reason) == ((), (), "0x4000000000000 is not canonical")
+    assert {access.value for access in Access} == {"read", "write", "fetch"}  # reports have these words
+
+
+def test_a_walk_reads_by_default_and_as_a_supervisor():
+    memory = tables((1, 0, 0x2001), (2, 0, 0x3001), (3, 0, 0x4001), (4, 0, NX | 0x5001))
+    assert walk(memory, PagingMode(), 0x1000, 0).physical == 0x5000
+    user = tables((1, 0, 0x2007), (2, 0, 0x3007), (3, 0, 0x4007), (4, 0, 0x5007))
+    assert walk(user, PagingMode(smap=True), 0x1000, 0).fault.error_code == 1
+    assert walk(user, PagingMode(), 0x1000, 1 << 47).fault.vector == 13
+
+
+# ---- a memory known in part ----
+
+
+@dataclass(frozen=True)
+class InPart:
+    """Frames of which some entries are not known: what `frame` gives for them means nothing."""
+
+    frames: MappedFrames
+    known: frozenset[tuple[int, int]]
+
+    def frame(self, pfn):
+        return self.frames.frame(pfn)
+
+    def knows_entry(self, table, index):
+        return (table, index) in self.known
+
+
+def test_a_walk_ends_at_the_first_entry_that_is_not_known():
+    memory = tables((1, 0, 0x2003), (2, 3, 0x3003), (3, 0, 0x4003), (4, 5, 0x5003))
+    way = [(0x1000, 0), (0x2000, 3), (0x3000, 0), (0x4000, 5)]
+    done = walk(memory, PagingMode(), 0x1000, 3 << 30 | 5 << 12)
+    assert as_far_as_known(memory, done) is done  # all of such a memory is known
+    assert as_far_as_known(InPart(memory, frozenset(way)), done) == done
+    for number, place in enumerate(way):
+        found = as_far_as_known(InPart(memory, frozenset(way) - {place}), done)
+        assert (found.unknown_pfn, found.steps) == (number + 1, done.steps[:number])
+        assert (found.physical, found.page_size, found.fault) == (None, None, None)
+        assert (found.address, found.access, found.cr3) == (done.address, done.access, done.cr3)
+
+
+def test_a_fault_at_an_entry_that_is_not_known_is_none():
+    memory = tables((1, 0, 0x2003), (2, 0, 0))
+    done = walk(memory, PagingMode(), 0x1000, 0)
+    assert done.fault is not None
+    found = as_far_as_known(InPart(memory, frozenset({(0x1000, 0)})), done)
+    assert (found.fault, found.unknown_pfn) == (None, 2)
 
 
 # ---- against unicorn ----

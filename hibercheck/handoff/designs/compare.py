@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hibercheck.cpulist import format_cpu_list
+from hibercheck.data import replace
 from hibercheck.dump.dump import Dump
-from hibercheck.handoff.ap import ApResult
-from hibercheck.handoff.check import open_inputs
-from hibercheck.handoff.designs.catalogue import DESIGNS, Announcement, Design
-from hibercheck.handoff.designs.island_replay import EVENTS
+from hibercheck.handoff.acceptance.refusal import Acceptance
+from hibercheck.handoff.designs.catalogue import DESIGNS, Announcement, Design, MonitoredLine
+from hibercheck.handoff.designs.occupy import island_of
+from hibercheck.handoff.designs.own import judge_own
 from hibercheck.handoff.designs.parking import kicked
-from hibercheck.handoff.designs.replay import Replayed, replay_under
-from hibercheck.handoff.findings import Fate, Outcome, Verdict
-from hibercheck.handoff.judge import judge
-from hibercheck.handoff.judgement import Judgement
-from hibercheck.handoff.loop_replay import LoopState
-from hibercheck.handoff.options import CheckOptions
-from hibercheck.handoff.park import Parked
-from hibercheck.handoff.plan import Plan
-from hibercheck.handoff.refusal import Acceptance
-from hibercheck.handoff.summary import sentence
-from hibercheck.handoff.verdict import decide
+from hibercheck.handoff.designs.replay import InUse, Replayed, replay_under
+from hibercheck.handoff.replay.compare import Difference
+from hibercheck.handoff.replay.fate import Fate
+from hibercheck.handoff.replay.judge import judge
+from hibercheck.handoff.replay.judgement import ApResult, Judgement
+from hibercheck.handoff.scenario.options import CheckOptions
+from hibercheck.handoff.scenario.park import Parked
+from hibercheck.handoff.scenario.plan import Plan
+from hibercheck.handoff.verdict.check import conditions, open_inputs
+from hibercheck.handoff.verdict.decide import decide
+from hibercheck.handoff.verdict.findings import HARM, Condition, Outcome, Verdict
+from hibercheck.handoff.verdict.words import sentence
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, rule
+
+if TYPE_CHECKING:
+    from hibercheck.kernel.cache import KernelCache
 
 SURVIVES, DIES, DEPENDS, NOTHING_LEFT = "survives", "dies", "depends", "-"
 COLUMNS = (Event.SPURIOUS, Event.NMI, Event.SMI, Event.MACHINE_CHECK)
@@ -71,6 +77,7 @@ class Row:
         frames: PFNs of the design's own pages, with their roles.
         placed: How those frames were found, or why there are none.
         notes: What else there is to say.
+        conditions: What would change the verdict, the worst first.
     """
 
     design: Design
@@ -82,6 +89,12 @@ class Row:
     frames: tuple[tuple[int, str], ...] = ()
     placed: str | None = None
     notes: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def strict(self) -> tuple[Outcome, Verdict]:
+        """Outcome and verdict as if the worst of its conditions held."""
+        return worst_of((self.outcome, self.verdict), self.conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,7 @@ class Comparison:
         refusal: Why the resumer does not load the image at all, or None.
         own: What the resumer does by itself: outcome and verdict.
         rows: The designs.
+        conditions: What would change what the resumer does by itself, the worst first.
     """
 
     image: str
@@ -105,33 +119,46 @@ class Comparison:
     refusal: str | None
     own: tuple[Outcome, Verdict]
     rows: tuple[Row, ...]
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def strict(self) -> tuple[Outcome, Verdict]:
+        """What the resumer does by itself, as if the worst of the conditions held."""
+        return worst_of(self.own, self.conditions)
+
+
+def worst_of(found: tuple[Outcome, Verdict], conditions: Iterable[Condition]) -> tuple[Outcome, Verdict]:
+    """Return outcome and verdict as if the worst of some conditions held."""
+    return max((found, *((one.outcome, one.verdict) for one in conditions)), key=lambda one: HARM.index(one[1]))
 
 
 def compare_designs(
     image: str,
     resumer: str,
-    resumee: str,
+    resumee: str | None,
     options: CheckOptions,
     *,
     names: Iterable[str] = (),
     bsp: int | None = None,
+    cache: KernelCache | None = None,
 ) -> Comparison:
     """Replay one handoff under every design.
 
     Args:
         image: Path of the image.
         resumer: The kernel that loads it.
-        resumee: The kernel that wrote it.
+        resumee: The kernel that wrote it; None to read it out of the image.
         options: The scenario and further inputs.
         names: The designs wanted; all by default.
         bsp: The CPU with the BSP flag, where it is not the one that copies.
+        cache: Where answers of kernels are kept; None to keep none.
 
     Raises:
         HibercheckError: An input cannot be read, or does not belong to the others.
     """
     wanted = frozenset(names)
-    with open_inputs(image, resumer, resumee, options) as (plan, acceptance, dump):
-        own = decide(acceptance, None if acceptance.refusal else judge(plan, dump))
+    with open_inputs(image, resumer, resumee, options, cache) as (plan, acceptance, dump):
+        own = decide(acceptance, None if acceptance.refusal else judge_own(plan, dump))
         rows: list[Row] = []
         if acceptance.refusal is None:
             chosen = [design for design in DESIGNS if not wanted or design.name in wanted]
@@ -144,6 +171,7 @@ def compare_designs(
             refusal=None if acceptance.refusal is None else acceptance.refusal.reason,
             own=own,
             rows=tuple(rows),
+            conditions=conditions(plan, dump, own).conditions,
         )
 
 
@@ -154,10 +182,14 @@ def _rows(plan: Plan, acceptance: Acceptance, dump: Dump | None, design: Design,
 
 
 def _row(plan: Plan, acceptance: Acceptance, dump: Dump | None, design: Design, bsp: int | None, *, known: bool) -> Row:
-    plan = replace(plan, options=replace(plan.options, park=design.name))
-    replayed = replay_under(plan, dump, known=known, bsp=bsp)
+    replayed = replay_under(plan, dump, name=design.name, known=known, bsp=bsp)
     outcome, verdict = decide(acceptance, replayed.judgement)
-    island = replayed.island
+
+    def judge_other(other: Plan) -> Judgement:
+        return replay_under(other, dump, name=design.name, known=known, bsp=bsp).judgement
+
+    island = island_of(replayed.judgement.memory)
+    unplaced = next((one.missing for one in replayed.judgement.aps if one.missing and island is None), None)
     return Row(
         design=design,
         known=known,
@@ -166,8 +198,9 @@ def _row(plan: Plan, acceptance: Acceptance, dump: Dump | None, design: Design, 
         exposures=_exposures(plan, replayed, dump, design, bsp, known=known),
         cpus=tuple(_cpu(result) for result in replayed.judgement.aps),
         frames=tuple(sorted(island.roles.items())) if island else (),
-        placed=replayed.place.source if replayed.place else None,
-        notes=(*_kicked(replayed, acceptance, dump), *_notes(replayed, known=known, bsp=bsp)),
+        placed=island.source if island else unplaced[0] if unplaced and design.parks_offline else None,
+        notes=(*_kicked(replayed, acceptance, dump, design), *_notes(replayed, known=known, bsp=bsp)),
+        conditions=conditions(plan, dump, (outcome, verdict), judge_other).conditions,
     )
 
 
@@ -179,53 +212,46 @@ def _cpu(result: ApResult) -> CpuLine:
 def _exposures(
     plan: Plan, replayed: Replayed, dump: Dump | None, design: Design, bsp: int | None, *, known: bool
 ) -> tuple[Exposure, ...]:
-    """Ask what each event would do: to every CPU in the window, and later to those that E leaves where they are."""
+    """Ask what each event would do: to every CPU in the window, and later to those that E leaves where they are.
+
+    In the window nobody has reused a frame yet, whether or not E knows of it.
+    """
     quiet = replace(plan, options=replace(plan.options, spurious_mwait=False, suppose=frozenset()))
-    left = replace(quiet, reinitialised=frozenset())
-    keeps_line = known and design.announcement is Announcement.LINE
-    alone = replay_under(left, dump, known=keeps_line, bsp=bsp).judgement
-    restless = replace(quiet, options=replace(quiet.options, spurious_mwait=True))
-    spurious = replay_under(restless, dump, known=known, bsp=bsp).judgement
+    restless = replace(plan, options=replace(plan.options, spurious_mwait=True, suppose=frozenset()))
+    left = replace(replayed.plan, options=quiet.options, reinitialised=frozenset())
+    kept = known or design.announcement is Announcement.CPUS
+    window = judge(left, dump, InUse(design, kept))
+    after = judge(left, dump, InUse(design, known)) if kept is not known else window
+    spurious = replay_under(restless, dump, name=design.name, known=known, bsp=bsp).judgement
+    stay = {parked.cpu for parked in replayed.plan.parked} - replayed.plan.reinitialised
     found = []
     for event in COLUMNS:
-        source = spurious if event is Event.SPURIOUS else alone
-        each = {result.parked.cpu: _effect(result, event, replayed, source) for result in source.aps}
-        later = [effect for cpu, effect in each.items() if cpu not in replayed.plan.reinitialised]
-        window = each
-        if replayed.replayer is not None and event in EVENTS:
-            inside = replayed.replayer.island.blocks
-            window = each | {cpu: _of(replayed.replayer.event(cpu, event).state) for cpu in inside}
-        found.append(Exposure(event, _worst(window.values()), _worst(later)))
+        early, late = (spurious, spurious) if event is Event.SPURIOUS else (window, after)
+        now = [_effect(result, event, early) for result in early.aps]
+        later = [_effect(result, event, late) for result in late.aps if result.parked.cpu in stay]
+        found.append(Exposure(event, _worst(now), _worst(later)))
     return tuple(found)
 
 
-def _effect(result: ApResult, event: Event, replayed: Replayed, source: Judgement) -> str:
+def _effect(result: ApResult, event: Event, judgement: Judgement) -> str:
     """Say what an event does to one CPU once the copy is done."""
     if event is Event.SPURIOUS:
-        if result.parked.state is not ParkState.MWAIT:
-            return SURVIVES
-        return _of_fate(result)
-    effect = rule(event, result.parked.state).effect
+        return SURVIVES if result.parked.state is not ParkState.MWAIT else _of_fate(result)
+    effect = rule(event, result.parked.state, result.cpu.facts).effect
     if effect.ends_machine:
         return DIES
     if not effect.touches_memory:
         return SURVIVES
-    if source.memory is None and not (replayed.island and result.parked.cpu in replayed.island.blocks):
+    exposed = next((one for one in result.exposure if one.event is event), None)
+    if exposed is not None:
+        return DIES if exposed.difference is Difference.FOREIGN else DEPENDS
+    if result.fate is Fate.UNKNOWN or (judgement.memory is None and result.fate is not Fate.UNTOUCHED):
         return DEPENDS
-    replay = next((one for one in result.exposure if one.event is event), None)
-    if replay is None and result.fate is Fate.DIES:
-        return DIES if result.depends is None else DEPENDS
-    if replay is None:
-        return DEPENDS if result.fate is Fate.UNKNOWN else SURVIVES
-    return _of(replay.state)
-
-
-def _of(state: LoopState) -> str:
-    return DIES if state is LoopState.FOREIGN else DEPENDS if state >= LoopState.UNKNOWN else SURVIVES
+    return SURVIVES
 
 
 def _of_fate(result: ApResult) -> str:
-    if result.fate is Fate.UNKNOWN or result.depends is not None:
+    if result.fate is Fate.UNKNOWN or result.doubt is not None:
         return DEPENDS
     return DIES if result.fate is Fate.DIES else SURVIVES
 
@@ -236,13 +262,14 @@ def _worst(effects: Iterable[str]) -> str:
     return next((effect for effect in order if effect in found), NOTHING_LEFT)
 
 
-def _kicked(replayed: Replayed, acceptance: Acceptance, dump: Dump | None) -> tuple[str, ...]:
+def _kicked(replayed: Replayed, acceptance: Acceptance, dump: Dump | None, design: Design) -> tuple[str, ...]:
     """Say what the kick would change, where CPUs wait for it."""
-    plan = kicked(replayed.plan) if replayed.plan.options.park == "mwait-percpu" else None
+    plan = kicked(replayed.plan) if isinstance(design, MonitoredLine) and not design.idle_task else None
     if plan is None:
         return ()
     outcome, verdict = decide(acceptance, judge(plan, dump))
-    return (f"kicked before the copy, its CPUs would wait in HLT: the machine {outcome} ({verdict})",)
+    moved = "with its CPUs moved from MWAIT to HLT before the copy, as kexec does (the kick)"
+    return (f"{moved}: the machine {outcome} ({verdict})",)
 
 
 def _notes(replayed: Replayed, *, known: bool, bsp: int | None) -> tuple[str, ...]:
@@ -263,8 +290,8 @@ def _notes(replayed: Replayed, *, known: bool, bsp: int | None) -> tuple[str, ..
     if bsp is not None and any(parked.cpu == bsp for parked in plan.parked) and waiting:
         notes.append(f"CPU {bsp} has the BSP flag: an INIT would start it at the reset vector and reset the machine")
     if any(parked.state is ParkState.MWAIT for parked in plan.parked):
-        notes.append("MWAIT has no restart after an SMI: the CPU goes on behind it, through its own text and tables")
-    if replayed.place is not None and not known and left:
+        notes.append("an SMI ends MWAIT: the CPU continues with the instruction after it, by its own text and tables")
+    if any(result.cpu.reused for result in replayed.judgement.aps) and not known and left:
         notes.append("this E does not know the announced frames: it may reuse them while CPUs still wait there")
     return tuple(notes)
 

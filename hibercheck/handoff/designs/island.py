@@ -83,6 +83,7 @@ class Island:
         loop: Address of the HLT.
         code: Physical address of the code page, where its IDT begins.
         blocks: Physical address of each CPU's block, by CPU number.
+        source: How it is known that R can have the frames.
     """
 
     frames: dict[int, bytes]
@@ -93,45 +94,44 @@ class Island:
     loop: int
     code: int
     blocks: dict[int, int]
+    source: str = ""
 
     @property
     def paged(self) -> bool:
         """Whether paging is on."""
         return self.levels > 0
 
-    @property
-    def tables(self) -> frozenset[int]:
-        """PFNs of its page tables."""
-        return frozenset(pfn for pfn, role in self.roles.items() if role.startswith("page table"))
-
     def frame(self, pfn: int) -> bytes | None:
         """Return a frame's contents, or None if it is not one of the place's."""
         return self.frames.get(pfn)
 
-    def park_loop(self) -> ParkLoop:
-        """Describe the loop as those of kernels are described; its addresses are the run-time ones."""
-        end = self.loop + len(_LOOP)
-        instructions = (
-            Instruction(self.loop, 1, "hlt"),
-            Instruction(self.loop + 1, 2, f"jmp {self.loop:#x}"),
-        )
+    def park_loop(self, kaslr_offset: int = 0) -> ParkLoop:
+        """Describe the loop as those of kernels are described.
+
+        Args:
+            kaslr_offset: What is added to a kernel's addresses at run time, and so taken from these, which are run-time
+                ones.
+        """
+        start = (self.loop - kaslr_offset) & 0xFFFF_FFFF_FFFF_FFFF
+        end = start + len(_LOOP)
+        instructions = (Instruction(start, 1, "hlt"), Instruction(start + 1, 2, f"jmp {self.loop:#x}"))
         return ParkLoop(
             kind="hlt",
             symbol="self-contained loop",
-            function_address=self.entry,
-            start=self.loop,
+            function_address=start - (self.loop - self.entry),
+            start=start,
             end=end,
             code=_LOOP,
             instructions=instructions,
             touches=(),
-            entry=self.loop,
-            wait=self.loop,
-            ranges=((self.loop, end),),
+            entry=start,
+            wait=start,
+            ranges=((start, end),),
             role="resume",
         )
 
     def cpu(self, number: int, cr0: int, cr4: int, efer: int, max_phys_bits: int) -> CpuState:
-        """Return a parked CPU's registers, for delivery; only for a place with paging."""
+        """Return a parked CPU's registers, for delivery."""
         block = self.blocks[number]
         return CpuState(
             rip=self.loop + 1,
@@ -142,7 +142,7 @@ class Island:
             cr4=cr4,
             efer=efer,
             idt_base=self.code,
-            idt_limit=IDT_LIMIT,
+            idt_limit=IDT_LIMIT if self.paged else FLAT_IDT_LIMIT,
             gdt_base=block + GDT,
             gdt_limit=GDT_LIMIT,
             tr_base=block + TSS,
@@ -159,13 +159,14 @@ def frames_needed(cpus: int, levels: int) -> int:
     return levels + 1 + -(-cpus // BLOCKS_PER_FRAME)
 
 
-def build(cpus: Sequence[int], frames: Sequence[int], levels: int) -> Island:
+def build(cpus: Sequence[int], frames: Sequence[int], levels: int, source: str = "") -> Island:
     """Build a place.
 
     Args:
         cpus: Numbers of the CPUs that are to park in it.
         frames: PFNs to use, `frames_needed` of them; with paging all in one 2 MiB region, without below 4 GiB.
         levels: 4 or 5 levels of page tables, or 0 for no paging.
+        source: How it is known that R can have the frames.
     """
     tables, code, stores = frames[:levels], frames[levels], frames[levels + 1 :]
     base = code << PAGE_SHIFT
@@ -193,6 +194,7 @@ def build(cpus: Sequence[int], frames: Sequence[int], levels: int) -> Island:
         loop=loop,
         code=base,
         blocks=blocks,
+        source=source,
     )
 
 

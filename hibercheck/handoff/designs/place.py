@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.dump.dump import Dump
 from hibercheck.errors import MissingFact
-from hibercheck.handoff.exact import DumpedResumer
-from hibercheck.handoff.resumee import E820_RAM, E820Entry
-from hibercheck.handoff.space import KernelSpace
+from hibercheck.handoff.facts.e820 import E820_RAM, E820Entry
+from hibercheck.handoff.facts.space import KernelSpace
+from hibercheck.handoff.memory.exact import DumpedResumer
 from hibercheck.swsusp.image import Image
 
 REGION = 512

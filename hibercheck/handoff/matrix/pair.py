@@ -1,4 +1,4 @@
-"""One resumer with one resumee, without an image: the rules of the replay on what is certain of both.
+"""One resumer with one resumee, without an image: the engine on what is certain of both.
 
 The resumee certainly has its own image in memory: text, data, page tables.  Of all other RAM an image covers a share.
 Where a kernel's address is random, so is what lies over it, and that share is the chance.
@@ -6,21 +6,41 @@ Where a kernel's address is random, so is what lies over it, and that share is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
 from hibercheck.addresses import PAGE_SIZE
 from hibercheck.cpulist import format_cpu_list
-from hibercheck.handoff.ap import NO_MEMORY, SUPPOSED
-from hibercheck.handoff.findings import Outcome, Verdict
-from hibercheck.handoff.loop_replay import same_code
-from hibercheck.handoff.matrix.brief import Brief, Loop, Waiting
-from hibercheck.handoff.matrix.scenario import IMAGE_SHARE, Settings
+from hibercheck.data import replace
+from hibercheck.handoff.acceptance.alternatives import acceptance_alternatives
+from hibercheck.handoff.matrix.memory import certain_memory, waiting_cpu
+from hibercheck.handoff.matrix.pairing import Run, options_of, pairing_of
+from hibercheck.handoff.matrix.scenario import IMAGE_SHARE, Scenario, Settings
+from hibercheck.handoff.matrix.summary import Loop, Summary, Waiting
+from hibercheck.handoff.replay.compare import Difference
+from hibercheck.handoff.replay.fate import (
+    SUPPOSED,
+    After,
+    Doubt,
+    Fate,
+    Prospects,
+    Ruling,
+    Suppositions,
+    When,
+    fate_of,
+    over_places,
+)
+from hibercheck.handoff.replay.trace import trace
+from hibercheck.handoff.scenario.options import CheckOptions
+from hibercheck.handoff.scenario.park import NO_MEMORY
+from hibercheck.handoff.scenario.plan import Plan
+from hibercheck.handoff.verdict.conditions import Decided, vary
+from hibercheck.handoff.verdict.decide import borrowed_time
+from hibercheck.handoff.verdict.findings import HARM, Condition, Outcome, Verdict
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, Facts, rule
 
-_EVENTS = (Event.NMI, Event.MACHINE_CHECK, Event.SMI)
+_EVENTS = (Event.STORE, Event.NMI, Event.MACHINE_CHECK, Event.SMI)
 _STATES = {
     ParkState.MWAIT: "MWAIT",
     ParkState.HLT: "HLT",
@@ -30,17 +50,21 @@ _STATES = {
 }
 
 
-class Turn(IntEnum):
-    """What one turn of a loop comes to after the copy, as `loop_replay.LoopState` has it."""
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What one iteration of a loop comes to after the copy.
 
-    SAME = 1
-    """It is overwritten with the same bytes, and the tables with equivalent ones."""
-    CHANCE = 2
-    """Whether it is overwritten is a matter of chance: the share of RAM in the image."""
-    STALE = 3
-    """Its bytes are the same; the page tables no longer lead there."""
-    FOREIGN = 4
-    """It is overwritten with other bytes."""
+    Attributes:
+        kept: If the image covers nothing but the resumee's own memory.
+        covered: If it covers everything.
+    """
+
+    kept: Difference
+    covered: Difference
+
+
+CHANCE = Overlap(Difference.INTACT, Difference.FOREIGN)
+"""At a random address anything may be overwritten, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +77,8 @@ class Cell:
         reason: One clause.
         share: Of a risk: how likely it fails, from 0 to 1, rounded to hundredths.
         exact: Whether an image was replayed.
+        conditions: What would change the verdict, the worst first.
+        spared: Names of the conditions that a suppression is about.
     """
 
     outcome: Outcome
@@ -60,6 +86,14 @@ class Cell:
     reason: str
     share: float | None = None
     exact: bool = False
+    conditions: tuple[Condition, ...] = ()
+    spared: frozenset[str] = frozenset()
+
+    @property
+    def strict(self) -> Verdict:
+        """The verdict as if the worst of its conditions held, but for those that are spared."""
+        counted = (one.verdict for one in self.conditions if one.id not in self.spared)
+        return max((self.verdict, *counted), key=HARM.index)
 
 
 _ORDER = (Verdict.SAFE, Verdict.BENIGN, Verdict.LATENT, Verdict.RISK, Verdict.UNDETERMINED, Verdict.FATAL)
@@ -67,90 +101,146 @@ _RANK = {verdict: rank for rank, verdict in enumerate(_ORDER)}
 _SAFE = Cell(Outcome.RESUMES, Verdict.SAFE, "nothing wakes a parked CPU in memory that the image overwrites")
 
 
-def judge_pair(resumer: Brief, resumee: Brief, settings: Settings, turns: tuple[Turn, ...] | None = None) -> list[Cell]:
-    """Judge a pair in every scenario; ``turns`` is what `compare_loops` says, if that is known already."""
-    refusal = _refusal(resumer, resumee)
-    if refusal is not None and refusal.verdict is Verdict.REFUSED:
-        return [refusal] * len(settings.scenarios)
-    share = image_share(resumee, settings)
-    turns = compare_loops(resumer, resumee) if turns is None else turns
-    return [
-        _judge(resumer, resumee, settings, number, turns, share, refusal) for number in range(len(settings.scenarios))
-    ]
+def judge_pair(resumer: Summary, resumee: Summary, settings: Settings) -> list[Cell]:
+    """Judge a pair in every scenario, each with what would change its verdict."""
+    return Judge(resumer, resumee, settings).cells()
 
 
-def compare_loops(resumer: Brief, resumee: Brief) -> tuple[Turn, ...]:
-    """Compare each of a resumer's loops with what the resumee has in its place, where neither is at a random one."""
-    if all(run.resumer_kaslr for run in resumer.runs):
-        return ()
-    return tuple(turn_of(resumer, loop, resumee) for loop in resumer.loops)
+class Judge:
+    """Judges one pair.
 
+    Args:
+        resumer: The kernel that loads the image.
+        resumee: The kernel that would write it.
+        settings: The machine and the scenarios.
 
-def outlook(resumee: Brief, settings: Settings) -> tuple[object, ...]:
-    """Return all that counts of a resumee but where its code lies.
-
-    Resumees that agree in it and in the turns of a resumer's loops get the same verdicts.
+    Attributes:
+        asked: The loops that were compared with the resumee's memory, each with levels of page tables: of two resumees
+            that agree in `outlook` and in what becomes of these, all cells are the same.
     """
-    runs = tuple((run.resumee_kaslr, run.resumee_levels, run.reinitialised) for run in resumee.runs)
-    return resumee.magic, resumee.compressors, resumee.zero_pages, image_share(resumee, settings), runs
+
+    def __init__(self, resumer: Summary, resumee: Summary, settings: Settings) -> None:
+        self.resumer, self.resumee, self.settings = resumer, resumee, settings
+        self.asked: dict[tuple[int, int], Overlap] = {}
+
+    def cells(self) -> list[Cell]:
+        """Return a cell for each scenario."""
+        return [self._cell(scenario) for scenario in self.settings.scenarios]
+
+    def _cell(self, scenario: Scenario) -> Cell:
+        options = options_of(scenario, self.settings)
+        plan, cell = self._judged(scenario, options)
+
+        def judge_with(changed: CheckOptions) -> Decided:
+            other, found = self._judged(scenario, changed)
+            return Decided(other, found.outcome, found.verdict)
+
+        varied = vary(Decided(plan, cell.outcome, cell.verdict), judge_with, acceptance_alternatives)
+        return replace(cell, conditions=varied.conditions)
+
+    def _judged(self, scenario: Scenario, options: CheckOptions) -> tuple[Plan, Cell]:
+        found = pairing_of(self.resumer, self.resumee, scenario, self.settings, options)
+        levels = found.run.resumer_levels or 4
+
+        def overlap(loop: int) -> Overlap:
+            if (loop, levels) not in self.asked:
+                self.asked[loop, levels] = overlap_of(self.resumer, self.resumer.loops[loop], self.resumee, levels)
+            return self.asked[loop, levels]
+
+        return found.plan, judge_run(self.resumer, self.resumee, found.run, self.settings, options, overlap)
 
 
-def image_share(resumee: Brief, settings: Settings) -> float:
+def judge_run(
+    resumer: Summary,
+    resumee: Summary,
+    run: Run,
+    settings: Settings,
+    options: CheckOptions,
+    overlap: Callable[[int], Overlap],
+) -> Cell:
+    """Judge a pair in one run of both.
+
+    Args:
+        resumer: The kernel that loads the image.
+        resumee: The kernel that would write it.
+        run: Who is parked and how, and whether the image is loaded.
+        settings: The machine.
+        options: What is supposed.
+        overlap: Says what the copy does to a loop of the resumer's, by its index.
+    """
+    if run.refusal is not None:
+        return Cell(Outcome.REFUSED, Verdict.REFUSED, f"it {run.refusal}")
+    share = image_share(resumee, settings)
+    cells = [Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, _not_known(what)) for what in run.unknown]
+    if run.resumer_levels != run.resumee_levels:
+        cells.append(_levels(run.resumer_levels, run.resumee_levels))
+    for waiting in run.waiting:
+        covers = None if waiting.loop is None else overlap(waiting.loop) if run.placed else CHANCE
+        cells += _group(resumer, waiting, run.reinitialised, covers, options, share)
+    return max(cells, key=lambda cell: (_RANK[cell.verdict], cell.share or 0), default=_SAFE)
+
+
+def _not_known(what: str) -> str:
+    """Return what is missing as a clause: a fact's name, or a message that says why it is not known."""
+    return what if " not known" in what or " cannot be read" in what else f"{what} is not known"
+
+
+_KNOWN: dict[tuple[object, ...], Overlap] = {}
+"""Pairs that agree in all that a loop depends on come to the same: the engine is asked once for each kind of them."""
+
+_MOST_KNOWN = 1 << 16
+
+
+def overlap_of(resumer: Summary, loop: Loop, resumee: Summary, levels: int = 4) -> Overlap:
+    """Run once round a loop in memory with the resumee's, both kernels at their link addresses.
+
+    Args:
+        resumer: The kernel that has the loop.
+        loop: The loop.
+        resumee: The kernel whose memory is copied over it.
+        levels: Levels of the resumer's page tables.
+    """
+    pages = tuple(
+        (resumee.mapped(page), resumee.holds(page, page + PAGE_SIZE), resumee.pages.get(page))
+        for start, code in loop.pieces
+        for page in range(start & -PAGE_SIZE, start + len(code), PAGE_SIZE)
+    )
+    tables = tuple(
+        None
+        if own is None
+        else resumee.tables.index(own)
+        if own in resumee.tables
+        else resumee.holds(own, own + PAGE_SIZE)
+        for own in resumer.tables
+    )
+    key = (loop, pages, tables, levels)
+    found = _KNOWN.get(key)
+    if found is None:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        found = _KNOWN[key] = _overlap(resumer, loop, resumee, levels)
+    return found
+
+
+def _overlap(resumer: Summary, loop: Loop, resumee: Summary, levels: int) -> Overlap:
+    found = []
+    for everywhere in (False, True):
+        memory = certain_memory(resumer, resumee, levels, everywhere=everywhere)
+        cpu = waiting_cpu(Waiting(frozenset({1}), ParkState.HLT, 0, False, None), loop, memory)
+        found.append(trace(memory, cpu, None, cached=True).difference)
+    return Overlap(*found)
+
+
+def outlook(resumee: Summary, settings: Settings) -> tuple[object, ...]:
+    """Return all that counts of a resumee but where its code lies: see `Judge.asked`."""
+    return resumee.kind_as_resumee, image_share(resumee, settings)
+
+
+def image_share(resumee: Summary, settings: Settings) -> float:
     """Return what part of RAM an image of a resumee covers."""
     if settings.image_share is not None:
         return settings.image_share
     return round(min(max(resumee.size / settings.machine.memory, IMAGE_SHARE), 1.0), 2)
-
-
-def _refusal(resumer: Brief, resumee: Brief) -> Cell | None:
-    """Apply the tests of `refusal` to the image that the resumee would write; undetermined where one is not known."""
-    facts = {
-        "which arch record they use": (resumer.magic, resumee.magic),
-        "how they compress images": (resumer.compressors, resumee.compressors),
-        "whether they know zero pages": (resumer.zero_pages, resumee.zero_pages),
-    }
-    if resumer.magic is not None and resumee.magic is not None and resumer.magic != resumee.magic:
-        return _refused(f"it accepts arch records with magic {resumer.magic:#x}, not {resumee.magic:#x}")
-    if resumer.zero_pages is False and resumee.zero_pages:
-        return _refused("it does not know the zero-page flag")
-    if resumer.compressors is not None and resumee.compressors is not None:
-        used = "lzo" if "lzo" in resumee.compressors else next(iter(resumee.compressors), None)
-        if used is not None and used not in resumer.compressors:
-            return _refused(f"it cannot decompress {used.upper()}")
-    unknown = next((what for what, known in facts.items() if None in known), None)
-    if unknown is not None:
-        return Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, f"{unknown} is not known")
-    return None
-
-
-def _refused(reason: str) -> Cell:
-    return Cell(Outcome.REFUSED, Verdict.REFUSED, reason)
-
-
-def _judge(
-    resumer: Brief,
-    resumee: Brief,
-    settings: Settings,
-    number: int,
-    turns: tuple[Turn, ...],
-    share: float,
-    unknown: Cell | None,
-) -> Cell:
-    ours, theirs = resumer.runs[number], resumee.runs[number]
-    if ours.refuses is not None:
-        return _refused(f"it is booted with {ours.refuses}")
-    cells = [] if unknown is None else [unknown]
-    if ours.missing is not None:
-        cells.append(Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, ours.missing))
-    if ours.resumer_levels != theirs.resumee_levels:
-        cells.append(_levels(ours.resumer_levels, theirs.resumee_levels))
-    placed = not (ours.resumer_kaslr or theirs.resumee_kaslr)
-    for waiting in ours.waiting:
-        turn = Turn.SAME
-        if waiting.loop is not None:
-            turn = turns[waiting.loop] if placed else Turn.CHANCE
-        cells.extend(_group(resumer, waiting, theirs.reinitialised, turn, settings, share))
-    return max(cells, key=lambda cell: (_RANK[cell.verdict], cell.share or 0), default=_SAFE)
 
 
 def _levels(ours: int | None, theirs: int | None) -> Cell:
@@ -161,101 +251,103 @@ def _levels(ours: int | None, theirs: int | None) -> Cell:
     return Cell(Outcome.RESETS, Verdict.FATAL, reason)
 
 
-def turn_of(resumer: Brief, loop: Loop, resumee: Brief) -> Turn:
-    """Compare a loop and its page tables with what the resumee has there, both kernels at their link addresses."""
-    turn = Turn.SAME
-    for start, code in loop.pieces:
-        if not resumee.holds(start, start + len(code)):
-            turn = Turn.CHANCE
-        elif not _same(resumee, start, code, loop):
-            return Turn.FOREIGN
-    if resumer.tables == resumee.tables:
-        return turn
-    for own, theirs in zip(resumer.tables, resumee.tables, strict=True):
-        if own is None or own == theirs:
-            continue
-        if resumee.holds(own, own + PAGE_SIZE):
-            return Turn.STALE
-        turn = Turn.CHANCE
-    return turn
-
-
-def _same(resumee: Brief, start: int, code: bytes, loop: Loop) -> bool:
-    """Tell whether the resumee has the same code there; a page that holds no park loop of its own has not."""
-    while code:
-        page = start & -PAGE_SIZE
-        content = resumee.pages.get(page)
-        size = min(len(code), page + PAGE_SIZE - start)
-        if content is None or not same_code(
-            code[:size], content[start - page : start - page + size], start, loop.patchable
-        ):
-            return False
-        start, code = start + size, code[size:]
-    return True
-
-
 def _group(
-    resumer: Brief, waiting: Waiting, reinitialised: frozenset[int], turn: Turn, settings: Settings, share: float
-) -> Iterator[Cell]:
-    """Judge the CPUs that wait in one way; yield nothing for those that are safe."""
+    resumer: Summary,
+    waiting: Waiting,
+    reinitialised: frozenset[int],
+    overlap: Overlap | None,
+    options: CheckOptions,
+    share: float,
+) -> list[Cell]:
+    """Judge the CPUs that wait in one way: those that the resumee takes out of it, and those that it leaves there."""
     who = _who(waiting.cpus, waiting.state)
     if waiting.unsettled is not None:
-        yield Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, f"{waiting.unsettled} is not known")
-        return
-    if waiting.loop is None and waiting.state not in NO_MEMORY:
-        yield Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, f"the code in which it waits is not known: {who}")
-        return
-    if waiting.state is ParkState.MWAIT:
-        yield from _woken(who, turn, settings, share)
-    left = waiting.cpus - reinitialised
-    if left:
-        yield from _left_behind(resumer, waiting, _who(left, waiting.state), turn, settings, share)
+        return [Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, _not_known(waiting.unsettled))]
+    if overlap is None and waiting.state not in NO_MEMORY:
+        reason = f"the code in which it waits is not known: {who}"
+        return [Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, reason)]
+    cells = []
+    for taken in (True, False):
+        cpus = waiting.cpus & reinitialised if taken else waiting.cpus - reinitialised
+        if cpus:
+            cells.append(_cell(resumer, waiting, cpus, overlap, options, share, taken=taken))
+    return cells
 
 
-def _woken(who: str, turn: Turn, settings: Settings, share: float) -> Iterator[Cell]:
-    """Judge CPUs in MWAIT during the copy."""
-    if settings.spurious_mwait:
-        if turn is Turn.FOREIGN:
-            reason = f"a spurious exit makes it run in a loop that is overwritten with other bytes: {who}"
-            yield Cell(Outcome.RESETS, Verdict.FATAL, reason)
-        elif turn is Turn.CHANCE:
-            yield _risk(f"a spurious exit makes it run, and its loop may be overwritten: {who}", share)
-        elif turn is Turn.STALE:
-            yield _latent(f"it lives by the translations that it has cached: {who}")
-        else:
-            yield Cell(Outcome.RESUMES, Verdict.BENIGN, f"its loop is overwritten with the same bytes: {who}")
-    elif turn is not Turn.SAME:
-        # its line must be overwritten, and where that is a matter of chance, its loop or tables as well; they lie
-        # too close to one another to count as independent
-        yield _risk(f"a store to its line may make it run in overwritten memory: {who}", share)
-
-
-def _left_behind(
-    resumer: Brief, waiting: Waiting, who: str, turn: Turn, settings: Settings, share: float
-) -> Iterator[Cell]:
-    """Judge CPUs that the resumee leaves where they are."""
+def _cell(
+    resumer: Summary,
+    waiting: Waiting,
+    cpus: frozenset[int],
+    overlap: Overlap | None,
+    options: CheckOptions,
+    share: float,
+    *,
+    taken: bool,
+) -> Cell:
+    """Ask what becomes of one of some CPUs, with an image that covers what it may and one that covers nothing else."""
+    events = frozenset(SUPPOSED[name] for name in options.suppose)
+    supposed = Suppositions(options.spurious_mwait, events, mwait_spins=options.mwait_spins)
     facts = Facts(interrupts_enabled=waiting.interrupts, machine_checks_enabled=resumer.checks)
-    supposed = {SUPPOSED[name] for name in settings.suppose}
-    for event in _EVENTS:
-        effect = rule(event, waiting.state, facts).effect
-        if not effect.ends_machine and (not effect.touches_memory or turn is Turn.SAME):
-            continue
-        if event not in supposed:
-            yield _latent(f"it stays parked in the resumee's memory, until the next {event.value}: {who}")
-        elif turn is Turn.CHANCE and not effect.ends_machine:
-            yield _risk(f"{event.value} after the handoff makes it run in what may be overwritten: {who}", share)
-        else:
-            reason = f"{event.value} after the handoff makes it run in overwritten memory: {who}"
-            yield Cell(Outcome.RESETS, Verdict.FATAL, reason)
+    covers = (None,) if overlap is None else (overlap.kept, overlap.covered)
+    weights = (1.0,) if overlap is None else (1 - share, share)
+    rulings: list[tuple[float, Ruling]] = []
+    exposed: set[Event] = set()
+    borrowed = False
+    for weight, settled in zip(weights, covers, strict=True):
+        later = {} if taken else {event: _after(event, waiting.state, facts, settled) for event in _EVENTS}
+        line = None if waiting.state is ParkState.MWAIT else False
+        # one exit on a cold TLB, unless the CPU never sleeps and keeps what it has cached
+        lost = settled is Difference.STALE and not options.mwait_spins
+        spurious = Difference.FOREIGN if lost else settled
+        prospects = Prospects(settled, settled is Difference.UNKNOWN, spurious, after=later, line=line)
+        rulings.append((weight, fate_of(waiting.state, prospects, supposed, reinitialised=taken)))
+        killers = {event for event, found in later.items() if event not in supposed.events and _deadly(found)}
+        exposed |= killers
+        borrowed |= borrowed_time(waiting.state, settled, line, killers=bool(killers))
+    ruling = over_places(rulings, Doubt.COVERAGE)
+    return _told(ruling, _who(cpus, waiting.state), exposed, share, borrowed=borrowed)
 
 
-def _latent(reason: str) -> Cell:
-    return Cell(Outcome.RESUMES, Verdict.LATENT, reason)
+def _after(event: Event, state: ParkState, facts: Facts, settled: Difference | None) -> After:
+    """Say what an event comes to: a delivery goes through tables that are taken to go the way of the loop's."""
+    effect = rule(event, state, facts).effect
+    if effect.ends_machine:
+        return After(Difference.FOREIGN)
+    if not effect.touches_memory or settled is None:
+        return After(Difference.INTACT)
+    return After(Difference.FOREIGN if settled is Difference.STALE else settled)
 
 
-def _risk(reason: str, share: float) -> Cell:
-    likely = share >= 0.5
-    return Cell(Outcome.RESETS if likely else Outcome.RESUMES, Verdict.RISK, reason, share)
+def _deadly(found: After) -> bool:
+    return not found.difference.parks_again
+
+
+def _told(ruling: Ruling, who: str, exposed: set[Event], share: float, *, borrowed: bool) -> Cell:
+    """Say what becomes of some CPUs, in one clause."""
+    if ruling.fate is Fate.UNKNOWN:
+        return Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, f"what it would execute is not known: {who}")
+    if ruling.fate is Fate.DIES:
+        may = "" if ruling.doubt is None else "may "
+        cause = {
+            Event.STORE: f"a store to its line {may or 'will '}make it run",
+            Event.SPURIOUS: "its wait may end at any time, which makes it run",
+        }.get(ruling.cause or Event.STORE, f"{ruling.cause} after the handoff makes it run")
+        if ruling.when is When.AFTER and ruling.doubt is None:
+            cause = f"{ruling.cause} after the handoff kills it"
+        what = "in overwritten memory" if ruling.doubt is None else "in what may be overwritten"
+        reason = f"{cause} {what}: {who}"
+        if ruling.doubt is None:
+            return Cell(Outcome.RESETS, Verdict.FATAL, reason)
+        return Cell(Outcome.MAY_RESET, Verdict.RISK, reason, share)
+    events = [event for event in _EVENTS if event in exposed]
+    if borrowed and events:
+        reason = f"it stays parked in the resumee's memory, until the next {events[0].value}: {who}"
+        return Cell(Outcome.RESUMES, Verdict.LATENT, reason)
+    if borrowed:
+        return Cell(Outcome.RESUMES, Verdict.LATENT, f"it lives by the translations that it has cached: {who}")
+    if ruling.fate is Fate.PARKS_AGAIN:
+        return Cell(Outcome.RESUMES, Verdict.BENIGN, f"its loop is overwritten with the same bytes: {who}")
+    return _SAFE
 
 
 def _who(cpus: frozenset[int], state: ParkState) -> str:

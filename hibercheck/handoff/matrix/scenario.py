@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
-from hibercheck.errors import MissingFact, UsageProblem
-from hibercheck.handoff.bringup import Bringup, bring_up, smt_is_off
-from hibercheck.handoff.cmdline import CommandLine, parse_command_line
-from hibercheck.handoff.cpufacts import BUGS, CpuFeatures, Topology
-from hibercheck.handoff.options import Event, Idle
+from hibercheck.cpulist import parse_cpu_list
+from hibercheck.errors import UsageProblem
+from hibercheck.handoff.facts.cpufacts import BUGS, CpuFeatures, Topology
+from hibercheck.handoff.facts.given import parse_fact
+from hibercheck.handoff.scenario.options import Event, Idle
 
 IMAGE_SHARE = 0.4
 """image_size is 2/5 of RAM unless the user says otherwise: hibernate_image_size_init(), kernel/power/snapshot.c."""
@@ -62,7 +62,9 @@ class Scenario:
         resumee_cmdline: The resumee's; by default the same.
         resumer_offline: CPUs taken offline by hand in the resumer.
         resumee_offline: CPUs that are offline in the resumee when it hibernates.
-        idle: How the resumer's cpuidle driver parks a dead CPU, or None for what its command line says.
+        idle: How the resumer's cpuidle driver parks a dead CPU, or None for what can be told.
+        facts: Facts of the resumer's run, as ``--fact`` has them.
+        resumee_online: CPUs that the resumee brings online again before the events that are supposed.
     """
 
     name: str
@@ -71,16 +73,13 @@ class Scenario:
     resumer_offline: frozenset[int] = frozenset()
     resumee_offline: frozenset[int] = frozenset()
     idle: Idle | None = None
+    facts: tuple[tuple[str, str], ...] = ()
+    resumee_online: frozenset[int] = frozenset()
 
     @property
-    def resumer(self) -> CommandLine:
-        """The resumer's command line, understood."""
-        return parse_command_line(self.resumer_cmdline)
-
-    @property
-    def resumee(self) -> CommandLine:
-        """The resumee's command line, understood."""
-        return parse_command_line(self.resumer_cmdline if self.resumee_cmdline is None else self.resumee_cmdline)
+    def resumee_text(self) -> str:
+        """The resumee's command line."""
+        return self.resumer_cmdline if self.resumee_cmdline is None else self.resumee_cmdline
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +89,10 @@ class Settings:
     Attributes:
         machine: The machine.
         scenarios: The runs, one table each.
-        spurious_mwait: Whether MWAIT may end at any time.
+        spurious_mwait: Whether MWAIT may end by itself, at the worst moment and on a cold TLB.
         suppose: Events supposed after the handoff.
         image_share: What part of RAM an image covers; None for `IMAGE_SHARE`, or more for a large resumee.
+        mwait_spins: Whether MWAIT ends at once, always.
     """
 
     machine: Machine = Machine()
@@ -100,6 +100,7 @@ class Settings:
     spurious_mwait: bool = False
     suppose: frozenset[Event] = frozenset()
     image_share: float | None = None
+    mwait_spins: bool = False
 
 
 def presets(machine: Machine) -> dict[str, Scenario]:
@@ -122,7 +123,7 @@ def presets(machine: Machine) -> dict[str, Scenario]:
 
 
 def parse_scenario(text: str, machine: Machine) -> Scenario:
-    """Understand ``NAME``, a preset, or ``NAME=CMDLINE;KEY=VALUE...``: resumee, offline, resumee-offline, idle.
+    """Understand ``NAME``, a preset, or ``NAME=CMDLINE;KEY=VALUE...``: see `_field` for the keys.
 
     Raises:
         UsageProblem: It is neither, or names CPUs that the machine lacks.
@@ -135,62 +136,45 @@ def parse_scenario(text: str, machine: Machine) -> Scenario:
             raise UsageProblem(f"no scenario is called {name!r}", advice=advice)
         return known[name]
     cmdline, *parts = rest.split(";")
-    fields = dict(_field(part, machine) for part in parts if part.strip())
-    return Scenario(name, cmdline.strip(), **fields)  # type: ignore[arg-type]
+    fields: dict[str, Any] = {}
+    for part in filter(str.strip, parts):
+        field, value = _field(part, machine)
+        fields[field] = (*fields.get("facts", ()), value) if field == "facts" else value
+    return Scenario(name, cmdline.strip(), **fields)
 
 
 def _field(text: str, machine: Machine) -> tuple[str, object]:
     key, _, value = (part.strip() for part in text.partition("="))
     if key == "resumee":
         return "resumee_cmdline", value
-    if key in {"offline", "resumee-offline"}:
-        return ("resumer_offline" if key == "offline" else "resumee_offline"), _cpus(value, machine)
+    lists = {"offline": "resumer_offline", "resumee-offline": "resumee_offline", "resumee-online": "resumee_online"}
+    if key in lists:
+        return lists[key], _cpus(value, machine)
+    if key == "fact":
+        parse_fact(value)
+        fact, _, stated = value.partition("=")
+        return "facts", (fact.strip(), stated.strip())
     if key == "idle" and value in get_args(Idle):
         return "idle", value
-    advice = "parts are resumee=CMDLINE, offline=CPUS, resumee-offline=CPUS, idle=mwait|halt|port|none"
+    advice = (
+        "parts are resumee=CMDLINE, offline=CPUS, resumee-offline=CPUS, resumee-online=CPUS, "
+        "idle=mwait|halt|port|none, fact=NAME=VALUE"
+    )
     raise UsageProblem(f"a scenario cannot have {text.strip()!r}", advice=advice)
 
 
 def _cpus(text: str, machine: Machine) -> frozenset[int]:
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not first.strip().isdigit() or not (last or first).strip().isdigit():
-            raise UsageProblem(f"{text!r} is not a list of CPUs such as 2,3 or 1-3")
-        numbers.update(range(int(first), int(last or first) + 1) if int(last or first) < machine.cpus else {1 << 30})
-    if not all(0 < cpu < machine.cpus for cpu in numbers):
-        raise UsageProblem(f"of {machine.cpus} CPUs only 1 to {machine.cpus - 1} can be offline, not {text}")
-    return frozenset(numbers)
-
-
-def resumer_cpus(scenario: Scenario, machine: Machine) -> Bringup:
-    """Start the resumer's CPUs.
+    """Parse the CPUs that are offline.
 
     Raises:
-        MissingFact: Whether SMT is off depends on what is not known.
+        UsageProblem: The text is no list of CPUs, names none, or names one that the machine lacks or boots from.
     """
-    cmdline, topology = scenario.resumer, machine.topology
-    off = smt_is_off(cmdline, topology, machine.features)
-    present = frozenset(range(machine.cpus))
-    return bring_up(present, topology, cmdline, smt_off=off, by_hand=scenario.resumer_offline)
-
-
-def reinitialised_cpus(scenario: Scenario, machine: Machine, *, reparks: bool) -> frozenset[int]:
-    """Return the CPUs to which the resumee sends an INIT when it thaws: see plan.reinitialised_by().
-
-    Args:
-        scenario: The runs.
-        machine: The machine.
-        reparks: Whether the resumee takes SMT siblings through an online cycle, arch_resume_nosmt().
-    """
-    cmdline, topology = scenario.resumee, machine.topology
     try:
-        off = smt_is_off(cmdline, topology, machine.features)
-    except MissingFact:
-        off = True
-    present = frozenset(range(machine.cpus))
-    bringup = bring_up(present, topology, cmdline, smt_off=off, by_hand=scenario.resumee_offline)
-    cpus = set(bringup.online)
-    if off and reparks:
-        cpus |= {cpu for cpu in bringup.present if topology.primary_of(cpu) in bringup.online}
-    return frozenset(cpus)
+        numbers = parse_cpu_list(text)
+    except ValueError as error:
+        raise UsageProblem(f"a scenario has {error}", advice="write CPUs as 2,3 or 1-3 or 1-7:1/2") from error
+    if not numbers:
+        raise UsageProblem("a scenario has an empty list of CPUs", advice="write CPUs as 2,3 or 1-3 or 1-7:1/2")
+    if not all(0 < cpu < machine.cpus for cpu in numbers):
+        raise UsageProblem(f"of {machine.cpus} CPUs only 1 to {machine.cpus - 1} can be offline, not {text}")
+    return numbers

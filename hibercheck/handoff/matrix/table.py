@@ -6,9 +6,10 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from hibercheck import __version__
 from hibercheck.errors import UsageProblem
-from hibercheck.handoff.findings import Verdict
 from hibercheck.handoff.matrix.pair import Cell
+from hibercheck.handoff.verdict.findings import Verdict
 
 MAX_CELLS = 1 << 16
 
@@ -38,6 +39,8 @@ class Matrix:
         members: The kernels; their order is that of rows and columns.
         scenarios: Names of the scenarios.
         assumptions: What was assumed, as (what, value).
+        shards: The shards that it is made of, as (I, N); none where it was filled, or merged, whole.
+        version: Of hibercheck, which judged it.
         rows: By scenario and number of the resumer, one cell number for each resumee; a shard has some rows only.
         cells: The distinct cells.
     """
@@ -45,6 +48,8 @@ class Matrix:
     members: tuple[Member, ...]
     scenarios: tuple[str, ...]
     assumptions: tuple[tuple[str, str], ...] = ()
+    shards: tuple[tuple[int, int], ...] = ()
+    version: str = __version__
     rows: dict[tuple[int, int], array[int]] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     _numbers: dict[Cell, int] = field(default_factory=dict, repr=False)
@@ -78,6 +83,24 @@ class Matrix:
         """Return the resumers whose rows are there."""
         return sorted({resumer for _, resumer in self.rows})
 
+    def missing(self) -> list[int]:
+        """Return the resumers whose rows are not there, as they are in other shards."""
+        there = {resumer for _, resumer in self.rows}
+        return [resumer for resumer in range(len(self.members)) if resumer not in there]
+
+    def in_order(self) -> Matrix:
+        """Return the same matrix with its cells numbered as they come, row by row.
+
+        So a matrix is written in one way only, whoever judged its rows in whatever order.
+        """
+        same = Matrix(self.members, self.scenarios, self.assumptions, self.shards, self.version)
+        for resumer in self.resumers():
+            rows = [self.rows[scenario, resumer] for scenario in range(len(self.scenarios))]
+            used = list(dict.fromkeys(index for row in rows for index in row))
+            local = {index: place for place, index in enumerate(used)}
+            same.add(resumer, (self.cells[index] for index in used), ([local[index] for index in row] for row in rows))
+        return same
+
     def counts(self, scenario: int) -> dict[str, int]:
         """Count the verdicts of a scenario."""
         found: dict[str, int] = {}
@@ -89,9 +112,10 @@ class Matrix:
                 found[verdict] = found.get(verdict, 0) + 1
         return found
 
-    def verdicts(self) -> set[Verdict]:
-        """Return the verdicts that occur."""
-        return {self.cells[index].verdict for row in self.rows.values() for index in set(row)}
+    def verdicts(self, *, strict: bool = False) -> set[Verdict]:
+        """Return the verdicts that occur; with ``strict`` as if the worst condition of each cell held."""
+        cells = (self.cells[index] for row in self.rows.values() for index in set(row))
+        return {cell.strict if strict else cell.verdict for cell in cells}
 
     def pairs(self) -> Iterator[tuple[int, int, int, Cell]]:
         """Yield (scenario, resumer, resumee, cell) in order."""
@@ -100,23 +124,44 @@ class Matrix:
                 yield scenario, resumer, resumee, self.cells[index]
 
 
+def missing_rows(matrix: Matrix, named: int = 8) -> str | None:
+    """Say which rows a merged matrix lacks, and which shards they are in; None where it is whole."""
+    lacking = matrix.missing()
+    if not lacking:
+        return None
+    names = [matrix.members[resumer].release for resumer in lacking[:named]]
+    more = f" and {len(lacking) - named} more" if len(lacking) > named else ""
+    text = f"the row{'s' * (len(lacking) > 1)} of {', '.join(names)}{more}"
+    counts = {whole for _, whole in matrix.shards}
+    if len(counts) != 1:
+        return text
+    (whole,) = counts
+    absent = sorted({resumer % whole + 1 for resumer in lacking})
+    shown = ", ".join(f"{number}/{whole}" for number in absent[:named])
+    more = f" and {len(absent) - named} more" if len(absent) > named else ""
+    return f"{text} (shard{'s' * (len(absent) > 1)} {shown}{more})"
+
+
 def merge(parts: list[tuple[str, Matrix]]) -> Matrix:
-    """Put shards together.
+    """Put shards together; the result knows which shards it has, as long as one is missing.
 
     Args:
         parts: (path, shard).
 
     Raises:
-        UsageProblem: They are not shards of one matrix, or two have the same row.
+        UsageProblem: They are not shards of one matrix, two have the same row, or two versions judged them.
     """
     if not parts:
         raise UsageProblem("there is nothing to merge")
     first_path, first = parts[0]
-    merged = Matrix(first.members, first.scenarios, first.assumptions)
+    merged = Matrix(first.members, first.scenarios, first.assumptions, version=first.version)
     for path, part in parts:
         same = (part.members, part.scenarios, part.assumptions) == (first.members, first.scenarios, first.assumptions)
         if not same:
             raise UsageProblem(f"is not a shard of the same matrix as {first_path}", path=path)
+        if part.version != first.version:
+            what = f"was judged by hibercheck {part.version}, {first_path} by {first.version}"
+            raise UsageProblem(what, path=path, advice="judge all shards by one version")
         for resumer in part.resumers():
             if (0, resumer) in merged.rows:
                 raise UsageProblem(f"has the row of {part.members[resumer].release}, as another shard has", path=path)
@@ -125,4 +170,6 @@ def merge(parts: list[tuple[str, Matrix]]) -> Matrix:
             local = {index: place for place, index in enumerate(used)}
             cells = [part.cells[index] for index in used]
             merged.add(resumer, cells, [[local[index] for index in row] for row in rows])
+    if merged.missing():
+        merged.shards = tuple(sorted({shard for _, part in parts for shard in part.shards}))
     return merged

@@ -10,9 +10,14 @@ import binascii
 import types
 import typing
 from base64 import b64decode, b64encode
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, TypeVar
+
+from hibercheck.numbers import U64, hexadecimal
 
 ADDRESSES = frozenset(
     {"address", "start", "end", "entry", "wait", "function_address", "handler", "instruction", "ranges"}
@@ -45,6 +50,21 @@ def encode(value: Any, name: str = "") -> Json:  # noqa: ANN401 - any annotated 
     return value
 
 
+class _MisfitError(Exception):
+    """A value that does not fit.
+
+    Each level adds its part of the place as the call returns, so that what fits pays for no places.
+    """
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said)
+        self.place = ""
+
+
+Reader = Callable[[Json, int], Any]
+"""Builds a value from a document at a depth; raises `_MisfitError`."""
+
+
 def decode(kind: type[T], document: Json, where: str = "$") -> T:
     """Build a value of an annotated type from a JSON document.
 
@@ -56,60 +76,78 @@ def decode(kind: type[T], document: Json, where: str = "$") -> T:
     Raises:
         DocumentError: It has another shape.
     """
-    return typing.cast("T", _decode(kind, document, where, 0))
+    try:
+        return typing.cast("T", _reader(typing.cast("Hashable", kind))(document, 0))
+    except _MisfitError as problem:
+        raise DocumentError(f"{where}{problem.place}: {problem}") from problem.__cause__
 
 
-def _decode(kind: Any, document: Json, where: str, depth: int) -> Any:  # noqa: ANN401 - one case a type
-    if depth > MAX_DEPTH:
-        raise DocumentError(f"{where}: nested deeper than {MAX_DEPTH}")
-    origin = typing.get_origin(kind)
+@lru_cache(maxsize=512)
+def _reader(kind: Hashable) -> Reader:
+    """Make what reads a type, once: to ask an annotation what it is costs more than to read a value."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
-        return _tuple(kind, document, where, depth)
+        return _items(inner[0]) if len(inner) == 2 and inner[1] is Ellipsis else _row(inner)
     if origin in (types.UnionType, typing.Union):
-        if document is None:
-            return None
-        inner = next(one for one in typing.get_args(kind) if one is not type(None))
-        return _decode(inner, document, where, depth)
+        some = _reader(next(one for one in inner if one is not type(None)))
+        return lambda document, depth: None if document is None else some(document, depth)
     if origin is typing.Literal:
-        if document not in typing.get_args(kind):
-            raise DocumentError(f"{where}: {document!r} is none of {', '.join(map(str, typing.get_args(kind)))}")
-        return document
+        return lambda document, _: _one_of(inner, document)
     if is_dataclass(origin or kind):
-        return _record(kind, document, where, depth)
-    return _scalar(kind, document, where)
+        return _record(kind)
+    return _scalar(kind)
 
 
-def _tuple(kind: Any, document: Json, where: str, depth: int) -> tuple[Any, ...]:  # noqa: ANN401
-    if not isinstance(document, list):
-        raise DocumentError(f"{where}: a list was expected")
-    items = typing.get_args(kind)
-    if len(items) == 2 and items[1] is Ellipsis:
-        items = (items[0],) * len(document)
-    if len(items) != len(document):
-        raise DocumentError(f"{where}: {len(items)} items were expected, not {len(document)}")
-    return tuple(
-        _decode(one, item, f"{where}[{index}]", depth + 1)
-        for index, (one, item) in enumerate(zip(items, document, strict=True))
-    )
+def _items(kind: Any) -> Reader:  # noqa: ANN401
+    one = _reader(kind)
+    return lambda document, depth: _each(repeat(one), _list(document, depth), depth)
 
 
-def _record(kind: Any, document: Json, where: str, depth: int) -> Any:  # noqa: ANN401
-    if not isinstance(document, dict):
-        raise DocumentError(f"{where}: an object was expected")
+def _row(kinds: tuple[Any, ...]) -> Reader:
+    readers = [_reader(kind) for kind in kinds]
+
+    def read(document: Json, depth: int) -> tuple[Any, ...]:
+        items = _list(document, depth)
+        if len(items) != len(readers):
+            raise _MisfitError(f"{len(readers)} items were expected, not {len(items)}")
+        return _each(readers, items, depth)
+
+    return read
+
+
+def _each(readers: Iterable[Reader], items: list[Json], depth: int) -> tuple[Any, ...]:
+    found: list[Any] = []
+    try:
+        for one, item in zip(readers, items, strict=False):
+            found.append(one(item, depth + 1))
+    except _MisfitError as problem:
+        problem.place = f"[{len(found)}]{problem.place}"
+        raise
+    return tuple(found)
+
+
+def _record(kind: Any) -> Reader:  # noqa: ANN401
     origin = typing.get_origin(kind) or kind
     arguments = dict(zip(getattr(origin, "__parameters__", ()), typing.get_args(kind), strict=False))
-    values = {}
-    for name, annotation in _annotations(origin).items():
-        if name not in document:
-            raise DocumentError(f"{where}: {name} is missing")
-        values[name] = _decode(_substitute(annotation, arguments), document[name], f"{where}.{name}", depth + 1)
-    return origin(**values)
+    hints = typing.get_type_hints(origin)
+    members = [(one.name, _reader(_substitute(hints[one.name], arguments))) for one in fields(origin)]
 
+    def read(document: Json, depth: int) -> Any:  # noqa: ANN401
+        _deep(depth)
+        if not isinstance(document, dict):
+            raise _MisfitError("an object was expected")
+        values = {}
+        for name, one in members:
+            if name not in document:
+                raise _MisfitError(f"{name} is missing")
+            try:
+                values[name] = one(document[name], depth + 1)
+            except _MisfitError as problem:
+                problem.place = f".{name}{problem.place}"
+                raise
+        return origin(**values)
 
-@lru_cache(maxsize=64)
-def _annotations(kind: Any) -> dict[str, Any]:  # noqa: ANN401
-    hints = typing.get_type_hints(kind)
-    return {one.name: hints[one.name] for one in fields(kind)}
+    return read
 
 
 def _substitute(annotation: Any, arguments: dict[Any, Any]) -> Any:  # noqa: ANN401
@@ -123,31 +161,59 @@ def _substitute(annotation: Any, arguments: dict[Any, Any]) -> Any:  # noqa: ANN
     return annotation
 
 
-def _scalar(kind: Any, document: Json, where: str) -> Any:  # noqa: ANN401
+def _scalar(kind: Any) -> Reader:  # noqa: ANN401
     if kind is int:
-        return integer(document, where)
+        return _integer
     if kind is bytes:
-        return binary(document, where)
-    if not isinstance(document, kind):
-        raise DocumentError(f"{where}: {kind.__name__} was expected, not {type(document).__name__}")
+        return _binary
+
+    def read(document: Json, _: int) -> Any:  # noqa: ANN401
+        if not isinstance(document, kind):
+            raise _MisfitError(f"{kind.__name__} was expected, not {type(document).__name__}")
+        return document
+
+    return read
+
+
+def _list(document: Json, depth: int) -> list[Json]:
+    _deep(depth)
+    if not isinstance(document, list):
+        raise _MisfitError("a list was expected")
     return document
+
+
+def _deep(depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise _MisfitError(f"nested deeper than {MAX_DEPTH}")
+
+
+def _one_of(words: tuple[Any, ...], document: Json) -> Json:
+    if document not in words:
+        raise _MisfitError(f"{document!r} is none of {', '.join(map(str, words))}")
+    return document
+
+
+def _integer(document: Json, _: int = 0) -> int:
+    if isinstance(document, int) and not isinstance(document, bool) and -U64 < document < U64:
+        return document
+    if isinstance(document, str):
+        with suppress(ValueError):
+            return -hexadecimal(document[1:]) if document.startswith("-") else hexadecimal(document)
+    raise _MisfitError("an integer was expected")
+
+
+def _binary(document: Json, _: int = 0) -> bytes:
+    try:
+        return b64decode(document, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise _MisfitError("base 64 was expected") from error
 
 
 def integer(document: Json, where: str) -> int:
     """Read an integer, written as a number or as a hexadecimal string; raises `DocumentError`."""
-    if isinstance(document, int) and not isinstance(document, bool):
-        return document
-    if isinstance(document, str) and len(document) <= 20:
-        try:
-            return int(document, 16)
-        except ValueError:
-            pass
-    raise DocumentError(f"{where}: an integer was expected")
+    return decode(int, document, where)
 
 
 def binary(document: Json, where: str) -> bytes:
     """Read bytes, written in base 64; raises `DocumentError`."""
-    try:
-        return b64decode(document, validate=True)
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise DocumentError(f"{where}: base 64 was expected") from error
+    return decode(bytes, document, where)

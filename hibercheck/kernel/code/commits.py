@@ -25,3 +25,5 @@ HW_SIG = '74d9555580c4 ("PM: hibernate: Allow ACPI hardware signature to be hono
 JUMP_PHYS = '65c0554b73c9 ("x86/power/64: Fix kernel text mapping corruption during image restoration", in v4.8)'
 PTI = 'aa8c6248f8c7 ("x86/mm/pti: Add infrastructure for page table isolation", in v4.15)'
 RANDOM_CEA = '97e3d26b5e5f ("x86/mm: Randomize per-cpu entry area", in v6.2)'
+LOCKDOWN = '000d388ed3bb ("security: Add a static lockdown policy LSM", in v5.4)'
+PARALLEL = '18415f33e2ac ("cpu/hotplug: Allow "parallel" bringup up to CPUHP_BP_KICK_AP_STATE", in v6.5)'

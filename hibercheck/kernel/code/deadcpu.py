@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import cached_property
 
+from hibercheck.data import replace
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.disasm import Decoded, Flow
 from hibercheck.kernel.code.flaws import flaw
 from hibercheck.kernel.code.graph import leading_to, reachable
-from hibercheck.kernel.code.model import Evidence, ParkLoop, ParkRole, Trait
+from hibercheck.kernel.code.model import Evidence, ParkLoop, ParkRole, Trait, fixmap_address
 from hibercheck.kernel.code.parkloops import LoopReader
 from hibercheck.kernel.code.program import Function, Program
 from hibercheck.kernel.code.resume import ResumeReader
-from hibercheck.kernel.code.values import absent, calls_to, low32, quote, quote_call, references
+from hibercheck.kernel.code.values import (
+    absent,
+    argument,
+    calls_to,
+    closure,
+    low32,
+    named,
+    quote,
+    quote_call,
+    references,
+)
 
 # arch/x86/include/asm/processor.h: X86_VENDOR_*
 _VENDORS = {
@@ -41,6 +51,11 @@ _MAX_COMPARISON = 64
 
 _TASK = ("current_task", "pcpu_hot", "cpu_current_top_of_stack", "kernel_stack", "cpu_tss", "cpu_tss_rw")
 """Per-CPU objects that lead to the running task: its pointer, or (up to v4.8) its stack."""
+
+FIXADDR_TOP = 0xFFFF_FFFF_FF7F_F000
+"""Address of the fixmap's first page, from which the others go down: arch/x86/include/asm/fixmap.h."""
+_FIXMAP_PAGES = 1024
+_SET_FIXMAP = ("native_set_fixmap", "__native_set_fixmap")
 
 _ENTER_DEAD = (("acpi_idle", "acpi_idle_play_dead"), ("intel_idle", "intel_idle_enter_dead"))
 
@@ -72,7 +87,7 @@ class DeadReader:
         return (*self.loops("resume"), *self.loops("native"), *self.loops("cpuidle"))
 
     def loops(self, role: ParkRole) -> tuple[ParkLoop, ...]:
-        """The loops that one of the functions that park a CPU leads to."""
+        """Return the loops that one of the functions that park a CPU leads to."""
         if role == "resume":
             return self._resume_loops
         return self._native_loops if role == "native" else self._cpuidle_loops
@@ -194,8 +209,14 @@ class DeadReader:
     def _text(loop: ParkLoop) -> str:
         return next((one.text for one in loop.instructions if one.address == loop.wait), loop.kind)
 
-    def resume_park(self, order: Trait[tuple[str, ...]], replaced: Trait[bool], sent: Trait[bool]) -> Trait[str]:
-        """What CPUs that the resumer takes offline itself end in."""
+    def resume_park(
+        self,
+        order: Trait[tuple[str, ...]],
+        replaced: Trait[bool],
+        sent: Trait[bool],
+        place: Trait[tuple[str, ...]],
+    ) -> Trait[str]:
+        """Return what CPUs that the resumer takes offline itself end in; ``place`` is outside the kernel."""
         name = "resume_park"
         if sent.value:
             return Trait(name, "init", sent.evidence)
@@ -206,6 +227,10 @@ class DeadReader:
                 return Trait(name, None, reason=order.reason)
             return Trait(name, order.value[0], order.evidence[:1], reason="parked as on any CPU hotplug")
         kinds = {loop.kind: loop for loop in self.loops("resume") if not loop.after_kick}
+        if not kinds and place.value:
+            return Trait(name, "place", (*replaced.evidence, *place.evidence[:2]))
+        if not kinds and place.value is None:
+            return Trait(name, None, (*replaced.evidence, *place.evidence), reason=place.reason)
         if len(kinds) != 1:
             seen = " and ".join(sorted(kinds)) or "nothing recognised"
             return Trait(name, None, replaced.evidence, reason=f"the replacement ends in {seen}")
@@ -269,7 +294,7 @@ class DeadReader:
 
     @staticmethod
     def _comparisons(function: Function, load: Decoded) -> list[Decoded]:
-        """The comparison that ``load`` is, or those of the register it loads, down the not-equal path."""
+        """Return the comparison that ``load`` is, or those of the register it loads, down the not-equal path."""
         if load.mnemonic == "cmp":
             return [load]
         found: list[Decoded] = []
@@ -285,7 +310,7 @@ class DeadReader:
         return found
 
     def monitored(self) -> Trait[str]:
-        """What MWAIT watches: a per-CPU line of its own, or the idle task's flags."""
+        """Return what MWAIT watches: a per-CPU line of its own, or the idle task's flags."""
         name = "monitored"
         if self._mwait is None:
             return Trait(name, None, reason="there is no MWAIT park loop")
@@ -300,7 +325,28 @@ class DeadReader:
             found = references(function, symbol.address, symbol.size or 8) if symbol else []
             if found:
                 return Trait(name, "thread_info.flags", (quote(function, found[0], task),), commits.OWN_LINE)
+        fixed = sorted({place for node in function for place in _fixmap_addresses(node)})
+        if len(fixed) == 1:
+            node = next(node for node in function if fixed[0] in _fixmap_addresses(node))
+            return Trait(name, f"fixmap:{fixed[0]:#x}", (quote(function, node, "a page of the fixmap"),))
         return Trait(name, None, reason=f"the address that {function.name} gives to MONITOR was not recognised")
+
+    def monitored_frame(self, monitored: Trait[str]) -> Trait[tuple[int, ...]]:
+        """Find the frame that the kernel puts behind the page of the fixmap that MWAIT monitors, which is what counts.
+
+        Empty where it monitors no such page.
+        """
+        name = "monitored_frame"
+        place = fixmap_address(monitored.value)
+        if place is None:
+            return Trait(name, (), monitored.evidence)
+        setters = [self.program.address(one) for one in _SET_FIXMAP]
+        index = FIXADDR_TOP - place >> 12
+        for function in closure(self.program, [self.program.address("setup_arch") or 0], setters, 1):
+            for call in calls_to(function, setters):
+                if argument(function, call, "rdi") == index and (frame := argument(function, call, "rsi")) is not None:
+                    return Trait(name, (frame >> 12,), (quote_call(self.program, function, call),))
+        return Trait(name, None, reason="setup_arch was not seen to map that page")
 
     @staticmethod
     def _of_the_line(function: Function, compare: Decoded, line: str | None) -> bool:
@@ -312,7 +358,7 @@ class DeadReader:
         return load is not None and loaded and any(one.base == line for one in load.operands)
 
     def kick_value(self) -> Trait[int]:
-        """The word that, found in the monitored line, sends the CPU from MWAIT to HLT."""
+        """Return the word that, found in the monitored line, sends the CPU from MWAIT to HLT."""
         name = "kick_value"
         if self._mwait is None:
             return Trait(name, None, reason="there is no MWAIT park loop")
@@ -325,3 +371,11 @@ class DeadReader:
                 if leaves and self._of_the_line(function, node, loop.line):
                     return Trait(name, low32(node.immediate), (quote(function, node),), commits.KICK)
         return Trait(name, None, reason="the loop compares the line with nothing: no word leads out of MWAIT")
+
+
+def _fixmap_addresses(node: Decoded) -> set[int]:
+    """Pages of the fixmap that an instruction names: as an address, or as what it adds or takes away."""
+    values = set(named(node))
+    if node.mnemonic == "sub" and node.immediate is not None:
+        values.add(-node.immediate & (1 << 64) - 1)
+    return {value & -4096 for value in values if FIXADDR_TOP - (_FIXMAP_PAGES << 12) < value < FIXADDR_TOP + 4096}

@@ -129,7 +129,7 @@ class Decoded:
         return _engine().effective(self._decoded)
 
     def render(self) -> Instruction:
-        """The instruction in assembler syntax (AT&T, as kernel developers read it)."""
+        """Return the instruction in assembler syntax (AT&T, as kernel developers read it)."""
         return Instruction(self.address, self.size, _engine().text(self._decoded))
 
 
@@ -163,9 +163,9 @@ class _Iced:
         self._reads = {access.READ, access.COND_READ, access.READ_WRITE, access.READ_COND_WRITE}
         self._writes = {access.WRITE, access.COND_WRITE, access.READ_WRITE, access.READ_COND_WRITE}
 
-    def decode(self, code: bytes, address: int) -> Decoded | None:
+    def decode(self, code: bytes, address: int, bits: int) -> Decoded | None:
         """Decode the instruction that ``code`` starts with, or None where there is none."""
-        instruction = self._decoder(64, code, ip=address).decode()
+        instruction = self._decoder(bits, code, ip=address).decode()
         if instruction.is_invalid:
             return None
         flow = self._flows.get(instruction.flow_control, Flow.STOP)
@@ -257,14 +257,15 @@ def _engine() -> _Iced:
     return _Iced()
 
 
-def decode(code: bytes, address: int) -> Decoded | None:
+def decode(code: bytes, address: int, *, bits: int = 64) -> Decoded | None:
     """Decode one instruction.
 
     Args:
         code: At most `MAX_INSTRUCTION` bytes starting with it; fewer at the end of a section.
-        address: Its link-time address.
+        address: Its link-time address; one above 4 GiB is cut off in targets of 32-bit code.
+        bits: Of the code segment: 64, or 32 for what runs without paging.
 
     Returns:
         The instruction, or None if the bytes are not one.
     """
-    return _engine().decode(code[:MAX_INSTRUCTION], address)
+    return _engine().decode(code[:MAX_INSTRUCTION], address, bits)

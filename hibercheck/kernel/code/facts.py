@@ -9,22 +9,24 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from functools import cached_property
-from typing import Any, get_type_hints
+from typing import Any
 
 from hibercheck import __version__
 from hibercheck.addresses import PAGE_SIZE
 from hibercheck.errors import MalformedKernel, MissingFact
 from hibercheck.kernel.code.codec import DocumentError, Json, binary, decode, encode, integer
+from hibercheck.kernel.code.declared import Declared
 from hibercheck.kernel.code.model import ParkLoop, Trait
-from hibercheck.kernel.code.needed import NEEDED_MEMBERS, NEEDED_SIZES, NEEDED_SYMBOLS, NEEDED_TEXT
-from hibercheck.kernel.code.traits import Traits, read_traits
+from hibercheck.kernel.code.needed import MEMBERS, SIZES, SYMBOLS, TEXT
+from hibercheck.kernel.code.traits import DECLARED, Traits, read_traits
 from hibercheck.kernel.kernel import Kernel
 from hibercheck.kernel.symbols import Symbol
 
 KIND = "hibercheck kernel facts"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 2 says of each compressor whether it is built in, where version 1 listed those that are."""
+_OLDEST_VERSION = 1
 
 _REWRITE = "write the facts again with this version: hibercheck kernel KERNEL --format json -o FACTS"
 
@@ -41,7 +43,7 @@ def facts_of(kernel: Kernel, traits: Traits | None = None, *, all_symbols: bool 
         MissingFact: It has no banner, or no symbols.
     """
     traits = traits or read_traits(kernel)
-    symbols: Iterable[Symbol] = kernel.symbols(sorted(NEEDED_SYMBOLS)).values()
+    symbols: Iterable[Symbol] = kernel.symbols(sorted(SYMBOLS)).values()
     if all_symbols:
         symbols = kernel.source
     memory = {address: _content(kernel, address) for address in sorted(_pages(kernel, traits))}
@@ -52,21 +54,33 @@ def facts_of(kernel: Kernel, traits: Traits | None = None, *, all_symbols: bool 
         "banner": kernel.banner,
         "release": kernel.release,
         "build_id": kernel.build_id,
-        "percpu_start": hex(kernel.percpu_start),
+        "percpu_start": _percpu_start(kernel),
         "traits": {one.name: encode(one) for one in traits},
         "park_loops": encode(traits.park_loops),
-        "symbols": {one.name: [hex(one.address), one.size, one.letter] for one in symbols},
-        "sizes": {name: _try(kernel.size_of, name) for name in sorted(NEEDED_SIZES)},
-        "offsets": {f"{struct}.{member}": _member(kernel, struct, member) for struct, member in sorted(NEEDED_MEMBERS)},
+        "symbols": {one.name: [hex(one.address), _size(kernel, one), one.letter] for one in symbols},
+        "sizes": {name: _try(kernel.size_of, name) for name in sorted(SIZES)},
+        "offsets": {f"{struct}.{member}": _member(kernel, struct, member) for struct, member in sorted(MEMBERS)},
         "memory": [{"address": hex(address), "bytes": encode(content)} for address, content in memory.items()],
     }
 
 
-def _try(question: Any, *about: str) -> int | None:  # noqa: ANN401
+def _try(question: Any, *about: Any) -> int | None:  # noqa: ANN401
     try:
         return int(question(*about))
     except MissingFact:
         return None
+
+
+def _percpu_start(kernel: Kernel) -> str | None:
+    try:
+        return hex(kernel.percpu_start)
+    except MissingFact:
+        return None
+
+
+def _size(kernel: Kernel, symbol: Symbol) -> int | None:
+    """Bytes of a symbol: kallsyms knows no sizes, but how far it is to the next one."""
+    return symbol.size or _try(kernel.extent, symbol)
 
 
 def _member(kernel: Kernel, struct: str, member: str) -> int | None:
@@ -77,13 +91,13 @@ def _pages(kernel: Kernel, traits: Traits) -> set[int]:
     """Pages of text that a check compares or executes: park loops, exception entries, the resumee's first steps."""
     spans = [span for loop in traits.park_loops for span in loop.ranges]
     spans += [(gate.handler, gate.handler + 64) for gate in traits.idt_gates.value or ()]
-    spans += [(one.address, one.address + 64) for one in kernel.symbols(sorted(NEEDED_TEXT)).values()]
+    spans += [(one.address, one.address + 64) for one in kernel.symbols(sorted(TEXT)).values()]
     pages = {page for start, end in spans for page in range(start & -PAGE_SIZE, end, PAGE_SIZE)}
     return {page for page in pages if kernel.elf.span_end(page) is not None}
 
 
 def _content(kernel: Kernel, page: int) -> bytes:
-    """A page as far as the kernel's segment goes."""
+    """Return a page as far as the kernel's segment goes."""
     end = kernel.elf.span_end(page)
     return b"" if end is None else kernel.read(page, min(PAGE_SIZE, end - page))
 
@@ -99,6 +113,8 @@ class FactsKernel(Kernel):
         MalformedKernel: They are not kernel facts of this version.
     """
 
+    supplemented = True  # with all that its kernel's code showed, when the facts were written
+
     def __init__(self, path: str, document: Json) -> None:
         self.path = path
         self.document = document
@@ -110,16 +126,18 @@ class FactsKernel(Kernel):
     def _load(self, document: Json) -> None:
         if not isinstance(document, dict) or document.get("kind") != KIND:
             raise DocumentError(f"$.kind: {KIND!r} was expected")
-        if document.get("schema_version") != SCHEMA_VERSION:
+        version = document.get("schema_version")
+        if type(version) is not int or not _OLDEST_VERSION <= version <= SCHEMA_VERSION:
             raise DocumentError(f"$.schema_version: {SCHEMA_VERSION} was expected")
         self.banner = decode(str, document.get("banner"), "$.banner")
         self.build_id = decode(str | None, document.get("build_id"), "$.build_id")  # type: ignore[arg-type]
-        self.percpu_start = integer(document.get("percpu_start"), "$.percpu_start")
+        start = document.get("percpu_start")
+        self._percpu_start = None if start is None else integer(start, "$.percpu_start")
         self._table = {name: self._symbol(name, row) for name, row in _mapping(document, "symbols").items()}
         self._sizes = _numbers(document, "sizes")
         self._offsets = _numbers(document, "offsets")
         self._memory = dict(self._page(row) for row in _list(document, "memory"))
-        self.traits = self._traits(document)
+        self.traits = self._traits(document, version)
 
     @staticmethod
     def _symbol(name: str, row: Json) -> Symbol:
@@ -141,33 +159,28 @@ class FactsKernel(Kernel):
         return address, content
 
     @staticmethod
-    def _traits(document: Json) -> Traits:
+    def _traits(document: Json, version: int) -> Traits:
         given = _mapping(document, "traits")
-        hints = get_type_hints(Traits)
-        values: dict[str, Any] = {}
-        for one in fields(Traits):
-            if one.name == "park_loops":
-                values[one.name] = loops = decode(tuple[ParkLoop, ...], document.get("park_loops"), "$.park_loops")
-                if any(len(loop.code) != loop.end - loop.start for loop in loops):
-                    raise DocumentError("$.park_loops: the code and the range of a loop differ")
-            elif one.name in given:
-                values[one.name] = decode(hints[one.name], given[one.name], f"$.traits.{one.name}")
-            else:
-                values[one.name] = Trait(one.name, None, reason="the facts were written without this trait")
-        return Traits(**values)
+        loops = decode(tuple[ParkLoop, ...], document.get("park_loops"), "$.park_loops")
+        if any(len(loop.code) != loop.end - loop.start for loop in loops):
+            raise DocumentError("$.park_loops: the code and the range of a loop differ")
+        return Traits(None, {one.name: _trait(one, given, version) for one in DECLARED}, loops)
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    @property
+    def percpu_start(self) -> int:
+        """See `Kernel.percpu_start`."""
+        if self._percpu_start is None:
+            raise MissingFact("does not say where its per-CPU area starts", path=self.path)
+        return self._percpu_start
 
     # Symbols
 
     def symbols(self, names: Iterable[str]) -> dict[str, Symbol]:
         """See `Kernel.symbols`; only the symbols that the facts keep are there."""
         return {name: self._table[name] for name in names if name in self._table}
-
-    def all_named(self, name: str) -> tuple[Symbol, ...]:
-        """See `Kernel.all_named`."""
-        return tuple(self.symbols([name]).values())
 
     def require(self, name: str) -> Symbol:
         """See `Kernel.require`."""
@@ -218,22 +231,11 @@ class FactsKernel(Kernel):
                 raise MissingFact(f"keeps nothing at {address:#x} (+{size} bytes)", path=self.path)
         return b"".join(parts)
 
-    def read_u64(self, address: int) -> int:
-        """See `Kernel.read_u64`."""
-        return int.from_bytes(self.read(address, 8), "little")
-
-    def read_u32(self, address: int) -> int:
-        """See `Kernel.read_u32`."""
-        return int.from_bytes(self.read(address, 4), "little")
-
     def read_string(self, address: int, limit: int = 4096) -> bytes:
         """See `Kernel.read_string`; the string must end in the page it starts in."""
-        available = min(limit, PAGE_SIZE - address % PAGE_SIZE)
+        kept = self._memory.get(address & -PAGE_SIZE, b"")
+        available = min(limit, max(len(kept) - address % PAGE_SIZE, 1))
         return self.read(address, available).split(b"\0", 1)[0]
-
-    def is_bss(self, address: int) -> bool:  # noqa: ARG002 - the signature of Kernel
-        """See `Kernel.is_bss`: the facts keep no such memory."""
-        return False
 
     def section(self, name: str) -> None:  # noqa: ARG002 - the signature of Kernel
         """See `Kernel.section`: the facts keep no sections."""
@@ -261,6 +263,14 @@ class FactsKernel(Kernel):
         if value is None:
             raise MissingFact(f"does not say where {name} is", path=self.path, advice=_REWRITE)
         return value
+
+
+def _trait(declared: Declared[Any], given: Mapping[str, Json], version: int) -> Trait[Any]:
+    """One trait of a document, unknown where it was written before there was such a trait, or had this meaning."""
+    if declared.name not in given or version < declared.since:
+        return Trait(declared.name, None, reason="the facts were written by a version that did not know this trait")
+    kind: Any = declared.kind
+    return decode(Trait[kind], given[declared.name], f"$.traits.{declared.name}")
 
 
 def _mapping(document: Json, name: str) -> dict[str, Json]:

@@ -42,7 +42,7 @@ def flaw(program: Program, function: Function) -> str | None:
 
 
 def _unreached(program: Program, function: Function) -> int | None:
-    """The first address inside a function that is neither reached nor padding."""
+    """Return the first address inside a function that is neither reached nor padding."""
     symbol = program.symbol_at(function.entry)
     if symbol is None:
         return None

@@ -21,7 +21,7 @@ def reachable(edges: Edges, start: int, avoid: Collection[int] = ()) -> set[int]
 
 
 def reversed_edges(edges: Edges) -> dict[int, tuple[int, ...]]:
-    """The same graph with every edge turned round."""
+    """Return the same graph with every edge turned round."""
     sources: dict[int, list[int]] = {}
     for node, targets in edges.items():
         for target in targets:
@@ -43,7 +43,7 @@ def leading_to(edges: Edges, goals: Iterable[int]) -> set[int]:
 
 
 def cycle_through(edges: Edges, node: int, avoid: Collection[int] = ()) -> set[int]:
-    """The strongly connected component of ``node`` in the graph without ``avoid``; empty if it is on no cycle."""
+    """Return the strongly connected component of ``node`` in the graph without ``avoid``; none if it is on no cycle."""
     forward = reachable(edges, node, avoid)
     backward = reachable(reversed_edges(edges), node, avoid)
     component = forward & backward

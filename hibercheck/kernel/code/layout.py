@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
+from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
+from hibercheck.files.elf import find_note
 from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.model import Evidence, IdtGate, Trait
 from hibercheck.kernel.code.program import Program
-from hibercheck.kernel.code.values import absent, returned_factor
-from hibercheck.kernel.elf import find_note
+from hibercheck.kernel.code.values import absent, quote, returned_factor
 from hibercheck.kernel.view import SymbolView
+from hibercheck.numbers import either
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from hibercheck.kernel.code.disasm import Operand
 
 
 # struct idt_data { unsigned int vector; unsigned int segment; struct idt_bits bits; const void *addr; };
@@ -27,7 +30,7 @@ _PHYS32_RELOC = 19
 _MAX_NOTES = 1 << 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LayoutReader:
     """Reads where things are.
 
@@ -47,7 +50,7 @@ class LayoutReader:
         return None if config is None else config.get(option)
 
     def _presence(self, name: str, symbol: str, what: str, commit: str | None, *, data: bool) -> Trait[bool]:
-        """A trait that is true if and only if a symbol exists."""
+        """Return a trait that is true if and only if a symbol exists."""
         found = self.program.find(symbol)
         if found is not None:
             return Trait(name, True, (Evidence(found.name, found.address, what),), commit)
@@ -58,7 +61,19 @@ class LayoutReader:
         return Trait(name, False, (absent(symbol),), commit)
 
     def la57(self) -> Trait[bool]:
-        """Whether it can run with five levels of page tables (CONFIG_X86_5LEVEL, always since v6.17)."""
+        """Whether it can run with five levels of page tables (CONFIG_X86_5LEVEL, which later kernels always have).
+
+        Where the kernel lists no data: only then it has a level to allocate that others fold away, by __p4d_alloc()
+        (mm/memory.c), which stands beside __pud_alloc().
+        """
+        if not self.data_symbols:
+            allocates, below = self.program.find("__p4d_alloc"), self.program.find("__pud_alloc")
+            if allocates is not None:
+                return Trait("la57", True, (Evidence(allocates.name, allocates.address, "the extra level"),))
+            if below is not None:
+                return Trait(
+                    "la57", False, (absent("__p4d_alloc"), Evidence(below.name, below.address, "the next one"))
+                )
         found = self._presence("la57", "level4_kernel_pgt", "the extra level's table", None, data=True)
         if found.value is False and self.program.find("pgdir_shift") is not None:  # a variable only where it can vary
             return Trait("la57", None, reason="the number of levels can vary, and yet there is no level4_kernel_pgt")
@@ -84,8 +99,20 @@ class LayoutReader:
         )
 
     def cea_random(self) -> Trait[bool]:
-        """Whether each CPU's entry area (its exception stacks) has a random place."""
-        return self._presence("cea_random", "_cea_offset", "per-CPU slot of the area", commits.RANDOM_CEA, data=True)
+        """Whether each CPU's entry area (its exception stacks) has a random place.
+
+        Where the kernel lists no data: whether get_cpu_entry_area() reads anything to work it out.
+        """
+        name = "cea_random"
+        if self.data_symbols:
+            return self._presence(name, "_cea_offset", "per-CPU slot of the area", commits.RANDOM_CEA, data=True)
+        function = self.program.function_of("get_cpu_entry_area")
+        if function is None or function.truncated:
+            return Trait(name, None, reason="get_cpu_entry_area was not found, and the kernel's symbols lack data")
+        reads = [node for node in function if any(_is_data(one) for one in node.operands)]
+        if reads:
+            return Trait(name, True, (quote(function, reads[0], "per-CPU slot of the area"),), commits.RANDOM_CEA)
+        return Trait(name, False, (Evidence(function.name, function.entry, "it reads no memory"),), commits.RANDOM_CEA)
 
     def fred(self) -> Trait[bool]:
         """Whether it can take exceptions by FRED instead of the IDT (where the CPU has it)."""
@@ -113,7 +140,10 @@ class LayoutReader:
         if value is None:
             reason = "it is in the vmlinuz's setup header, which a vmlinux lacks; on x86-64 it is at least 2 MiB"
             return Trait(name, None, reason=reason)
-        return Trait(name, int(value, 0), (Evidence("CONFIG_PHYSICAL_ALIGN", None, value),))
+        try:
+            return Trait(name, either(value), (Evidence("CONFIG_PHYSICAL_ALIGN", None, value),))
+        except ValueError as error:
+            return Trait(name, None, reason=f"its own configuration says CONFIG_PHYSICAL_ALIGN={value}, and {error}")
 
     def _noted_align(self) -> int | None:
         """arch/x86/platform/pvh/head.S: ``.long CONFIG_PHYSICAL_ALIGN; .long LOAD_PHYSICAL_ADDR; ...``, since v6.12."""
@@ -187,3 +217,8 @@ class LayoutReader:
             if vector > 255 or segment != 0x10 or handler < START_KERNEL_MAP:
                 return
             yield IdtGate(vector, entry[8] & 7, handler, self.program.name(handler))
+
+
+def _is_data(operand: Operand) -> bool:
+    """Whether a memory access is none of the stack."""
+    return operand.base not in ("rsp", "rbp") or operand.gs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, Literal, TypeVar
 
 from hibercheck.data import dataclass
@@ -167,3 +168,67 @@ class IdtGate:
     ist: int
     handler: int
     symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdleState:
+    """One idle state of intel_idle's tables, as the file has it.
+
+    Attributes:
+        name: As in sysfs: ``C6``.
+        hint: What MWAIT gets in EAX.
+        latency: Worst time to leave it, in microseconds.
+        usable: Whether it may be entered at all (CPUIDLE_FLAG_UNUSABLE is clear).
+    """
+
+    name: str
+    hint: int
+    latency: int
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IdleModel:
+    """CPUs for which intel_idle has a table.
+
+    Attributes:
+        vendor: X86_VENDOR_* (0 is Intel), or None for any.
+        family: As in /proc/cpuinfo, or None for any.
+        model: As in /proc/cpuinfo, or None for any.
+        steppings: Mask of steppings; 0 for any.
+        feature: Index of a feature that the CPU must have; 0 for none.
+        acpi: Whether ACPI's _CST is asked too, and states that it lacks are off by default.
+        table: Index into `IdleTables.tables`; None where only ACPI's _CST gives states.
+    """
+
+    vendor: int | None
+    family: int | None
+    model: int | None
+    steppings: int
+    feature: int
+    acpi: bool
+    table: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class IdleTables:
+    """What intel_idle knows of CPUs without asking the firmware.
+
+    Attributes:
+        models: In the order in which they are tried.
+        tables: Each the states of some models, the shallowest first.
+    """
+
+    models: tuple[IdleModel, ...]
+    tables: tuple[tuple[IdleState, ...], ...]
+
+
+def built_in(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of what is built in, out of the value of `Traits.compressors` or `Traits.idle_drivers`."""
+    return tuple(name for name, _, how in (value.partition(":") for value in values) if how == "builtin")
+
+
+def fixmap_address(monitored: str | None) -> int | None:
+    """Return the address in the fixmap that a value of the trait `monitored` names, or None."""
+    kind, _, address = (monitored or "").partition(":")
+    return int(address, 16) if kind == "fixmap" else None

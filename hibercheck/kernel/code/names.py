@@ -1,140 +1,15 @@
-"""The symbols that reading a kernel's handoff takes, and how their compiler-made variants are spelled.
+"""The symbols that reading any code of a kernel takes, and how their compiler-made variants are spelled.
 
-All of them are looked up in one pass: on a kernel with DWARF a pass costs more than everything else together.
+What a single trait needs besides is declared with it, in `hibercheck.kernel.code.traits`.  All of them are looked up in
+one pass: on a kernel with DWARF a pass costs more than everything else together.
 """
 
 from __future__ import annotations
 
-SUFFIXES = (".isra.0", ".constprop.0", ".part.0", ".constprop.0.isra.0", ".isra.0.constprop.0")
+from collections.abc import Iterable
+
+_SUFFIXES = (".isra.0", ".constprop.0", ".part.0", ".constprop.0.isra.0", ".isra.0.constprop.0")
 """What GCC appends to the name of a static function that it changed."""
-
-STATIC_FUNCTIONS = frozenset(
-    {
-        "acpi_idle_play_dead",
-        "intel_idle_enter_dead",
-        "mwait_play_dead",
-        "cpu_up",
-        "_cpu_up",
-        "bringup_hibernate_cpu",
-        "add_cpu",
-        "unpack_orig_pfns",
-        "load_compressed_image",
-        "load_image_lzo",
-        "lzo_decompress_threadfn",
-        "decompress_threadfn",
-        "get_e820_md5",
-        "compute_e820_crc32",
-    }
-)
-"""Functions that may carry a suffix because they are static."""
-
-FUNCTIONS = frozenset(
-    {
-        # the handoff in the resumer
-        "xen_pv_play_dead",
-        "sev_es_play_dead",
-        "acpi_mp_play_dead",
-        "hibernate_resume_nonboot_cpu_disable",
-        "hibernation_restore",
-        "freeze_secondary_cpus",
-        "__freeze_secondary_cpus",
-        "disable_nonboot_cpus",
-        "suspend_disable_secondary_cpus",
-        "cpuhp_smt_enable",
-        "swsusp_arch_resume",
-        "restore_image",
-        # what a dead CPU does
-        "native_play_dead",
-        "start_cpu0",
-        "cpuidle_play_dead",
-        "acpi_processor_ffh_play_dead",
-        "tboot_shutdown",
-        # rescue and topology
-        "topology_get_primary_thread",
-        "arch_cpu_rescan_dead_smt_siblings",
-        "arch_resume_nosmt",
-        "get_cpu_entry_area",
-        "get_cpu_device",
-        "kobject_uevent",
-        "_find_next_bit",
-        "find_next_bit",
-        "cpumask_next",
-        "mutex_lock",
-        "mutex_unlock",
-        # interrupts between processors
-        "native_apic_icr_write",
-        "native_x2apic_icr_write",
-        "apic_icr_write",
-        "__SCT__apic_call_icr_write",
-        "_printk",
-        "printk",
-        # which images it accepts
-        "snapshot_write_next",
-        "swsusp_read",
-        "arch_hibernation_header_restore",
-        "crc32_le",
-        "crc32_le_base",
-        "crc32_le_arch",
-        "crypto_alloc_shash",
-        "crypto_shash_digest",
-        "lzo1x_decompress_safe",
-        "lzo_mod_init",
-        "lz4_mod_init",
-        # exception entries
-        "asm_fred_entrypoint_kernel",
-        # start-up
-        "kernel_randomize_memory",
-        "kaslr_get_random_long",
-        "pti_init",
-        "startup_64",
-    }
-    | STATIC_FUNCTIONS
-)
-
-OBJECTS = frozenset(
-    {
-        "smp_ops",
-        "apic",
-        "cpu_number",
-        "pcpu_hot",
-        "current_task",
-        "cpu_current_top_of_stack",
-        "kernel_stack",
-        "cpu_tss",
-        "cpu_tss_rw",
-        "mwait_cpu_dead",
-        "boot_cpu_data",
-        "cpu_smt_control",
-        "cpuid_to_apicid",
-        "__cpu_online_mask",
-        "__cpu_present_mask",
-        "__cpu_possible_mask",
-        "node_states",
-        "__cpu_primary_thread_mask",
-        "init_task",
-        "early_idts",
-        "early_pf_idts",
-        "x86_topo_system",
-        "zero_bm",
-        "swsusp_hardware_signature",
-        "hib_comp_algo",
-        "def_idts",
-        "ist_idts",
-        "_cea_offset",
-        "kernel_config_data",
-        "level4_kernel_pgt",
-        "pgdir_shift",
-        "_text",
-        "_stext",
-        "__start___jump_table",
-        "__stop___jump_table",
-        "__alt_instructions",
-        "__alt_instructions_end",
-        "__parainstructions",
-        "__parainstructions_end",
-    }
-)
-
 
 _REGISTERS = ("ax", "bx", "cx", "dx", "si", "di", "bp", *(str(number) for number in range(8, 16)))
 
@@ -178,17 +53,60 @@ NOISE = frozenset(
 )
 """Functions that a play_dead calls and in which no CPU parks for good."""
 
+TABLES = frozenset(
+    {
+        "__start___jump_table",
+        "__stop___jump_table",
+        "__alt_instructions",
+        "__alt_instructions_end",
+        "__parainstructions",
+        "__parainstructions_end",
+    }
+)
+"""Where the kernel lists the places in its code that it rewrites."""
 
-def wanted() -> frozenset[str]:
-    """Every name to look up at first."""
-    return FUNCTIONS | OBJECTS | THUNKS | COMPLAINTS | NOISE
+ANY_CODE = THUNKS | COMPLAINTS | NOISE | TABLES
+"""What reading whichever function takes."""
 
 
-def candidates() -> frozenset[str]:
-    """Every name that may be looked up, so that one pass over the symbols finds all."""
-    return wanted().union(*map(suffixed, STATIC_FUNCTIONS))
+COPIES = ("memcpy", "__memcpy")
+"""What copies code to another place."""
+ALLOCATORS = (
+    "get_zeroed_page",
+    "get_zeroed_page_noprof",
+    "__get_free_pages",
+    "get_free_pages_noprof",
+    "alloc_pages",
+    "alloc_pages_noprof",
+    "__alloc_pages",
+    "__alloc_pages_noprof",
+    "__alloc_frozen_pages_noprof",
+)
+"""What gives out frames of which the image knows nothing."""
+SAFE = "get_safe_page"
+"""What gives out frames that the image does not have (kernel/power/snapshot.c)."""
+
+ELSEWHERE = ("set_memory_x", "set_memory_nx", "__kmalloc", "__kmalloc_noprof", "kmalloc_trace", "kfree", "memset")
+"""What is not looked into: it allocates for the kernel's own tables and objects."""
 
 
-def suffixed(name: str) -> tuple[str, ...]:
-    """The other names under which a function may be linked; empty for one that the compiler may not rename."""
-    return tuple(name + suffix for suffix in SUFFIXES) if name in STATIC_FUNCTIONS else ()
+class Wanted:
+    """Names to look up.
+
+    Args:
+        declared: As traits declare them: with a ``*`` after the name of a function that a compiler may rename.
+    """
+
+    def __init__(self, declared: Iterable[str] = ()) -> None:
+        given = frozenset(declared)
+        self.static = frozenset(name[:-1] for name in given if name.endswith("*"))
+        self.names = ANY_CODE | self.static | {name for name in given if not name.endswith("*")}
+
+    @property
+    def candidates(self) -> frozenset[str]:
+        """Every name that may be looked up, so that one pass over the symbols finds all."""
+        return self.names.union(*map(self.suffixed, self.static))
+
+    def suffixed(self, name: str) -> tuple[str, ...]:
+        """Return other names under which a function may be linked; none for one that the compiler may not rename."""
+        return tuple(name + suffix for suffix in _SUFFIXES) if name in self.static else ()

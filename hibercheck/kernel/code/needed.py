@@ -1,94 +1,59 @@
-"""What a check asks of a kernel, in one place: what a facts file must keep."""
+"""What the handoff asks of a kernel besides its traits, in one place: looked up at once, and kept in a kernel summary.
+
+A symbol that is added here is looked up with the others, held to where it can be, and kept.
+"""
 
 from __future__ import annotations
 
-NEEDED_SYMBOLS: frozenset[str] = frozenset(
-    {
-        "_text",
-        "_etext",
-        "_stext",
-        "_end",
-        "restore_registers",
-        "init_top_pgt",
-        "init_level4_pgt",
-        "level4_kernel_pgt",
-        "level3_kernel_pgt",
-        "level2_kernel_pgt",
-        "level2_fixmap_pgt",
-        "level1_fixmap_pgt",
-        "phys_base",
-        "page_offset_base",
-        "__per_cpu_offset",
-        "__per_cpu_start",
-        "__per_cpu_end",
-        "linux_banner",
-        "saved_command_line",
-        "__cpu_present_mask",
-        "__cpu_possible_mask",
-        "__cpu_online_mask",
-        "frozen_cpus",
-        "nr_cpu_ids",
-        "cpu_smt_control",
-        "cpu_smt_max_threads",
-        "smp_num_siblings",
-        "__max_threads_per_core",
-        "x86_topo_system",
-        "topo_info",
-        "phys_cpu_present_map",
-        "num_processors",
-        "disabled_cpus",
-        "cpuid_to_apicid",
-        "x86_cpu_to_apicid",
-        "boot_cpu_data",
-        "cpu_info",
-        "cpu_number",
-        "pcpu_hot",
-        "current_task",
-        "mwait_cpu_dead",
-        "x86_cap_flags",
-        "cpuidle_curr_driver",
-        "cpuidle_play_dead",
-        "acpi_cstate",
-        "acpi_idle_play_dead",
-        "intel_idle_enter_dead",
-        "acpi_processor_ffh_play_dead",
-        "e820_table_firmware",
-        "idt_table",
-        "gdt_page",
-        "cpu_tss_rw",
-        "_cea_offset",
-        "asm_exc_nmi",
-        "asm_exc_machine_check",
-        "asm_exc_page_fault",
-        "asm_exc_double_fault",
-        "asm_exc_general_protection",
-        "native_play_dead",
-        "mwait_play_dead",
-        "hlt_play_dead",
-        "resume_play_dead",
-        "cpuhp_smt_enable",
-        "hibernate_resume_nonboot_cpu_disable",
-        "freeze_secondary_cpus",
-        "smp_ops",
-        "swsusp_hardware_signature",
-        "__pgtable_l5_enabled",
-        "pgtable_l5_enabled",
-        "swapper_pg_dir",
-        "mcheck_cpu_init",
-        "arch_resume_nosmt",
-    }
-)
-"""Symbols whose addresses a check uses."""
+from typing import Literal
 
-NEEDED_TEXT: frozenset[str] = frozenset(
+Place = Literal["image", "page", "percpu"]
+"""In the kernel's image; there and on a page of its own; in the per-CPU area, whose symbols may be offsets."""
+
+_IMAGE = """
+_text _stext _etext _end linux_banner init_uts_ns saved_command_line saved_context
+restore_registers arch_resume_nosmt hibernate_resume_nonboot_cpu_disable freeze_secondary_cpus cpuhp_smt_enable
+native_play_dead mwait_play_dead hlt_play_dead resume_play_dead cpuidle_play_dead smp_ops
+acpi_idle_play_dead intel_idle_enter_dead acpi_processor_ffh_play_dead cpuidle_curr_driver
+phys_base page_offset_base __per_cpu_offset pgtable_l5_enabled __pgtable_l5_enabled
+level1_fixmap_pgt level2_fixmap_pgt init_level4_pgt swapper_pg_dir
+__cpu_present_mask __cpu_possible_mask __cpu_online_mask cpus_booted_once_mask frozen_cpus nr_cpu_ids
+cpu_smt_control cpu_smt_max_threads smp_num_siblings __max_threads_per_core
+x86_topo_system topo_info phys_cpu_present_map num_processors disabled_cpus cpuid_to_apicid
+boot_cpu_data x86_cap_flags e820_table_firmware e820_table node_data contig_page_data
+boot_params builtin_cmdline hib_comp_algo kernel_locked_down nohibernate swsusp_hardware_signature
+restore_jump_address restore_cr3 restore_pblist x86_hyper_type init_s4_sigcheck mmu_cr4_features
+idt_table asm_exc_nmi asm_exc_machine_check asm_exc_page_fault asm_exc_double_fault asm_exc_general_protection
+embedded_bootconfig_data embedded_bootconfig_data_end
+x2apic_mode irq_remapping_enabled intel_iommu_enabled sme_me_mask
+mcheck_cpu_init __start_notes __stop_notes sysctl_bootid tk_core timekeeper_data
+"""
+
+_PAGES = "init_top_pgt level4_kernel_pgt level3_kernel_pgt level2_kernel_pgt"
+
+_PERCPU = """
+__per_cpu_start __per_cpu_end x86_cpu_to_apicid gdt_page mwait_cpu_dead acpi_cstate cpu_info
+cpu_number pcpu_hot current_task cpu_tss_rw _cea_offset
+"""
+
+SYMBOLS: dict[str, Place] = {
+    **dict.fromkeys(_IMAGE.split(), "image"),
+    **dict.fromkeys(_PAGES.split(), "page"),
+    **dict.fromkeys(_PERCPU.split(), "percpu"),
+}
+"""Symbols whose addresses the handoff uses, and where each can be."""
+
+TEXT: frozenset[str] = frozenset(
     {"restore_registers", "asm_exc_nmi", "asm_exc_machine_check", "asm_exc_page_fault", "asm_exc_double_fault"}
 )
-"""Functions whose first bytes a check looks at."""
+"""Functions whose first bytes it looks at."""
 
-NEEDED_MEMBERS: frozenset[tuple[str, str]] = frozenset(
+MEMBERS: frozenset[tuple[str, str]] = frozenset(
     {
         ("cpuinfo_x86", "x86_vendor"),
         ("cpuinfo_x86", "x86_vendor_id"),
+        ("cpuinfo_x86", "x86"),
+        ("cpuinfo_x86", "x86_model"),
         ("cpuinfo_x86", "x86_capability"),
         ("cpuinfo_x86", "cpuid_level"),
         ("cpuinfo_x86", "x86_phys_bits"),
@@ -101,10 +66,11 @@ NEEDED_MEMBERS: frozenset[tuple[str, str]] = frozenset(
         ("acpi_processor_cx", "entry_method"),
         ("acpi_processor_cx", "address"),
         ("pcpu_hot", "cpu_number"),
+        ("pglist_data", "node_present_pages"),
         ("smp_ops", "play_dead"),
     }
 )
-"""Structure members whose offsets a check uses."""
+"""Structure members whose offsets it uses."""
 
-NEEDED_SIZES: frozenset[str] = frozenset({"cpu_entry_area", "cpuidle_state", "cpuinfo_x86", "cpuidle_driver"})
-"""Structures whose sizes a check uses."""
+SIZES: frozenset[str] = frozenset({"cpu_entry_area", "cpuidle_state", "cpuinfo_x86", "cpuidle_driver"})
+"""Structures whose sizes it uses."""

@@ -8,9 +8,8 @@ the image has been copied.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 
-from hibercheck.data import dataclass
+from hibercheck.data import dataclass, replace
 from hibercheck.errors import MalformedKernel, MissingFact
 from hibercheck.kernel.code.disasm import Decoded, Flow, Operand
 from hibercheck.kernel.code.graph import cycle_through, leading_to, reachable, runs
@@ -99,7 +98,7 @@ class LoopReader:
     def _bodies(
         self, function: Function, edges: dict[int, tuple[int, ...]], waits: list[int], others: set[int]
     ) -> dict[int, set[int]]:
-        """What a CPU executes from each place where it waits in one way: its cycle, once for all waits on it.
+        """Return what a CPU executes from each place where it waits in one way: its cycle, once for all waits on it.
 
         LLVM copies the first turn of a loop before it.  A CPU waits in that copy first, and what it executes when it
         wakes is the rest of the copy and then the cycle.
@@ -130,7 +129,7 @@ class LoopReader:
         return self._waits(target, ports) if target is not None else frozenset()
 
     def _waits(self, entry: int, ports: bool, depth: int = 0) -> frozenset[ParkKind]:
-        """The ways of waiting in a function and in what it calls."""
+        """Return the ways of waiting in a function and in what it calls."""
         if self._program.is_thunk(entry) or self._program.is_noise(entry) or depth > _MAX_WAIT_DEPTH:
             return frozenset()
         if entry not in self._kinds:
@@ -166,7 +165,7 @@ class LoopReader:
         return frozenset(places)
 
     def edges(self, function: Function) -> dict[int, tuple[int, ...]]:
-        """A function's edges as a CPU other than CPU 0 takes them.
+        """Return a function's edges as a CPU other than CPU 0 takes them.
 
         Left out are what only CPU 0 does (``if (!smp_processor_id() && enable_start_cpu0) start_cpu0()``) and what
         follows calls that do not come back, which is some other path's code.
@@ -248,7 +247,7 @@ class LoopReader:
         )
 
     def _waiting(self, own: dict[int, Decoded], body: _Body, kind: ParkKind, wait: int) -> int:
-        """The waiting instruction itself, which may be in a called function."""
+        """Return the waiting instruction itself, which may be in a called function."""
         if _WAITS.get(own[wait].mnemonic) == kind:
             return wait
         inner = [a for a, node in sorted(body.nodes.items()) if _WAITS.get(node.mnemonic) == kind]
@@ -256,7 +255,7 @@ class LoopReader:
 
     @staticmethod
     def _entry(function: Function, edges: dict[int, tuple[int, ...]], cycle: set[int]) -> int:
-        """The first instruction of the cycle that a path from the function's entry meets."""
+        """Return the first instruction of the cycle that a path from the function's entry meets."""
         live = reachable(edges, function.entry, avoid=cycle) if function.entry not in cycle else set()
         heads = [target for node in live for target in edges.get(node, ()) if target in cycle]
         return min(heads, default=min(cycle))
@@ -297,7 +296,7 @@ class LoopReader:
 
     @staticmethod
     def _line_register(nodes: dict[int, Decoded]) -> str | None:
-        """The register that keeps the monitored address: what is copied to RAX before MONITOR, or RAX itself."""
+        """Return the register that keeps the monitored address: what is copied to RAX before MONITOR, or RAX itself."""
         by_end = {node.end: node for node in nodes.values()}
         for node in nodes.values():
             if node.mnemonic in ("monitor", "monitorx"):

@@ -63,19 +63,28 @@ class Program:
 
     Args:
         kernel: Where bytes and symbols come from.
+        wanted: The names that will be asked for.  Another one costs a pass over the symbols of its own; which were
+            asked for so is in ``undeclared``.
     """
 
-    def __init__(self, kernel: CodeView) -> None:
+    def __init__(self, kernel: CodeView, wanted: names.Wanted | None = None) -> None:
         self.kernel = kernel
+        self.undeclared: dict[str, SymbolView | None] = {}
+        self._wanted = wanted or names.Wanted()
         self._functions: dict[int, Function] = {}
         self._named: dict[int, str] = {}
         self._read = 0
         self._pages: dict[int, bytes] = {}
 
+    @property
+    def recovered(self) -> bool:
+        """Whether the kernel's data symbols are those that its code shows: absence of one then means nothing."""
+        return bool(getattr(self.kernel, "supplemented", False))
+
     @cached_property
     def known(self) -> Mapping[str, SymbolView]:
-        """The symbols of `names.wanted`, looked up in one pass."""
-        return self.kernel.symbols(names.wanted())
+        """The symbols that are wanted, looked up in one pass."""
+        return self.kernel.symbols(self._wanted.names)
 
     @cached_property
     def labels(self) -> Mapping[int, int]:
@@ -109,11 +118,11 @@ class Program:
     @cached_property
     def _renamed(self) -> Mapping[str, SymbolView]:
         """Static functions that exist only under a name with a suffix; the second and last look at the symbols."""
-        missing = sorted(name for name in names.STATIC_FUNCTIONS if name not in self.known)
-        found = self.kernel.symbols(other for name in missing for other in names.suffixed(name))
-        renamed = {name: found[other] for name in missing for other in names.suffixed(name)[::-1] if other in found}
+        suffixed = {name: self._wanted.suffixed(name) for name in sorted(self._wanted.static - self.known.keys())}
+        found = self.kernel.symbols(other for others in suffixed.values() for other in others)
+        renamed = {name: found[other] for name, others in suffixed.items() for other in others[::-1] if other in found}
         if self._by_clang:  # whose .llvm.<hash> cannot be asked for by name
-            for name in missing:
+            for name in suffixed:
                 for one in self.kernel.variants(name):
                     if one.name.startswith(f"{name}.llvm."):
                         renamed[name] = one
@@ -127,22 +136,26 @@ class Program:
             return False
 
     def find(self, name: str) -> SymbolView | None:
-        """The function or object of that name, whatever suffix the compiler gave it."""
-        if name in self.known or name not in names.STATIC_FUNCTIONS:
-            return self.known.get(name)
-        return self._renamed.get(name)
+        """Return the function or object of that name, whatever suffix the compiler gave it."""
+        if name in self.known:
+            return self.known[name]
+        if name in self._wanted.static:
+            return self._renamed.get(name)
+        if name not in self._wanted.names and name not in self.undeclared:
+            self.undeclared[name] = self.kernel.symbols([name]).get(name)
+        return self.undeclared.get(name)
 
     def address(self, name: str) -> int | None:
-        """Address of a symbol in `names`, or None if the kernel has none."""
+        """Address of a symbol, or None if the kernel has none of that name."""
         symbol = self.find(name)
         return symbol.address if symbol else None
 
     def is_known(self, address: int) -> bool:
-        """Whether one of the symbols of `names` is at exactly that address."""
+        """Whether one of the symbols that are wanted is at exactly that address."""
         return address in self._by_address
 
     def symbol_at(self, address: int) -> SymbolView | None:
-        """The symbol that begins at an address, or None."""
+        """Return the symbol that begins at an address, or None."""
         if address in self._by_address:
             return self._by_address[address]
         found = self.kernel.nearest(address)
@@ -164,19 +177,19 @@ class Program:
         return f"{symbol.name}+{offset:#x}" if offset else symbol.name
 
     def function_of(self, name: str) -> Function | None:
-        """The graph of a function by name, or None if the kernel has none."""
+        """Return the graph of a function by name, or None if the kernel has none."""
         symbol = self.find(name)
         return self.function(symbol.address) if symbol else None
 
     def function(self, entry: int) -> Function:
-        """The graph of the function at an address (read once, then remembered)."""
+        """Return the graph of the function at an address (read once, then remembered)."""
         if entry not in self._functions:
             self._functions[entry] = found = _Reader(self, entry).read(MAX_INSTRUCTIONS - self._read)
             self._read += len(found.nodes)
         return self._functions[entry]
 
     def fetch(self, address: int) -> Decoded | None:
-        """The instruction at an address, or None if there is none in the file."""
+        """Return the instruction at an address, or None if there is none in the file."""
         page = address & -PAGE_SIZE
         if page not in self._pages:
             self._keep(page)
@@ -216,8 +229,15 @@ class Program:
         """Whether a function is known to have nothing to do with parking, so that reading it would be waste."""
         return address in self._noise
 
+    def string(self, address: int, limit: int = 128) -> bytes:
+        """Return the C string at a link-time address, up to ``limit`` bytes; empty outside the file."""
+        try:
+            return self.kernel.read_string(address, limit)
+        except MissingFact:
+            return b""
+
     def pointer(self, address: int) -> int | None:
-        """The 64-bit word at a link-time address, or None if it is outside the file."""
+        """Return the 64-bit word at a link-time address, or None if it is outside the file."""
         try:
             return int.from_bytes(self.kernel.read(address, 8), "little")
         except MissingFact:

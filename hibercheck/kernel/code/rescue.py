@@ -27,8 +27,11 @@ def needs_primary(program: Program) -> Trait[bool]:
     """
     name = "rescue_needs_primary"
     everyone = _brings_all_up(program)
-    if everyone:
-        return Trait(name, False, everyone)
+    return Trait(name, False, everyone) if everyone else _skips_by_primary(program, name)
+
+
+def _skips_by_primary(program: Program, name: str) -> Trait[bool]:
+    """Whether ``cpuhp_smt_enable``, whoever calls it, passes over CPUs whose core's primary thread is offline."""
     function = program.function_of("cpuhp_smt_enable")
     if function is None:
         return Trait(name, None, (absent("cpuhp_smt_enable"),), reason="there is no rescue to restrict")
@@ -102,16 +105,29 @@ def _second_test(program: Program, function: Function, after: int) -> tuple[Evid
     return tuple(quote(function, node, "cpu_online(primary)") for node in tests[:1])
 
 
-def needs_node(program: Program) -> Trait[bool]:
-    """Whether ``cpuhp_smt_enable`` passes over CPUs of an offline NUMA node (it consults ``node_states``)."""
+def needs_node(program: Program, *, data_symbols: bool) -> Trait[bool]:
+    """Whether ``cpuhp_smt_enable`` passes over CPUs of an offline NUMA node (it consults ``node_states``).
+
+    Where the kernel lists no data, that is the mask besides that of online CPUs whose bits it tests.
+    """
     name = "rescue_needs_node"
     function = program.function_of("cpuhp_smt_enable")
-    states = program.known.get("node_states")
     if function is None:
         return Trait(name, None, (absent("cpuhp_smt_enable"),), reason="there is no rescue to restrict")
-    found = references(function, states.address, states.size or 256) if states else []
+    states, online = program.find("node_states"), program.find("__cpu_online_mask")
+    if states is not None:
+        found = references(function, states.address, states.size or 256)
+    elif data_symbols:
+        found = []
+    elif online is not None:
+        tests = [node for node in function if node.mnemonic == "bt"]
+        found = [node for node in tests if all(one.address not in (None, online.address) for one in node.operands)]
+    else:
+        return Trait(name, None, (absent("node_states"),), reason="the kernel's symbols lack data")
     if found:
         return Trait(name, True, (quote(function, found[0], "node_online(cpu_to_node(cpu))"),))
+    if function.truncated:
+        return Trait(name, None, reason=f"{function.name} could not be read to its end: {function.truncated}")
     return Trait(name, False, (absent("node_states", "cpuhp_smt_enable does not test it"),))
 
 
@@ -173,3 +189,21 @@ def reparks_siblings(program: Program) -> Trait[bool]:
         return Trait(name, None, reason=f"arch_resume_nosmt could not be read to its end: {function.truncated}")
     evidence = (Evidence(function.name, function.entry, "it calls neither cpuhp_smt_enable nor the rescan"),)
     return Trait(name, False, evidence, commits.RESUME_RESCUE)
+
+
+def nosmt_targets(program: Program, reparks: Trait[bool]) -> Trait[str]:
+    """Whom a kernel that was resumed with SMT off re-initialises besides the CPUs that it froze: cpuhp_smt_enable()'s.
+
+    ``present`` is every CPU that is offline (and takes siblings down again, so that others stay up), ``online cores``
+    only those whose core's primary thread is online, ``none`` where it does nothing of the kind.
+    """
+    name = "nosmt_resume_targets"
+    if reparks.value is None:
+        return Trait(name, None, reparks.evidence, reason=reparks.reason)
+    if not reparks.value:
+        return Trait(name, "none", reparks.evidence)
+    skips = _skips_by_primary(program, name)
+    if skips.value is None:
+        return Trait(name, None, skips.evidence, reason=skips.reason)
+    value = "online cores" if skips.value else "present"
+    return Trait(name, value, (*reparks.evidence[:1], *skips.evidence), commits.PRIMARY_ONLINE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 
 from hibercheck.errors import MissingFact
@@ -53,7 +52,7 @@ class ResumeReader:
         return any(self.program.find(name) for name in ("hibernation_restore", "swsusp_arch_resume", "swsusp_read"))
 
     def _without_hook(self, name: str) -> Trait[bool]:
-        """The answer where there is no hook: no, if the kernel hibernates; unknown if it does not."""
+        """Return the answer where there is no hook: no, if the kernel hibernates; unknown if it does not."""
         if self.has_hibernation:
             return Trait(name, False, (absent(HOOK),))
         return Trait(name, None, (absent("hibernation_restore"),), reason="this kernel was built without hibernation")
@@ -165,6 +164,22 @@ class ResumeReader:
         what = "it saves and restores smp_ops.play_dead without replacing it" if unknown else "it does not store to it"
         return Trait(name, False, (absent("smp_ops.play_dead", what),), commits.RESUME_HLT)
 
+    # -- the kick ---------------------------------------------------------------------------------------------------
+
+    def kicks(self) -> Trait[bool]:
+        """Whether CPUs that are offline already are told to leave MWAIT for HLT before the copy, as before kexec."""
+        name = "kicks_offline"
+        if self.hook is None:
+            return self._without_hook(name)
+        kick = self._address("smp_kick_mwait_play_dead")
+        for function in closure(self.program, [self.hook.entry], [*self._address(*_TAKE_DOWN), *kick], 1):
+            found = calls_to(function, kick)
+            if found:
+                return Trait(name, True, (quote_call(self.program, function, found[0]),), commits.KICK)
+        if self.hook.truncated:
+            return self._unreadable(name, self.hook)
+        return Trait(name, False, (absent("smp_kick_mwait_play_dead", f"{HOOK} does not call it"),), commits.KICK)
+
     # -- INIT ------------------------------------------------------------------------------------------------------
 
     def sends_init(self) -> Trait[bool]:
@@ -180,13 +195,17 @@ class ResumeReader:
         broken = next((function for function in scanned if function.truncated), None)
         if broken is not None:
             return self._unreadable(name, broken)
+        silent = next((one for one in scanned if self._init_commands(one)), None)
+        if silent is not None and self.program.address("apic") is None:
+            reason = f"{silent.name} makes what may be an INIT command, and without its symbols the APIC is not known"
+            return Trait(name, None, (quote(silent, self._init_commands(silent)[0], "INIT"),), reason=reason)
         if self.hook is None and not scanned:
             return Trait(name, None, reason="neither the hook nor swsusp_arch_resume could be found")
         read = ", ".join(function.name for function in scanned[:6]) + (" and others" if len(scanned) > 6 else "")
         return Trait(name, False, (absent(HOOK, f"no INIT command in {read}"),))
 
     def _init_candidates(self) -> list[Function]:
-        """The functions between parking and the copy.  What brings CPUs up sends INITs too, and is not meant."""
+        """Return the functions between parking and the copy.  What brings CPUs up sends INITs too, and is not meant."""
         stop = self._address(*_TAKE_DOWN, "cpuhp_smt_enable", "_cpu_up", "cpu_up", "restore_image")
         arch = self.program.address("swsusp_arch_resume")
         functions = closure(self.program, [self.hook.entry] if self.hook else [], stop, 2)
@@ -194,9 +213,7 @@ class ResumeReader:
 
     def _init_command(self, function: Function) -> tuple[Evidence, ...] | None:
         """Evidence of an INIT command that the function writes to the APIC, or None."""
-        commands = [
-            node for node in function if node.immediate is not None and _is_init(low32(node.immediate)) and _moves(node)
-        ]
+        commands = self._init_commands(function)
         if not commands:
             return None
         writers = self._address(
@@ -212,6 +229,10 @@ class ResumeReader:
         if any(node.immediate == _X2APIC_ICR for node in function) and any(n.mnemonic == "wrmsr" for n in function):
             return (quote(function, commands[0], "INIT"),)
         return None
+
+    @staticmethod
+    def _init_commands(function: Function) -> list[Decoded]:
+        return [n for n in function if n.immediate is not None and _is_init(low32(n.immediate)) and _moves(n)]
 
     def _calls_thunk(self, node: Decoded) -> bool:
         return node.flow is Flow.CALL and node.target is not None and self.program.is_thunk(node.target)
@@ -238,8 +259,3 @@ def _is_init(command: int) -> bool:
 
 def _moves(node: Decoded) -> bool:
     return node.mnemonic in ("mov", "or", "push")
-
-
-def functions_named(program: Program, wanted: Iterable[str]) -> list[Function]:
-    """The graphs of those of some functions that the kernel has."""
-    return [function for name in wanted if (function := program.function_of(name)) is not None]

@@ -52,7 +52,7 @@ def _contents(kernel: CodeView, start: int, end: int) -> bytes:
 
 
 def jump_labels(kernel: CodeView, known: Mapping[str, SymbolView]) -> dict[int, int]:
-    """Static branches: address of the instruction (a NOP or a JMP, by turns) to its destination.
+    """Return static branches: address of the instruction (a NOP or a JMP, by turns) to its destination.
 
     Returns:
         An empty mapping if the kernel has no such table or its symbols are not known; see `has_jump_labels`.
@@ -128,7 +128,7 @@ class PatchSites:
 
     @staticmethod
     def _label(node: Decoded, target: int) -> Patch:
-        """A static branch: a NOP when not taken, a JMP to its destination when taken."""
+        """Return a static branch: a NOP when not taken, a JMP to its destination when taken."""
         width = node.size - 1
         distance = target - node.end
         if node.size not in _NOPS or not -(1 << 8 * width - 1) <= distance < 1 << 8 * width - 1:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from hibercheck.data import dataclass
-from hibercheck.kernel.code.disasm import Decoded, Flow
+from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Decoded, Flow
 from hibercheck.kernel.code.model import Evidence
 from hibercheck.kernel.code.program import Function, Program
 
 _LOOK_BACK = 24
 """Instructions searched for the definition of a register; compilers set one up close to its use."""
+
+_ARGUMENT_LOOK_BACK = 32
+"""Instructions searched for what sets up an argument of a call."""
+
+_KEPT_BY_CALLS = frozenset({"rbx", "rbp", "r12", "r13", "r14", "r15"})
+"""Registers that a called function gives back (System V ABI, section 3.2.1)."""
 
 _U32 = (1 << 32) - 1
 
@@ -49,7 +55,7 @@ def absent(symbol: str, what: str = "the kernel has no such symbol") -> Evidence
 
 
 def stores(function: Function) -> Iterator[Store]:
-    """Stores of the function to fixed addresses, with the constant stored where there is one."""
+    """Yield stores of the function to fixed addresses, with the constant stored where there is one."""
     by_end = {node.end: node for node in function}
     for node in function:
         if node.mnemonic not in ("mov", "xchg"):
@@ -61,7 +67,7 @@ def stores(function: Function) -> Iterator[Store]:
 
 
 def constant(node: Decoded, register: str | None, by_end: dict[int, Decoded]) -> int | None:
-    """The constant a register holds at an instruction, from the straight-line code before it; None if unknown."""
+    """Return the constant in a register at an instruction, from the straight-line code before it; None if unknown."""
     before = by_end.get(node.address)
     for _ in range(_LOOK_BACK):
         if before is None or register is None or before.flow is not Flow.NEXT:
@@ -72,8 +78,40 @@ def constant(node: Decoded, register: str | None, by_end: dict[int, Decoded]) ->
     return None
 
 
+def argument(function: Function, call: int, register: str | None) -> int | None:
+    """Return the constant that a register holds at a call, from the code before it; None if that does not say.
+
+    Unlike `constant` it follows copies of registers, past calls where they are kept, and the way not taken of branches.
+    """
+    before = _before(function, call)
+    for _ in range(_ARGUMENT_LOOK_BACK):
+        if before is None or register is None:
+            return None
+        if before.flow is Flow.CALL:
+            if register not in _KEPT_BY_CALLS:
+                return None
+        elif before.flow not in (Flow.NEXT, Flow.BRANCH):
+            return None
+        elif register in before.written:
+            if before.effective is not None:
+                return before.effective.address
+            if before.mnemonic != "mov" or before.operands:
+                return None
+            if before.immediate is not None:
+                return before.immediate
+            register = before.source
+        before = _before(function, before.address)
+    return None
+
+
+def _before(function: Function, address: int) -> Decoded | None:
+    """Return the instruction of a function that ends at an address."""
+    starts = range(address - 1, address - MAX_INSTRUCTION - 1, -1)
+    return next((node for at in starts if (node := function.nodes.get(at)) is not None and node.end == address), None)
+
+
 def _defined(node: Decoded) -> int | None:
-    """The constant that an instruction gives its destination, or None."""
+    """Return the constant that an instruction gives its destination, or None."""
     if node.mnemonic == "mov" and not node.operands:
         return node.immediate
     if node.mnemonic == "lea" and node.effective is not None:
@@ -88,10 +126,10 @@ def references(function: Function, start: int, size: int = 1) -> list[Decoded]:
 
     Displacements off a register count too: ``-0x7c30a800(%rax)`` names a per-CPU or an array symbol.
     """
-    return [node for node in function if any(start <= named < start + size for named in _named(node))]
+    return [node for node in function if any(start <= named < start + size for named in named(node))]
 
 
-def _named(node: Decoded) -> Iterator[int]:
+def named(node: Decoded) -> Iterator[int]:
     """Every address that an instruction could name."""
     operands = [*node.operands, *([node.effective] if node.effective is not None else [])]
     for operand in operands:
@@ -108,7 +146,7 @@ def calls_to(function: Function, targets: Iterable[int | None]) -> list[int]:
 
 
 def closure(program: Program, roots: Iterable[int], stop: Iterable[int | None], depth: int) -> list[Function]:
-    """The functions at ``roots`` and what they call directly, ``depth`` levels down, without those in ``stop``."""
+    """Return the functions at ``roots`` and what they call, ``depth`` levels down, without those in ``stop``."""
     barred = {target for target in stop if target is not None}
     seen: dict[int, Function] = {}
     level = [root for root in roots if root not in barred]
@@ -124,9 +162,10 @@ def closure(program: Program, roots: Iterable[int], stop: Iterable[int | None], 
 
 
 def returned_factor(function: Function) -> int | None:
-    """The factor by which a function of one argument that returns ``a + factor * argument`` multiplies it, or None.
+    """Return the factor of a function of one argument that returns ``a + factor * argument``, or None.
 
-    Compilers spell a product as LEA, SHL and ADD where the factor has few bits.
+    Compilers spell a product as LEA, SHL and ADD where the factor has few bits.  One by IMUL names it, and is for the
+    caller to read.
     """
     factors = {"rdi": 1}
     for node in function:
@@ -145,7 +184,7 @@ def returned_factor(function: Function) -> int | None:
 
 
 def _factor_of(node: Decoded, factors: Mapping[str, int]) -> int | None:
-    """The factor of the argument in what an instruction writes; None where that is nothing of the kind."""
+    """Return the factor of the argument in what an instruction writes; None where that is nothing of the kind."""
     own, other = factors.get(node.destination or "", 0), factors.get(node.source or "", 0)
     shift = node.immediate or 0
     if node.effective is not None:
@@ -158,11 +197,10 @@ def _factor_of(node: Decoded, factors: Mapping[str, int]) -> int | None:
         "add": own if node.immediate is not None else own + other,
         "sub": own if node.immediate is not None else own - other,
         "shl": own << shift if shift < 64 else 0,
-        "imul": own * shift,
     }
     return None if any(one.access != "write" for one in node.operands) else values.get(node.mnemonic)
 
 
 def low32(value: int) -> int:
-    """The low 32 bits of a sign-extended immediate."""
+    """Return the low 32 bits of a sign-extended immediate."""
     return value & _U32

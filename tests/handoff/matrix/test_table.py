@@ -3,17 +3,17 @@ from __future__ import annotations
 import pytest
 
 from hibercheck.errors import UsageProblem
-from hibercheck.handoff.findings import Outcome, Verdict
 from hibercheck.handoff.matrix.pair import Cell
-from hibercheck.handoff.matrix.table import Matrix, Member, merge
+from hibercheck.handoff.matrix.table import Matrix, Member, merge, missing_rows
+from hibercheck.handoff.verdict.findings import Outcome, Verdict
 
 SAFE = Cell(Outcome.RESUMES, Verdict.SAFE, "nothing")
 FATAL = Cell(Outcome.RESETS, Verdict.FATAL, "all")
 MEMBERS = tuple(Member(f"6.{number}", f"{number:040x}", f"k{number}") for number in range(3))
 
 
-def shard(*resumers: int, scenarios=("a", "b"), members=MEMBERS, swapped: bool = False) -> Matrix:
-    matrix = Matrix(members, scenarios)
+def shard(*resumers: int, scenarios=("a", "b"), members=MEMBERS, swapped: bool = False, **fields) -> Matrix:
+    matrix = Matrix(members, scenarios, **fields)
     for resumer in resumers:
         cells = [FATAL, SAFE] if swapped else [SAFE, FATAL]
         row = [cells.index(FATAL if resumee > resumer else SAFE) for resumee in range(len(members))]
@@ -43,3 +43,34 @@ def test_shards_of_different_matrices_are_refused(other):
 def test_a_shard_lacks_rows():
     assert shard(1).cell(0, 0, 1) is None
     assert shard(1).resumers() == [1]
+    assert shard(1).missing() == [0, 2]
+
+
+def test_shards_of_two_versions_are_refused():
+    with pytest.raises(UsageProblem, match=r"two: was judged by hibercheck 0\.0\.1, one by "):
+        merge([("one", shard(0)), ("two", shard(1, version="0.0.1"))])
+
+
+def test_what_was_merged_knows_its_shards():
+    parts = {number: (f"{number}/3", shard(number - 1, shards=((number, 3),))) for number in (1, 2, 3)}
+    some = merge([parts[3], parts[1]])
+    assert (some.shards, some.missing()) == (((1, 3), (3, 3)), [1])
+    assert missing_rows(some) == "the row of 6.1 (shard 2/3)"
+    whole = merge([("some", some), parts[2]])
+    assert (whole.shards, whole.missing(), missing_rows(whole)) == ((), [], None)
+    assert list(whole.pairs()) == list(shard(0, 1, 2).pairs())
+
+
+def test_missing_rows_are_named_some_of_them():
+    members = tuple(Member(f"6.{number}", None, f"k{number}") for number in range(40))
+    matrix = shard(*range(0, 40, 4), members=members, shards=((1, 4),))
+    names = ", ".join(f"6.{number}" for number in (1, 2, 3, 5, 6, 7, 9, 10))
+    assert missing_rows(matrix) == f"the rows of {names} and 22 more (shards 2/4, 3/4, 4/4)"
+    assert missing_rows(shard(0, members=members)).endswith("and 31 more")
+
+
+def test_cells_are_numbered_as_they_come():
+    parts = [("one", shard(0, swapped=True)), ("two", shard(1)), ("three", shard(2, swapped=True))]
+    merged, whole = merge(parts).in_order(), shard(0, 1, 2).in_order()
+    assert (merged.cells, merged.rows) == (whole.cells, whole.rows)
+    assert merge(parts).cells != whole.cells

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hibercheck.kernel.code.model import built_in
 from tests.kernel.code.conftest import PARTS
 
 
@@ -69,19 +70,92 @@ def test_the_code_wins_over_the_magic(made):
 
 
 LZO = "fn lzo1x_decompress_safe\n ret\nend lzo1x_decompress_safe\n"
+CRYPTO = LZO + "fn load_compressed_image.isra.0\n ret\nend load_compressed_image.isra.0\n"
 
 
-def test_compressors(made):
-    direct = LZO + "fn lzo_decompress_threadfn\n call lzo1x_decompress_safe\n ret\nend lzo_decompress_threadfn\n"
-    assert made.traits(extra=direct).compressors.value == ("lzo",)
-    crypto = LZO + "fn load_compressed_image.isra.0\n ret\nend load_compressed_image.isra.0\n"
-    modules = "fn lzo_mod_init\n ret\nend lzo_mod_init\n"
-    trait = made.traits(extra=crypto + modules).compressors
-    assert trait.value == ("lzo",)
-    assert "lz4" in trait.reason
-    both = modules + "fn lz4_mod_init\n ret\nend lz4_mod_init\n"
-    assert made.traits(extra=crypto + both).compressors.value == ("lzo", "lz4")
-    assert made.traits().compressors.value is None
+def functions(*names):
+    return "".join(f"fn {name}\n ret\nend {name}\n" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("extra", "value"),
+    [
+        (LZO + "fn lzo_decompress_threadfn\n call lzo1x_decompress_safe\n ret\nend lzo_decompress_threadfn\n",
+         ("lzo:builtin", "lz4:absent")),
+        (CRYPTO + functions("lzo_mod_init", "lz4_mod_init"), ("lzo:builtin", "lz4:builtin")),
+        (CRYPTO + functions("lzo_mod_init", "start_kernel"), ("lzo:builtin", "lz4:absent")),
+        (CRYPTO + functions("lzo_mod_init", "start_kernel", "__request_module"), ("lzo:builtin", "lz4:module?")),
+        (CRYPTO + functions("start_kernel", "__request_module"), ("lzo:module?", "lz4:module?")),
+        (CRYPTO + functions("lzo_mod_init"), None),
+        ("", None),
+    ],
+    ids=["before the crypto API", "both", "no modules", "a module", "two modules", "starts unknown", "nothing"],
+)  # fmt: skip
+def test_compressors(made, extra, value):
+    trait = made.traits(extra=extra).compressors
+    assert trait.value == value
+    assert (trait.reason is None) is (value is not None)
+
+
+def test_which_of_them_are_built_in():
+    assert built_in(("lzo:builtin", "lz4:module?", "zstd:absent")) == ("lzo",)
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        ("testb $8, 0xfe8(%rax)\n mov 0xfd8(%rax), %esi", True),
+        ("testb $2, 0xfe8(%rax)\n mov 0xfe0(%rax), %esi", False),
+    ],
+)
+@pytest.mark.parametrize("strip", [(), ("init_task", "smp_ops")], ids=["data symbols", "code symbols only"])
+def test_the_hardware_signature_is_read_from_the_code(made, body, value, strip):
+    check = f"fn swsusp_check\n {body}\n ret\nend swsusp_check\n"
+    trait = made.traits(extra=check, strip=strip).hw_sig
+    assert trait.value is value
+    assert trait.evidence[0].symbol == "swsusp_check"
+
+
+def test_a_kernel_without_hibernation_says_so(made):
+    assert made.traits().hibernation.value is True
+    assert made.traits(hibernation="").hibernation.value is False
+    assert (
+        made.traits(hibernation="", native="", data=PARTS["data"].replace("native_play_dead", "0")).hibernation.value
+        is None
+    )
+
+
+AVAILABLE = """
+fn hibernation_available
+ mov $5, %edi
+ call security_locked_down
+ test %eax, %eax
+ jne 1f
+ call secretmem_active
+1: ret
+end hibernation_available
+"""
+SECURE_BOOT = "fn efi_set_secure_boot\n call lock_kernel_down\n ret\nend efi_set_secure_boot\n"
+ALWAYS = "fn lockdown_lsm_init\n call lock_kernel_down\n ret\nend lockdown_lsm_init\n"
+ASKED = AVAILABLE + functions("security_locked_down", "secretmem_active", "lock_kernel_down", "start_kernel")
+
+
+@pytest.mark.parametrize(
+    ("extra", "refuses", "by"),
+    [
+        (ASKED + functions("lockdown_param") + SECURE_BOOT, ("locked down", "secretmem"), ("lockdown=", "Secure Boot")),
+        (ASKED + functions("lockdown_param") + ALWAYS, ("locked down", "secretmem"), ("lockdown=", "always")),
+        (ASKED, ("locked down", "secretmem"), ()),
+        (ASKED.replace(" call security_locked_down\n", "") + functions("lockdown_param"), ("secretmem",), ()),
+        (functions("hibernation_available", "lockdown_param"), (), ()),
+        ("", None, None),
+        (AVAILABLE + functions("security_locked_down", "secretmem_active"), ("locked down", "secretmem"), None),
+    ],
+)
+def test_what_keeps_it_from_resuming(made, extra, refuses, by):
+    traits = made.traits(extra=extra)
+    assert traits.refuses_while.value == refuses
+    assert traits.locked_down_by.value == by
 
 
 def test_absence_of_data_means_nothing_without_data_symbols(made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 
@@ -10,11 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hibercheck.errors import HibercheckError, MalformedKernel, MissingFact, UsageProblem
-from hibercheck.handoff.kernels import HANDOFF_SYMBOLS
-from hibercheck.kernel.code.codec import DocumentError, decode, encode
+from hibercheck.handoff.facts.kernels import open_resumee, open_resumer
+from hibercheck.kernel.code.codec import DocumentError, decode, encode, integer
 from hibercheck.kernel.code.facts import FactsKernel, facts_of, parse_facts
 from hibercheck.kernel.code.model import Patch, Touch, Trait
-from hibercheck.kernel.code.needed import NEEDED_SYMBOLS
 from hibercheck.kernel.code.traits import read_traits
 from hibercheck.kernel.kernel import open_kernel
 
@@ -40,10 +40,6 @@ def facts(kernel, tmp_path):
     opened = open_kernel(str(path))
     assert isinstance(opened, FactsKernel)
     return opened
-
-
-def test_everything_that_the_handoff_asks_for_is_kept():
-    assert HANDOFF_SYMBOLS <= NEEDED_SYMBOLS
 
 
 def test_facts_say_the_same(kernel, facts):
@@ -73,9 +69,95 @@ def test_what_facts_lack_is_missing_and_not_absent(facts):
     assert facts.symbol("crc32_le") is None
 
 
+@pytest.fixture
+def small(facts):
+    """Facts of a kernel that keep just what a test puts into them."""
+
+    def make(**members):
+        plain = {"symbols": {}, "sizes": {}, "offsets": {}, "memory": []}
+        return FactsKernel("kernel.json", copy.deepcopy(facts.document) | plain | members)
+
+    return make
+
+
+def kept(start, content):
+    return {"address": hex(start), "bytes": base64.b64encode(content).decode()}
+
+
+def test_symbols_are_named_within_their_size_or_by_the_distance_from_the_start(small):
+    kernel = small(symbols={
+        "_text": ["0x1000", None, "T"], "f": ["0x1100", "0x20", "t"], "f.cold": ["0x1400", None, "t"],
+        "fa": ["0x1500", "0x10", "t"], "_end": ["0x2000", None, "B"],
+    })  # fmt: skip
+    named = {
+        0x1000: ("_text", 0), 0x1100: ("f", 0), 0x111F: ("f", 0x1F), 0x1120: ("_text", 0x120), 0x1400: ("f.cold", 0),
+        0x1401: ("_text", 0x401), 0x1FFF: ("_text", 0xFFF), 0x2000: ("_end", 0),
+    }  # fmt: skip
+    found = kernel.nearest_many([*named, 0xFFF, 0x2001])
+    assert {address: (symbol.name, offset) for address, (symbol, offset) in found.items()} == named
+    assert [one.name for one in kernel.variants("f")] == ["f", "f.cold"]
+    assert kernel.extent(kernel.require("f")) == 0x20
+    with pytest.raises(MissingFact, match="does not keep the size of _text"):
+        kernel.extent(kernel.require("_text"))
+    assert small(symbols={"_text": ["0x1000", None, "T"]}).nearest(0x1100) is None
+    assert small(symbols={"_end": ["0x2000", None, "T"]}).nearest(0x1100) is None
+
+
+def test_bytes_are_kept_by_pages_that_may_be_cut_short(small):
+    content = bytes(range(256)) * 16
+    kernel = small(memory=[kept(0x1000, content), kept(0x2000, b"tail\0more")])
+    assert kernel.read(0x1FFC, 8) == content[-4:] + b"tail"
+    assert kernel.read(0x1000, 4096) == content
+    assert kernel.read(0x2000, 9) == b"tail\0more"
+    assert kernel.read(0x2003, 0) == b""
+    assert kernel.read_string(0x2000) == b"tail"
+    assert kernel.read_string(0x2000, 3) == b"tai"
+    assert kernel.read_string(0x1FF0, 16) == content[-16:]
+    for address, size in ((0x2000, 10), (0x2008, 2), (0x1FFF, 11), (0xFFF, 2), (0x3000, 1)):
+        with pytest.raises(MissingFact, match="keeps nothing at"):
+            kernel.read(address, size)
+
+
+def test_types_that_are_kept_are_known_and_those_that_were_looked_for_are_known_to_lack(small):
+    kernel = small(sizes={"a": 24, "a.b": 8, "c": None}, offsets={"a.b": 16, "a.c": None})
+    assert (kernel.size_of("a"), kernel.size_of("a", "b"), kernel.offset_of("a", "b")) == (24, 8, 16)
+    assert (kernel.has_member("a", "b"), kernel.has_member("a", "c")) == (True, False)
+    for ask in (lambda: kernel.size_of("c"), lambda: kernel.size_of("d"), lambda: kernel.offset_of("a", "c")):
+        with pytest.raises(MissingFact, match="does not say where"):
+            ask()
+    with pytest.raises(MissingFact, match=r"keeps nothing about a\.d"):
+        kernel.has_member("a", "d")
+
+
+def test_the_per_cpu_area_starts_where_the_facts_say_or_nowhere(small):
+    assert small(percpu_start=0).percpu_start == 0
+    with pytest.raises(MissingFact, match="per-CPU area"):
+        _ = small(percpu_start=None).percpu_start
+
+
+@pytest.mark.parametrize("members", [
+    {"memory": {}}, {"memory": [5]}, {"memory": [kept(0x1001, b"x")]}, {"memory": [kept(0x1000, bytes(4097))]},
+    {"symbols": []}, {"symbols": {"f": [1, 2]}}, {"symbols": {"f": 5}}, {"sizes": {"a": "x"}}, {"banner": None},
+    {"schema_version": 0}, {"kind": "other"}, {"traits": None}, {"percpu_start": "x"},
+])  # fmt: skip
+def test_members_of_another_form(small, members):
+    with pytest.raises(MalformedKernel):
+        small(**members)
+
+
 def test_all_symbols_on_request(kernel):
     kept = FactsKernel("x", json.loads(json.dumps(facts_of(kernel, all_symbols=True))))
     assert kept.require("crc32_le").address == kernel.require("crc32_le").address
+
+
+def test_facts_without_the_start_of_the_kernel_give_one_line_as_a_kernel_does(kernel, tmp_path):
+    document = facts_of(kernel)
+    del document["symbols"]["_text"]
+    path = tmp_path / "kernel.json"
+    path.write_text(json.dumps(document))
+    for opened in (open_resumer, open_resumee):
+        with pytest.raises(MissingFact, match=r"kernel\.json: keeps no symbol _text; give the kernel itself"):
+            opened(str(path), None)
 
 
 def test_facts_of_facts_are_the_same_document(facts):
@@ -103,11 +185,32 @@ def test_addresses_survive_readers_with_53_bits(kernel):
 
 @pytest.mark.parametrize(
     "content",
-    [b"{", b"{}", b"[]", b"{'kind': 1}", b'{"kind": "hibercheck kernel facts", "schema_version": 99}', b"{" * 100000],
+    [
+        b"{",
+        b"{}",
+        b"[]",
+        b"{'kind': 1}",
+        b'{"kind": "hibercheck kernel facts", "schema_version": 99}',
+        b'{"kind": "hibercheck kernel facts", "schema_version": true}',
+        b"{" * 100000,
+    ],
 )
 def test_what_is_no_facts_file(content):
     with pytest.raises(MalformedKernel, match="x: is not"):
         parse_facts("x", content)
+
+
+@pytest.mark.parametrize("number", ["ffff_fff_8100000", " ff", "+ff", "\u0661", "f" * 17, 1 << 64, 1.0, True, None])
+def test_what_is_no_integer(number):
+    with pytest.raises(DocumentError, match=r"\$\.x: an integer was expected"):
+        integer(number, "$.x")
+
+
+def test_integers():
+    assert [integer(number, "$") for number in (5, -5, "0x10", "ff", "-0x10", (1 << 64) - 1)] == [
+        *(5, -5, 16, 255, -16),
+        (1 << 64) - 1,
+    ]
 
 
 def places(value, path=()):

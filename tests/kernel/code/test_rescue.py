@@ -143,3 +143,26 @@ def test_order_of_taking_down(made):
     assert made.traits(other=freeze(down)).freeze_order.value == "descending"
     assert made.traits(other=freeze(up), extra=bits).freeze_order.value == "ascending"
     assert made.traits().freeze_order.value is None
+
+
+RESUMED = "fn arch_resume_nosmt\n call cpuhp_smt_enable\n ret\nend arch_resume_nosmt\n"
+
+
+@pytest.mark.parametrize(
+    ("extra", "parts", "targets"),
+    [
+        ("", {}, "none"),
+        (RESUMED, {}, "present"),
+        (RESUMED, {"smt": smt(ASK)}, "online cores"),
+        (
+            RESUMED + BRINGUP,
+            {"smt": smt(ASK), "hook": PARTS["hook"].replace(" movq $resume", LOOP + " movq $resume")},
+            "online cores",
+        ),
+        (RESUMED.replace("cpuhp_smt_enable", "freeze_secondary_cpus"), {}, "none"),
+        (RESUMED, {"smt": PARTS["smt"].replace(" call _cpu_up\n", "")}, None),
+    ],
+    ids=["nothing", "everybody", "online cores", "what the hook does besides", "another call", "not understood"],
+)
+def test_whom_a_kernel_resumed_with_smt_off_brings_up(made, extra, parts, targets):
+    assert made.traits(extra=extra, **parts).nosmt_resume_targets.value == targets

@@ -168,3 +168,22 @@ def test_other_interrupts_are_no_init(made, command):
 def test_what_brings_cpus_up_may_send_inits(made):
     other = PARTS["other"].replace("fn _cpu_up\n", "fn _cpu_up\n" + SEND_INIT)
     assert made.traits(other=other, extra=WRITE_ICR).sends_init.value is False
+
+
+THUNKS = """
+fn __x86_return_thunk
+ ret
+end __x86_return_thunk
+fn __x86_indirect_thunk_rax
+ jmp *%rax
+end __x86_indirect_thunk_rax
+"""
+
+
+@pytest.mark.parametrize(("call", "sends"), [
+    ("call *0x80(%rax)\n ret", True), ("mov 0x80(%rax), %rax\n call __x86_indirect_thunk_rax\n ret", True),
+    ("ret", False), ("jmp __x86_return_thunk", False),  # a return, and no call of the APIC's driver
+])  # fmt: skip
+def test_an_init_is_sent_where_the_driver_of_the_apic_is_called(made, call, sends):
+    body = f" call cpuhp_smt_enable\n mov $0x4500, %edi\n mov apic(%rip), %rax\n {call}"
+    assert made.traits(hook=hook(body), extra=THUNKS).sends_init.value is sends

@@ -7,11 +7,13 @@ import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from hibercheck.kernel.kernel import open_kernel
 from tests.lab.errors import LabError
 from tests.lab.pack import unpack
 
+ROOT = Path(__file__).resolve().parents[3]
 WANTED = (
     "_text",
     "restore_image",
@@ -58,6 +60,20 @@ class Kernels:
                 return found
         raise LabError(f"no {name}.modules with virtio_blk.ko (tests/lab/README.md says how to get it)")
 
+    def named_modules(self, name: str, wanted: tuple[str, ...]) -> tuple[Path, ...]:
+        """Some modules of a kernel.
+
+        Raises:
+            LabError: One is not there.
+        """
+        out = []
+        for module in wanted:
+            found = [path for place in self.places if (path := place / f"{name}.modules" / f"{module}.ko").exists()]
+            if not found:
+                raise LabError(f"no {name}.modules/{module}.ko (tests/lab/README.md says how to get it)")
+            out.append(found[0])
+        return tuple(out)
+
     def has(self, name: str) -> bool:
         """Whether both files are there."""
         try:
@@ -103,3 +119,18 @@ def default_places(work: Path, root: Path) -> tuple[Path, ...]:
     """The work directory's kernels, then the committed ones unpacked, then $LAB_KERNELS."""
     extra = os.environ.get("LAB_KERNELS")
     return (work / "kernels", *((Path(extra),) if extra else ()), root / "fixtures" / "kernels")
+
+
+def kernels_of(case: dict[str, Any], place: Path) -> tuple[str, str]:
+    """Return the resumer's and the resumee's file for hibercheck, of a case measured under ``place``.
+
+    The record names both by a path under ``place``; where that is absent (a kernel committed as a bzImage alone), the
+    lab's own places are asked.
+
+    Raises:
+        LabError: One is not there.
+    """
+    kernels = Kernels(default_places(place, ROOT), place / "kernels")
+    named = (place / case["resumer"], place / case["resumee"])
+    resumer, resumee = (str(path if path.exists() else kernels.vmlinux(path.stem)) for path in named)
+    return resumer, resumee

@@ -4,10 +4,12 @@
 #   build.sh SOURCE OUTPUT [KERNEL...]
 #
 # A KERNEL is LAYOUT-PARK: LAYOUT small or wide (two configurations, so two layouts of text, data and per-CPU area),
-# PARK mwait, hlt, current or init (how hibernate_resume_nonboot_cpu_disable() parks the other CPUs: see park.patch).
-# Layout kcore is small with /proc/kcore.
+# PARK mwait, hlt, current or init (how hibernate_resume_nonboot_cpu_disable() parks the other CPUs: see park.patch);
+# rescue, bsp, kick, fixmap, paged, flat or pause: a design that was proposed and never merged (see park-PARK.patch).
+# Layout kcore is small with /proc/kcore, cmd small with a built-in command line.
 # PARK stock builds the source as it is (layout v73 wants Debian's linux-source-7.3), fixed with resume-hazard-6.17.patch.
 # Default: small-* and wide-current, wide-hlt.  OUTPUT gets KERNEL.vmlinux (for hibercheck) and KERNEL.bzImage (for QEMU).
+# KERNEL-old has the line and the rules of 2019 on top of that (line-of-2019.patch).
 # With DEBUG=1 the kernel has DWARF, and OUTPUT/build-LAYOUT/vmlinux keeps it: for debug_units.py, not for running.
 # A layout takes about 4 minutes on two cores, another PARK of it 20 seconds.
 set -eu
@@ -23,9 +25,11 @@ export KBUILD_BUILD_TIMESTAMP='2026-11-22 00:00:00 +0000' KBUILD_BUILD_USER=lab 
 export LC_ALL=C
 
 for kernel; do
-    layout=${kernel%%-*}
-    park=${kernel#*-}
-    build=$output/build-$layout
+    base=${kernel%-old}
+    old=${kernel#"$base"}
+    layout=${base%%-*}
+    park=${base#*-}
+    build=$output/build-$layout$old
     mkdir -p "$build"
     choice=CONFIG_HIBERNATE_PARK_$(echo "$park" | tr a-z A-Z)=y
     if [ "$park" = stock ] || [ "$park" = fixed ]; then
@@ -33,9 +37,17 @@ for kernel; do
         has=stock
         ! grep -q bringup_hibernate_cpu "$source/arch/x86/power/cpu.c" || has=fixed
         [ "$has" = "$park" ] || patch -s -p1 $([ "$park" = fixed ] || echo -R) -d "$source" <"$here/resume-hazard-6.17.patch"
-    elif ! grep -q HIBERNATE_PARK_CURRENT "$source/kernel/power/Kconfig"; then
-        patch -s -p1 -d "$source" <"$here/park.patch"
+    else
+        for one in current rescue bsp kick fixmap paged flat pause; do
+            name=park-$one
+            [ "$one" != current ] || name=park
+            grep -q "HIBERNATE_PARK_$(echo "$one" | tr a-z A-Z)$" "$source/kernel/power/Kconfig" ||
+                patch -s -p1 -d "$source" <"$here/$name.patch"
+        done
     fi
+    is_old=
+    ! grep -q 'as before ec527c318036' "$source/arch/x86/power/hibernate.c" || is_old=-old
+    [ "$is_old" = "$old" ] || patch -s -p1 $([ "$old" ] || echo -R) -d "$source" <"$here/line-of-2019.patch"
     {
         cat "$here/small.config"
         [ "$layout" = small ] || cat "$here/$layout.config"

@@ -1,0 +1,79 @@
+"""Modules that libraries import and a run hardly ever uses: they are loaded when something of them is used.
+
+`importlib.util.LazyLoader` would do, if it did not load a module as soon as a second library imports it.  This is for
+the process of the command alone: whoever calls the interface has imports of his own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from threading import RLock
+from types import ModuleType
+from typing import Any
+
+LATE = frozenset(
+    {
+        "inspect",  # by click and dataclasses, with ast, dis and tokenize: a third of what they take
+        "ipaddress",  # by urllib.parse, and so pathlib
+        "iced_x86.Code",  # numbers of 4,800 instructions; ours are told by their mnemonics
+    }
+)
+
+_LOADING = "__late_loading__"
+_lock = RLock()
+
+
+class _LateModule(ModuleType):
+    """A module of which nothing is there yet but what the import system gives it."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the module has
+        """Load the module when the first name of it is asked for."""
+        with _lock:  # other threads wait until it is whole
+            spec = self.__spec__
+            if name == _LOADING or (type(self) is _LateModule and hasattr(self, _LOADING)) or spec is None:
+                raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}", name=name, obj=self)
+            if type(self) is _LateModule:
+                setattr(self, _LOADING, True)
+                loader: Any = spec.loader
+                loader.loader.exec_module(self)
+                delattr(self, _LOADING)
+                _become(self, ModuleType)
+        return getattr(self, name)
+
+
+def _become(module: Any, kind: type[ModuleType]) -> None:  # noqa: ANN401 - what changes its class has no type
+    module.__class__ = kind
+
+
+class _LateLoader:
+    """Loads nothing at first, where the loader that it is given would."""
+
+    def __init__(self, loader: Any) -> None:  # noqa: ANN401 - importlib.abc.Loader, whose import is dear
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave that to the import system."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Let the module load itself."""
+        _become(module, _LateModule)
+
+
+class _Late:
+    """Finds the modules of `LATE`."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return where a module is, to be loaded late; None for any other."""
+        found = PathFinder.find_spec(name, path, target) if name in LATE else None
+        if found is not None and found.loader is not None:
+            late: Any = _LateLoader(found.loader)
+            found.loader = late
+        return found
+
+
+def load_late() -> None:
+    """Let the modules of `LATE` be loaded when they are used, from now on and for the whole process."""
+    sys.meta_path.insert(0, _Late)

@@ -1,0 +1,1 @@
+"""Whether the resumer loads the image at all."""

@@ -1,0 +1,1 @@
+"""The machine's memory before, during and after the copy."""

@@ -1,0 +1,1 @@
+"""One run of the resumer: which CPUs it has, how each is parked, where the kernel lies; and its alternatives."""

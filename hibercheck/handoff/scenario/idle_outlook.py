@@ -1,0 +1,163 @@
+"""How the resumer's own cpuidle drivers would park a dead CPU on the machine that the resumee saw.
+
+A driver that the resumee had counts where it is the same build and was told the same.  Otherwise the resumer's code
+says which drivers it has, and the image which CPU and, if the resumee used ACPI's C-states, what the firmware offers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hibercheck.data import dataclass
+from hibercheck.handoff.facts.cmdline import CommandLine
+from hibercheck.handoff.facts.cpufacts import FLAG_NAMES, CpuFeatures, MonitorLeaf
+from hibercheck.handoff.facts.idle import IdleDriver
+from hibercheck.handoff.facts.resumee import Resumee
+from hibercheck.handoff.facts.standing import Known, Standing
+from hibercheck.handoff.scenario.options import Idle
+from hibercheck.handoff.scenario.park import idle_by_driver
+from hibercheck.kernel.code.traits import Traits
+from hibercheck.kernel.view import KernelView
+
+if TYPE_CHECKING:
+    from hibercheck.kernel.code.idle import IntelIdle
+
+_ACPI: tuple[Idle, ...] = ("mwait", "port", "halt")
+_UNKNOWN: tuple[Idle, ...] = ("mwait", "port", "halt", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What it is taken to be, and what else it may be.
+
+    Attributes:
+        known: What it is taken to be.
+        others: Other ways that something in the inputs speaks for.
+        reason: What that is, in one clause.
+    """
+
+    known: Known[Idle]
+    others: tuple[Idle, ...] = ()
+    reason: str = ""
+
+
+def idle_choices(line: CommandLine) -> tuple[bool, str | None, bool]:
+    """Return what a command line says of idle CPUs: a choice of that boot."""
+    return line.cpuidle_off, line.idle, line.intel_idle_off
+
+
+def same_build(resumer: KernelView, resumee: KernelView) -> bool:
+    """Tell whether two kernels are one build."""
+    if resumer.build_id is not None and resumee.build_id is not None:
+        return resumer.build_id == resumee.build_id
+    return resumer.banner == resumee.banner
+
+
+def outlook(
+    line: CommandLine,
+    resumer: KernelView,
+    traits: Traits,
+    resumee: Resumee,
+    resumee_traits: Traits,
+    features: CpuFeatures | None,
+    monitor: MonitorLeaf | None = None,
+) -> Outlook | None:
+    """Say how the resumer's cpuidle driver parks a dead CPU, where nobody has seen or said it.
+
+    Args:
+        line: The resumer's command line.
+        resumer: Its kernel.
+        traits: What its code does.
+        resumee: The resumee.
+        resumee_traits: What its code does.
+        features: What the resumer's CPU can do, or None.
+        monitor: What its CPUID.5 says of MWAIT, or None: it is in no image.
+
+    Returns:
+        The answer, or None where the inputs do not give it.
+    """
+    if line.cpuidle_off or line.idle in {"poll", "halt"}:  # disabled_by_idle_boot_param(); intel_idle_init()
+        return Outlook(Known("none", Standing.READ, "its command line"))
+    if traits.enter_dead.value == ():
+        return Outlook(Known("none", Standing.READ, "its code: no driver parks dead CPUs"))
+    known: Known[Idle]
+    told_alike = idle_choices(line) == idle_choices(resumee.parameters)
+    if told_alike and resumee.idle is not None and same_build(resumer, resumee.kernel):
+        found = idle_by_driver(line, resumee.idle, traits)
+        if found is not None:
+            name = resumee.idle.name or "none"
+            return Outlook(Known(found, Standing.INFERRED, f"the resumee's driver ({name}), of the same build"))
+    drivers = traits.idle_drivers.value
+    if drivers is None:
+        return _by_resumee(line, traits, resumee.idle)
+    by_table = intel_states(line, traits, features, monitor)
+    if by_table is not None and by_table.listed:
+        virtual = features is not None and "hypervisor" in features.flags
+        known = Known("mwait", Standing.USUAL, "its intel_idle, which knows this CPU")
+        reason = "the CPU is a virtual one, and intel_idle stays away where CPUID counts no sub-states of MWAIT"
+        return Outlook(known, ("none",), reason) if virtual and monitor is None else Outlook(known)
+    return _by_firmware(line, traits, drivers, resumee, resumee_traits)
+
+
+def intel_states(
+    line: CommandLine, traits: Traits, features: CpuFeatures | None, monitor: MonitorLeaf | None = None
+) -> IntelIdle | None:
+    """Ask intel_idle's tables what it does on this CPU; None where it is not there or stays away.
+
+    ``idle=nomwait`` keeps it away too, and so does a CPU without the extensions of MWAIT or any sub-states
+    (intel_idle_init(), drivers/idle/intel_idle.c).
+    """
+    if "intel_idle:builtin" not in (traits.idle_drivers.value or ()):
+        return None
+    tables = traits.intel_idle.value
+    told_off = line.intel_idle_off or line.idle is not None
+    if told_off or tables is None or features is None or features.family is None or features.model is None:
+        return None
+    if monitor is not None and not (monitor.extended and any(monitor.sub_states)):
+        return None
+    if features.vendor != "intel" or "intel_idle:mwait" not in (traits.enter_dead.value or ()):
+        return None
+    from hibercheck.kernel.code.idle import intel_idle_for  # noqa: PLC0415 - it imports what reads code
+
+    shown = {ours: theirs for theirs, ours in FLAG_NAMES.items()}
+    flags = {shown.get(flag, flag) for flag in features.flags}
+    counted = None if monitor is None else monitor.sub_states
+    return intel_idle_for(tables, features.family, features.model, flags, sub_states=counted)
+
+
+def _by_firmware(
+    line: CommandLine, traits: Traits, drivers: tuple[str, ...], resumee: Resumee, resumee_traits: Traits
+) -> Outlook | None:
+    """Ask for ACPI's C-states, which the resumee shows where it used them."""
+    known: Known[Idle]
+    if "acpi_idle:absent" in drivers:
+        return Outlook(Known("none", Standing.READ, "its code: it has no driver for this CPU"))
+    if line.acpi_off:
+        return Outlook(Known("none", Standing.READ, "its command line"))
+    module = "acpi_idle:module?" in drivers
+    seen = resumee.idle
+    if seen is not None and seen.name == "acpi_idle":
+        found = idle_by_driver(line, seen, traits)
+        if found is None:
+            return None
+        known = Known(found, Standing.INFERRED, "the firmware's C-states, as the resumee uses them")
+        return Outlook(known, ("none",), "its acpi_idle is a module") if module and found != "none" else Outlook(known)
+    had_acpi = "acpi_idle:builtin" in (resumee_traits.idle_drivers.value or ())
+    nothing_told = not any(idle_choices(resumee.parameters)) and not resumee.parameters.acpi_off
+    if seen is not None and seen.name is None and had_acpi and nothing_told:
+        return Outlook(Known("none", Standing.INFERRED, "the resumee, which has acpi_idle too, found no C-states"))
+    name = "no driver" if seen is None or seen.name is None else seen.name
+    reason = f"the resumee, with {name}, does not show the C-states that the firmware has for acpi_idle"
+    return Outlook(
+        Known("none", Standing.USUAL, "default: the image does not show the firmware's C-states"), _ACPI, reason
+    )
+
+
+def _by_resumee(line: CommandLine, traits: Traits, seen: IdleDriver | None) -> Outlook | None:
+    """Go by the resumee's driver, where the resumer's code does not tell which it has."""
+    found = None if seen is None else idle_by_driver(line, seen, traits)
+    if seen is None or found is None:
+        return None
+    known = Known(found, Standing.USUAL, f"the resumee's driver ({seen.name or 'none'})")
+    others = tuple(one for one in _UNKNOWN if one != found)
+    return Outlook(known, others, "which cpuidle drivers the resumer has cannot be read from its code")

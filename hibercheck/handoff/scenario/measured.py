@@ -1,0 +1,80 @@
+"""What was measured of the resumer: whether it is of this kernel and of this resume, and where the kernel lies."""
+
+from __future__ import annotations
+
+from hibercheck.addresses import START_KERNEL_MAP
+from hibercheck.errors import Mismatch
+from hibercheck.handoff.facts.logged import LogFacts
+from hibercheck.handoff.facts.resumee import Resumee
+from hibercheck.handoff.facts.resumer_facts import ResumerFacts
+from hibercheck.handoff.facts.session import boot_id_of, shown_time, written_by
+from hibercheck.handoff.scenario.sources import Asking, InDump
+from hibercheck.kernel.view import KernelView
+from hibercheck.swsusp.image import Image
+
+
+def check_facts(facts: ResumerFacts | LogFacts, resumer: KernelView) -> None:
+    """Refuse facts, or a log, of another kernel.
+
+    Raises:
+        Mismatch: /proc/version is not the resumer's banner.
+    """
+    if facts.banner is not None and facts.banner.strip() != resumer.banner.strip():
+        raise Mismatch(
+            f"is of '{facts.banner.strip()}', not of '{resumer.banner.strip()}'"
+            if isinstance(facts, LogFacts)
+            else f"was collected on '{facts.banner.strip()}', not on '{resumer.banner.strip()}'",
+            path=facts.path,
+            advice="give the log of the resumer's boot" if isinstance(facts, LogFacts) else "collect it on the resumer",
+        )
+
+
+def check_dump(dumped: InDump, image: Image, resumee: Resumee) -> None:
+    """Refuse a dump of another resume than that of this image.
+
+    What a resumer is going to jump to, and with which CR3, it has out of the header of the image that it has loaded.
+
+    Raises:
+        Mismatch: It shows another image loaded, or is of the boot that hibernated.
+    """
+    record, restores = image.record, dumped.facts.restores
+    if restores is not None and restores != (record.jump_address, record.cr3):
+        raise Mismatch(
+            f"shows another image loaded: it is to be entered at {restores[0]:#x} with CR3 {restores[1]:#x}, and this "
+            f"one at {record.jump_address:#x} with CR3 {record.cr3:#x}",
+            path=dumped.path,
+            advice=f"{_OF_THIS} of another run",
+        )
+    theirs = boot_id_of(dumped.space) if restores is None else None
+    if theirs is not None and theirs == boot_id_of(resumee.space):
+        raise Mismatch(f"is of the boot that hibernated ({theirs}), not of one that resumes", path=dumped.path)
+
+
+_OF_THIS = "give a dump of this resume, or add --what-if to take hardware and placement"
+
+
+def remark_dump(asking: Asking) -> None:
+    """Say that a dump is older than the image, by the clocks of both."""
+    dumped = asking.inputs.dumped
+    if dumped is None or asking.supposed or dumped.facts.restores is not None:
+        return
+    taken, written = (written_by(space) for space in (dumped.space, asking.inputs.resumee.space))
+    if taken is not None and written is not None and taken < written:
+        asking.remark(
+            f"the dump was taken at {shown_time(taken)} by its clock, and the image written at {shown_time(written)}: "
+            "it may be of another boot than the one that resumes"
+        )
+
+
+def kaslr_offset(facts: ResumerFacts, resumer: KernelView) -> int | None:
+    """Return the virtual KASLR offset, or None where the facts do not give it."""
+    if facts.text_address is None:
+        return facts.kernel_offset
+    return facts.text_address - resumer.require("_text").address
+
+
+def phys_base(facts: ResumerFacts, resumer: KernelView) -> int | None:
+    """Return the physical displacement, or None where the facts do not give it."""
+    if facts.load_address is None:
+        return facts.phys_base
+    return facts.load_address - (resumer.require("_text").address - START_KERNEL_MAP)

@@ -1,0 +1,238 @@
+"""Where and how each of the resumer's other CPUs is parked at the handoff, by the resumer's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from hibercheck.data import dataclass
+from hibercheck.handoff.facts.cmdline import CommandLine
+from hibercheck.handoff.facts.cpufacts import CpuFeatures
+from hibercheck.handoff.facts.idle import IdleDriver
+from hibercheck.handoff.scenario.bringup import Bringup
+from hibercheck.handoff.scenario.options import Idle
+from hibercheck.kernel.code.model import ParkKind, ParkLoop, ParkRole
+from hibercheck.kernel.code.traits import Traits
+from hibercheck.x86.cpu import ParkState
+
+NO_MEMORY = frozenset({ParkState.WAIT_FOR_SIPI, ParkState.NEVER_BOOTED})
+"""States in which a CPU waits in no memory that an image could overwrite."""
+
+_MWAIT_LEAF = 5  # CPUID_MWAIT_LEAF, arch/x86/include/asm/mwait.h
+
+
+class Unsettled(Exception):  # noqa: N818 - a state of knowledge
+    """How a CPU is parked depends on a fact that is missing."""
+
+    def __init__(self, fact: str, supply: str) -> None:
+        super().__init__(fact)
+        self.fact = fact
+        self.supply = supply
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """One parked CPU.
+
+    Attributes:
+        cpu: Its logical number.
+        state: Its park state.
+        loop: The loop it waits in; None where it executes none.
+        why: How it came to be parked so, in one sentence.
+        rescued: Whether it was offline and brought up to be parked anew.
+        left_behind: Whether it was offline, had run before, and was not rescued.
+        unsettled: What is missing, where the state is not known.
+        by_hand: Whether it was taken offline by hand, and not at boot because SMT is off.
+        in_place: Whether it waits outside the resumer, in code that the resumer copied for it.
+    """
+
+    cpu: int
+    state: ParkState
+    loop: ParkLoop | None
+    why: str
+    rescued: bool = False
+    left_behind: bool = False
+    unsettled: Unsettled | None = None
+    by_hand: bool = False
+    in_place: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ParkRules:
+    """What decides how one kernel's CPUs are parked.
+
+    Attributes:
+        traits: The kernel's own behaviour.
+        features: The CPU's features, or None where they are not known.
+        idle: The answer to "how does the cpuidle driver park a dead CPU", or None where it is not known; or what
+            finds it, as it is only asked for where native_play_dead() gets that far.
+    """
+
+    traits: Traits
+    features: CpuFeatures | None
+    idle: Idle | Callable[[], Idle | None] | None
+
+    def _loop(self, role: ParkRole, kind: ParkKind, driver: str | None = None) -> ParkLoop | None:
+        """Return the loop of a role and kind that a CPU enters first; of one driver, where that matters."""
+        loops = self.traits.loops(role, kind)
+        named = [loop for loop in loops if driver is not None and loop.driver == driver]
+        plain = [loop for loop in loops if not loop.interrupts]
+        return next(iter(named or plain or loops), None)
+
+    def at_resume(self) -> tuple[ParkState, ParkLoop | None, str]:
+        """Say how a CPU that is online at the handoff is parked."""
+        park = _known(
+            self.traits.resume_park.value, "what the resumer's play_dead does at resume", "a vmlinux with symbols"
+        )
+        if park == "init":
+            return ParkState.WAIT_FOR_SIPI, None, "parked in HLT, then sent an INIT, so that it waits for a SIPI"
+        if park == "hlt":
+            return ParkState.HLT, self._loop("resume", "hlt"), "taken down for the handoff and parked in HLT"
+        if park == "place":
+            return self._in_place()
+        state, loop, how = self.by_native_play_dead(idle_ready=True)
+        return state, loop, f"taken down for the handoff like any offlined CPU: {how}"
+
+    def _in_place(self) -> tuple[ParkState, ParkLoop | None, str]:
+        """Say how a CPU is parked outside the kernel; its loop is not in the kernel's file."""
+        features = self.traits.own_place.value or ()
+        state = ParkState.MWAIT if "mwait" in features else ParkState.HLT
+        how = (
+            "paging off" if "paging off" in features else "page tables of its own" if "page tables" in features else ""
+        )
+        where = f"code that the resumer copies for it{f', with {how}' if how else ''}"
+        return state, None, f"taken down for the handoff and parked in {state.value.upper()}, in {where}"
+
+    def by_native_play_dead(self, *, idle_ready: bool) -> tuple[ParkState, ParkLoop | None, str]:
+        """Say where native_play_dead() takes a CPU that goes offline.
+
+        Args:
+            idle_ready: Whether a cpuidle driver was registered by then; not so for a sibling taken down at boot.
+        """
+        order = _known(self.traits.play_dead_order.value, "the order of native_play_dead()", "a vmlinux with symbols")
+        for step in order:
+            if step == "mwait" and self._mwait_possible():
+                return ParkState.MWAIT, self._loop("native", "mwait"), "native_play_dead() prefers MWAIT on this CPU"
+            if step == "cpuidle" and idle_ready:
+                found = self._by_cpuidle()
+                if found:
+                    return found
+        return ParkState.HLT, self._loop("native", "hlt"), "native_play_dead() falls back on HLT"
+
+    def after_kick(self) -> ParkLoop | None:
+        """Return the HLT loop to which the resumer sends CPUs in MWAIT before the copy; None where it sends none.
+
+        Raises:
+            Unsettled: It is not known whether it does.
+        """
+        found = self.traits.loops("native", "hlt", after_kick=True)
+        if not found:
+            return None  # no store makes a CPU leave its loop
+        kicks = self.traits.kicks_offline.value
+        return found[0] if _known(kicks, "whether the resumer has CPUs leave MWAIT", "a vmlinux with symbols") else None
+
+    def _mwait_possible(self) -> bool:
+        """Apply the tests of mwait_play_dead(): vendor, MWAIT, CLFLUSH, CPUID leaf 5 (arch/x86/kernel/smpboot.c)."""
+        features = _known(self.features, "the CPU's vendor and features", "a resumee vmlinux with BTF")
+        vendors = _known(
+            self.traits.mwait_vendor_check.value, "which vendors mwait_play_dead() turns away", "a vmlinux with symbols"
+        )
+        capable = {"mwait", "clflush"} <= features.flags and features.cpuid_level >= _MWAIT_LEAF
+        return capable and features.vendor not in {vendor.lower() for vendor in vendors}
+
+    def _by_cpuidle(self) -> tuple[ParkState, ParkLoop | None, str] | None:
+        idle = _known(
+            self.idle() if callable(self.idle) else self.idle,
+            "how the resumer's cpuidle driver parks a dead CPU",
+            "--resumer-idle mwait|halt|port|none",
+        )
+        if idle == "mwait":
+            return ParkState.MWAIT, self._loop("cpuidle", "mwait"), "the cpuidle driver's enter_dead parks it in MWAIT"
+        if idle == "port":
+            return (
+                ParkState.PORT_IO,
+                self._loop("cpuidle", "port_io"),
+                "the cpuidle driver's enter_dead parks it in an I/O port read",
+            )
+        if idle == "halt":
+            return ParkState.HLT, self._loop("cpuidle", "hlt"), "the cpuidle driver's enter_dead parks it in HLT"
+        return None
+
+
+T = TypeVar("T")
+
+
+def _known(value: T | None, fact: str, supply: str) -> T:
+    if value is None:
+        raise Unsettled(fact, supply)
+    return value
+
+
+def idle_by_driver(cmdline: CommandLine, driver: IdleDriver, traits: Traits) -> Idle | None:
+    """Say how a cpuidle driver that was seen parks a dead CPU, or None where that cannot be told."""
+    if driver.name is None:
+        return "none"
+    if driver.name == "intel_idle":
+        if cmdline.intel_idle_off:
+            return None
+        return _can(traits, "intel_idle:mwait", "mwait")
+    if driver.name == "acpi_idle":
+        return _acpi_idle(driver, traits)
+    return "none" if driver.enter_dead is None else None
+
+
+def _acpi_idle(driver: IdleDriver, traits: Traits) -> Idle | None:
+    """Follow acpi_idle_play_dead(): an entry method that it cannot use leaves the CPU to the next step of play_dead."""
+    if driver.enter_dead is None or driver.entry_method is None:
+        return None
+    way = {"mwait": "mwait", "halt": "hlt", "port": "port_io"}[driver.entry_method]
+    idle: dict[str, Idle] = {"mwait": "mwait", "halt": "halt", "port": "port"}
+    return _can(traits, f"acpi_idle:{way}", idle[driver.entry_method])
+
+
+def _can(traits: Traits, way: str, idle: Idle) -> Idle | None:
+    ways = traits.enter_dead.value
+    return None if ways is None else idle if way in ways else "none"
+
+
+def park_all(rules: ParkRules, bringup: Bringup, rescued: frozenset[int]) -> tuple[Parked, ...]:
+    """Park every CPU but the one that copies."""
+    return tuple(_park(rules, bringup, rescued, cpu) for cpu in sorted(bringup.present - {bringup.boot_cpu}))
+
+
+def _park(rules: ParkRules, bringup: Bringup, rescued: frozenset[int], cpu: int) -> Parked:
+    is_rescued = cpu in rescued
+    if cpu not in bringup.booted and not is_rescued:
+        return Parked(cpu, ParkState.NEVER_BOOTED, None, "never started by the resumer, so it still waits for a SIPI")
+    left_behind = cpu not in bringup.online and not is_rescued
+    if left_behind and rules.traits.sends_init.value and rules.traits.init_targets.value != "online":
+        why = "offline, and not brought back: the INIT that the resumer sends before the copy makes it wait for a SIPI"
+        return Parked(cpu, ParkState.WAIT_FOR_SIPI, None, why, left_behind=True)
+    try:
+        if not left_behind:
+            state, loop, how = rules.at_resume()
+            before = "brought back up before the handoff, then " if is_rescued else ""
+            in_place = rules.traits.resume_park.value == "place"
+            return Parked(cpu, state, loop, before + how, rescued=is_rescued, in_place=in_place)
+        by_hand = cpu in bringup.by_hand
+        rescan = rules.traits.rescans_dead_siblings.value
+        state, loop, how = rules.by_native_play_dead(idle_ready=by_hand or bool(rescan))
+        cause = "taken offline by hand" if by_hand else "taken down at boot because SMT is off"
+        if state is ParkState.MWAIT and (halted := rules.after_kick()) is not None:
+            state, loop, how = ParkState.HLT, halted, f"{how}; before the copy it is told to halt"
+        return Parked(cpu, state, loop, f"{cause}, not brought back: {how}", left_behind=True, by_hand=by_hand)
+    except Unsettled as unsettled:
+        return Parked(
+            cpu, ParkState.RUNNING, None, f"depends on {unsettled.fact}", left_behind=left_behind, unsettled=unsettled
+        )
+
+
+def hidden_cpus(machine: frozenset[int], bringup: Bringup) -> tuple[Parked, ...]:
+    """Return the CPUs that the machine has and the resumer's command line hides from it: nobody has started them.
+
+    Args:
+        machine: Every CPU of the machine.
+        bringup: The resumer's.
+    """
+    why = "beyond nr_cpus= or possible_cpus=, so that the resumer never started it"
+    return tuple(Parked(cpu, ParkState.NEVER_BOOTED, None, why) for cpu in sorted(machine - bringup.present))

@@ -1,0 +1,307 @@
+"""From inputs and options to the scenario: which CPUs the resumer has, where it lies, how each CPU is parked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import field
+from typing import Any
+
+from hibercheck.addresses import START_KERNEL_MAP
+from hibercheck.cpulist import format_cpu_list
+from hibercheck.data import dataclass, replace
+from hibercheck.errors import MissingFact, UsageProblem
+from hibercheck.handoff.facts.cmdline import CommandLine
+from hibercheck.handoff.facts.cpufacts import CpuFeatures, Topology
+from hibercheck.handoff.facts.resumee import Resumee
+from hibercheck.handoff.facts.resumer_facts import ResumerFacts
+from hibercheck.handoff.facts.standing import Known
+from hibercheck.handoff.scenario.bringup import Bringup
+from hibercheck.handoff.scenario.known import TABLE
+from hibercheck.handoff.scenario.known_cpus import IDLE, rescue, started
+from hibercheck.handoff.scenario.known_machine import COMMAND_LINE, FEATURES, TOPOLOGY, remark_bootconfig, settle_modes
+from hibercheck.handoff.scenario.known_place import KASLR_OFFSET, LEVELS, LOAD_ADDRESS
+from hibercheck.handoff.scenario.measured import remark_dump
+from hibercheck.handoff.scenario.options import CheckOptions, Idle
+from hibercheck.handoff.scenario.park import Parked, ParkRules, Unsettled, hidden_cpus, park_all
+from hibercheck.handoff.scenario.sources import Asking, Disagreement, Inputs
+from hibercheck.kernel.code.traits import Traits
+from hibercheck.kernel.view import KernelView
+from hibercheck.swsusp.image import Image
+from hibercheck.x86.cpu import ParkState
+
+DEFAULT_PHYS_BITS = 52
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the resumer lies.
+
+    Attributes:
+        phys_base: Physical displacement, or None where it is random.
+        kaslr_offset: Virtual offset, or None where it is random.
+    """
+
+    phys_base: int | None
+    kaslr_offset: int | None
+
+    @property
+    def known(self) -> bool:
+        """Whether both are known."""
+        return self.phys_base is not None and self.kaslr_offset is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is known before anything is replayed.
+
+    Attributes:
+        inputs: What was given.
+        options: As the user gave them.
+        asking: The facts of the run, each with its standing (`hibercheck.handoff.scenario.known.TABLE`).
+        cmdline: The resumer's command line.
+        topology: The machine's CPUs.
+        bringup: The resumer's CPUs.
+        rescued: Those it brings back before the handoff.
+        parked: Every CPU but the one that copies.
+        reinitialised: CPUs to which the resumee sends an INIT.
+        placement: Where the resumer lies.
+        levels: Levels of its page tables; None where not known.
+        features: What its CPU can do; None where not known.
+        disagreements: Where two sources differ and both may be right.
+        remarks: What the user should know of what he has given.
+        missing: What nobody said and nothing can be done without: (fact, how to supply it).
+        design: The name and the meaning of the parking design that takes the place of the resumer's own, or None.
+        rearranged: Whether CPUs are parked otherwise than in the run that was measured, so that no dump shows it.
+        reserves_line: Whether the page of the monitored lines is set aside for parked CPUs.
+    """
+
+    inputs: Inputs
+    options: CheckOptions
+    asking: Asking
+    cmdline: CommandLine
+    topology: Topology
+    bringup: Bringup
+    rescued: frozenset[int]
+    parked: tuple[Parked, ...]
+    reinitialised: frozenset[int]
+    placement: Placement
+    levels: int | None
+    features: CpuFeatures | None = None
+    disagreements: tuple[Disagreement, ...] = ()
+    remarks: tuple[str, ...] = ()
+    missing: tuple[tuple[str, str], ...] = field(default=())
+    design: tuple[str, str] | None = None
+    rearranged: bool = False
+    reserves_line: bool = False
+
+    @property
+    def known(self) -> Mapping[str, Known[Any]]:
+        """The facts that were asked for and found, by name."""
+        return dict(self.asking)
+
+    @property
+    def idle(self) -> Idle | None:
+        """How the resumer's cpuidle driver parks a dead CPU; None where not known."""
+        return self.asking.value(IDLE)
+
+    @property
+    def image(self) -> Image:
+        """The image."""
+        return self.inputs.image
+
+    @property
+    def resumer(self) -> KernelView:
+        """The resumer's kernel."""
+        return self.inputs.resumer
+
+    @property
+    def traits(self) -> Traits:
+        """What its code does."""
+        return self.inputs.traits
+
+    @property
+    def resumee(self) -> Resumee:
+        """The resumee."""
+        return self.inputs.resumee
+
+    @property
+    def facts(self) -> ResumerFacts | None:
+        """What the resumer told of itself."""
+        return self.inputs.collected
+
+    @property
+    def announced(self) -> bool:
+        """Whether the resumee is told of the place that the resumer parks CPUs in, and takes them over."""
+        return announced(self.inputs)
+
+    @property
+    def supposed(self) -> bool:
+        """Whether the run is another than the one that was measured, on the same machine."""
+        return self.inputs.supposed(self.options)
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether a CPU is parked in MWAIT, so that it matters when a store wakes it."""
+        return any(parked.state is ParkState.MWAIT for parked in self.parked)
+
+    @property
+    def resumee_runs(self) -> frozenset[int]:
+        """CPUs that run in the resumee: those that it starts again, and the one that it continues on."""
+        return self.reinitialised | {min(self.resumee.present, default=0)}
+
+    @property
+    def physical_bits(self) -> int:
+        """MAXPHYADDR of the machine, 52 where nothing tells."""
+        return (self.features.physical_bits if self.features else None) or DEFAULT_PHYS_BITS
+
+
+def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
+    """Work out the scenario.
+
+    What is missing does not end it: the plan says so, and every CPU that depends on it is unsettled.
+
+    Args:
+        inputs: What was given to the check.
+        options: The scenario.
+
+    Raises:
+        UsageProblem: An option contradicts the machine.
+        Mismatch: Two inputs contradict each other.
+    """
+    asking = Asking(inputs, options)
+    missing: list[tuple[str, str]] = []
+    bringup, rescued = _cpus(asking, missing)
+    topology = asking.value(TOPOLOGY) or Topology({}, 0, frozenset())
+    features = asking.value(FEATURES)
+    rules = ParkRules(inputs.traits, features, lambda: asking.value(IDLE))
+    parked = park_all(rules, bringup, rescued) if not missing else _unsettled(bringup, missing)
+    placement = _placement(asking, missing)
+    levels = asking.value(LEVELS)
+    for fact in TABLE:
+        if fact.on_demand or (fact.lazy and not (options.resumer_idle or inputs.dumped or inputs.collected)):
+            continue
+        with suppress(MissingFact):  # what nothing rests on so far is not shown either
+            asking.known(fact)
+    remark_bootconfig(asking)
+    remark_dump(asking)
+    missing += [apart] if (apart := settle_modes(asking)) is not None else []
+    return Plan(
+        inputs=inputs,
+        options=options,
+        asking=asking,
+        cmdline=asking.need(COMMAND_LINE).value,
+        topology=topology,
+        bringup=bringup,
+        rescued=rescued,
+        parked=(*parked, *hidden_cpus(inputs.resumee.machine, bringup)),
+        reinitialised=(
+            reinitialised_by(inputs.resumee, inputs.resumee_traits)
+            | _brought_back(inputs.resumee, options)
+            | _taken_over(inputs, parked)
+        ),
+        placement=placement,
+        levels=levels,
+        features=features,
+        rearranged=inputs.supposed(options),
+        disagreements=tuple(asking.disagreements),
+        remarks=tuple(asking.remarks),
+        missing=tuple(dict.fromkeys(missing)),
+    )
+
+
+def _cpus(asking: Asking, missing: list[tuple[str, str]]) -> tuple[Bringup, frozenset[int]]:
+    """Return the resumer's CPUs and whom it rescues; where that cannot be told, all CPUs that the image has."""
+    try:
+        bringup = started(asking)
+        return bringup, rescue(asking, bringup)
+    except MissingFact as fact:
+        missing.append(_note(fact))
+    machine = asking.inputs.resumee.machine
+    boot_cpu = min(machine, default=0)
+    everyone = machine | {boot_cpu}
+    return Bringup(everyone, boot_cpu, everyone, everyone, frozenset(), frozenset()), frozenset()
+
+
+def _unsettled(bringup: Bringup, missing: list[tuple[str, str]]) -> tuple[Parked, ...]:
+    """Leave open how CPUs are parked."""
+    fact, supply = missing[0]
+    why = f"depends on a fact that is missing: {fact}"
+    return tuple(
+        Parked(cpu, ParkState.RUNNING, None, why, unsettled=Unsettled(fact, supply))
+        for cpu in sorted(bringup.present - {bringup.boot_cpu})
+    )
+
+
+def _placement(asking: Asking, missing: list[tuple[str, str]]) -> Placement:
+    try:
+        address, offset = asking.value(LOAD_ADDRESS), asking.value(KASLR_OFFSET)
+    except MissingFact as fact:
+        missing.append(_note(fact))
+        return Placement(None, None)
+    link = asking.inputs.resumer.require("_text").address - START_KERNEL_MAP
+    return Placement(None if address is None else address - link, offset)
+
+
+def unplaced(plan: Plan) -> Plan:
+    """Return a scenario in which the resumer may lie anywhere."""
+    return replace(plan, placement=Placement(None, plan.placement.kaslr_offset))
+
+
+def _note(fact: MissingFact) -> tuple[str, str]:
+    return fact.message, fact.advice or "a vmlinux with symbols"
+
+
+def reinitialised_by(resumee: Resumee, traits: Traits) -> frozenset[int]:
+    """Return the CPUs to which the resumee sends an INIT when it thaws.
+
+    Those in frozen_cpus; and, with SMT off, those that arch_resume_nosmt() brings up (arch/x86/power/hibernate.c),
+    ec527c318036 ("x86/power: Fix 'nosmt' vs hibernation triple fault during resume", in v5.2): every CPU that is
+    present, until 2066f00e5b2d ("x86/topology: Implement topology_is_core_online() to address SMT regression", in
+    v6.17) has it pass by those whose core's primary thread is offline.  Siblings are then taken down again, by which
+    time they wait in the resumee's own memory.
+
+    Args:
+        resumee: The resumee.
+        traits: What its code does; read only where SMT is off.
+    """
+    cpus = set(resumee.frozen)
+    if resumee.smt_disabled and resumee.topology and traits.nosmt_resume_targets.value != "none":
+        online = cpus | {min(resumee.present, default=0)}
+        topology, everyone = resumee.topology, traits.nosmt_resume_targets.value == "present"
+        cpus |= {cpu for cpu in resumee.present if everyone or topology.primary_of(cpu) in online}
+    return frozenset(cpus)
+
+
+def announced(inputs: Inputs) -> bool:
+    """Tell whether two kernels agree on how the one that loads the image tells the one in it where CPUs are parked.
+
+    Both look for, and write, one word in the image header; and the resumee starts the CPUs that it is told of.
+    """
+    word, theirs = inputs.traits.park_announcement.value, inputs.resumee_traits.park_announcement.value
+    return bool(word) and word == theirs and inputs.resumee_traits.takes_parked_over.value is True
+
+
+def _taken_over(inputs: Inputs, parked: tuple[Parked, ...]) -> frozenset[int]:
+    """Return the CPUs that wait outside the resumer and that the resumee starts before it uses their frames."""
+    waiting = frozenset(one.cpu for one in parked if one.in_place)
+    return waiting & inputs.resumee.present if waiting and announced(inputs) else frozenset()
+
+
+def _brought_back(resumee: Resumee, options: CheckOptions) -> frozenset[int]:
+    """Return the CPUs that the resumee has started anew before anything that is supposed happens.
+
+    A CPU comes online by an INIT and a SIPI, and one that goes offline again waits in the resumee's own memory.
+
+    Raises:
+        UsageProblem: One of them is not there, or cannot go offline as it never was online.
+    """
+    machine, running = resumee.machine, resumee.frozen | {min(resumee.present, default=0)}
+    for option, cpus, there, what in (
+        ("--resumee-online", options.resumee_online, machine, "the machine of the image has CPUs"),
+        ("--resumee-offline", options.resumee_offline, running | options.resumee_online, "the resumee runs on CPUs"),
+    ):
+        unknown = sorted(cpus - there)
+        if unknown:
+            raise UsageProblem(f"{option} names CPU {unknown[0]}, but {what} {format_cpu_list(there)}")
+    return options.resumee_online | (options.resumee_offline & running)

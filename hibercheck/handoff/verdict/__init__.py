@@ -1,0 +1,1 @@
+"""What becomes of the machine, said with evidence."""

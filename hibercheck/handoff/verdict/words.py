@@ -1,0 +1,184 @@
+"""What is found, in words: every sentence about one CPU is made here, so that no two can say otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hibercheck.handoff.memory.owner import Owner, Use, Writes
+from hibercheck.handoff.replay.compare import Difference
+from hibercheck.handoff.replay.fate import SPURIOUS_EXITS, Doubt, Fate, When
+from hibercheck.handoff.replay.judgement import ApResult, Timing
+from hibercheck.handoff.replay.trace import Trace
+from hibercheck.x86.cpu import ParkState
+
+WHEN = {
+    When.COPY: "in the handoff",
+    When.BEFORE_INIT: "before the resumee sends it an INIT",
+    When.AFTER: "after the handoff",
+}
+
+_DOUBTS = {
+    Doubt.LINE: "it is not known whether the image covers the line that it monitors",
+    Doubt.BREAK_EVENT: "whether a break event of the chipset ends its port read during the copy is chance",
+    Doubt.PLACE: "the resumer's load address is random",
+    Doubt.COVERAGE: "which frames an image covers is chance",
+    Doubt.REUSED: "the resumee knows nothing of the frames and may have reused them",
+}
+
+
+def doubt_of(result: ApResult) -> str:
+    """Say why it is a matter of chance that a CPU dies."""
+    if result.doubt is Doubt.TIMING and result.timing is not None:
+        return timing_text(result.timing)
+    if result.doubt is Doubt.STORE and result.owner is not None:
+        return f"the resumee leaves it asleep on {owned(result.owner)}{written(result.owner)}"
+    return _DOUBTS.get(result.doubt, "it depends on when it wakes") if result.doubt else ""
+
+
+_NAMELESS = {
+    Use.OWN_LINE: "the line on which the resumee's CPU {cpu} would wait if it went offline",
+    Use.CODE: "the resumee's code or constants",
+    Use.DATA: "data of the resumee",
+    Use.PERCPU: "data of the resumee's CPU {cpu}",
+    Use.STACK: "the stack on which the resumee hibernated",
+    Use.SLAB: "objects of the resumee",
+    Use.PAGE_TABLE: "a page table of one of the resumee's processes",
+    Use.ANONYMOUS: "memory of one of the resumee's processes",
+    Use.PAGE_CACHE: "the resumee's page cache",
+    Use.FREE: "free memory of the resumee",
+    Use.RESERVED: "memory that the resumee set aside at boot",
+    Use.KERNEL: "pages that the resumee allocated for itself",
+    Use.ABSENT: "memory that the image does not hold",
+    Use.UNKNOWN: "memory of which it is not known what it is",
+}
+_NAMED = {
+    Use.CODE: "{names} of the resumee, which is not written",
+    Use.DATA: "{names} of the resumee",
+    Use.PERCPU: "{names} of the resumee's CPU {cpu}",
+    Use.SLAB: "an object of the resumee's cache {names}",
+}
+
+
+def owned(owner: Owner) -> str:
+    """Say what a line is to the resumee."""
+    text = _NAMED.get(owner.use) if owner.names else None
+    return (text or _NAMELESS[owner.use]).format(names=" and ".join(owner.names), cpu=owner.cpu)
+
+
+def written(owner: Owner) -> str:
+    """Say whether the resumee writes a line, as a relative clause; nothing where that is not known."""
+    return {
+        Writes.NEVER: "" if owner.use is Use.CODE else ", which it leaves alone",
+        Writes.ORDINARY: ", where it writes as it runs",
+        Writes.BEFORE_INIT: f", where it certainly writes as it resumes ({owner.writer})",
+    }.get(owner.writes, "")
+
+
+def timing_text(timing: Timing) -> str:
+    """Say when a store wakes a CPU and how long its loop is then still its own."""
+    if timing.margin is None:
+        then = "and what it needs then is still its own"
+    elif timing.margin == 0:
+        then = "and its page tables are gone by then: what it has cached of them decides"
+    else:
+        then = f"and {'' if timing.counted else 'at most '}{timing.margin} copies later it no longer finds its way back"
+    late = ""
+    if timing.longest is not None and timing.margin is not None:
+        over = "more" if timing.longest > timing.margin else "less"
+        late = f"; it may take {timing.longest:,} copies to wake, which is {over}"
+    return f"copy {timing.store} of {timing.copies} writes its line and wakes it, {then}{late}"
+
+
+def would(found: Trace) -> str:
+    """Say what one iteration comes to, in one clause."""
+    decisive, divergence = found.decisive, found.divergence
+    if decisive is None:
+        return "it parks again"
+    if divergence is not None:
+        then = "and is lost" if divergence.lost else f"and then waits at {divergence.rip:#x}"
+        return (
+            f"it leaves its loop for {divergence.to:#x} because of its {decisive.role} at {decisive.address:#x}, {then}"
+        )
+    if found.difference is Difference.SAME:
+        return "it parks again, as what matters is the same there"
+    where = f"its {decisive.role} at {decisive.address:#x}"
+    if found.difference is Difference.UNKNOWN:
+        return f"what it does is not known: the way to {where} is not"
+    fault = decisive.walk.fault
+    problem = f"it faults on {where} ({fault.reason})" if fault else f"it finds other bytes at {where}"
+    if found.difference is Difference.STALE:
+        return f"{problem}, unless it still has the translation cached"
+    return problem
+
+
+def sentence(result: ApResult) -> str:
+    """Say what becomes of a CPU, and why, in one sentence."""
+    if result.missing is not None:
+        return f"not known: {result.missing[0]}"
+    if result.doubt is not None:
+        return f"it may be lost {WHEN[result.when]}: {doubt_of(result)}" if result.when else doubt_of(result)
+    makers = {
+        Fate.DIES: _dies,
+        Fate.PARKS_AGAIN: lambda _: "what it runs through is overwritten with the same bytes, by luck; it parks again",
+        Fate.REINITIALISED: lambda _: "nothing makes it run before the resumee's INIT takes it out of its loop",
+        Fate.STAYS_PARKED: _stays,
+    }
+    maker = makers.get(result.fate)
+    if result.fate is Fate.REINITIALISED and _runs_on_cache(result):
+        return "its page tables are overwritten; it runs on the translations it has cached until the resumee's INIT"
+    return maker(result) if maker else "nothing that it can touch is overwritten"
+
+
+def _runs_on_cache(result: ApResult) -> bool:
+    stale = result.iteration is not None and result.iteration.difference is Difference.STALE
+    return stale and result.parked.state in SPURIOUS_EXITS
+
+
+def _dies(result: ApResult) -> str:
+    if result.stored_to and result.owner is not None:
+        where = f"{owned(result.owner)}{written(result.owner)}"
+        return f"it sleeps on {where}: that store wakes it in memory that has been replaced"
+    fatal = result.fatal_event
+    if fatal is not None and result.cause is not None:
+        return f"when {with_article(result.cause.value)} reaches it, {fatal.reason}"
+    if result.cause is None or result.iteration is None or result.iteration.decisive is None:
+        return f"it is lost {WHEN[result.when]}" if result.when else "it is lost"
+    decisive = result.iteration.decisive
+    if result.iteration.divergence is not None and result.iteration.divergence.lost:
+        what = f"what it reads as its {decisive.role} is no longer its own, and leads it out of its loop"
+    elif decisive.leaf_overwritten:
+        what = "its loop is overwritten with other bytes"
+    else:
+        what = "its loop is out of reach"
+    return f"{with_article(result.cause.value)} makes it run during the copy, when {what}"
+
+
+def _stays(result: ApResult) -> str:
+    killers = killers_of(result)
+    tail = f"; the next {either(killers)} would kill the machine" if killers else ""
+    return f"the resumee leaves it in the resumer's loop{tail}"
+
+
+def killers_of(result: ApResult) -> list[str]:
+    """Name the events that were not supposed and would certainly kill a CPU."""
+    return [found.event.value for found in result.exposure if found.event and found.difference is Difference.FOREIGN]
+
+
+def either(events: Sequence[str]) -> str:
+    """Return ``an NMI, SMI or machine check`` without the article."""
+    return f"{', '.join(events[:-1])} or {events[-1]}" if len(events) > 1 else "".join(events)
+
+
+def with_article(event: str) -> str:
+    """Put the indefinite article before the name of an event."""
+    return f"{'an' if event in {'NMI', 'SMI', 'INIT', 'external interrupt'} else 'a'} {event}"
+
+
+PARKED_IN = {
+    ParkState.MWAIT: "in MWAIT",
+    ParkState.HLT: "in HLT",
+    ParkState.PORT_IO: "in an I/O port read",
+    ParkState.WAIT_FOR_SIPI: "in wait-for-SIPI",
+    ParkState.NEVER_BOOTED: "where the firmware left it",
+}
+"""Where a CPU is parked, in words."""

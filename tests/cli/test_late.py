@@ -1,0 +1,69 @@
+"""Modules that are loaded late: a run does without them, and who uses one gets all of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+IMAGE = ROOT / "fixtures" / "images" / "9c031ac5a1.bin.xz"
+KERNEL = ROOT / "fixtures" / "kernels" / "small-hlt.vmlinux.xz"
+OWN = ROOT / "fixtures" / "kernels" / "mid-current.vmlinux.xz"
+
+
+def ran(code: str, cwd: Path = ROOT) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=cwd)
+    assert done.returncode in {0, 1}, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_quiet_check_loads_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    words = ["hibercheck", str(IMAGE), "--resumer", str(KERNEL), "--resumee", str(OWN), "-q"]
+    code = f"import sys, atexit; sys.argv = {words!r}\n"
+    code += "atexit.register(lambda: print(*sys.modules, sep='\\n'))\n"
+    code += "from hibercheck.cli.main import main; main()"
+    loaded = set(ran(code, tmp_path))
+    assert "hibercheck.handoff.verdict.check" in loaded
+    rare = {"ast", "dis", "tokenize", "linecache", "rich", "tomllib", "subprocess", "traceback"}
+    assert loaded & rare == set()
+
+
+def test_a_module_is_whole_for_who_uses_it() -> None:
+    code = """
+from hibercheck.cli.late import load_late
+load_late()
+import inspect, ipaddress
+import inspect as again
+from importlib import import_module
+assert again is inspect and import_module('inspect') is inspect
+print(inspect.cleandoc(' a\\n   b'), ipaddress.ip_address('::1'), inspect.signature(load_late), hasattr(inspect, 'no'))
+from inspect import *
+print(isfunction(load_late), inspect.__name__, inspect.__file__.endswith('inspect.py'), inspect)
+import iced_x86
+print(iced_x86.Code.NOPD)
+"""
+    lines = ran(code)
+    assert lines[0] == "a"
+    assert lines[1] == "b ::1 () -> 'None' False"
+    assert lines[2].startswith("True inspect True <module 'inspect' from ")
+    assert int(lines[3]) > 0
+
+
+def test_two_threads_that_use_one_first_get_it_both() -> None:
+    code = """
+from threading import Barrier, Thread
+from hibercheck.cli.late import load_late
+load_late()
+import inspect
+ready, found = Barrier(8), []
+def use():
+    ready.wait()
+    found.append(inspect.isfunction(use))
+threads = [Thread(target=use) for _ in range(8)]
+for one in threads: one.start()
+for one in threads: one.join()
+print(found)
+"""
+    assert ran(code) == [str([True] * 8)]

@@ -1,0 +1,245 @@
+"""What a kernel keeps of its CPUs: masks in place or behind a pointer, features with types or without."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from hibercheck.errors import MissingFact
+from hibercheck.handoff.facts.cmdline import parse_command_line
+from hibercheck.handoff.facts.cpufacts import (
+    CpuFeatures,
+    Topology,
+    cleared_by,
+    cpu_count,
+    read_features,
+    read_mask_variable,
+    read_topology,
+)
+
+AT = 0xFFFF_FFFF_8200_0000
+
+
+class Space:
+    """Memory by address."""
+
+    def __init__(self, words):
+        self.words = words
+
+    def address(self, _symbol):
+        return AT
+
+    def variable(self, _symbol):
+        return self.words[AT]
+
+    def number(self, address, size):
+        assert size == 8
+        return self.words[address]
+
+
+@pytest.mark.parametrize(
+    "pointer",
+    [0xFFFF_8880_0134_A3A0, 0xFFFF_FFFF_81B0_0000, 0xFF11_0000_0478_56C0, 0xFF47_7AFC_C134_A3A0],
+    ids=["direct map", "image", "direct map, 5 levels", "direct map, 5 levels, random"],
+)
+def test_a_mask_behind_a_pointer(pointer):
+    assert read_mask_variable(Space({AT: pointer, pointer: 0b1110}), "frozen_cpus", 4, frozenset(range(4))) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("cpus", [4, 64])
+def test_a_mask_in_place(cpus):
+    everyone = frozenset(range(cpus))
+    bits = sum(1 << cpu for cpu in everyone)
+    assert read_mask_variable(Space({AT: bits}), "frozen_cpus", cpus, everyone) == everyone
+
+
+class WithoutTypes:
+    """A kernel whose boot_cpu_data is known byte by byte, and no more."""
+
+    def __init__(self, data):
+        def offset_of(_structure, member):
+            raise MissingFact(f"no {member}")
+
+        self.data = data
+        self.kernel = SimpleNamespace(symbol=lambda _name: None, offset_of=offset_of)
+
+    def address(self, _symbol):
+        return AT
+
+    def read(self, _address, size):
+        return self.data.ljust(size, b"\0")
+
+
+# The start of struct cpuinfo_x86 as it was in memory: 7.3 on a Skylake-Server with LA57, booted with no5lvl, where
+# padding stands before x86_capability[], and the same without it, as in 6.1.
+SKYLAKE = (
+    bytes.fromhex(
+        "550600000400000000000000000000000000000000000000000000000000000039280000080000800d00000000000000fdfb8b170008102c"
+        "00000000008075020b32d8fe0000000021000000002808a000000000a9039801050000002050000800000000000000000400000000000000"
+        "18000000000000000000000000000000040000000021000000c0af4aa8000000"
+    )
+    + b"GenuineIntel\0\0\0\0"
+)
+LEVELS = 0x20
+
+
+FOLLOWING = SKYLAKE[LEVELS : LEVELS + 12] + SKYLAKE[LEVELS + 16 :]
+"""From x86_virt_bits on, without padding."""
+
+
+@pytest.mark.parametrize(
+    "data", [SKYLAKE, SKYLAKE[4:LEVELS] + FOLLOWING, SKYLAKE[:8] + FOLLOWING], ids=["padded", "6.1", "4.19"]
+)
+def test_features_of_a_kernel_without_types(data):
+    features = read_features(WithoutTypes(data))
+    assert (features.vendor, features.cpuid_level) == ("intel", 0xD)
+    assert (features.virtual_bits, features.physical_bits) == (57, 40)
+    assert {"mwait", "clflush", "nx", "hypervisor"} <= features.flags
+    assert "la57" not in features.flags  # the kernel cleared it; the width of addresses tells
+
+
+def test_cores_and_primaries_follow_from_apic_ids():
+    late = Topology({}, 1, frozenset()).extended({0: 0, 1: 2, 2: 1, 3: 3})  # second threads are numbered last
+    assert late.primaries == {0, 1}
+    assert late.cores() == [[0, 2], [1, 3]]
+    assert [late.primary_of(cpu) for cpu in range(4)] == [0, 1, 0, 1]
+    assert Topology({5: 3}, 1, frozenset()).primary_of(5) is None
+    four = Topology({}, 2, frozenset()).extended(dict(enumerate(range(8))))
+    assert (four.primaries, four.cores()) == ({0, 4}, [[0, 1, 2, 3], [4, 5, 6, 7]])
+
+
+@pytest.mark.parametrize(("shift", "apic_ids", "more", "follow"), [
+    (1, {0: 0, 1: 1}, {2, 3}, {2: 2, 3: 3}), (1, {0: 0, 1: 2}, {7}, {7: 4}), (1, {0: 0, 1: 1, 2: 2}, {3}, {3: 4}),
+    (0, {0: 0, 1: 5}, {2, 3}, {2: 6, 3: 7}), (2, {0: 0}, {1, 2}, {1: 4, 2: 5}), (1, {}, {0, 1}, {0: 0, 1: 1}),
+])  # fmt: skip
+def test_cpus_of_which_only_the_numbers_are_known_follow_the_last_core(shift, apic_ids, more, follow):
+    found = Topology(apic_ids, shift, frozenset()).continued(frozenset(more))
+    assert found.apic_ids == apic_ids | follow
+
+
+class Variables:
+    """A kernel's memory in which these variables are, and these per-CPU ones."""
+
+    def __init__(self, percpu=(), width=2, **values):
+        self.values, self.percpu, self.width = values, percpu, width
+        self.kernel = self
+
+    def symbol(self, name):
+        return SimpleNamespace(size=self.width) if name in self.values or name == "x86_cpu_to_apicid" else None
+
+    def require(self, name):
+        return self.symbol(name)
+
+    def address(self, name):
+        return name
+
+    def variable(self, name, size):
+        assert size == 4
+        return self.values[name]
+
+    def percpu_address(self, name, cpu):
+        return (name, cpu)
+
+    def number(self, address, size):
+        if isinstance(address, tuple):
+            assert size == (self.width if self.width in {2, 4} else 2)
+            return self.percpu[address[1]]
+        return self.values[address]
+
+
+@pytest.mark.parametrize(("values", "limited", "apic_ids", "shift"), [
+    ({"smp_num_siblings": 2}, False, {0: 0, 1: 1, 2: 4}, 1), ({"smp_num_siblings": 1}, False, {0: 0, 1: 1, 2: 4}, 0),
+    ({"smp_num_siblings": 0}, False, {0: 0, 1: 1, 2: 4}, 0), ({"smp_num_siblings": 4}, False, {0: 0, 1: 1, 2: 4}, 2),
+    ({"smp_num_siblings": 3}, False, {0: 0, 1: 1, 2: 4}, 2), ({"x86_topo_system": 1}, False, {0: 0, 1: 1, 2: 4}, 1),
+    ({"smp_num_siblings": 16}, False, {0: 0, 1: 1, 2: 4}, 4),
+    # two more than it had numbers for, after those that it knows
+    ({"smp_num_siblings": 2, "num_processors": 3, "disabled_cpus": 2}, True, {0: 0, 1: 1, 2: 4, 3: 5, 4: 6}, 1),
+    ({"smp_num_siblings": 2, "num_processors": 4, "disabled_cpus": 0}, True, {0: 0, 1: 1, 2: 4, 3: 5}, 1),
+    ({"smp_num_siblings": 2, "num_processors": 2, "disabled_cpus": 1}, True, {0: 0, 1: 1, 2: 4, 3: 5}, 1),
+    ({"smp_num_siblings": 2, "num_processors": 3, "disabled_cpus": 2}, False, {0: 0, 1: 1, 2: 4}, 1),
+])  # fmt: skip
+@pytest.mark.parametrize("width", [2, 4, None])
+def test_the_topology_of_a_kernel(values, limited, apic_ids, shift, width):
+    space = Variables(percpu={0: 0, 1: 1, 2: 4}, width=width, **values)
+    found = read_topology(space, frozenset({0, 1, 2}), limited=limited)
+    assert (found.apic_ids, found.smt_shift) == (apic_ids, shift)
+    assert found.primaries == {cpu for cpu, apic in apic_ids.items() if apic % (1 << shift) == 0}
+
+
+@pytest.mark.parametrize("values", [{"smp_num_siblings": 17}, {"x86_topo_system": 5}])
+def test_a_core_of_more_than_16_threads_is_none(values):
+    with pytest.raises(MissingFact, match="threads of a core"):
+        read_topology(Variables(percpu={0: 0}, **values), frozenset({0}), limited=False)
+
+
+@pytest.mark.parametrize(("count", "known"), [(1, True), (8192, True), (0, False), (8193, False), (1 << 31, False)])
+def test_a_count_of_cpus_that_no_kernel_has(count, known):
+    space = Variables(nr_cpu_ids=count)
+    if known:
+        assert cpu_count(space) == count
+    else:
+        with pytest.raises(MissingFact, match="nr_cpu_ids"):
+            cpu_count(space)
+
+
+class WithTypes(WithoutTypes):
+    """A kernel whose boot_cpu_data has its members where its types say, and names of its capabilities."""
+
+    def __init__(self, data, members, words=None):
+        super().__init__(data)
+
+        def offset_of(_structure, member):
+            if member not in members:
+                raise MissingFact(f"no {member}")
+            return members[member]
+
+        names = None if words is None else SimpleNamespace(size=words * 32 * 8)
+        self.kernel = SimpleNamespace(
+            symbol=lambda name: names if name == "x86_cap_flags" else None, offset_of=offset_of
+        )
+
+
+def boot_cpu(words, vendor=b"AuthenticAMD", **members):
+    """Return a structure with its members in an order of their own, and where each is."""
+    at = {"x86": 1, "x86_model": 2, "x86_phys_bits": 4, "x86_virt_bits": 5, "cpuid_level": 8, "x86_capability": 24}
+    data = bytearray(24 + 4 * len(words))
+    values = {"x86": 0x19, "x86_model": 0x21, "x86_phys_bits": 48, "x86_virt_bits": 48, "cpuid_level": 0x10} | members
+    for name, value in values.items():
+        data[at[name]] = value
+    for index, word in enumerate(words):
+        data[24 + 4 * index : 28 + 4 * index] = word.to_bytes(4, "little")
+    return bytes(data) + vendor, at | {"x86_vendor_id": len(data)}
+
+
+CAPABLE = [1 << 19, 0, 0, 0, 1 << 3] + [0] * 17
+"""CLFLUSH (CPUID.1:EDX[19]) and MONITOR (CPUID.1:ECX[3]) in words 0 and 4 (arch/x86/include/asm/cpufeatures.h)."""
+
+
+def test_features_of_a_kernel_with_types():
+    data, at = boot_cpu(CAPABLE)
+    found = read_features(WithTypes(data, at))
+    assert found == CpuFeatures("amd", 0x10, frozenset({"clflush", "mwait"}), None, 48, 48, 0x19, 0x21)
+    hygon, at = boot_cpu(CAPABLE, b"HygonGenuine", x86_phys_bits=31, x86_virt_bits=47)
+    found = read_features(WithTypes(hygon, at))
+    assert (found.vendor, found.physical_bits, found.virtual_bits) == ("hygon", None, None)  # neither is a width
+    other, at = boot_cpu(CAPABLE, b"MysteryCPU\0\0")
+    assert read_features(WithTypes(other, at)).vendor == "MysteryCPU"
+
+
+@pytest.mark.parametrize(("bit", "bug"), [
+    (14, "meltdown"), (18, "l1tf"), (19, "mds"), (22, "taa"), (25, "mmio_stale_data"), (27, "retbleed"), (13, None),
+])  # fmt: skip
+def test_bugs_follow_the_capability_words(bit, bug):
+    data, at = boot_cpu([*CAPABLE[:20], 1 << bit, 0])
+    assert read_features(WithTypes(data, at, words=20)).bugs == ({bug} if bug else frozenset())
+    assert read_features(WithTypes(data, at, words=19)).bugs == frozenset()
+    assert read_features(WithTypes(data, at)).bugs is None
+
+
+@pytest.mark.parametrize(("line", "hidden"), [
+    ("", set()), ("clearcpuid=131", {"mwait"}), ("clearcpuid=monitor", {"mwait"}), ("clearcpuid=mwait", set()),
+    ("nosmep nosmap", {"smep", "smap"}), ("clearcpuid=pdpe1gb,19", {"gbpages", "clflush"}),
+])  # fmt: skip
+def test_what_a_command_line_hides(line, hidden):
+    assert cleared_by(parse_command_line(line)) == hidden

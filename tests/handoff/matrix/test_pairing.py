@@ -1,0 +1,208 @@
+"""The scenario of a pair is a check's: the same plan, the same acceptance, the same conditions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hibercheck.cpulist import parse_cpu_list
+from hibercheck.handoff.matrix.pair import judge_pair
+from hibercheck.handoff.matrix.pairing import options_of, pairing_of
+from hibercheck.handoff.matrix.scenario import Machine, Settings, parse_scenario
+from hibercheck.handoff.matrix.summary import ASKED_OF_RESUMEE, summary_of
+from hibercheck.handoff.scenario.options import CheckOptions
+from hibercheck.handoff.verdict.check import open_inputs
+from hibercheck.handoff.verdict.findings import HARM, Verdict
+from hibercheck.kernel.code.model import Trait
+from hibercheck.kernel.code.traits import Traits
+from hibercheck.kernel.kernel import open_kernel
+from hibercheck.report.matrix import scenario_parts
+from hibercheck.x86.cpu import ParkState
+from tests.conftest import ROOT
+from tests.support.cases import options_of as options_of_case
+from tests.support.matrix_settings import settings_of
+
+KERNELS = ("small-current", "small-hlt", "v73-stock")
+
+
+@pytest.fixture(scope="module")
+def summaries():
+    found = {}
+    for name in KERNELS:
+        with open_kernel(str(ROOT / "fixtures" / "kernels" / f"{name}.vmlinux.xz")) as kernel:
+            found[name] = summary_of(kernel)
+    return found
+
+
+def cells(ours, theirs, *scenarios, **machine):
+    found = Machine(**machine)
+    return judge_pair(ours, theirs, Settings(found, tuple(parse_scenario(text, found) for text in scenarios)))
+
+
+def run_of(ours, theirs, scenario, **machine):
+    found = Machine(**machine)
+    parsed = parse_scenario(scenario, found)
+    settings = Settings(found, (parsed,))
+    return pairing_of(ours, theirs, parsed, settings, options_of(parsed, settings))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "scenario", "reason"),
+    [
+        ("small-current", "v73-stock", "default", "does not know the zero-page flag"),
+        ("small-current", "v73-stock", "a=;resumee=hibernate.compressor=lz4 ", "decompress LZ4"),
+        ("v73-stock", "v73-stock", "a=nohibernate", "was booted with nohibernate"),
+        ("v73-stock", "v73-stock", "a=hibernate=no hibernate=nocompress", "was booted with hibernate=no"),
+        ("v73-stock", "v73-stock", "a=noresume", "does not resume by itself"),
+        ("v73-stock", "v73-stock", "a=;resumee=acpi_sleep=s4_hwsig", "booted without acpi_sleep=s4_hwsig"),
+        ("v73-stock", "v73-stock", "a=mem=1G;resumee=", "mem=1G on its command line"),
+        ("v73-stock", "v73-stock", "a=;resumee=memmap=64M$512M", "the resumee was booted with memmap=64M$512M"),
+        ("v73-stock", "v73-stock", "a=hugepages=1900", "has no room for the image"),
+    ],
+)
+def test_what_a_check_refuses_a_matrix_refuses(summaries, ours, theirs, scenario, reason):
+    (cell,) = cells(summaries[ours], summaries[theirs], scenario)
+    assert cell.verdict is Verdict.REFUSED
+    assert reason in cell.reason
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "a=acpi_sleep=s4_hwsig", "a=mem=1G", "a=memmap=64M$512M", "a=hibernate=nocompress",
+        "a=hibernate.compressor=lz4", "a=;resumee=hibernate=nocompress",
+    ],
+)  # fmt: skip
+def test_what_both_were_told_is_no_refusal(summaries, scenario):
+    (cell,) = cells(summaries["v73-stock"], summaries["v73-stock"], scenario)
+    assert cell.verdict is Verdict.SAFE
+
+
+def test_a_kernel_without_lz4_never_writes_it(summaries):
+    """6.1 has no hibernate.compressor=: it compresses by LZO whatever that says."""
+    (cell,) = cells(summaries["small-current"], summaries["small-current"], "a=hibernate.compressor=lz4")
+    assert cell.verdict is not Verdict.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("name", "scenario", "started"),
+    [("small-current", "a=maxcpus=2", "0-1"), ("v73-stock", "a=maxcpus=2", "0,2"),
+     ("v73-stock", "a=maxcpus=2 cpuhp.parallel=0", "0-1"), ("v73-stock", "a=nr_cpus=2", "0-1"),
+     ("v73-stock", "a=possible_cpus=3", "0-2"), ("v73-stock", "a=nolapic", "0")],
+)  # fmt: skip
+def test_cpus_are_started_as_the_kernels_code_has_it(summaries, name, scenario, started):
+    plan = run_of(summaries[name], summaries[name], scenario).plan
+    assert plan.bringup.booted == parse_cpu_list(started)
+
+
+def test_a_built_in_command_line_counts(summaries):
+    plain = summaries["small-hlt"]
+    traits = plain.traits.replaced(
+        builtin_cmdline=Trait("builtin_cmdline", "nosmt"),
+        builtin_cmdline_overrides=Trait("builtin_cmdline_overrides", False),
+    )
+    told = replace(plain, traits=traits, kind="told", kind_as_resumee="told")
+    assert not run_of(plain, plain, "default").plan.bringup.siblings_down
+    assert run_of(told, plain, "default").plan.bringup.siblings_down == {1, 3}
+    assert run_of(plain, told, "a=quiet;resumee=quiet").plan.resumee.smt_disabled
+
+
+def test_five_levels_need_a_kernel_a_cpu_and_no_word_against_it(summaries):
+    ours = summaries["v73-stock"]
+    five = ours.traits.la57.value
+    assert run_of(ours, ours, "default").run.resumer_levels == 4
+    assert run_of(ours, ours, "default", la57=True).run.resumer_levels == (5 if five else 4)
+    (cell,) = cells(ours, ours, "a=no5lvl;resumee=", la57=True)
+    assert (cell.verdict is Verdict.FATAL) is bool(five)
+
+
+@pytest.mark.parametrize("name", ["fatal", "safe", "benign", "latent", "no-overlap", "same-build", "paging-mode"])
+def test_a_measured_pair_is_parked_as_the_check_of_its_image_has_it(name, committed):
+    case = committed(name)
+    settings = settings_of(case, case["image"], case["resumee"])
+    with open_kernel(case["resumer"]) as ours, open_kernel(case["resumee"]) as theirs:
+        kernels = summary_of(ours), summary_of(theirs)
+    (scenario,) = settings.scenarios
+    found = pairing_of(*kernels, scenario, settings, options_of(scenario, settings)).plan
+    with open_inputs(case["image"], case["resumer"], case["resumee"], options_of_case(case["args"])) as (plan, _, _):
+        assert [(one.cpu, one.state, one.why) for one in found.parked] == [
+            (one.cpu, one.state, one.why) for one in plan.parked
+        ]
+        assert (found.reinitialised, found.levels) == (plan.reinitialised, plan.levels)
+        assert found.resumee.frozen == plan.resumee.frozen
+
+
+SCENARIOS = (
+    "default", "nosmt", "offline-core", "offline-primary", "fix=nokaslr;offline=2-3", "max=maxcpus=2",
+    "bugs=mitigations=auto,nosmt", "sig=acpi_sleep=s4_hwsig", "lz=hibernate.compressor=lz4", "acpi=acpi=off",
+    "clear=;resumee=clearcpuid=monitor", "huge=hugepages=700", "no=noresume", "lock=lockdown=integrity",
+)  # fmt: skip
+
+
+def test_each_condition_is_what_its_scenario_comes_to(summaries):
+    """What is named to judge so leads to the verdict that is named."""
+    proved = set()
+    for ours in summaries.values():
+        for text in SCENARIOS:
+            (cell,) = cells(ours, summaries["small-current"], text)
+            for one in cell.conditions:
+                whole = text if "=" in text else {"default": "default=", "nosmt": "nosmt=nosmt"}.get(text)
+                if whole is None:
+                    whole = f"x=;offline={'2-3' if text == 'offline-core' else '2'}"
+                (other,) = cells(ours, summaries["small-current"], f"{whole}{scenario_parts(one)}")
+                assert (other.outcome, other.verdict) == (one.outcome, one.verdict)
+                assert other.verdict is not cell.verdict
+                proved.add(one.id)
+    assert {"idle-driver", "hw-sig", "resume"} <= proved
+
+
+def test_strict_is_the_worst_of_them(summaries):
+    (cell,) = cells(summaries["v73-stock"], summaries["v73-stock"], "offline-core")
+    assert cell.verdict is Verdict.SAFE
+    assert cell.strict is max((one.verdict for one in cell.conditions), key=HARM.index)
+    assert cell.strict is not Verdict.SAFE
+
+
+class Watched(Traits):
+    """Traits that note which of them are asked for."""
+
+    def __init__(self, plain):
+        self.noted = set()
+        super().__init__(None, {one.name: one for one in plain}, plain.park_loops)
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if isinstance(found, Trait):
+            self.noted.add(name)
+        return found
+
+
+def test_the_key_of_a_resumee_has_all_that_a_scenario_asks_of_it(summaries):
+    """A trait that is asked for and is no part of the key would be another kernel's."""
+    asked = set()
+    for number, plain in enumerate(summaries.values()):
+        for text in SCENARIOS:
+            traits, kind = Watched(plain.traits), f"{number} {text}"
+            ours = replace(plain, kind=kind, kind_as_resumee=kind)
+            cells(ours, replace(ours, traits=traits), text)
+            asked |= traits.noted
+    assert {"nosmt_resume_targets", "compressors"} <= asked <= {*ASKED_OF_RESUMEE}
+
+
+def test_kernels_that_differ_in_places_only_are_one_kind(summaries):
+    assert summaries["small-current"].kind != summaries["small-hlt"].kind
+    (first,) = cells(summaries["small-hlt"], summaries["small-hlt"], "nosmt")
+    moved = replace(summaries["small-hlt"], end=summaries["small-hlt"].end + 4096, path="moved")
+    (again,) = cells(moved, summaries["small-hlt"], "nosmt")
+    assert first == again
+
+
+def test_a_fact_of_a_scenario_is_the_checks_fact(summaries):
+    """A CPU without MWAIT waits in HLT."""
+    states = {
+        one.state
+        for one in run_of(summaries["small-hlt"], summaries["small-hlt"], "a=nosmt;fact=cpu-flags=-monitor").plan.parked
+    }
+    assert ParkState.MWAIT not in states
+    assert CheckOptions().facts == ()

@@ -1,0 +1,127 @@
+"""A resumer at a known address: the registers that its kernel sets up, and a stand-in for what it allocates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from hibercheck.addresses import START_KERNEL_MAP
+from hibercheck.errors import MissingFact
+from hibercheck.handoff.memory.placed import placed
+from hibercheck.x86.paging import PagingMode
+from tests.support.made_inputs import INTEL, Kernel, made_plan, made_resumee
+from tests.support.made_states import park_loop
+
+TABLES = {
+    "_end": START_KERNEL_MAP + 0x3000000,
+    "_etext": START_KERNEL_MAP + 0x1800000,
+    "init_top_pgt": START_KERNEL_MAP + 0x2000000,
+    "level4_kernel_pgt": START_KERNEL_MAP + 0x2001000,
+    "level3_kernel_pgt": START_KERNEL_MAP + 0x2002000,
+    "level2_kernel_pgt": START_KERNEL_MAP + 0x2003000,
+    "__per_cpu_start": 0x40,
+}
+DIRECT, SIZE, SHIFT = 0xFFFF888000000000, 0x3B000, 0x5000000
+AREA = 0xFFFFFE0000000000
+"""CPU_ENTRY_AREA: the IDT's page, then for each CPU its GDT, a page of entry stack, and its TSS."""
+
+
+class Space:
+    """The resumee's address space, with a per-CPU area of each CPU in its direct map."""
+
+    phys_base = kaslr_offset = 0
+    mode = PagingMode()
+    cr3 = 0x2000000
+
+    def __init__(self, kernel, mapped=True):
+        self.kernel, self.mapped = kernel, mapped
+        self.memory = SimpleNamespace(frame=lambda _pfn: None)
+
+    def percpu_base(self, cpu):
+        return DIRECT + 0x100000 * cpu
+
+    def percpu_address(self, name, cpu):
+        return self.percpu_base(cpu) + {"gdt_page": 0x9123}[name]
+
+    def physical(self, address):
+        if not self.mapped:
+            raise MissingFact("not in the image")
+        return address - DIRECT
+
+
+def cpus_of(*, symbols=(), mapped=True, levels=4, offset=0, features=INTEL, zero_based=True, traits=None, **given):
+    """Return the CPUs of a resumer with these symbols besides, at a physical displacement of 32 MiB."""
+    kernel = Kernel(**TABLES, **dict.fromkeys(symbols, 1))
+    kernel.percpu_zero_based = zero_based
+    resumee = made_resumee(Space(kernel, mapped), features=features)
+    plan = made_plan(resumee=resumee, traits={"cea_size": SIZE, **(traits or {})}, **given)
+    return placed(plan, levels, 0x2000000, offset)[1]
+
+
+@pytest.mark.parametrize("cpu", [1, 2, 3])
+def test_the_descriptor_tables_are_where_cpu_entry_area_c_puts_them(cpu):
+    found = cpus_of()[cpu - 1]
+    own, entry = AREA + 0x1000 + cpu * SIZE, found.entry
+    assert (found.number, found.tables_placed) == (cpu, True)
+    assert (entry.idt_base, entry.idt_limit) == (AREA, 0xFFF)
+    assert (entry.gdt_base, entry.gdt_limit) == (own, 0x7F)
+    assert (entry.tr_base, entry.tr_limit) == (own + 0x2000, 0x206F)
+    assert entry.cr3 == TABLES["init_top_pgt"] - START_KERNEL_MAP + 0x2000000 == found.context.cr3
+
+
+@pytest.mark.parametrize(("symbols", "line", "traits", "known"), [
+    ((), "", {}, True),
+    (("_cea_offset",), "", {"randomize_base": True}, False),
+    ((), "", {"randomize_base": True}, True),
+    (("_cea_offset",), "nokaslr", {"randomize_base": True}, True),
+    (("_cea_offset",), "", {"randomize_base": False}, True),
+    ((), "", {"cea_size": None}, False),
+])  # fmt: skip
+def test_whether_their_place_is_known(symbols, line, traits, known):
+    """They are at random places since 97e3d26b5e5f ("x86/mm: Randomize per-cpu entry area", in v6.2)."""
+    found = cpus_of(symbols=symbols, resumer_cmdline=line, traits=traits)[0]
+    assert found.tables_placed is known
+    assert found.entry.gdt_base == AREA + 0x1000 + (SIZE if known else 0)
+
+
+PAE, MCE, LA57, SMEP, SMAP = (1 << bit for bit in (5, 6, 12, 20, 21))
+
+
+@pytest.mark.parametrize(("levels", "flags", "cr4"), [
+    (4, set(), PAE | MCE), (5, set(), PAE | MCE | LA57),
+    (4, {"smep"}, PAE | MCE | SMEP), (4, {"smap"}, PAE | MCE | SMAP),
+    (5, {"smep", "smap"}, PAE | MCE | LA57 | SMEP | SMAP),
+])  # fmt: skip
+def test_control_registers_as_linux_sets_them(levels, flags, cr4):
+    entry = cpus_of(levels=levels, features=replace(INTEL, flags=frozenset(flags)))[0].entry
+    assert (entry.cr0, entry.cr4, entry.efer, entry.rflags) == (0x80050033, cr4, 0xD01, 0x46)
+    assert cpus_of(features=None)[0].entry.cr4 == PAE | MCE
+
+
+@pytest.mark.parametrize("zero_based", [True, False])
+@pytest.mark.parametrize(("symbols", "at"), [((), 0x200000), (("gdt_page",), 0x209000)])
+@pytest.mark.parametrize(("levels", "direct"), [(4, DIRECT), (5, 0xFF11000000000000)])
+def test_for_its_per_cpu_area_any_address_of_the_direct_map_stands_in(symbols, at, levels, direct, zero_based):
+    found = cpus_of(symbols=symbols, levels=levels, offset=SHIFT, zero_based=zero_based)[1].context
+    assert (found.placed, found.line) == (False, direct + at)
+    assert found.gs_base == direct + at - 0x40 - (0 if zero_based else SHIFT)
+    assert (found.registers, found.rip, found.gdt) == (None, None, None)
+
+
+def test_without_the_resumees_areas_there_is_no_stand_in():
+    found = cpus_of(mapped=False)[0].context
+    assert (found.gs_base, found.line, found.placed) == (None, None, False)
+
+
+@pytest.mark.parametrize(("symbols", "interrupts"), [((), False), (("mcheck_cpu_init",), False), ((), True)])
+def test_how_it_takes_events_is_as_its_kernel_sets_it_up(symbols, interrupts):
+    kernel = Kernel(**TABLES, **dict.fromkeys(symbols, 1))
+    plan = made_plan(resumee=made_resumee(Space(kernel)), traits={"cea_size": SIZE})
+    loop = replace(park_loop(), interrupts=interrupts)
+    plan = replace(plan, parked=tuple(replace(one, loop=loop) for one in plan.parked))
+    for found in placed(plan, 4, 0, SHIFT)[1]:
+        assert found.facts.machine_checks_enabled is bool(symbols)
+        assert found.facts.interrupts_enabled is interrupts
+        assert found.entry.rip == loop.resume_at + SHIFT & (1 << 64) - 1

@@ -1,0 +1,170 @@
+"""What becomes of each CPU where something is missing: that is named, and only what hangs on it is left open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hibercheck.handoff.memory.context import ApContext
+from hibercheck.handoff.replay.compare import Difference
+from hibercheck.handoff.replay.fate import Fate, Suppositions, When
+from hibercheck.handoff.replay.judge import judge, judge_cpu
+from hibercheck.handoff.scenario.park import Unsettled
+from hibercheck.x86.cpu import ParkState
+from hibercheck.x86.events import Event
+from tests.support.made_states import LINE_FRAME, OTHER, ROOT, TEXT_FRAME, entry_state, made, own_frames
+
+KEPT = {OTHER: bytes(4096)}
+NMI = Suppositions(events=frozenset({Event.NMI}))
+QUIET = Suppositions()
+
+
+def judged_cpu(image, state=ParkState.MWAIT, supposed=QUIET, *, reinitialised=False, change=None, **how):
+    memory, cpu = made(image, state, **how)
+    return judge_cpu(memory, cpu if change is None else change(cpu), supposed, reinitialised=reinitialised)
+
+
+def test_a_cpu_of_which_it_is_not_known_how_it_is_parked():
+    def unsettle(cpu):
+        return replace(cpu, parked=replace(cpu.parked, unsettled=Unsettled("what it does", "a vmlinux")))
+
+    found = judged_cpu(KEPT, change=unsettle)
+    assert (found.fate, found.missing) == (Fate.UNKNOWN, ("what it does", "a vmlinux"))
+    assert (found.iteration, found.events, found.exposure) == (None, (), ())
+
+
+@pytest.mark.parametrize("state", [ParkState.MWAIT, ParkState.HLT, ParkState.PORT_IO])
+def test_a_cpu_whose_code_is_not_known(state):
+    found = judged_cpu(KEPT, state, change=lambda cpu: replace(cpu, parked=replace(cpu.parked, loop=None)))
+    assert (found.fate, found.missing) == (
+        Fate.UNKNOWN, ("the code in which CPU 1 waits", "a resumer vmlinux with symbols"),
+    )  # fmt: skip
+
+
+def test_a_cpu_that_waits_in_no_memory_needs_no_code():
+    assert judged_cpu(KEPT, ParkState.WAIT_FOR_SIPI).fate is Fate.UNTOUCHED
+
+
+def test_an_event_that_cannot_be_followed_is_named_with_its_reason():
+    found = judged_cpu(KEPT, ParkState.HLT, NMI)
+    assert (found.fate, found.when, found.cause) == (Fate.UNKNOWN, When.AFTER, Event.NMI)
+    assert found.missing == (
+        f"what CPU 1 does on {Event.NMI.value}: its IDT, GDT and TSS are not known", "--resumer-memory DUMP",
+    )  # fmt: skip
+    known = judged_cpu(KEPT, ParkState.HLT, NMI, change=lambda cpu: replace(cpu, entry=entry_state()))
+    assert (known.fate, known.missing) == (Fate.UNTOUCHED, None)
+
+
+def test_memory_that_is_not_known_is_named_by_its_frame_and_what_it_leads_to():
+    memory, cpu = made({LINE_FRAME: bytes(4096)})
+    frame = memory.resumer.frame
+    memory.resumer.frame = lambda pfn: None if pfn == ROOT else frame(pfn)
+    # where its line lies is not known either then, and a wait that ends tells
+    found = judge_cpu(memory, cpu, Suppositions(spurious_mwait=True), reinitialised=True)
+    assert (found.fate, found.line) == (Fate.UNKNOWN, None)
+    assert found.missing == (
+        f"the contents of PFN {ROOT:#x} of the resumer, on the way to the park loop", "--resumer-memory DUMP",
+    )  # fmt: skip
+
+
+def test_events_that_were_supposed_are_told_apart_from_those_that_might_come():
+    found = judged_cpu({TEXT_FRAME: bytes(4096)}, ParkState.HLT, Suppositions(events=frozenset({Event.SMI})))
+    assert [one.event for one in found.events] == [Event.SMI]
+    assert {one.event for one in found.exposure} == {Event.NMI, Event.MACHINE_CHECK}
+    assert all(one.difference >= Difference.UNKNOWN for one in found.exposure)
+    safe = judged_cpu(KEPT, ParkState.HLT, change=lambda cpu: replace(cpu, entry=entry_state()))
+    assert (safe.events, safe.exposure) == ((), ())
+
+
+@pytest.mark.parametrize(("state", "stores"), [(ParkState.MWAIT, True), (ParkState.HLT, False)])
+def test_a_store_comes_only_to_a_cpu_that_monitors_a_line(state, stores):
+    found = judged_cpu({TEXT_FRAME: bytes(4096)}, state)
+    assert (Event.STORE in {one.event for one in found.exposure}) is stores
+
+
+@pytest.mark.parametrize(("image", "change", "line"), [
+    ({LINE_FRAME: bytes(4096)}, {}, True), (KEPT, {}, False), ({LINE_FRAME: bytes(4096)}, {"line_kept": True}, False),
+    ({LINE_FRAME: bytes(4096)}, {"placed": False}, None), ({LINE_FRAME: bytes(4096)}, {"line": None}, None),
+])  # fmt: skip
+def test_whether_the_copy_writes_the_monitored_line(image, change, line):
+    found = judged_cpu(image, change=lambda cpu: replace(cpu, context=replace(cpu.context, **change)))
+    assert found.line is line
+    assert judged_cpu(image, ParkState.HLT).line is False
+
+
+def test_when_a_store_wakes_it_is_counted_in_copies():
+    image = {LINE_FRAME: bytes(4096), TEXT_FRAME: b"\xcc" * 4096, 0x200: bytes(4096), 0x90: bytes(4096)}
+    found = judged_cpu(image).timing
+    assert (found.store, found.copies, found.code, found.margin) == (2, 4, 3, 1)
+    assert found.counted is False
+    harmless = judged_cpu({LINE_FRAME: bytes(4096)}).timing
+    assert (harmless.store, harmless.copies, harmless.tables, harmless.code, harmless.margin) == (
+        1,
+        1,
+        None,
+        None,
+        None,
+    )
+
+
+def test_a_wait_that_ends_meets_the_worst_moment():
+    """Its code is replaced first, and its tables last: then they lead to the same code elsewhere."""
+    away, _ = own_frames(text_frame=0x150)
+    image = {pfn: content for pfn, content in away.items() if pfn < 0x20}
+    image |= {0x150: away[0x150], TEXT_FRAME: b"\xcc" * 4096}
+    assert judged_cpu(image, reinitialised=True).fate is Fate.PARKS_AGAIN
+    for supposed in (Suppositions(spurious_mwait=True), Suppositions(mwait_spins=True)):
+        found = judged_cpu(image, supposed=supposed, reinitialised=True)
+        assert (found.fate, found.when, found.cause) == (Fate.DIES, When.COPY, Event.SPURIOUS)
+
+
+@pytest.mark.parametrize(("supposed", "fate"), [
+    (Suppositions(spurious_mwait=True), Fate.REINITIALISED),
+    (Suppositions(spurious_mwait=True, cold_tlb=True), Fate.DIES),
+    # one that never sleeps never loses its translations
+    (Suppositions(mwait_spins=True, cold_tlb=True), Fate.REINITIALISED),
+])  # fmt: skip
+def test_a_wait_that_ends_finds_what_its_tlb_holds(supposed, fate):
+    assert judged_cpu({ROOT: bytes(4096)}, supposed=supposed, reinitialised=True).fate is fate
+
+
+def test_without_the_levels_of_paging_nothing_is_followed(judged):
+    plan, _ = judged("fatal", memory=False)
+    found = judge(replace(plan, levels=None), None)
+    assert (found.memory, found.boot_cpu, found.sweep) == (None, None, None)
+    assert [one.parked for one in found.aps] == list(plan.parked)
+    (missing,) = found.missing
+    assert "five levels" in missing[0]
+    assert all((one.fate, one.missing, one.cpu.context) == (Fate.UNKNOWN, missing, ApContext(one.parked.cpu, 0))
+               for one in found.aps)  # fmt: skip
+
+
+def without_map(plan, **change):
+    """Return a plan whose image has no memory map, and whose CPU 1 is parked otherwise."""
+    resumee = replace(plan.resumee, e820=None, missing={"e820": "no such symbol"})
+    reinitialised = change.pop("reinitialised", plan.reinitialised)
+    parked = tuple(replace(one, **change) for one in plan.parked)
+    inputs = replace(plan.inputs, resumee=resumee)
+    return replace(plan, inputs=inputs, parked=parked, reinitialised=frozenset(reinitialised))
+
+
+@pytest.mark.parametrize(("change", "fate", "missing"), [
+    ({}, Fate.UNKNOWN, "where the resumer may lie"),
+    ({"state": ParkState.HLT, "reinitialised": {1}}, Fate.REINITIALISED, None),
+    ({"state": ParkState.HLT, "reinitialised": set()}, Fate.UNKNOWN, "where the resumer may lie"),
+    ({"state": ParkState.MWAIT, "reinitialised": {1}}, Fate.UNKNOWN, "where the resumer may lie"),
+    ({"state": ParkState.NEVER_BOOTED, "loop": None}, Fate.UNTOUCHED, None),
+    ({"unsettled": Unsettled("how it is parked", "a vmlinux")}, Fate.UNKNOWN, "how it is parked"),
+])  # fmt: skip
+def test_without_a_memory_map_what_hangs_on_the_place_is_open_and_nothing_else(judged, change, fate, missing):
+    plan, _ = judged("random-address", memory=False)
+    found = judge(without_map(plan, **change), None)
+    assert (found.memory, found.sweep) == (None, None)
+    assert found.boot_cpu.survives
+    for one in found.aps:
+        assert one.fate is fate
+        assert (one.missing is None) is (missing is None)
+        assert missing is None or missing in one.missing[0]
+    if missing == "where the resumer may lie":
+        assert "no such symbol" in found.aps[0].missing[0]

@@ -1,0 +1,259 @@
+"""Who runs in the resumer: SMT, who was started, who is online or was taken offline, and how a dead CPU is parked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hibercheck.errors import Mismatch, MissingFact
+from hibercheck.handoff.facts.idle import IdleDriver
+from hibercheck.handoff.facts.standing import Standing
+from hibercheck.handoff.scenario.known_cpus import BOOTED, BY_HAND, IDLE, ONLINE, SMT_OFF, by_itself, rescue, started
+from tests.support.made_inputs import INTEL, asking, made_dumped, made_resumee
+
+MEASURED, READ, GIVEN, INFERRED, USUAL = Standing
+ALL = frozenset(range(4))
+
+
+def cpus(*numbers):
+    return frozenset(numbers)
+
+
+def told(fact, **given):
+    found = asking(**given).known(fact)
+    return None if found is None else (found.value, found.standing)
+
+
+MAYBE = "mitigations=auto,nosmt"
+BUGGY, WHOLE, OPEN = (replace(INTEL, bugs=bugs) for bugs in (cpus("mds"), cpus(), None))
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({"resumer_cmdline": ""}, (False, INFERRED)),
+    ({"resumer_cmdline": "nosmt"}, (True, INFERRED)),
+    ({"resumer_cmdline": MAYBE, "resumee": made_resumee(features=BUGGY)}, (True, INFERRED)),
+    ({"resumer_cmdline": MAYBE, "resumee": made_resumee(features=WHOLE)}, (False, INFERRED)),
+    # whether the CPU has the bugs is not known: it did to the resumee what it does to the resumer
+    ({"resumer_cmdline": MAYBE, "resumee": made_resumee(features=OPEN, command_line=MAYBE, smt_control="disabled")},
+     (True, INFERRED)),
+    ({"resumer_cmdline": MAYBE, "resumee": made_resumee(features=OPEN, command_line=MAYBE, smt_control="enabled")},
+     (False, INFERRED)),
+    ({"resumer_cmdline": MAYBE, "resumee": made_resumee(features=OPEN, command_line=MAYBE, smt_control=None)},
+     (True, USUAL)),
+    ({"resumer_cmdline": MAYBE, "resumee": made_resumee(features=OPEN, command_line=f"{MAYBE} nosmt",
+                                                        smt_control="disabled")}, (True, USUAL)),
+    ({"resumer_cmdline": MAYBE, "resumee": made_resumee(features=OPEN, smt_control="enabled")}, (True, USUAL)),
+    ({"resumer_cmdline": "", "facts": (("smt", "off"),)}, (True, GIVEN)),
+    ({"resumer_cmdline": "nosmt", "facts": (("smt", "on"),)}, (False, GIVEN)),
+    ({"collected": {"smt_control": "off"}}, (True, MEASURED)),
+    ({"collected": {"smt_control": "forceoff"}}, (True, MEASURED)),
+    ({"collected": {"smt_control": "on"}}, (False, MEASURED)),
+    ({"collected": {"smt_control": "notsupported"}}, (False, MEASURED)),
+    ({"collected": {}}, (False, INFERRED)),
+    ({"dumped": made_dumped(smt_control="disabled")}, (True, MEASURED)),
+    ({"dumped": made_dumped(smt_control="force-disabled")}, (True, MEASURED)),
+    ({"dumped": made_dumped(smt_control="enabled")}, (False, MEASURED)),
+    # the handoff enables it: cpuhp_smt_enable()
+    ({"dumped": made_dumped(smt_control="enabled", frozen=cpus(1)), "resumer_cmdline": "nosmt"}, (True, INFERRED)),
+    ({"dumped": made_dumped(smt_control="enabled"), "resumer_cmdline": "nosmt", "what_if": True}, (True, INFERRED)),
+    ({"collected": {"smt_control": "on"}, "resumer_cmdline": "nosmt", "what_if": True}, (True, INFERRED)),
+])  # fmt: skip
+def test_whether_smt_is_off(given, expected):
+    assert told(SMT_OFF, **given) == expected
+
+
+def test_a_machine_that_was_measured_and_a_given_line_make_it_read():
+    given = {"collected": {"features": BUGGY, "topology": made_resumee().topology}}
+    assert told(SMT_OFF, **given, resumer_cmdline="nosmt") == (True, GIVEN)
+    assert told(SMT_OFF, **given, resumer_cmdline=MAYBE) == (True, GIVEN)
+    inferred = {"collected": {"topology": made_resumee().topology}}  # of the CPU only the resumee tells
+    assert told(SMT_OFF, **inferred, resumer_cmdline=MAYBE)[1] is INFERRED
+    assert told(SMT_OFF, **inferred, resumer_cmdline="nosmt")[1] is GIVEN
+
+
+@pytest.mark.parametrize(("line", "offline", "booted", "online"), [
+    ("", (), ALL, ALL),
+    ("nosmt", (), ALL, {0, 2}),
+    ("maxcpus=2", (), {0, 1}, {0, 1}),
+    ("maxcpus=2", (3,), {0, 1, 3}, {0, 1}),
+    ("", (3,), ALL, {0, 1, 2}),
+    ("nosmt", (2,), ALL, {0}),
+])  # fmt: skip
+def test_who_was_started_and_who_is_online_by_the_command_line(line, offline, booted, online):
+    run = {"resumer_cmdline": line, "resumer_offline": frozenset(offline), "traits": {"parallel_bringup": False}}
+    assert told(BOOTED, **run) == (booted, INFERRED)
+    # unless the user says who is offline, somebody may be
+    assert told(ONLINE, **run) == (online, INFERRED if offline else USUAL)
+
+
+@pytest.mark.parametrize(("parallel", "booted"), [(False, {0, 1}), (True, {0, 2}), (None, {0, 1})])
+def test_maxcpus_counts_in_the_kernels_own_order(parallel, booted):
+    assert told(BOOTED, resumer_cmdline="maxcpus=2", traits={"parallel_bringup": parallel})[0] == booted
+
+
+@pytest.mark.parametrize(("given", "booted", "online"), [
+    ({"facts": (("booted", "0-2"),)}, ({0, 1, 2}, GIVEN), ({0, 1, 2}, USUAL)),
+    ({"collected": {"booted": cpus(0, 1), "online": cpus(0)}}, ({0, 1}, MEASURED), ({0}, MEASURED)),
+    ({"dumped": made_dumped(booted=cpus(0, 1, 2), online=cpus(0), frozen=cpus(1))},
+     ({0, 1, 2}, MEASURED), ({0, 1}, MEASURED)),
+    ({"dumped": made_dumped(online=cpus(0))}, (ALL, INFERRED), (ALL, USUAL)),  # who is frozen is not known
+    ({"dumped": made_dumped(frozen=cpus(0))}, (ALL, INFERRED), (ALL, USUAL)),
+    ({"dumped": made_dumped(booted=cpus(0), online=cpus(0), frozen=cpus()), "what_if": True, "resumer_cmdline": ""},
+     (ALL, INFERRED), (ALL, USUAL)),
+])  # fmt: skip
+def test_who_was_seen_started_and_online(given, booted, online):
+    assert (told(BOOTED, **given), told(ONLINE, **given)) == (booted, online)
+
+
+@pytest.mark.parametrize(("given", "taken", "standing"), [
+    ({}, (), USUAL),
+    ({"resumer_offline": cpus(2, 3)}, (2, 3), GIVEN),
+    ({"resumer_offline": cpus(2, 3), "resumer_cmdline": "nosmt"}, (2,), GIVEN),  # 3 is down already
+    ({"resumer_offline": cpus(3), "resumer_cmdline": "nosmt"}, (), USUAL),
+    ({"collected": {"online": cpus(0, 1), "booted": ALL}}, (2, 3), MEASURED),
+    ({"collected": {"online": cpus(0, 1)}}, (2, 3), MEASURED),
+    ({"collected": {"online": cpus(0, 2), "booted": ALL, "command_line": "nosmt", "smt_control": "off"}},
+     (), MEASURED),
+    ({"collected": {"online": cpus(0), "booted": cpus(0, 1), "command_line": "maxcpus=1"}}, (1,), MEASURED),
+    ({"collected": {}}, (), USUAL),
+    ({"collected": {"online": cpus(0, 1)}, "what_if": True, "resumer_cmdline": ""}, (), USUAL),
+    ({"dumped": made_dumped(online=cpus(0), frozen=cpus(1, 2))}, (3,), MEASURED),
+    ({"dumped": made_dumped(online=cpus(0), frozen=cpus(1, 2)), "what_if": True, "resumer_cmdline": ""}, (), USUAL),
+])  # fmt: skip
+def test_who_was_taken_offline_by_hand(given, taken, standing):
+    assert told(BY_HAND, **given) == (frozenset(taken), standing)
+
+
+RESCUES = {"rescues_offline": True, "rescue_needs_primary": False}
+
+
+def test_a_dump_taken_after_the_rescue_does_not_tell_who_was_offline_before():
+    """CPU 3 was brought back for the handoff and frozen: that it was taken offline before only the user knows."""
+    dumped = made_dumped(online=cpus(0), frozen=cpus(1, 2, 3))
+    assert told(BY_HAND, dumped=dumped, traits=RESCUES) == (cpus(), MEASURED)
+    assert told(BY_HAND, dumped=dumped, traits=RESCUES, resumer_offline=cpus(3)) == (cpus(3), MEASURED)
+    with pytest.raises(Mismatch):  # a kernel that rescues nobody would have it offline still
+        told(BY_HAND, dumped=dumped, traits={"rescues_offline": False}, resumer_offline=cpus(3))
+    facts = {"online": ALL}  # no rescue has been yet
+    with pytest.raises(Mismatch):
+        told(BY_HAND, collected=facts, traits=RESCUES, resumer_offline=cpus(3))
+
+
+@pytest.mark.parametrize(("line", "offline", "said"), [
+    ("nosmt", cpus(1, 2, 3), "names CPUs 1,3, which are down already"),
+    ("maxcpus=2", cpus(1, 3), "names CPUs 3, which the resumer does not start by itself"),
+])  # fmt: skip
+def test_what_is_remarkable_about_cpus_that_are_said_to_be_offline(line, offline, said):
+    run = asking(resumer_cmdline=line, resumer_offline=offline, traits={"parallel_bringup": False})
+    run.need(BY_HAND)
+    (remark,) = run.remarks
+    assert said in remark
+
+
+@pytest.mark.parametrize(("given", "present", "booted", "online", "down", "by_hand"), [
+    ({}, ALL, ALL, ALL, (), ()),
+    ({"resumer_cmdline": "nosmt"}, ALL, ALL, {0, 2}, {1, 3}, ()),
+    ({"resumer_cmdline": "nosmt", "resumer_offline": cpus(2)}, ALL, ALL, {0}, {1, 3}, {2}),
+    ({"resumer_cmdline": "maxcpus=2", "resumer_offline": cpus(3)}, ALL, {0, 1, 3}, {0, 1}, (), {3}),
+    ({"collected": {"present": cpus(0, 1), "booted": ALL, "online": cpus(0)}}, {0, 1}, {0, 1}, {0}, (), {1}),
+    ({"collected": {"online": cpus(0, 2), "booted": cpus(0, 2)}}, ALL, {0, 2}, {0, 2}, (), ()),  # 1, 3: never started
+    ({"collected": {"online": cpus(0, 2), "booted": cpus(0, 2, 3)}}, ALL, {0, 2, 3}, {0, 2}, (), {3}),
+])  # fmt: skip
+def test_the_resumers_cpus_put_together(given, present, booted, online, down, by_hand):
+    found = started(asking(traits={"parallel_bringup": False}, **given))
+    assert (found.present, found.boot_cpu, found.booted, found.online) == (present, 0, booted, online)
+    assert (found.siblings_down, found.by_hand) == (frozenset(down), frozenset(by_hand))
+
+
+@pytest.mark.parametrize(("facts", "said"), [
+    ({"online": cpus(1)}, "CPU 0, which is the one that resumes, is offline"),
+    ({"present": cpus(0, 1), "online": ALL}, "CPUs 2-3 are online"),
+    ({"online": cpus(0, 2, 3), "smt_control": "off", "command_line": "nosmt"}, "SMT is off, and CPUs 2-3 of one core"),
+])  # fmt: skip
+def test_what_was_collected_and_cannot_be(facts, said):
+    with pytest.raises(Mismatch) as found:
+        started(asking(collected=facts))
+    assert said in str(found.value)
+    assert found.value.path == "facts.json"
+
+
+def test_two_threads_of_a_core_contradict_smt_off_only_if_both_were_seen_at_one_time():
+    started(asking(collected={"online": ALL}, facts=(("smt", "off"),)))
+    started(asking(collected={"online": cpus(0, 2), "smt_control": "off"}))
+    started(asking(collected={"online": ALL, "smt_control": "on"}))
+
+
+@pytest.mark.parametrize(("traits", "offline", "rescued"), [
+    ({"rescues_offline": False}, cpus(2), ()),
+    (RESCUES, cpus(2, 3), (2, 3)),
+    ({"rescues_offline": True, "rescue_needs_primary": True}, cpus(2, 3), ()),
+    ({"rescues_offline": True, "rescue_needs_primary": True}, cpus(3), (3,)),
+    (RESCUES, cpus(), ()),
+    ({}, cpus(), ()),  # nobody is offline: how a kernel rescues does not matter
+    ({"hibernation": False}, cpus(2), ()),  # nor where it cannot resume at all
+])  # fmt: skip
+def test_whom_the_rescue_brings_back(traits, offline, rescued):
+    run = asking(resumer_offline=offline, traits=traits)
+    assert rescue(run, started(run)) == frozenset(rescued)
+
+
+@pytest.mark.parametrize(("traits", "said"), [
+    ({}, "whether the resumer rescues offline CPUs"),
+    ({"rescues_offline": True}, "which offline CPUs the resumer rescues"),
+])  # fmt: skip
+def test_how_a_kernel_rescues_has_to_be_known_where_cpus_are_offline(traits, said):
+    run = asking(resumer_offline=cpus(2), traits=traits)
+    with pytest.raises(MissingFact, match=said):
+        rescue(run, started(run))
+
+
+def test_starting_by_itself_is_as_well_known_as_what_it_rests_on():
+    assert by_itself(asking(resumer_cmdline="")).standing is INFERRED
+    facts = {"present": ALL, "smt_control": "on"}
+    assert by_itself(asking(collected=facts, resumer_cmdline="")).standing is GIVEN
+
+
+ACPI = IdleDriver("acpi_idle", "acpi_idle_play_dead", "port")
+WAYS = {"enter_dead": ("acpi_idle:port_io", "intel_idle:mwait")}
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({"resumer_idle": "halt"}, ("halt", GIVEN)),
+    ({"collected": {"idle": ACPI}}, ("port", MEASURED)),
+    ({"collected": {"idle": IdleDriver("intel_idle"), "command_line": ""}}, ("mwait", MEASURED)),
+    ({"dumped": made_dumped(idle=ACPI)}, ("port", MEASURED)),
+    ({"dumped": made_dumped(), "resumer_idle": "halt"}, ("halt", GIVEN)),
+    ({"collected": {}, "resumer_idle": "halt"}, ("halt", GIVEN)),
+    ({"resumer_cmdline": "cpuidle.off=1"}, ("none", READ)),
+    ({"resumee": made_resumee(idle=ACPI)}, ("port", INFERRED)),
+    ({"collected": {"idle": IdleDriver("other", "f")}, "resumer_idle": "halt"}, ("halt", GIVEN)),
+    # in another run a driver that was seen counts if that run is told the same of idle CPUs
+    ({"collected": {"idle": ACPI, "command_line": "quiet"}, "resumer_cmdline": "nosmt", "what_if": True},
+     ("port", MEASURED)),
+    ({"collected": {"idle": ACPI, "command_line": "quiet"}, "resumer_cmdline": "cpuidle.off=1", "what_if": True},
+     ("none", READ)),
+    ({"dumped": made_dumped(idle=ACPI, command_line="quiet"), "resumer_cmdline": "idle=halt", "what_if": True},
+     ("none", READ)),
+    ({"collected": {"idle": ACPI, "command_line": "intel_idle.max_cstate=0"},
+      "resumer_cmdline": "intel_idle.max_cstate=0", "what_if": True}, ("port", MEASURED)),
+])  # fmt: skip
+def test_how_a_dead_cpu_is_parked_by_its_driver(given, expected):
+    assert told(IDLE, traits=WAYS, **given) == expected
+
+
+def test_how_facts_are_shown():
+    assert [SMT_OFF.show(True), SMT_OFF.show(False)] == ["yes", "no"]
+    assert [BY_HAND.show(cpus()), BY_HAND.show(cpus(2, 3))] == ["none", "2-3"]
+    assert [BOOTED.show(ALL), ONLINE.show(cpus(0, 2)), IDLE.show("port")] == ["0-3", "0,2", "port"]
+
+
+@pytest.mark.parametrize(("booted", "fits"), [({0, 1}, False), ({0, 1, 3}, True), ({0, 1, 2, 3}, True)])
+def test_a_cpu_that_is_online_was_started(booted, fits):
+    facts = {"present": frozenset(range(4)), "online": frozenset({0, 1, 3}), "booted": frozenset(booted)}
+    run = asking(collected=facts, traits={"hibernation": True})
+    if fits:
+        assert started(run).booted == booted
+        return
+    with pytest.raises(Mismatch, match="CPUs 3 are online, and were never started"):
+        started(run)

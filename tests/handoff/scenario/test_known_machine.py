@@ -1,0 +1,297 @@
+"""The resumer's machine: its command line, CPUs, cores and features, each from the best source that has it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hibercheck.errors import Mismatch, MissingFact
+from hibercheck.handoff.facts.cpufacts import Topology
+from hibercheck.handoff.facts.modes import MODES
+from hibercheck.handoff.facts.standing import Standing
+from hibercheck.handoff.scenario.known_machine import (
+    COMMAND_LINE,
+    FEATURES,
+    MACHINE_MODES,
+    PRESENT,
+    TOPOLOGY,
+    UNNAMED,
+    bootconfig_unseen,
+    machine_features,
+    modes_told_apart,
+    remark_bootconfig,
+    settle_modes,
+)
+from tests.support.made_inputs import INTEL, SMT, Kernel, asking, made_dumped, made_plan, made_resumee, made_space
+
+MEASURED, READ, GIVEN, INFERRED, USUAL = Standing
+
+
+def told(fact, **given):
+    found = asking(**given).known(fact)
+    return None if found is None else (found.value, found.standing)
+
+
+@pytest.mark.parametrize(("given", "text", "standing"), [
+    ({"resumer_cmdline": "nosmt"}, "nosmt", GIVEN),
+    ({"resumer_cmdline": ""}, "", GIVEN),
+    ({"resumee": made_resumee(loader_line="quiet")}, "quiet", INFERRED),
+    ({"resumee": made_resumee(loader_line=None, command_line="quiet")}, "", USUAL),
+    ({"collected": {"command_line": "nosmt"}}, "nosmt", MEASURED),
+    ({"collected": {}}, "", INFERRED),
+    ({"dumped": made_dumped(command_line="nosmt")}, "nosmt", MEASURED),
+    ({"dumped": made_dumped()}, "", INFERRED),
+    ({"traits": {"builtin_cmdline": "nosmt"}, "resumer_cmdline": "quiet"}, "nosmt quiet", GIVEN),
+    ({"traits": {"builtin_cmdline": "nosmt", "builtin_cmdline_overrides": True}, "resumer_cmdline": "quiet"},
+     "nosmt", GIVEN),
+    ({"traits": {"builtin_cmdline": "", "builtin_cmdline_overrides": True}, "resumer_cmdline": "quiet"},
+     "quiet", GIVEN),
+    ({"traits": {"builtin_cmdline": "nosmt"}, "resumee": made_resumee(loader_line="quiet")}, "nosmt quiet", INFERRED),
+    # what a running kernel shows has what is built in already
+    ({"traits": {"builtin_cmdline": "nosmt"}, "collected": {"command_line": "nosmt quiet"}}, "nosmt quiet", MEASURED),
+])  # fmt: skip
+def test_the_command_line(given, text, standing):
+    found = asking(**given).need(COMMAND_LINE)
+    assert (found.value.text, found.standing) == (text, standing)
+
+
+def test_two_lines_of_one_meaning_do_not_contradict_each_other():
+    assert told(COMMAND_LINE, collected={"command_line": "quiet  nosmt"}, resumer_cmdline="nosmt")[1] is MEASURED
+    with pytest.raises(Mismatch, match="the resumer's command line"):
+        told(COMMAND_LINE, collected={"command_line": "quiet"}, resumer_cmdline="nosmt")
+    assert COMMAND_LINE.show(asking(resumer_cmdline="").value(COMMAND_LINE)) == "(empty)"
+
+
+DUMPED = {"present": frozenset(range(2)), "topology": SMT}
+
+
+@pytest.mark.parametrize(("given", "cpus", "standing"), [
+    ({}, range(4), INFERRED),
+    ({"resumer_cmdline": "nr_cpus=2"}, range(2), INFERRED),
+    ({"resumer_cmdline": "nr_cpus=2", "facts": (("cpus", "0-7"),)}, range(2), GIVEN),
+    ({"facts": (("cpus", "0-7"),)}, range(8), GIVEN),
+    ({"collected": {"present": frozenset(range(3))}}, range(3), MEASURED),
+    ({"dumped": made_dumped(present=frozenset(range(3)))}, range(3), MEASURED),
+    ({"collected": {}}, range(4), INFERRED),
+    ({"dumped": made_dumped()}, range(4), INFERRED),
+    # another run on the machine that was measured: what it has, as the line then lets it see
+    ({"collected": {"present": frozenset(range(6))}, "resumer_cmdline": "nr_cpus=5", "what_if": True},
+     range(5), MEASURED),
+    ({"dumped": made_dumped(**DUMPED), "resumer_cmdline": "", "what_if": True}, range(4), MEASURED),
+    ({"dumped": made_dumped(**DUMPED), "resumer_cmdline": "nr_cpus=3", "what_if": True}, range(3), MEASURED),
+    ({"dumped": made_dumped(present=frozenset(range(6))), "resumer_cmdline": "", "what_if": True},
+     range(6), MEASURED),
+    ({"dumped": made_dumped(**DUMPED), "resumer_cmdline": "", "what_if": True, "facts": (("cpus", "0-4"),)},
+     range(5), GIVEN),
+    ({"collected": {}, "resumer_cmdline": "", "what_if": True}, range(4), INFERRED),
+    ({"dumped": made_dumped(), "resumer_cmdline": "", "what_if": True}, range(4), INFERRED),
+])  # fmt: skip
+def test_the_cpus(given, cpus, standing):
+    assert told(PRESENT, **given) == (frozenset(cpus), standing)
+
+
+def test_another_number_of_cpus_than_the_resumee_had_is_no_contradiction_but_is_told():
+    run = asking(collected={"present": frozenset(range(3))})
+    run.need(PRESENT)
+    (found,) = run.disagreements
+    assert (found.fact, found.other) == ("cpus", frozenset(range(4)))
+    assert "0-2 (collected on the resumer) and 0-3 (the resumee's present CPUs" in found.text
+    with pytest.raises(Mismatch):
+        told(PRESENT, collected={"present": frozenset(range(3))}, facts=(("cpus", "0-7"),))
+
+
+OTHER = Topology({0: 0, 1: 2}, 1, frozenset({0, 1}))
+
+
+@pytest.mark.parametrize(("given", "apic_ids", "standing"), [
+    ({}, SMT.apic_ids, INFERRED),
+    ({"collected": {"topology": OTHER, "present": frozenset({0, 1})}}, {0: 0, 1: 2, 2: 2, 3: 3}, MEASURED),
+    ({"dumped": made_dumped(topology=OTHER, present=frozenset({0, 1}))}, {0: 0, 1: 2, 2: 2, 3: 3}, MEASURED),
+    ({"dumped": made_dumped(topology=SMT), "collected": {"topology": OTHER}}, SMT.apic_ids, MEASURED),
+    ({"facts": (("cpus", "0-5"),)}, SMT.apic_ids | {4: 4, 5: 5}, USUAL),
+    ({"facts": (("cpus", "0-5"),), "resumee": made_resumee(topology=OTHER)}, {0: 0, 1: 2, 2: 4, 3: 5, 4: 6, 5: 7},
+     USUAL),
+])  # fmt: skip
+def test_which_cpus_share_a_core(given, apic_ids, standing):
+    found = asking(**given).need(TOPOLOGY)
+    assert (found.value.apic_ids, found.standing) == (apic_ids, standing)
+    assert ("follow the others" in found.source) is (standing is USUAL)
+
+
+def test_without_any_topology_cores_are_not_known():
+    assert told(TOPOLOGY, resumee=made_resumee(topology=None)) is None
+    with pytest.raises(MissingFact, match="share a core is not known"):
+        asking(resumee=made_resumee(topology=None)).need(TOPOLOGY)
+
+
+def test_cores_are_shown_one_by_one():
+    assert TOPOLOGY.show(SMT) == "0-1; 2-3"
+
+
+AMD = replace(INTEL, vendor="amd", flags=frozenset({"clflush"}))
+
+
+@pytest.mark.parametrize(("given", "flags", "standing"), [
+    ({}, INTEL.flags, INFERRED),
+    ({"resumer_cmdline": "nosmep"}, INTEL.flags - {"smep"}, INFERRED),
+    ({"resumer_cmdline": "clearcpuid=131"}, INTEL.flags - {"mwait"}, INFERRED),
+    # what the resumee was told to clear its CPU has
+    ({"resumee": made_resumee(command_line="nosmep", features=replace(INTEL, flags=frozenset()))}, {"smep"}, INFERRED),
+    ({"facts": (("cpu-flags", "-monitor,+pcid"),)}, INTEL.flags - {"mwait"} | {"pcid"}, GIVEN),
+    ({"facts": (("cpu-flags", "+smap"),), "resumer_cmdline": "nosmap nosmep"}, INTEL.flags - {"smep"}, GIVEN),
+    ({"collected": {"features": AMD}}, AMD.flags, MEASURED),
+    ({"dumped": made_dumped(features=AMD)}, AMD.flags, MEASURED),
+    ({"dumped": made_dumped(), "collected": {}}, INTEL.flags, INFERRED),
+])  # fmt: skip
+def test_what_its_cpu_can_do(given, flags, standing):
+    found = asking(**given).need(FEATURES)
+    assert (found.value.flags, found.standing) == (flags, standing)
+
+
+@pytest.mark.parametrize(("given", "flags"), [
+    ({"collected": {"features": AMD}}, {"clflush", "pcid"}),
+    ({"dumped": made_dumped(features=AMD)}, {"clflush", "pcid"}),
+    ({"dumped": made_dumped(features=AMD), "collected": {"features": INTEL}}, {"clflush", "pcid"}),
+])  # fmt: skip
+def test_a_flag_is_said_of_the_cpu_that_was_measured(given, flags):
+    run = asking(**given, facts=(("cpu-flags", "+pcid"),), resumer_cmdline="", what_if=True)
+    assert run.need(FEATURES).value.flags == flags
+
+
+def test_where_nothing_tells_the_cpu_no_flag_makes_one():
+    nothing = made_resumee(features=None)
+    assert told(FEATURES, resumee=nothing) is None
+    assert told(FEATURES, resumee=nothing, facts=(("cpu-flags", "+pcid"),)) is None
+    with pytest.raises(MissingFact):
+        machine_features(nothing)
+
+
+def test_another_cpu_than_the_resumees_is_told():
+    run = asking(collected={"features": AMD})
+    run.need(FEATURES)
+    assert [one.fact for one in run.disagreements] == ["cpu-features"]
+    same = asking(collected={"features": replace(INTEL, bugs=frozenset({"mds"}))})
+    same.need(FEATURES)
+    assert same.disagreements == []
+    assert FEATURES.show(INTEL) == "intel: clflush mwait smep"
+    assert FEATURES.show(replace(INTEL, flags=frozenset())) == "intel: none of those that matter"
+
+
+@pytest.mark.parametrize(("reads", "line", "collected", "told"), [
+    ("if asked for", "quiet bootconfig", None, True), ("always", "quiet bootconfig", None, True),
+    (None, "quiet bootconfig", None, True), ("no", "quiet bootconfig", None, False),
+    ("always", "quiet", None, True), ("always", None, {"command_line": "quiet"}, False),
+    ("if asked for", "quiet", None, False), ("if asked for", "quiet -- bootconfig", None, False),
+    ("if asked for", None, {"command_line": "quiet bootconfig"}, False),
+])  # fmt: skip
+def test_a_bootconfig_that_nobody_has_looked_at_is_told(reads, line, collected, told):
+    given = {} if line is None else {"resumer_cmdline": line}
+    found = asking(traits={"bootconfig": reads}, collected=collected, **given)
+    remark_bootconfig(found)
+    assert bool(found.remarks) is told
+
+
+@pytest.mark.parametrize(("reads", "line", "attached", "embedded", "text", "open_"), [
+    ("if asked for", "nokaslr bootconfig", "kernel.nosmt", "", "nosmt nokaslr bootconfig", False),
+    ("if asked for", "nokaslr", "kernel.nosmt", "", "nokaslr", False),
+    ("no", "nokaslr bootconfig", "kernel.nosmt", "", "nokaslr bootconfig", False),
+    ("always", "nokaslr", "kernel.quiet", "kernel.nosmt", "quiet nokaslr", False),  # the initramfs comes first
+    ("always", "nokaslr", "", "kernel.nosmt", "nosmt nokaslr", False),
+    ("always", "nokaslr", None, "kernel.nosmt", "nosmt nokaslr", True),
+    ("always", "nokaslr", "kernel {", "", "nokaslr", False),  # which the kernel takes nothing of
+    ("always", "", "kernel.hibernate = no", "", "hibernate=no ", False),
+])  # fmt: skip
+def test_a_bootconfig_that_was_given_is_read(reads, line, attached, embedded, text, open_):
+    resumer = Kernel()
+    if embedded:
+        resumer.addresses |= {
+            "embedded_bootconfig_data": 0x5000,
+            "embedded_bootconfig_data_end": 0x5000 + len(embedded),
+        }
+        resumer.read = lambda address, size: embedded.encode()[address - 0x5000 :][:size]
+    found = asking(traits={"bootconfig": reads}, resumer=resumer, resumer_cmdline=line, attached=attached)
+    known = found.need(COMMAND_LINE).value
+    assert known.text == text
+    assert known.kaslr is ("nokaslr" not in line)
+    assert bool(known.no_hibernation) is ("hibernate=no" in text)
+    assert not known.nosmt  # an early parameter, which has been read by then
+    assert (bootconfig_unseen(found) is not None) is open_
+    remarks = list(found.remarks)
+    assert bool(remarks) is (attached == "kernel {")
+
+
+def test_a_bootconfig_in_a_line_that_was_measured_came_too_late_for_early_parameters():
+    given = {"traits": {"bootconfig": "always"}, "attached": "kernel.nosmt\nkernel.nokaslr"}
+    late = asking(**given, collected={"command_line": "nosmt nokaslr quiet"}).need(COMMAND_LINE).value
+    assert (late.text, late.nosmt, late.kaslr) == ("nosmt nokaslr quiet", False, True)
+    early = asking(**given, collected={"command_line": "nokaslr nosmt"}).need(COMMAND_LINE).value
+    assert (early.nosmt, early.kaslr) == (True, False)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "told"), [
+    ("nokaslr nox2apic", "nokaslr", "x2apic"), ("nokaslr", "nokaslr nox2apic", "x2apic"),
+    ("nox2apic", "nox2apic quiet", None), ("mem_encrypt=on", "mem_encrypt=off", "memory-encryption"),
+    ("intel_iommu=off", "", "iommu"), ("intremap=off", "", "interrupt-remapping"), ("quiet -- nox2apic", "", None),
+    ("iommu=pt amd_iommu=off", "iommu=pt", "iommu"), ("", None, None),
+])  # fmt: skip
+def test_modes_that_only_one_kernel_was_told_of(ours, theirs, told):
+    found = asking(resumee=made_resumee(command_line=theirs), resumer_cmdline=ours)
+    assert list(modes_told_apart(found)) == ([told] if told else [])
+
+
+def with_modes(**modes):
+    """Return a resumee whose memory shows these modes of the machine."""
+    variables = {SYMBOL[name.replace("_", "-")]: state for name, state in modes.items()}
+    return made_resumee(made_space(variables=variables), command_line="")
+
+
+SYMBOL = {name: mode.symbol for name, mode in MODES.items()}
+
+
+@pytest.mark.parametrize(("given", "apart", "standing"), [
+    ({}, (), USUAL),
+    ({"resumer_cmdline": "nox2apic"}, (), USUAL),  # a condition
+    ({"dumped": {"x2apic": True}}, ("x2apic",), MEASURED),
+    ({"dumped": {"x2apic": False}}, (), MEASURED),
+    ({"collected": {"x2apic": True, "iommu": False}}, ("x2apic", "iommu"), MEASURED),
+    ({"collected": {"x2apic": True}, "what_if": True}, (), USUAL),  # of another run
+    ({"collected": {"memory-encryption": True}}, (), MEASURED),  # the image does not show the resumee's
+    ({"collected": {"iommu": True}, "line": "mem_encrypt=on"}, (), USUAL),  # says nothing of what only one was told
+    ({"collected": {"x2apic": False}, "line": "nox2apic"}, (), MEASURED),
+    ({"facts": (("modes", "same"),), "resumer_cmdline": "mem_encrypt=on"}, (), GIVEN),
+    ({"facts": (("modes", "other"),), "resumer_cmdline": "mem_encrypt=on"}, ("memory-encryption",), GIVEN),
+    ({"facts": (("modes", "other"),)}, (UNNAMED,), GIVEN),
+])  # fmt: skip
+def test_modes_in_which_the_kernels_differ(given, apart, standing):
+    given = dict(given)
+    if "dumped" in given:
+        given["dumped"] = made_dumped(modes=given["dumped"])
+    if "collected" in given:
+        line = given.pop("line", None)
+        given["collected"] = {"modes": given["collected"]} | ({} if line is None else {"command_line": line})
+    found = asking(resumee=with_modes(x2apic=0, iommu=1), **given)
+    assert told_of(found, MACHINE_MODES) == (apart, standing)
+    settled = settle_modes(found)
+    assert (settled is None) is (apart == ())
+    assert settled is None or "measured on none" in settled[0]
+
+
+def told_of(found, fact):
+    known = found.need(fact)
+    return known.value, known.standing
+
+
+def test_a_dump_without_x2apic_beside_an_image_with_it_is_undetermined():
+    plan = made_plan(resumee=with_modes(x2apic=1), collected={"modes": {"x2apic": False}})
+    assert [what for what, _ in plan.missing] == [
+        "what becomes of a machine whose kernels differ in x2APIC (measured on none)"
+    ]
+    assert made_plan(resumee=with_modes(x2apic=1), collected={"modes": {"x2apic": True}}).missing == ()
+
+
+@pytest.mark.parametrize(("facts", "told"), [((), True), ((("cpus", "0-7"),), False)])
+def test_a_cpu_beyond_the_resumees_is_a_surprise_only_where_nobody_has_said_so(facts, told):
+    found = asking(resumer_offline=frozenset({6}), facts=facts)
+    found.need(PRESENT)
+    assert bool(found.remarks) is told

@@ -1,0 +1,57 @@
+"""What was measured has to be of this kernel, and of this resume."""
+
+from __future__ import annotations
+
+import struct
+from types import SimpleNamespace
+
+import pytest
+
+from hibercheck.errors import Mismatch
+from hibercheck.handoff.scenario.measured import check_dump, remark_dump
+from tests.support.made_inputs import Kernel, asking, made_dumped, made_image, made_resumee, made_space
+
+EARLY, LATE = 1_700_000_000, 1_700_000_100
+BOOT = bytes(range(16))
+
+
+def spoken(*, seconds=None, boot=None):
+    """Return an address space with a clock and a boot id."""
+    symbols = {"tk_core": 0x1000} if seconds else {}
+    symbols |= {"sysctl_bootid": 0x2000} if boot else {}
+    space = made_space(Kernel(**symbols))
+    content = {0x1000: struct.pack("<32Q", seconds * 10**9, seconds, *[0] * 30) if seconds else b"", 0x2000: boot}
+    return SimpleNamespace(**vars(space), address=symbols.__getitem__, read=lambda at, size: content[at][:size])
+
+
+IMAGE = made_image(jump_address=0xFFFF_FFFF_8100_0000, cr3=0x1A0A000)
+
+
+@pytest.mark.parametrize(("restores", "boots", "problem"), [
+    ((IMAGE.record.jump_address, IMAGE.record.cr3), (BOOT, BOOT), None),
+    ((IMAGE.record.jump_address, 0x1A0B000), (None, None), "shows another image loaded"),
+    ((0xFFFF_FFFF_8200_0000, IMAGE.record.cr3), (None, None), "shows another image loaded"),
+    (None, (BOOT, BOOT), "is of the boot that hibernated"),
+    (None, (BOOT, BOOT[::-1]), None), (None, (None, None), None), (None, (BOOT, None), None),
+])  # fmt: skip
+def test_a_dump_of_another_resume_is_refused(restores, boots, problem):
+    dumped = made_dumped(spoken(boot=boots[0]), restores=restores)
+    resumee = made_resumee(spoken(boot=boots[1]))
+    if problem is None:
+        check_dump(dumped, IMAGE, resumee)
+        return
+    with pytest.raises(Mismatch, match=problem):
+        check_dump(dumped, IMAGE, resumee)
+
+
+@pytest.mark.parametrize(("taken", "written", "restores", "what_if", "told"), [
+    (EARLY, LATE, None, False, True), (LATE, EARLY, None, False, False), (LATE, LATE, None, False, False),
+    (EARLY, LATE, (1, 2), False, False), (EARLY, LATE, None, True, False), (None, LATE, None, False, False),
+    (EARLY, None, None, False, False),
+])  # fmt: skip
+def test_a_dump_that_is_older_than_the_image_is_told(taken, written, restores, what_if, told):
+    dumped = made_dumped(spoken(seconds=taken), restores=restores)
+    found = asking(dumped=dumped, resumee=made_resumee(spoken(seconds=written)), what_if=what_if)
+    remark_dump(found)
+    assert bool(found.remarks) is told
+    assert not told or "may be of another boot" in next(iter(found.remarks))

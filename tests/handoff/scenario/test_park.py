@@ -1,0 +1,208 @@
+"""How each CPU comes to be parked: native_play_dead(), the resume hook, cpuidle, the INIT before the copy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from hibercheck.handoff.facts.cmdline import parse_command_line
+from hibercheck.handoff.facts.cpufacts import CpuFeatures
+from hibercheck.handoff.facts.idle import IdleDriver
+from hibercheck.handoff.scenario.bringup import Bringup
+from hibercheck.handoff.scenario.park import (
+    ParkRules,
+    Unsettled,
+    hidden_cpus,
+    idle_by_driver,
+    park_all,
+)
+from hibercheck.x86.cpu import ParkState
+from tests.support.made_states import park_loop
+from tests.support.made_traits import made_traits
+
+MWAIT, HLT, PORT, SIPI = ParkState.MWAIT, ParkState.HLT, ParkState.PORT_IO, ParkState.WAIT_FOR_SIPI
+INTEL = CpuFeatures("intel", 0xD, frozenset({"mwait", "clflush"}), frozenset(), 48, 39)
+STATE = {"mwait": MWAIT, "hlt": HLT, "port_io": PORT}
+LOOPS = {
+    (role, kind): replace(park_loop(STATE[kind]), role=role)
+    for role, kind in product(("resume", "native", "cpuidle"), STATE)
+}
+MODERN = {"play_dead_order": ("cpuidle", "mwait", "hlt"), "mwait_vendor_check": ("AMD", "Hygon")}
+OLD = {"play_dead_order": ("mwait", "cpuidle", "hlt"), "mwait_vendor_check": ("AMD",)}
+
+
+def rules(features=INTEL, idle="none", loops=None, **values):
+    own = LOOPS.values() if loops is None else loops
+    return ParkRules(made_traits(own, **{**MODERN, **values}), features, idle)
+
+
+def machine(online, booted=None, present=range(4), by_hand=(), down=()):
+    booted = present if booted is None else booted
+    return Bringup(frozenset(present), 0, *map(frozenset, (booted, online, down, by_hand)))
+
+
+@pytest.mark.parametrize(("features", "state"), [
+    (INTEL, MWAIT),
+    (replace(INTEL, vendor="amd"), HLT),
+    (replace(INTEL, vendor="hygon"), HLT),
+    (replace(INTEL, vendor="zhaoxin"), MWAIT),
+    (replace(INTEL, flags=frozenset({"mwait"})), HLT),
+    (replace(INTEL, flags=frozenset({"clflush"})), HLT),
+    (replace(INTEL, cpuid_level=5), MWAIT),
+    (replace(INTEL, cpuid_level=4), HLT),
+])  # fmt: skip
+def test_mwait_play_dead_asks_for_vendor_features_and_the_leaf(features, state):
+    """mwait_play_dead() returns on a vendor that is turned away, without MWAIT or CLFLUSH, without CPUID leaf 5."""
+    found = rules(features).by_native_play_dead(idle_ready=True)
+    assert found[:2] == (state, LOOPS["native", {MWAIT: "mwait", HLT: "hlt"}[state]])
+
+
+@pytest.mark.parametrize(("idle", "ready", "order", "state", "role"), [
+    ("mwait", True, MODERN, MWAIT, "cpuidle"), ("port", True, MODERN, PORT, "cpuidle"),
+    ("halt", True, MODERN, HLT, "cpuidle"), ("none", True, MODERN, MWAIT, "native"),
+    ("port", False, MODERN, MWAIT, "native"),  # taken down before a driver was registered
+    ("port", True, OLD, MWAIT, "native"),  # before a18d098f2aab ("Reapply "x86/smp: Eliminate
+    # mwait_play_dead_cpuid_hint()"", in v6.16)
+    ("port", True, {"play_dead_order": ("cpuidle", "hlt")}, PORT, "cpuidle"),
+    ("none", True, {"play_dead_order": ("cpuidle", "hlt")}, HLT, "native"),
+])  # fmt: skip
+def test_the_steps_of_native_play_dead_are_tried_in_their_order(idle, ready, order, state, role):
+    kind = next(kind for kind, one in STATE.items() if one is state)
+    found = rules(idle=idle, **order).by_native_play_dead(idle_ready=ready)
+    assert found[:2] == (state, LOOPS[role, kind])
+
+
+def test_the_cpuidle_driver_is_asked_only_if_it_decides():
+    def asked():
+        raise AssertionError
+
+    assert rules(idle=asked, **OLD).by_native_play_dead(idle_ready=True)[0] is MWAIT
+    assert rules(idle=lambda: "halt").by_native_play_dead(idle_ready=True)[0] is HLT
+    with pytest.raises(Unsettled) as found:
+        rules(idle=lambda: None).by_native_play_dead(idle_ready=True)
+    assert "--resumer-idle" in found.value.supply
+
+
+@pytest.mark.parametrize("lacking", [
+    {"play_dead_order": None}, {"mwait_vendor_check": None}, {"features": None},
+])  # fmt: skip
+def test_what_is_not_known_of_the_kernel_or_the_cpu_is_named(lacking):
+    with pytest.raises(Unsettled) as found:
+        rules(**lacking).by_native_play_dead(idle_ready=True)
+    assert found.value.fact
+    assert str(found.value) == found.value.fact
+    assert "vmlinux" in found.value.supply
+
+
+@pytest.mark.parametrize(("resume_park", "state", "loop"), [
+    ("init", SIPI, None), ("hlt", HLT, ("resume", "hlt")), ("native", MWAIT, ("native", "mwait")),
+])  # fmt: skip
+def test_where_the_resume_hook_parks_those_that_are_online(resume_park, state, loop):
+    found = rules(resume_park=resume_park).at_resume()
+    assert found[:2] == (state, None if loop is None else LOOPS[loop])
+    with pytest.raises(Unsettled):
+        rules(resume_park=None).at_resume()
+
+
+def test_taken_down_for_the_handoff_a_cpu_asks_the_cpuidle_driver():
+    assert rules(idle="port", resume_park="native").at_resume()[0] is PORT
+
+
+def test_a_loop_with_interrupts_off_is_where_a_cpu_goes_first():
+    plain, other = LOOPS["native", "hlt"], replace(LOOPS["native", "hlt"], interrupts=True)
+    amd = replace(INTEL, vendor="amd")
+    assert rules(amd, loops=[other, plain]).by_native_play_dead(idle_ready=True)[1] is plain
+    assert rules(amd, loops=[other]).by_native_play_dead(idle_ready=True)[1] is other
+    assert rules(amd, loops=[]).by_native_play_dead(idle_ready=True)[1] is None
+
+
+def test_every_cpu_but_the_one_that_copies_is_parked():
+    parked = park_all(rules(resume_park="hlt"), machine(online=range(4)), frozenset())
+    assert [(one.cpu, one.state, one.loop) for one in parked] == [(n, HLT, LOOPS["resume", "hlt"]) for n in (1, 2, 3)]
+    assert not any(one.left_behind or one.rescued or one.by_hand or one.unsettled for one in parked)
+
+
+def test_each_cpu_by_how_it_went():
+    """1 online, 2 taken offline by hand and brought back, 3 by hand, 4 down since boot, 5 never started."""
+    bringup = machine({0, 1}, booted={0, 1, 2, 3, 4}, present=range(6), by_hand={2, 3}, down={4})
+    parked = park_all(rules(resume_park="hlt", idle="port"), bringup, frozenset({2}))
+    told = [(one.cpu, one.state, one.rescued, one.left_behind, one.by_hand) for one in parked]
+    assert told == [
+        (1, HLT, False, False, False),
+        (2, HLT, True, False, False),
+        (3, PORT, False, True, True),
+        (4, MWAIT, False, True, False),  # before any cpuidle driver was there
+        (5, ParkState.NEVER_BOOTED, False, False, False),
+    ]
+    assert parked[1].why.startswith("brought back up before the handoff")
+    assert "by hand" in parked[2].why
+    assert "SMT is off" in parked[3].why
+
+
+def test_siblings_that_are_woken_to_go_deeper_ask_the_cpuidle_driver():
+    """4c529a4a7260 ("x86/smp: PM/hibernate: Split arch_resume_nosmt()", in v6.16)."""
+    bringup = machine({0, 2}, present=range(4), down={1, 3})
+    parked = park_all(rules(resume_park="hlt", idle="port", rescans_dead_siblings=True), bringup, frozenset())
+    assert [one.state for one in parked] == [PORT, HLT, PORT]
+
+
+@pytest.mark.parametrize(("sends", "targets", "state"), [
+    (True, "present", SIPI), (True, "online", MWAIT), (False, None, MWAIT), (None, None, MWAIT), (True, None, SIPI),
+])  # fmt: skip
+def test_an_init_before_the_copy_reaches_those_left_offline_unless_it_goes_to_the_online_only(sends, targets, state):
+    bringup = machine({0, 1}, present=range(3), by_hand={2})
+    given = {"resume_park": "hlt", "sends_init": sends, "init_targets": targets}
+    parked = park_all(rules(**given), bringup, frozenset())
+    assert (parked[1].state, parked[1].left_behind) == (state, True)
+    assert parked[0].state is HLT
+    assert (parked[1].loop is None) is (state is SIPI)
+
+
+def test_a_cpu_never_started_waits_for_a_sipi_unless_the_rescue_starts_it():
+    bringup = machine({0, 1}, booted={0, 1}, present=range(3))
+    rule = rules(resume_park="hlt", sends_init=True, init_targets="present")
+    assert park_all(rule, bringup, frozenset())[1].state is ParkState.NEVER_BOOTED
+    back = park_all(rule, bringup, frozenset({2}))[1]
+    assert (back.state, back.rescued, back.left_behind) == (HLT, True, False)
+
+
+def test_what_is_not_known_leaves_only_that_cpu_open():
+    bringup = machine({0, 1}, present=range(3), by_hand={2})
+    parked = park_all(rules(features=None, resume_park="hlt"), bringup, frozenset())
+    assert [(one.state, one.unsettled is None, one.left_behind) for one in parked] == [
+        (HLT, True, False), (ParkState.RUNNING, False, True),
+    ]  # fmt: skip
+    assert parked[1].loop is None
+    assert parked[1].unsettled.fact in parked[1].why
+
+
+def test_cpus_that_the_resumer_was_told_to_ignore_are_there_all_the_same():
+    hidden = hidden_cpus(frozenset(range(6)), machine({0, 1}, present=range(2)))
+    assert [(one.cpu, one.state, one.loop) for one in hidden] == [
+        (n, ParkState.NEVER_BOOTED, None) for n in range(2, 6)
+    ]
+
+
+ACPI = {"acpi_idle:mwait", "acpi_idle:hlt", "acpi_idle:port_io"}
+
+
+@pytest.mark.parametrize(("driver", "line", "ways", "idle"), [
+    (IdleDriver(None), "", None, "none"),
+    (IdleDriver("intel_idle", "intel_idle_enter_dead"), "", {"intel_idle:mwait"}, "mwait"),
+    (IdleDriver("intel_idle", None), "", set(), "none"),  # this kernel's has no enter_dead
+    (IdleDriver("intel_idle", None), "", None, None),
+    (IdleDriver("intel_idle", None), "intel_idle.max_cstate=0", {"intel_idle:mwait"}, None),  # acpi_idle takes over
+    (IdleDriver("acpi_idle", "acpi_idle_play_dead", "mwait"), "", ACPI, "mwait"),
+    (IdleDriver("acpi_idle", "acpi_idle_play_dead", "halt"), "", ACPI, "halt"),
+    (IdleDriver("acpi_idle", "acpi_idle_play_dead", "port"), "", ACPI, "port"),
+    (IdleDriver("acpi_idle", "acpi_idle_play_dead", "mwait"), "", ACPI - {"acpi_idle:mwait"}, "none"),
+    (IdleDriver("acpi_idle", "acpi_idle_play_dead", "port"), "", None, None),
+    (IdleDriver("acpi_idle", None, "port"), "", ACPI, None),
+    (IdleDriver("acpi_idle", "acpi_idle_play_dead", None), "", ACPI, None),
+    (IdleDriver("haltpoll", None), "", set(), "none"),
+    (IdleDriver("other", "other_play_dead"), "", set(), None),
+])  # fmt: skip
+def test_how_a_driver_that_was_seen_parks_a_dead_cpu(driver, line, ways, idle):
+    assert idle_by_driver(parse_command_line(line), driver, made_traits(enter_dead=ways)) == idle

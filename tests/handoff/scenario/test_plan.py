@@ -1,0 +1,82 @@
+"""Whom the resumee sends an INIT, and what a plan makes of options and of what is missing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from hibercheck.errors import UsageProblem
+from hibercheck.handoff.facts.cpufacts import Topology
+from hibercheck.handoff.scenario.plan import Placement, reinitialised_by
+from hibercheck.x86.cpu import ParkState
+from tests.support.made_inputs import made_dumped, made_plan
+from tests.support.made_traits import made_traits
+
+SMT = Topology({0: 0, 1: 1, 2: 2, 3: 3}, 1, frozenset({0, 2}))
+NUMBERED_LATE = Topology({0: 0, 1: 2, 2: 1, 3: 3}, 1, frozenset({0, 1}))
+"""As firmware lists them that has the first threads of all cores before the second ones."""
+
+
+def resumee(frozen, *, off=False, present=range(4), topology=SMT):
+    return SimpleNamespace(frozen=frozenset(frozen), smt_disabled=off, topology=topology, present=frozenset(present))
+
+
+@pytest.mark.parametrize("targets", ["none", "present", "online cores", None])
+@pytest.mark.parametrize("frozen", [{1, 2, 3}, {2}, set()])
+def test_with_smt_on_the_resumee_starts_those_that_it_froze(targets, frozen):
+    found = reinitialised_by(resumee(frozen), made_traits(nosmt_resume_targets=targets))
+    assert found == frozen
+
+
+@pytest.mark.parametrize(("targets", "frozen", "topology", "started"), [
+    ("present", {2}, SMT, {0, 1, 2, 3}),  # every CPU that is present: ec527c318036
+    ("none", {2}, SMT, {2}),
+    ("online cores", {2}, SMT, {0, 1, 2, 3}),
+    ("online cores", set(), SMT, {0, 1}),  # core 1 was offline: passed by since 2066f00e5b2d
+    (None, set(), SMT, {0, 1}),
+    ("online cores", set(), NUMBERED_LATE, {0, 2}),
+    ("online cores", {1}, NUMBERED_LATE, {0, 1, 2, 3}),
+    ("present", {2}, None, {2}),  # which CPUs share a core is not known
+])  # fmt: skip
+def test_with_smt_off_arch_resume_nosmt_starts_siblings_too(targets, frozen, topology, started):
+    given = resumee(frozen, off=True, topology=topology)
+    assert reinitialised_by(given, made_traits(nosmt_resume_targets=targets)) == started
+
+
+def test_only_cpus_that_are_present_are_started():
+    given = resumee({2}, off=True, present={0, 2, 3})
+    assert reinitialised_by(given, made_traits(nosmt_resume_targets="present")) == {0, 2, 3}
+    assert reinitialised_by(given, made_traits(nosmt_resume_targets="online cores")) == {0, 2, 3}
+
+
+@pytest.mark.parametrize(("place", "known"), [
+    (Placement(0, 0), True), (Placement(None, 0), False), (Placement(0, None), False), (Placement(None, None), False),
+])  # fmt: skip
+def test_a_place_is_known_if_both_its_addresses_are(place, known):
+    assert place.known is known
+
+
+def taken_over(predict, **options):
+    return {cpu.cpu: str(cpu.fate) for cpu in predict("latent", **options).cpus}[1]
+
+
+def test_a_cpu_that_the_resumee_brings_online_is_started_anew(predict):
+    assert taken_over(predict) == "dies"
+    assert taken_over(predict, resumee_online=frozenset({1})) == "re-initialised"
+    assert taken_over(predict, resumee_online=frozenset({1}), resumee_offline=frozenset({1})) == "re-initialised"
+    with pytest.raises(UsageProblem, match=r"--resumee-offline names CPU 1, but the resumee runs on CPUs 0$"):
+        taken_over(predict, resumee_offline=frozenset({1}))
+    with pytest.raises(UsageProblem, match=r"--resumee-online names CPU 2, but the machine of the image has CPUs 0-1$"):
+        taken_over(predict, resumee_online=frozenset({0, 2, 3}))
+
+
+@pytest.mark.parametrize(("line", "present"), [
+    ("nosmp", {0}), ("nolapic", {0}), ("acpi=off", {0}), ("maxcpus=1", {0, 1, 2, 3}),
+])  # fmt: skip
+def test_a_cpu_that_the_resumer_in_a_dump_never_started_waits_in_the_firmware(line, present):
+    """Measured: such a CPU, with CR3 0, is in no loop of the resumer, whose copy does not reach it."""
+    zero = frozenset({0})
+    dumped = made_dumped(command_line=line, present=frozenset(present), online=zero, booted=zero, frozen=frozenset())
+    plan = made_plan(dumped=dumped)
+    assert {one.cpu: one.state for one in plan.parked} == dict.fromkeys((1, 2, 3), ParkState.NEVER_BOOTED)

@@ -1,0 +1,54 @@
+"""A monitored line in a page of the fixmap: which page, and which frame the kernel puts behind it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kernel.code.conftest import PARTS
+
+OWN = " mov $mwait_cpu_dead, %rbp\n add %gs:this_cpu_off(%rip), %rbp\n"
+NUMBER = " mov %gs:cpu_number(%rip), %eax\n and $63, %eax\n shl $6, %rax\n"
+LEA = NUMBER + " lea -0xa02000(%rax), %rbp\n"
+SUB = NUMBER + " sub $0xa02000, %rax\n mov %rax, %rbp\n"
+SETUP = """
+fn setup_arch
+ push %rbx
+ call reserve_the_page
+ pop %rbx
+ ret
+end setup_arch
+fn reserve_the_page
+ mov $0x8000, %esi
+ mov $0x201, %edi
+ call native_set_fixmap
+ ret
+end reserve_the_page
+fn native_set_fixmap
+ ret
+end native_set_fixmap
+"""
+
+
+@pytest.mark.parametrize("code", [LEA, SUB], ids=["lea", "sub"])
+def test_the_page_and_its_frame(made, code):
+    traits = made.traits(native=PARTS["native"].replace(OWN, code), setup=SETUP)
+    assert traits.monitored.value == "fixmap:0xffffffffff5fe000"
+    assert traits.monitored_frame.value == (8,)
+    assert "native_set_fixmap" in traits.monitored_frame.evidence[0].text
+
+
+def test_another_page_of_the_fixmap_says_nothing_of_this_one(made):
+    traits = made.traits(native=PARTS["native"].replace(OWN, LEA), setup=SETUP.replace("0x201", "0x202"))
+    assert traits.monitored.value == "fixmap:0xffffffffff5fe000"
+    assert traits.monitored_frame.value is None
+
+
+def test_two_pages_leave_it_open(made):
+    two = LEA + " lea -0xa04000(%rax), %rdi\n"
+    assert made.traits(native=PARTS["native"].replace(OWN, two), setup=SETUP).monitored.value is None
+
+
+def test_a_line_of_the_cpu_is_in_no_frame_that_the_code_names(made):
+    traits = made.traits(setup=SETUP)
+    assert traits.monitored.value == "percpu:mwait_cpu_dead"
+    assert traits.monitored_frame.value == ()

@@ -1,0 +1,152 @@
+"""A trait is one declaration, from which its symbols, its line in the report and its place in the facts follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hibercheck.kernel.code.declared import SECTIONS, Declared
+from hibercheck.kernel.code.model import IdleModel, IdleTables, IdtGate, Trait
+from hibercheck.kernel.code.names import ANY_CODE
+from hibercheck.kernel.code.readers import Readers
+from hibercheck.kernel.code.traits import DECLARED, WANTED, Traits, read_traits
+from hibercheck.kernel.kernel import open_kernel
+from hibercheck.report.kernel import view, words
+from hibercheck.x86.cpu import ParkState
+from tests.support.made_states import park_loop
+
+FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
+KERNELS = sorted([*FIXTURES.glob("compilers/*.xz"), *FIXTURES.glob("kernels/*.vmlinux.xz")])
+
+
+@pytest.fixture(params=KERNELS, ids=lambda path: path.name.removesuffix(".vmlinux.xz"))
+def kernel(request):
+    with open_kernel(str(request.param)) as opened:
+        yield opened
+
+
+def test_every_trait_has_a_line_under_one_heading(kernel):
+    assert [one.name for one in read_traits(kernel)] == [one.name for one in DECLARED]
+    shown = [(title, label) for title, rows in view(kernel).sections() for label, _ in rows]
+    declared = [(one.section, one.label) for title in SECTIONS for one in DECLARED if one.section == title]
+    assert [row for row in declared if row in shown] == shown
+    assert len(set(declared)) == len(declared)
+
+
+def test_a_trait_declares_the_symbols_that_reading_it_takes(kernel):
+    """Read each trait alone: what it asks for is declared with it, or with a trait that it is read from."""
+    for declared in DECLARED:
+        readers, asked = Readers(kernel, WANTED), set()
+        find = readers.program.find
+        readers.program.find = lambda name, find=find, asked=asked: asked.add(name) or find(name)
+        traits = Traits(readers)
+        getattr(traits, declared.name)
+        allowed = {symbol.rstrip("*") for one in DECLARED if one.name in vars(traits) for symbol in one.symbols}
+        assert asked <= allowed | ANY_CODE, declared.name
+        assert not readers.program.undeclared
+
+
+def test_reading_all_traits_asks_for_nothing_else(kernel):
+    readers = Readers(kernel, WANTED)
+    traits = Traits(readers)
+    assert len([trait for trait in traits if trait.value is not None]) > 20
+    assert traits.park_loops
+    assert not readers.program.undeclared
+    assert WANTED.names <= WANTED.candidates
+
+
+def test_a_symbol_that_nobody_declared_is_found_all_the_same(made):
+    program = made.program()
+    assert program.find("nr_cpu_ids").name == "nr_cpu_ids"
+    assert set(program.undeclared) == {"nr_cpu_ids"}
+
+
+def test_a_trait_is_read_once_and_can_be_replaced(made):
+    with open_kernel(made.path()) as kernel:
+        traits = Traits(Readers(kernel, WANTED))
+        first = traits.rescues_offline
+        assert traits.rescues_offline is first
+        other = traits.replaced(rescues_offline=replace(first, value=None))
+        assert other.rescues_offline.value is None
+        assert traits.rescues_offline is first
+        assert other.freeze_order == traits.freeze_order
+        assert other != traits
+    with pytest.raises(LookupError, match="without a kernel"):
+        _ = Traits(None, {}).la57
+
+
+def test_a_declared_commit_stands_where_a_value_was_read():
+    class Some:
+        readers = None
+        known = Declared(int, SECTIONS[0], "known", lambda _, __: Trait("known", 1), commit="c")
+        other = Declared(int, SECTIONS[0], "other", lambda _, __: Trait("other", 1, (), "d"), commit="c")
+        unknown = Declared(int, SECTIONS[0], "unknown", lambda _, __: Trait("unknown", None), commit="c")
+
+        def read(self, declared):
+            return declared.read(self)
+
+    some = Some()
+    assert (some.known.commit, some.other.commit, some.unknown.commit) == ("c", "d", None)
+    with pytest.raises(ValueError, match="no section"):
+        Declared(int, "elsewhere", "x", lambda _, __: Trait("x", 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("la57", True, "yes"),
+        ("la57", False, "no"),
+        ("la57", None, "unknown"),
+        ("physical_start", 0x1000000, "0x1000000"),
+        ("play_dead_order", ("mwait", "hlt"), "mwait, hlt"),
+        ("play_dead_order", (), "none"),
+        ("freeze_order", "ascending", "ascending"),
+    ],
+)
+def test_values_in_words(name, value, text):
+    assert words(Trait(name, value)) == text
+
+
+@pytest.mark.parametrize(("name", "value", "text"), [
+    ("idt_gates", (), "none"),
+    ("idt_gates", (IdtGate(2, 2, 0, "nmi"), IdtGate(13, 0, 0, "gp"), IdtGate(8, 1, 0, "df")),
+     "vector 2 on IST 2, vector 8 on IST 1"),
+    ("compressors", ("lzo:builtin", "lz4:module?"), "lzo built in, lz4 if its module is loaded"),
+    ("compressors", ("lzo:builtin", "lz4:absent"), "lzo built in, lz4 not at all"),
+    ("compressors", ("lzo:other",), "lzo other"),
+    ("refuses_while", (), "nothing more"),
+    ("refuses_while", ("locked down", "secret memory"), "locked down, secret memory is in use"),
+    ("cea_size", 0x3B000, "0x3b000"),
+    ("nosmt_resume_targets", "present", "all that are present"),
+    ("nosmt_resume_targets", "online cores", "those of cores that are online"),
+    ("intel_idle", IdleTables((IdleModel(0, 6, 1, 0, 0, False, 0), IdleModel(0, 6, 2, 0, 0, True, None)), ((),)),
+     "1 CPU models and what ACPI says of others"),
+    ("intel_idle", IdleTables((IdleModel(0, 6, 1, 0, 0, False, 0), IdleModel(0, 6, 2, 0, 0, False, 0)), ((),)), "2"),
+])  # fmt: skip
+def test_values_that_have_words_of_their_own(name, value, text):
+    assert words(Trait(name, value)) == text
+
+
+def test_traits_are_compared_by_their_values_and_loops():
+    one, other = ({"la57": Trait("la57", value)} for value in (True, False))
+    every = {declared.name: Trait(declared.name, None) for declared in DECLARED}
+    assert Traits(None, every | one, ()) == Traits(None, every | one, ())
+    assert Traits(None, every | one, ()) != Traits(None, every | other, ())
+    assert Traits(None, every | one, ()) != Traits(None, every | one, (park_loop(),))
+    assert Traits(None, every, ()) != 5
+
+
+def test_loops_are_asked_for_by_role_kind_and_kick():
+    native, kicked = replace(park_loop(), role="native"), replace(park_loop(), role="native", after_kick=True)
+    halts = replace(park_loop(ParkState.HLT), role="resume")
+    traits = Traits(None, {}, (native, kicked, halts))
+    assert traits.loops("native") == traits.loops("native", "mwait") == (native,)
+    assert traits.loops("native", after_kick=True) == (kicked,)
+    assert traits.loops("native", "hlt") == traits.loops("resume", "mwait") == ()
+    assert traits.loops("resume", "hlt") == (halts,)
+
+
+def test_fixtures_are_there():
+    assert len(KERNELS) >= 10

@@ -1,0 +1,133 @@
+"""Which changes are made to a module, and which are not."""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+
+import pytest
+
+from tests.mutation.core import CORE, ROOT, modules
+from tests.mutation.mutants import mutants_of
+
+
+def changed(source: str) -> set[str]:
+    """The line of a function after each change that is made to it."""
+    return {mutant.after for mutant in mutants_of("x.py", textwrap.dedent(source).encode())}
+
+
+def of_line(line: str) -> set[str]:
+    return changed(f"def f(a, b, c):\n    {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "after"),
+    [
+        ("if a < b: g()", {"if a <= b: g()", "if a >= b: g()", "if a < b: pass"}),
+        ("if a == b: g()", {"if a != b: g()", "if a == b: pass"}),
+        ("if a is not None: g()", {"if a is None: g()", "if a is not None: pass"}),
+        ("if a not in b: g()", {"if a in b: g()", "if a not in b: pass"}),
+        ("if not a: g()", {"if a: g()", "if not a: pass"}),
+        ("if a: g()", {"if (not (a)): g()", "if a: pass"}),
+        ("return a and b", {"return a or b", "return True and b", "return a and True"}),
+        ("return a or b", {"return a and b", "return False or b", "return a or False"}),
+        ("return b if a else c", {"return b if (not (a)) else c", "return None"}),
+        ("return a << b", {"return a >> b", "return None"}),
+        ("return ~a", {"return a", "return None"}),
+        ("return a - 7", {"return a + 7", "return a - 8", "return None"}),
+        ("return True", {"return False", "return None"}),
+        ("return None", set()),
+        ("return", set()),
+        ("a += b", {"a -= b", "pass"}),
+        ("a.x = b", {"pass"}),
+        ("a = b", {"pass"}),
+        ("new = b", set()),
+        ("raise ValueError(f'{a} is 3')", {"pass"}),
+        ("return any(a)", {"return all(a)", "return None"}),
+        ("return g(a, x=b, y=c)", {"return g(a, y=c)", "return g(a, x=b, )", "return None"}),
+        (
+            "return {1: a, 2: b}",
+            {"return None", "return {2: a, 2: b}", "return {1: a, 3: b}", "return { 2: b}", "return {1: a, }"},
+        ),
+        ("return 'word'", {"return 'XXword'", "return None"}),
+        ("return 'two words'", {"return None"}),
+        ("return f'{a + 1}'", {"return None"}),
+        ("return zip(a, b, strict=True)", {"return None"}),
+        ("assert a < 3", set()),
+        ("return (\n        a < b)", {"a <= b)", "a >= b)"}),
+    ],
+)
+def test_changes_of_a_line(line, after):
+    assert of_line(line) == after
+
+
+def test_loops():
+    source = """
+        def f(a):
+            for b in a:
+                if b:
+                    continue
+                break
+    """
+    assert changed(source) == {"if (not (b)):", "pass"}
+    assert len(mutants_of("x.py", textwrap.dedent(source).encode())) == 3
+
+
+def test_what_stands_in_a_module_or_a_class():
+    source = '''
+        """Words."""
+        TABLE = (Row("a", x), Row("b", y))
+        Kind = Callable[[int], "str | None"]
+        class Facts:
+            """Words."""
+            one: bool = False
+            """Words."""
+        def f(a: int = 3, *, b: "x | y" = None) -> int:
+            """Words."""
+    '''
+    assert changed(source) == {
+        'TABLE = ( Row("b", y))',
+        'TABLE = (Row("a", x), )',
+        "TABLE = (Row('XXa', x), Row(\"b\", y))",
+        "TABLE = (Row(\"a\", x), Row('XXb', y))",
+        "one: bool = True",
+        'def f(a: int = 4, *, b: "x | y" = None) -> int:',
+    }
+
+
+def test_types_and_imports_are_left_alone():
+    source = """
+        from typing import TYPE_CHECKING, Protocol
+        if TYPE_CHECKING:
+            x = 1
+        class Reads(Protocol):
+            size: int = 1
+    """
+    assert not changed(source)
+
+
+def test_names_do_not_move_with_lines():
+    source = b"def f(a):\n    return a + 1 if a else a + 1\n"
+    later = b"# more\n\n\n" + source
+    one, other = mutants_of("x.py", source), mutants_of("x.py", later)
+    assert [mutant.key for mutant in one] == [mutant.key for mutant in other]
+    assert len({mutant.key for mutant in one}) == len(one)
+    assert [mutant.lines.start + 3 for mutant in one] == [mutant.lines.start for mutant in other]
+
+
+def test_letters_of_several_bytes():
+    source = 'def f(a):\n    g("\N{MICRO SIGN}s", a + 1)\n'.encode()
+    assert {mutant.after for mutant in mutants_of("x.py", source)} >= {'g("\N{MICRO SIGN}s", a - 1)'}
+
+
+@pytest.mark.parametrize("part", CORE, ids=lambda part: part.patterns[0])
+def test_mutants_of_the_core_are_other_code_on_the_same_lines(part):
+    for path in modules(part):
+        source = (ROOT / path).read_bytes()
+        mutants = mutants_of(path, source)
+        assert len({mutant.key for mutant in mutants}) == len(mutants)
+        for mutant in mutants[:: max(len(mutants) // 3, 1)]:
+            text = mutant.apply(source)
+            assert text.count(b"\n") == source.count(b"\n")
+            assert ast.dump(ast.parse(text)) != ast.dump(ast.parse(source)), (path, mutant.key)
+            compile(text, path, "exec")
