@@ -96,6 +96,8 @@ def _found(path: Path) -> Mapping[str, Any] | None:
     if reason is None or path.name == SHARED_FILE:
         try:
             values = _load(path)
+            if path.name == SHARED_FILE and not isinstance(values.get("tool", {}), dict):
+                return None  # broken, and nothing in it is about this tool: for others to say
             table = values if path.name == OWN_FILE else _shared_table(path, values)
         except HibercheckError:
             if reason is None:
