@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tests.lab import design_table
+from tests.lab import design_table, held_out
 from tests.lab.compare import BAD
 from tests.lab.errors import LabError
 from tests.lab.predict import grade
@@ -112,6 +112,7 @@ def tables(root: Path, entries: Sequence[Entry]) -> list[tuple[Path, str]]:
     return [
         (root / "README.md", totals(entries, later, outcomes=False)),
         (own, totals(entries, later)),
+        (own, held_out.table(entries)),
         (own, disagreements(entries)),
     ]
 

@@ -105,8 +105,9 @@ def packages(apt: Apt, release: str, *, debug: bool) -> list[tuple[str, tuple[st
     # Since 7.x the kernel itself is in linux-binary-RELEASE, and linux-image-RELEASE only depends on it.
     binary = f"linux-binary-{release}"
     image = binary if binary in apt.run("apt-cache", "pkgnames", binary).split() else f"linux-image-{release}"
+    config = () if image == binary else ("*/config-*",)  # linux-binary holds the kernel alone
     whole = (f"linux-image-{release}-dbg", ("*/vmlinux*", "*/System.map*"))
-    return [(image, ("*/vmlinuz*", "*/config-*")), *([whole] if debug else [])]
+    return [(image, ("*/vmlinuz*", *config)), *([whole] if debug else [])]
 
 
 def download(apt: Apt, package: str, directory: Path) -> Path | None:

@@ -1,0 +1,90 @@
+"""What the experiments of the family ``standings`` are held to, counted from the record by what was predicted first.
+
+The bounds: no pass on a machine that reset, no ``resumes`` without a condition for an image that was not loaded (unless
+nothing that was given shows the difference), at most 2 % false alarms, with a dump all right, and of the conditions
+at most two in the median.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+from tests.lab.experiment import Experiment
+from tests.lab.predict import grade
+from tests.lab.records import Entry
+
+BEGIN = "<!-- held out: written by python -m tests.lab table -->"
+END = "<!-- held out: end -->"
+FAMILY = re.compile(r"standings(\d+)-\d+")
+REPLACED = {"standings11-98": "standings11-150"}
+"""Drawn and begun, but without an outcome, and the experiment that was drawn in its place."""
+WENT_WRONG = ("resets", "hangs", "survives")
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """A column for each seed, a row for each bound, and by name whatever counts against one."""
+    seeds: dict[int, list[Entry]] = {}
+    for entry in entries:
+        if found := FAMILY.fullmatch(entry.name):
+            seeds.setdefault(int(found[1]), []).append(entry)
+    lines = [BEGIN]
+    for seed, own in sorted(seeds.items()):
+        lines += ["", *of_seed(seed, own)]
+    return "\n".join([*lines, "", END])
+
+
+def of_seed(seed: int, own: Sequence[Entry]) -> Iterator[str]:
+    """The numbers of one seed."""
+    went_wrong = [one for one in own if one.outcome in WENT_WRONG]
+    refused = [one for one in own if one.outcome == "refused"]
+    dumped = [one for one in own if one.dump]
+    passes = [one for one in went_wrong if one.first.exit == 0]
+    believed = [one for one in refused if one.first.outcome == "resumes" and not one.first.conditions]
+    signs = [one for one in believed if not unseen(one.experiment)]
+    alarms = [one for one in own if is_false_alarm(one)]
+    silent = [one for one in own if one.first.outcome is None]
+    not_right = [one for one in dumped if one.dump and grade(one, one.dump, dump=True) != "right"]
+    commits = ", ".join(dict.fromkeys(one.commit for one in own))
+    yield f"**Seed {seed}**: {len(own)} experiments, predicted first by hibercheck at {commits}."
+    for name, other in REPLACED.items():
+        if any(one.name == other for one in own):
+            yield f"`{name}` was drawn and gave no outcome; `{other}` was drawn in its place and is counted."
+    yield ""
+    yield "| bound | of | count | which |"
+    yield "|---|--:|--:|---|"
+    yield row("a pass on a machine that reset, hung or whose CPU ran away: none", went_wrong, passes)
+    yield row("`resumes` without a condition for an image that was not loaded: none", refused, believed)
+    yield row("the same, where something given shows the difference", refused, signs)
+    share = f" ({100 * len(alarms) / len(own):.1f} %)"
+    yield row("false alarms: at most 2 %", own, alarms, share)
+    yield row("no report", own, silent)
+    yield row("with a dump not right: none", dumped, not_right)
+    counts = [len(one.first.conditions) for one in own]
+    yield f"| conditions: at most 2 in the median | {len(own)} | {median(counts):g} | at most {max(counts)} |"
+
+
+def row(what: str, of: Sequence[Entry], found: Sequence[Entry], more: str = "") -> str:
+    """One row."""
+    names = ", ".join(f"`-{one.name.partition('-')[2]}`" for one in found)
+    return f"| {what} | {len(of)} | {len(found)}{more} | {names} |"
+
+
+def is_false_alarm(entry: Entry) -> bool:
+    """Tell whether a machine resumed although it was said, without a condition, that it does not.
+
+    A risk is none where the resumer's address was random or survival rests on the moment of a wake, of which the usual
+    outcome is the sign; a condition does not excuse it.
+    """
+    first = entry.first
+    if entry.outcome != "resumes":
+        return False
+    if first.verdict == "risk":
+        return not (entry.experiment.may_abstain or first.usual)
+    return first.verdict in ("fatal", "refused") and not first.conditions
+
+
+def unseen(experiment: Experiment) -> bool:
+    """Tell whether the resumer ran on another machine, or was started by kexec: nothing given shows either."""
+    return experiment.resumer_machine is not None or bool(experiment.resumer.kexec_from)

@@ -1,0 +1,76 @@
+"""The bounds of the family ``standings``, counted from entries that are made up and from the record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.lab.experiment import Experiment, Side
+from tests.lab.held_out import REPLACED, is_false_alarm, table
+from tests.lab.machine import Machine
+from tests.lab.record import EMULATOR
+from tests.lab.records import PLACE, Entry, Said, load
+
+ONE = Experiment("standings3-0", Side("a"), Side("b"))
+SAFE, FATAL, RISK = Said(0, "resumes", "safe"), Said(1, "resets", "fatal"), Said(1, "may-reset", "risk")
+ENTRY = Entry(ONE, EMULATOR, "2026-11-29", "abc", SAFE, None, "resumes")
+CONDITION = ("idle-driver",)
+
+
+def named(number: int, experiment: Experiment = ONE, **changes: object) -> Entry:
+    own = replace(experiment, name=f"standings3-{number}")
+    return replace(ENTRY, experiment=own, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "first", "cmdline", "expected"),
+    [
+        ("resumes", FATAL, "nokaslr", True),
+        ("resumes", Said(1, "refused", "refused"), "nokaslr", True),
+        ("resumes", replace(FATAL, conditions=CONDITION), "nokaslr", False),
+        ("resets", FATAL, "nokaslr", False),
+        ("resumes", RISK, "nokaslr", True),
+        ("resumes", replace(RISK, conditions=CONDITION), "nokaslr", True),
+        ("resumes", RISK, "", False),
+        ("resumes", replace(RISK, usual="resumes"), "nokaslr", False),
+        ("resumes", SAFE, "nokaslr", False),
+    ],
+)
+def test_a_false_alarm(outcome: str, first: Said, cmdline: str, expected: bool):
+    experiment = replace(ONE, resumer=Side("b", cmdline))
+    assert is_false_alarm(replace(ENTRY, experiment=experiment, outcome=outcome, first=first)) is expected
+
+
+def test_each_bound_has_a_row_that_names_what_counts_against_it():
+    entries = [
+        named(0, outcome="resets"),
+        named(1, outcome="refused"),
+        named(2, replace(ONE, resumer_machine=Machine()), outcome="refused"),
+        named(3, replace(ONE, resumer=Side("b", kexec_from="c")), outcome="refused"),
+        named(4, outcome="refused", first=replace(SAFE, conditions=CONDITION)),
+        named(5, first=FATAL, dump=FATAL),
+        named(6, first=Said(2, note="no")),
+        named(7, outcome="survives", first=FATAL, dump=FATAL),
+    ]
+    text = table([*entries, replace(ENTRY, experiment=replace(ONE, name="chance3-9"))])
+    assert "**Seed 3**: 8 experiments, predicted first by hibercheck at abc." in text
+    assert "ran away: none | 2 | 1 | `-0` |" in text
+    assert "not loaded: none | 4 | 3 | `-1`, `-2`, `-3` |" in text
+    assert "shows the difference | 4 | 1 | `-1` |" in text
+    assert "at most 2 % | 8 | 1 (12.5 %) | `-5` |" in text
+    assert "no report | 8 | 1 | `-6` |" in text
+    assert "not right: none | 2 | 1 | `-5` |" in text
+    assert "in the median | 8 | 0 | at most 1 |" in text
+
+
+def test_what_was_drawn_in_place_of_another_is_said_to_be():
+    (gone, other), *_ = REPLACED.items()
+    text = table([replace(ENTRY, experiment=replace(ONE, name=other))])
+    assert f"`{gone}` was drawn and gave no outcome; `{other}` was drawn in its place and is counted." in text
+    names = {entry.name for entry in load(PLACE)}
+    assert (gone in names, other in names) == (False, True)
+
+
+def test_the_hundred_and_fifty_are_whole():
+    assert sum(entry.name.startswith("standings11-") for entry in load(PLACE)) == 150
