@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import click
@@ -29,7 +28,7 @@ def command(**given: Any) -> int:
     What commands ask of a kernel is kept by its contents, in a directory that belongs to the caller alone: root uses
     no user's.  What was used longest ago goes when there is too much.
     """
-    from hibercheck.cli.output import prepare_standard_streams
+    from hibercheck.cli.output import prepare_standard_streams, write_answer
     from hibercheck.cli.stored import cache_of
     from hibercheck.kernel.cache import LIMIT
     from hibercheck.report.sanitise import one_line
@@ -44,14 +43,13 @@ def command(**given: Any) -> int:
     size = sum(status.st_size for status in kept.values())
     if given["form"] == "json":
         document = {"directory": directory, "problem": problem, "kernels": kernels, "bytes": size, "limit": LIMIT}
-        sys.stdout.write(json.dumps(document | {"removed": removed}, indent=2) + "\n")
+        write_answer(json.dumps(document | {"removed": removed}, indent=2) + "\n")
         return 0
     if directory is None:
-        click.echo("nothing is kept: there is no home directory, and XDG_CACHE_HOME is not set")
-        return 0
-    if removed is not None:
-        click.echo(f"{one_line(directory)}: {removed} files removed")
-        return 0
-    what = f"is not used: {problem}" if problem else f"{kernels} kernels, {size >> 20} of {LIMIT >> 20} MiB"
-    click.echo(f"{one_line(directory)}: {one_line(what)}")
+        answer = "nothing is kept: there is no home directory, and XDG_CACHE_HOME is not set"
+    else:
+        kept_there = f"{kernels} kernels, {size >> 20} of {LIMIT >> 20} MiB"
+        what = f"is not used: {problem}" if problem else kept_there
+        answer = f"{one_line(directory)}: {one_line(what if removed is None else f'{removed} files removed')}"
+    write_answer(answer + "\n")
     return 0

@@ -211,17 +211,9 @@ def resolve_outputs(outputs: Sequence[Output], path: str | None) -> tuple[Output
 
 
 def emit(judged: Judged, outputs: Sequence[Output], given: dict[str, Any], opened: Outputs) -> None:
-    """Write every output; a reader that closes standard output early does not change the verdict."""
-    from hibercheck.cli.output import discard_standard_output
-
+    """Write every output."""
     for output in outputs:
-        content = render(judged, output, given)
-        try:
-            opened.write(output.path, [content])
-        except BrokenPipeError:
-            if output.path is not None:
-                raise
-            discard_standard_output()
+        opened.write(output.path, [render(judged, output, given)])
 
 
 def warn(judged: Judged, outputs: Sequence[Output], given: dict[str, Any]) -> None:

@@ -40,10 +40,11 @@ def command(shell: str, color: str) -> None:  # noqa: ARG001 - every command tak
     from click.shell_completion import get_completion_class
 
     from hibercheck.cli.group import root
+    from hibercheck.cli.output import write_answer
     from hibercheck.cli.run import COMPLETION_VARIABLE
 
     completion = get_completion_class(shell)
     if completion is None:
         raise click.UsageError(f"this version of click knows no completion for {shell}")
     made = completion(root, {}, "hibercheck", COMPLETION_VARIABLE)
-    click.echo(BASH % made.source_vars() if shell == "bash" else made.source(), nl=False)
+    write_answer(BASH % made.source_vars() if shell == "bash" else made.source())

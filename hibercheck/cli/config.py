@@ -249,15 +249,18 @@ def _text(source: Source, option: GroupedOption, value: object, where: str) -> s
 
 def show(command: click.Command, ctx: click.Context, arguments: list[str], source: Source | None) -> None:
     """Print every option of ``command`` with its value and where that comes from."""
+    from hibercheck.cli.output import write_answer
+
     given, _, _ = command.make_parser(ctx).parse_args(list(arguments))
-    click.echo(f"# configuration: {source.path if source else 'none'}")
+    lines = [f"# configuration: {source.path if source else 'none'}"]
     for option in command.params:
         if not isinstance(option, GroupedOption) or option.long_name in NOT_IN_FILES:
             continue
         value, origin = option.consume_value(ctx, given)
         if isinstance(value, str) and (option.is_flag or isinstance(option.type, click.types.IntParamType)):
             value = option.type_cast_value(ctx, value)  # true for the environment's 1: what a file would have
-        click.echo(_line(option.long_name, value, _origin(option, ctx, origin, source)))
+        lines.append(_line(option.long_name, value, _origin(option, ctx, origin, source)))
+    write_answer("".join(f"{line}\n" for line in lines))
 
 
 def told(error: click.BadParameter, ctx: click.Context, source: Source | None) -> click.UsageError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from hibercheck.cli.options import GroupedCommand, general_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class RuleType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -63,15 +66,19 @@ def command(rules: tuple[str, ...], color: str) -> None:
 
     A condition is explained too, and a message that the kernel printed when it did not resume.
     """
+    from hibercheck.cli.output import as_text, prepare_standard_streams, write_answer
+
+    prepare_standard_streams()
+    write_answer(as_text(lambda console: _explain(rules, console), color=color))
+
+
+def _explain(rules: tuple[str, ...], console: Console) -> None:
     from hibercheck.cli import log as said
-    from hibercheck.cli.output import make_console, prepare_standard_streams
     from hibercheck.handoff.scenario.alternatives import KINDS
     from hibercheck.handoff.verdict.rules import RULES
     from hibercheck.host.log import read_log
     from hibercheck.report.rules import explain, explain_condition
 
-    prepare_standard_streams()
-    console = make_console(sys.stdout, color=color)
     for number, rule in enumerate(rules):
         if number:
             console.print()

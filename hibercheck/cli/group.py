@@ -84,8 +84,9 @@ def _spelt_out(args: list[str], commands: Sequence[str]) -> list[str]:
 def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
         from hibercheck import __version__
+        from hibercheck.cli.output import write_answer
 
-        click.echo(f"hibercheck {__version__}")
+        write_answer(f"hibercheck {__version__}\n")
         ctx.exit()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from typing import Any
 
 import click
@@ -45,7 +44,7 @@ def command(**given: Any) -> int:
     """
     if (given["file"] is None) == (given["boot"] is None):
         raise click.UsageError("give a log, or --boot for one of the journal's")
-    from hibercheck.cli.output import prepare_standard_streams
+    from hibercheck.cli.output import as_text, prepare_standard_streams, write_answer
     from hibercheck.files.text import read_whole
     from hibercheck.host.log import conclusion, read_log
 
@@ -58,13 +57,9 @@ def command(**given: Any) -> int:
              "code": one.message.code, "means": one.message.means, "advice": one.message.advice}
             for one in found
         ]  # fmt: skip
-        sys.stdout.write(json.dumps({"lines": rows, "conclusion": conclusion(found)}, indent=2) + "\n")
+        write_answer(json.dumps({"lines": rows, "conclusion": conclusion(found)}, indent=2) + "\n")
         return 0
-    from hibercheck.cli.output import as_text
-
-    sys.stdout.write(
-        as_text(lambda console: _print(console, found), color=given["color"], width=given["width"], path=None)
-    )
+    write_answer(as_text(lambda console: _print(console, found), color=given["color"], width=given["width"]))
     return 0
 
 

@@ -116,11 +116,11 @@ def _print(text: str) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        from hibercheck.cli.output import discard_standard_output
+        from hibercheck.cli.pager import discard_standard_output
 
         discard_standard_output()
         if isinstance(error, BrokenPipeError):
-            return 141  # as `hibercheck.cli.run` has it
+            return 0  # as `hibercheck.cli.pager` has it
         sys.stderr.write(f"hibercheck: cannot write the output: {error.strerror}\n")
         return 3
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -58,8 +58,15 @@ class PlainHelp(click.Command):
 
 def _show_help(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        click.echo(ctx.get_help(), color=ctx.color)
-        ctx.exit()
+        print_help(ctx)
+
+
+def print_help(ctx: click.Context) -> NoReturn:
+    """Print a command's help and end."""
+    from hibercheck.cli.output import write_answer
+
+    write_answer(f"{ctx.get_help()}\n")
+    ctx.exit()
 
 
 class GroupedOption(PlainOption):
@@ -218,8 +225,7 @@ class GroupedCommand(PlainHelp):
 def _help_all(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         ctx.meta[EVERYTHING] = True
-        click.echo(ctx.get_help())
-        ctx.exit()
+        print_help(ctx)
 
 
 def given_by_hand(ctx: click.Context, parameter: str) -> bool:

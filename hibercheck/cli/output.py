@@ -70,6 +70,12 @@ def opened_outputs(
         yield outputs
 
 
+def write_answer(content: str) -> None:
+    """Write all that a command has to say to standard output, as `opened_outputs` does it for every command."""
+    with opened_outputs([None]) as outputs:
+        outputs.write(None, [content])
+
+
 def _confine(outputs: Outputs, cache: Path | None) -> None:
     from hibercheck.files import landlock
 
@@ -88,16 +94,6 @@ def prepare_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-
-
-def discard_standard_output() -> None:
-    """Point standard output at nothing, so that the interpreter's last flush does not fail again."""
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-    except (OSError, ValueError):
-        pass  # standard output is not a real file: nothing will be flushed
 
 
 def as_text(

@@ -23,13 +23,31 @@ class PagedOutputs(Outputs):
     """Outputs of which what goes to a terminal, and is longer than its screen, is shown by a pager."""
 
     def write(self, path: str | None, parts: Iterable[str]) -> None:
-        """Write one of the outputs that were opened; raises as `hibercheck.files.outputs.Outputs.write`."""
+        """Write one of the outputs that were opened; a reader that leaves standard output early is no failure.
+
+        Raises as `hibercheck.files.outputs.Outputs.write` otherwise.
+        """
         if path is None and _is_terminal():
             content = "".join(parts)
             if _is_long(content) and _shown(content):
                 return
             parts = [content]
-        super().write(path, parts)
+        try:
+            super().write(path, parts)
+        except BrokenPipeError:
+            if path is not None:
+                raise
+            discard_standard_output()  # as after `| head -1`: what the command found is still its status
+
+
+def discard_standard_output() -> None:
+    """Point standard output at nothing, so that the interpreter's last flush does not fail again."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (OSError, ValueError):
+        pass  # standard output is not a real file: nothing will be flushed
 
 
 def note(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options
@@ -15,12 +13,11 @@ from hibercheck.cli.shared import shared
 @general_options
 def command(form: str, color: str) -> None:
     """List all rules: identifier, weight, name."""
+    from hibercheck.cli.output import as_text, prepare_standard_streams, write_answer
     from hibercheck.report import rules
 
-    if form == "json":
-        click.echo(rules.as_json(), nl=False)
-        return
-    from hibercheck.cli.output import make_console, prepare_standard_streams
-
     prepare_standard_streams()
-    rules.print_list(make_console(sys.stdout, color=color))
+    if form == "json":
+        write_answer(rules.as_json())
+        return
+    write_answer(as_text(rules.print_list, color=color))

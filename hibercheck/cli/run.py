@@ -19,7 +19,7 @@ from hibercheck.files.inputs import watching
 USAGE = 2
 TROUBLE = 3
 CLOSED_PIPE = 141
-"""128 + SIGPIPE: what a shell shows for a program that a closed pipe ended."""
+"""128 + SIGPIPE: what a shell shows for a program that a closed pipe ended, here one that an option named."""
 
 COMPLETION_VARIABLE = "_HIBERCHECK_COMPLETE"
 
@@ -137,7 +137,7 @@ def _complain(message: str) -> None:
 
 def _flush_or_discard() -> None:
     """Leave nothing in standard output's buffer: the interpreter would fail to write it, and exit with 120."""
-    from hibercheck.cli.output import discard_standard_output
+    from hibercheck.cli.pager import discard_standard_output
 
     try:
         sys.stdout.flush()

@@ -13,4 +13,6 @@ from hibercheck.cli.options import GroupedCommand, general_options
 @general_options
 def command(color: str) -> None:  # noqa: ARG001 - every command takes it
     """Print the JSON schema of what `check --format json` writes."""
-    click.echo(files("hibercheck.report").joinpath("schema/report.json").read_text(encoding="utf-8"), nl=False)
+    from hibercheck.cli.output import write_answer
+
+    write_answer(files("hibercheck.report").joinpath("schema/report.json").read_text(encoding="utf-8"))

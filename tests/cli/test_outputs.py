@@ -286,6 +286,54 @@ def test_every_command_that_writes_is_tried():
     assert found <= set(COMMANDS)
 
 
+def printing(image, resumer, resumee, shard, system):
+    """A command line of every command, and the status that it ends with, of whose text nobody reads anything."""
+    handoff = [image, "--resumer", resumer, "--resumee", resumee, "--resumer-cmdline", "nokaslr nosmt"]
+    return {
+        "check": (["check", *handoff, "--spurious-mwait", "-v"], 1),
+        "check --format json": (["check", *handoff, "--spurious-mwait", "--format", "json"], 1),
+        "image": (["image", image, "--verify"], 0),
+        "kernel": (["kernel", resumer], 0),
+        "designs": (["designs", *handoff, "--design", "init"], 0),
+        "matrix": (["matrix", resumer, resumee, "--jobs", "1", "--scenario", "nosmt", "--spurious-mwait"], 1),
+        "matrix --format json": (["matrix", resumer, resumee, "--jobs", "1", "--format", "json"], 0),
+        "matrix merge": (["matrix", "merge", shard], 0),
+        "diff": (["diff", resumee, resumer, "--spurious-mwait"], 1),
+        "preflight": (["preflight", "--root", system], 0),
+        "collect": (["collect", "--root", system], 0),
+        "log": (["log", f"{system}/var/log/dmesg"], 0),
+        "explain": (["explain", "HC202"], 0),
+        "rules": (["rules"], 0),
+        "rules --format json": (["rules", "--format", "json"], 0),
+        "cache": (["cache"], 0),
+        "schema": (["schema"], 0),
+        "completion": (["completion", "zsh"], 0),
+        "check --help": (["check", "--help"], 0),
+        "check --help-all": (["check", "--help-all"], 0),
+        "check --show-config": (["check", "--show-config"], 0),
+        "--help": (["--help"], 0),
+        "--version": (["--version"], 0),
+        "version of a group": (["-V", "check"], 0),
+    }
+
+
+PRINTING = tuple(printing("", "", "", "", ""))
+
+
+@pytest.mark.parametrize("command", PRINTING)
+def test_a_reader_that_has_left_does_not_change_the_status(backing, kernels, shard, system, command):
+    words, status = printing(str(backing), *kernels, shard, str(system))[command]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as gone:  # noqa: PTH123 - a descriptor
+        ran = subprocess.run([*COMMAND, *words], stdout=gone, stderr=subprocess.PIPE, timeout=120, check=False)
+    assert (ran.returncode, b"write" in ran.stderr, b"pipe" in ran.stderr) == (status, False, False), ran
+
+
+def test_every_command_that_prints_is_tried():
+    assert set(root.list_commands(click.Context(root))) - {"export"} <= {name.split()[0] for name in PRINTING}
+
+
 @pytest.mark.parametrize(
     ("command", "victim"),
     [
