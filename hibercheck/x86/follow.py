@@ -352,7 +352,9 @@ class _Follower:
         return value
 
     def _store(self, address: int, size: int, value: int | None) -> None:
-        self.read(address, 1)  # raises Unmapped
+        self.read(address, 1)  # raises Unmapped, as the page in which it ends does
+        if address % PAGE_SIZE + size > PAGE_SIZE:
+            self.read(address + size - 1 & MASK, 1)
         for place in range(size):
             self.stores[address + place] = None if value is None else value >> 8 * place & 0xFF
         self.data.append(DataAccess(address, size, Access.WRITE, value, self.rip))
