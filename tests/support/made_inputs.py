@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.cpufacts import CpuFeatures, Topology
+from hibercheck.handoff.facts.pending import PendingCopies
 from hibercheck.handoff.facts.resumee import Resumee
 from hibercheck.handoff.facts.resumer_facts import ResumerFacts
 from hibercheck.handoff.facts.running import RunningKernelFacts
@@ -72,7 +73,8 @@ def made_dumped(space=None, **values):
         *("e820", "pages", "lockdown", "no_hibernation", "hardware_signature", "restores"),
     )
     facts = RunningKernelFacts(**{**dict.fromkeys(names), "missing": {}, **values})
-    return InDump("dump", space or made_space(), facts)
+    space = space or made_space()
+    return InDump("dump", space, facts, PendingCopies(space, 0))
 
 
 def made_resumee(space=None, **values):

@@ -14,6 +14,9 @@ from hibercheck.kernel.view import KernelView
 from hibercheck.x86.memory import PhysicalMemory, UnknownMemory, read
 from hibercheck.x86.paging import PagingMode, Walk, walk
 
+LARGE_PAGE = 1 << 21
+"""The smaller of the two large pages, 2 MiB: all of it is mapped by one entry."""
+
 
 @dataclass(frozen=True, slots=True)
 class KernelSpace:
@@ -35,6 +38,7 @@ class KernelSpace:
     kaslr_offset: int
     phys_base: int
     _pages: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
+    _large: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     def walk(self, address: int) -> Walk:
         """Walk to a virtual address."""
@@ -46,6 +50,11 @@ class KernelSpace:
         Raises:
             MissingFact: It is not mapped, or a table on the way is in no known frame.
         """
+        # The direct map has large pages, and the list of copies an element for each of 20,000 frames: with one walk for
+        # each large page a check with a dump takes two thirds of the time.
+        large = self._large.get(address // LARGE_PAGE)
+        if large is not None:
+            return large + address % LARGE_PAGE
         page = address & ~(PAGE_SIZE - 1)
         known = self._pages.get(page)
         if known is None:
@@ -54,7 +63,11 @@ class KernelSpace:
                 unknown = f"the table in PFN {found.unknown_pfn or 0:#x} is not known"
                 why = found.fault.reason if found.fault else unknown
                 raise MissingFact(f"{self.kernel.release}'s memory at {address:#x} cannot be read: {why}")
-            known = self._pages[page] = found.physical
+            known = found.physical
+            if (found.page_size or 0) >= LARGE_PAGE:
+                self._large[address // LARGE_PAGE] = known - page % LARGE_PAGE
+            else:
+                self._pages[page] = known
         return known + (address - page)
 
     def read(self, address: int, size: int) -> bytes:

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass, replace
+from hibercheck.handoff.facts.pending import PendingCopies
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.handoff.memory.owner import Owners
-from hibercheck.handoff.memory.pending import PendingCopies
 from hibercheck.handoff.memory.resumer import ResumerMemory
 
 NO_PFN = 1 << 52

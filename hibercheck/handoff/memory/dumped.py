@@ -9,12 +9,12 @@ from hibercheck.dump.dump import Dump
 from hibercheck.dump.registers import GENERAL, CpuRegisters
 from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.facts.cpufacts import cpu_count, read_mask
+from hibercheck.handoff.facts.pending import PendingCopies
 from hibercheck.handoff.memory.composite import Composite
 from hibercheck.handoff.memory.context import ApContext, ParkedCpu
 from hibercheck.handoff.memory.copied import copied_loop
 from hibercheck.handoff.memory.exact import DumpedResumer, cpus_are_parked, open_resumer, park_state, registers_by_cpu
 from hibercheck.handoff.memory.fred import dumped_fred
-from hibercheck.handoff.memory.pending import PendingCopies
 from hibercheck.handoff.memory.placed import owners
 from hibercheck.handoff.scenario.park import NO_MEMORY, Parked, Unsettled
 from hibercheck.handoff.scenario.plan import Plan
@@ -66,8 +66,9 @@ def dumped(plan: Plan, dump: Dump) -> Dumped:
         Mismatch: It is no dump of the resumer, or its code is another.
     """
     resumer = open_resumer(dump, plan.resumer, plan.options.resumer_memory or "the dump", plan.physical_bits)
-    pending = PendingCopies(resumer.space, len(plan.image.pfns))
-    memory = Composite(plan.image, resumer, resumee=plan.resumee.space, pending=pending, owners=owners(plan))
+    memory = Composite(
+        plan.image, resumer, resumee=plan.resumee.space, pending=_pending(plan, resumer), owners=owners(plan)
+    )
     present = _present(resumer)
     registers = registers_by_cpu(resumer, plan.bringup.present | (present or frozenset()))
     parked = plan.parked if present is None or plan.rearranged else _as_present(plan, present, frozenset(registers))
@@ -80,6 +81,14 @@ def dumped(plan: Plan, dump: Dump) -> Dumped:
             check_code(resumer, one.parked.loop)
         cpus.append(_cpu(plan, one, resumer))
     return Dumped(memory, tuple(cpus), over)
+
+
+def _pending(plan: Plan, resumer: DumpedResumer) -> PendingCopies:
+    """Return the list of copies: that of the inputs, unless this scenario sees the resumer's memory otherwise."""
+    known = plan.inputs.dumped
+    if known is not None and known.space == resumer.space:
+        return known.copies
+    return PendingCopies(resumer.space, len(plan.image.pfns))
 
 
 def _cpu(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> ParkedCpu:

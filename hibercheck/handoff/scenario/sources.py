@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 from hibercheck.data import dataclass, replace
 from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.facts.logged import LogFacts
+from hibercheck.handoff.facts.pending import PendingCopies
 from hibercheck.handoff.facts.resumee import Resumee
 from hibercheck.handoff.facts.resumer_facts import ResumerFacts
 from hibercheck.handoff.facts.running import RunningKernelFacts
@@ -33,11 +34,13 @@ class InDump:
         path: The dump, as the user named it.
         space: Its address space.
         facts: What its memory says of its run.
+        copies: The frames that it has still to copy; all scenarios of a check share the list, which is long.
     """
 
     path: str
     space: KernelSpace
     facts: RunningKernelFacts
+    copies: PendingCopies
 
 
 @dataclass(frozen=True, slots=True)

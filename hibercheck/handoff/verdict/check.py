@@ -12,6 +12,7 @@ from hibercheck.handoff.acceptance.alternatives import acceptance_alternatives
 from hibercheck.handoff.acceptance.refusal import Acceptance, judge_acceptance
 from hibercheck.handoff.facts.kernels import open_resumee, open_resumer
 from hibercheck.handoff.facts.logged import LogFacts, read_log_facts
+from hibercheck.handoff.facts.pending import PendingCopies
 from hibercheck.handoff.facts.resumee import Resumee, read_resumee
 from hibercheck.handoff.facts.resumer_facts import ResumerFacts, read_facts
 from hibercheck.handoff.facts.running import read_running
@@ -124,7 +125,7 @@ def open_inputs(
             own = found.command_line or "" if options.resumer_cmdline is None else options.resumer_cmdline
             options = replace(options, resumer_cmdline=f"{own} {options.resumer_cmdline_add}".strip())
         collected, dump = _collected(ours, options), _dump(stack, options)
-        dumped = None if dump is None else _in_dump(dump, ours, found)
+        dumped = None if dump is None else _in_dump(dump, ours, opened, found)
         inputs = Inputs(
             opened, ours, traits_on_demand(ours), found, collected, dumped, _logged(ours, options), _attached(options)
         )
@@ -172,13 +173,13 @@ def _attached(options: CheckOptions) -> str | None:
     return of_file(options.resumer_initramfs)
 
 
-def _in_dump(dump: Dump, resumer: KernelView, resumee: Resumee) -> InDump:
+def _in_dump(dump: Dump, resumer: KernelView, image: Image, resumee: Resumee) -> InDump:
     """Find the resumer in a dump, and read what its memory says of its run."""
     from hibercheck.handoff.memory.exact import open_resumer as find_resumer  # noqa: PLC0415 - as in _dump()
 
     bits = (resumee.features.physical_bits if resumee.features else None) or DEFAULT_PHYS_BITS
     space = find_resumer(dump, resumer, dump.path, bits).space
-    return InDump(dump.path, space, read_running(space))
+    return InDump(dump.path, space, read_running(space), PendingCopies(space, len(image.pfns)))
 
 
 def _replay(plan: Plan, dump: Dump | None) -> tuple[Plan, Judgement]:

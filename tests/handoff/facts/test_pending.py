@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hibercheck.errors import MissingFact
-from hibercheck.handoff.memory.pending import PendingCopies
+from hibercheck.handoff.facts.pending import PendingCopies
 
 DIRECT, PER_PAGE = 0xFFFF888000000000, 4096 // 24
 """Where the direct map begins; elements of struct pbe, three pointers each, in a page (alloc_image_page's)."""

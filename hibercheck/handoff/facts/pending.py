@@ -52,17 +52,16 @@ class PendingCopies:
 def _follow(space: KernelSpace, most: int) -> list[int] | None:
     """Return the frames in the order of the list; None if it has more elements than there can be."""
     at = space.variable("restore_pblist")
-    page, content = -1, b""
-    found: list[int] = []
+    originals: list[int] = []
     while at:
-        if len(found) >= most:
-            return None
-        if at & -PAGE_SIZE != page:
-            page = at & -PAGE_SIZE
-            content = space.read(page, PAGE_SIZE)
-        offset = at - page
-        if offset + _PBE.size > PAGE_SIZE:
+        page = at & -PAGE_SIZE
+        last = page + PAGE_SIZE - _PBE.size
+        if at > last:
             raise MissingFact(f"restore_pblist has an element at {at:#x}, across two pages")
-        _address, original, at = _PBE.unpack_from(content, offset)
-        found.append(space.physical(original) >> PAGE_SHIFT)
-    return found
+        content = space.read(page, PAGE_SIZE)
+        while page <= at <= last:  # a page is read once, whatever the order of its elements
+            if len(originals) >= most:
+                return None
+            _address, original, at = _PBE.unpack_from(content, at - page)
+            originals.append(original)
+    return [space.physical(original) >> PAGE_SHIFT for original in originals]
