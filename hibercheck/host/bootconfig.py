@@ -37,10 +37,10 @@ def of_file(path: str) -> str:
     """
     descriptor = open_input(path)
     with Source(path, descriptor) as source:
-        if not is_initramfs(source, descriptor):
+        if not is_initramfs(source):
             advice = "give what the boot loader loads beside the kernel, or the unified kernel image"
             raise InputProblem("is no initramfs", path=path, advice=advice)
-        return _of(source, descriptor)
+        return _of(source)
 
 
 def of_system(path: Path, root: Path) -> str | None:
@@ -49,12 +49,12 @@ def of_system(path: Path, root: Path) -> str | None:
     if descriptor is None:
         return None
     with Source(str(path), descriptor) as source:
-        return _of(source, descriptor)
+        return _of(source)
 
 
-def _of(source: Source, descriptor: int) -> str:
+def _of(source: Source) -> str:
     try:
-        start, end = archive_range(source, descriptor)
+        start, end = archive_range(source)
     except ValueError:
         return ""
     size = min(end - start, MOST + 64)

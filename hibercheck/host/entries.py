@@ -9,12 +9,11 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 from hibercheck.data import dataclass, replace
+from hibercheck.files.pe import read_program
 from hibercheck.host.tree import data_of, inside, is_there, listed, opened, text_of
 
 _BOOT_DIRECTORIES = ("efi", "boot/efi", "boot", "esp")
@@ -24,7 +23,6 @@ _GRUB_ENVIRONMENTS = ("boot/grub/grubenv", "boot/grub2/grubenv", "boot/efi/EFI/f
 _LOADER_VARIABLE = "sys/firmware/efi/efivars/{name}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 _MAX_FILE = 4 << 20
 _MAX_ENTRIES = 512
-_PE_SECTION = struct.Struct("<8sIIII16x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,37 +134,20 @@ def pe_sections(path: Path, wanted: tuple[str, ...], root: Path = Path("/")) -> 
     descriptor = opened(path, root)
     if descriptor is None:
         return None
-    found, kernel = {}, False
     try:
         with os.fdopen(descriptor, "rb") as file:
-            for name, offset, size in pe_table(file):
-                kernel |= name == ".linux"
-                if name in wanted:
-                    file.seek(offset)
-                    found[name] = file.read(min(size, _MAX_FILE)).split(b"\0")[0].decode("utf-8", "replace")
+            program = read_program(lambda offset, size: os.pread(file.fileno(), size, offset))
+            if program is None or ".linux" not in program.sections:
+                return None
+            found = {name: program.sections[name] for name in wanted if name in program.sections}
+            return {
+                name: os.pread(file.fileno(), min(place.size, _MAX_FILE), place.offset)
+                .split(b"\0")[0]
+                .decode("utf-8", "replace")
+                for name, place in found.items()
+            }
     except OSError:
         return None
-    return found if kernel else None
-
-
-def pe_table(file: BinaryIO) -> list[tuple[str, int, int]]:
-    """Return the sections of an EFI program: (name, offset in the file, bytes); none where it is something else."""
-    try:
-        head = file.read(4096)
-        at = int.from_bytes(head[0x3C:0x40], "little")
-        if head[:2] != b"MZ" or head[at : at + 4] != b"PE\0\0":
-            return []
-        count, optional = struct.unpack_from("<2xH12xH", head, at + 4)
-    except struct.error:
-        return []
-    rows = []
-    for row in range(min(count, 96)):
-        header = head[at + 24 + optional + row * 40 :][:40]
-        if len(header) < 40:
-            break
-        name, size, _, stored, offset = _PE_SECTION.unpack(header)
-        rows.append((name.rstrip(b"\0").decode("ascii", "replace"), offset, min(size or stored, stored)))
-    return rows
 
 
 # systemd-boot's choice

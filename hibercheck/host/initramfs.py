@@ -7,7 +7,6 @@ uncompressed ones, with microcode or ACPI tables, come first.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,8 @@ from pathlib import Path
 from hibercheck.data import dataclass
 from hibercheck.errors import HibercheckError
 from hibercheck.files.compression import Undecodable, decoded, recognise
+from hibercheck.files.pe import read_program
 from hibercheck.files.source import Source
-from hibercheck.host.entries import pe_table
 from hibercheck.host.tree import opened
 
 MOST_FILES = 200_000
@@ -89,7 +88,7 @@ def read_initramfs(files: tuple[Path, ...], root: Path) -> Initramfs:
             continue
         with Source(str(path), descriptor) as source:
             try:
-                for name, content in _files(source, *archive_range(source, descriptor)):
+                for name, content in _files(source, *archive_range(source)):
                     names.add(name)
                     if _CONF.match(name):
                         values: list[str] = _RESUME.findall(content.decode("utf-8", "replace"))
@@ -115,10 +114,10 @@ def system_of(release: str) -> tuple[str, str]:
     return own, image
 
 
-def is_initramfs(source: Source, descriptor: int) -> bool:
+def is_initramfs(source: Source) -> bool:
     """Tell whether a file begins as an initramfs does: a cpio archive, perhaps compressed, or has one inside."""
     try:
-        start, end = archive_range(source, descriptor)
+        start, end = archive_range(source)
         whole = source.read(start, min(end - start, _PIECE))
         head = whole.lstrip(b"\0")
         form = recognise(head[:16])
@@ -131,7 +130,7 @@ def is_initramfs(source: Source, descriptor: int) -> bool:
     return head.startswith(_MAGICS)
 
 
-def archive_range(source: Source, descriptor: int) -> tuple[int, int]:
+def archive_range(source: Source) -> tuple[int, int]:
     """Return where the archives are: the whole file, or the section of a unified image that has them.
 
     Raises:
@@ -139,12 +138,11 @@ def archive_range(source: Source, descriptor: int) -> tuple[int, int]:
     """
     if source.read(0, 2) != b"MZ":
         return 0, source.size
-    with os.fdopen(os.dup(descriptor), "rb") as file:
-        file.seek(0)
-        for name, offset, size in pe_table(file):
-            if name == ".initrd" and offset + size <= source.size:
-                return offset, offset + size
-    raise ValueError("a unified kernel image without an initramfs")
+    program = read_program(source.read)
+    found = program.sections.get(".initrd") if program is not None else None
+    if found is None or found.offset + found.size > source.size:
+        raise ValueError("a unified kernel image without an initramfs")
+    return found.offset, found.offset + found.size
 
 
 def _files(source: Source, start: int, end: int) -> Iterator[tuple[str, bytes]]:

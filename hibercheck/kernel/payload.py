@@ -12,30 +12,17 @@ from itertools import islice
 from hibercheck.errors import HibercheckError, MalformedKernel, Unsupported
 from hibercheck.files.binary import Bytes, occurrences
 from hibercheck.files.compression import FORMATS, Format, decompressed, recognise, slices, spool
+from hibercheck.files.pe import SETUP_SIZE, SetupHeader, read_program, read_setup_header
 
 _MAX_WRAPPERS = 8
 _ELF = b"\x7fELF"
 
-# struct setup_header, from byte 0x1f1 of a bzImage (Documentation/arch/x86/boot.rst):
-#   0x1f1 __u8 setup_sects; 0x202 __u32 header ("HdrS"); 0x206 __u16 version; 0x236 __u16 xloadflags;
-#   0x230 __u32 kernel_alignment (since protocol 2.05);
-#   0x248 __le32 payload_offset; 0x24c __le32 payload_length  (since protocol 2.08)
-_HDRS_AT = 0x202
-_SETUP_SECTORS_AT = 0x1F1
-_ALIGNMENT_AT = 0x230
-_LOAD_FLAGS_AT = 0x236
-_PAYLOAD_AT = 0x248
-_XLF_KERNEL_64 = 1
 _HEAD = 0x1000
 
 # drivers/firmware/efi/libstub/zboot-header.S: .long MZ_MAGIC; .ascii "zimg"; .long payload offset, payload size;
 #   .long 0, 0; .asciz compression type, up to 0x38
 _ZBOOT = struct.Struct("<8xII8x32s")
 
-# COFF file header after "PE\0\0": u16 machine, sections; u32 time, symbols, count; u16 size_of_optional_header, flags
-_COFF = struct.Struct("<HHIIIHH")
-# IMAGE_SECTION_HEADER: char name[8]; u32 virtual_size, virtual_address, raw_size, raw_offset; ...
-_PE_SECTION = struct.Struct("<8sIIII16x")
 _PE_MACHINES = {0x14C: "32-bit x86", 0xAA64: "arm64", 0x5064: "RISC-V", 0x6264: "LoongArch"}
 _PE_X86_64 = 0x8664
 
@@ -71,31 +58,25 @@ def unwrap(data: Bytes, path: str) -> Unwrapped:
     while data[:4] != _ELF:
         if len(wrappers) == _MAX_WRAPPERS:
             raise MalformedKernel(f"has more than {_MAX_WRAPPERS} wrappers inside one another", path=path)
-        alignment = _alignment(data[:_HEAD]) or alignment
+        header = read_setup_header(data[:SETUP_SIZE])
+        alignment = (header.alignment if header else None) or alignment
         name, data = _take_off(data, path)
         wrappers.append(name)
     return Unwrapped(data, tuple(wrappers), alignment)
 
 
-def _alignment(head: bytes) -> int | None:
-    """``kernel_alignment`` of a bzImage's setup header, or None where there is none that makes sense."""
-    if head[_HDRS_AT : _HDRS_AT + 4] != b"HdrS" or int.from_bytes(head[0x206:0x208], "little") < 0x205:
-        return None
-    value = int.from_bytes(head[_ALIGNMENT_AT : _ALIGNMENT_AT + 4], "little")
-    return value if value and not value & value - 1 else None
-
-
 def _take_off(data: Bytes, path: str) -> tuple[str, Bytes]:
     """Name of the outermost wrapper and what is inside it."""
     head = data[:_HEAD].ljust(_HEAD, b"\0")
-    if head[_HDRS_AT : _HDRS_AT + 4] == b"HdrS":
-        return "bzImage", _bzimage(data, head, path)
+    header = read_setup_header(head)
+    if header is not None:
+        return "bzImage", _bzimage(data, header, path)
     if head[:8] == b"MZ\0\0zimg":
         return "EFI zboot", _zboot(data, head, path)
     if head[0x38:0x3C] == b"ARM\x64" or head[0x30:0x38] == b"RISCV\0\0\0":  # with an EFI stub they are MZ as well
         raise _stranger(head, path)
     if head[:2] == b"MZ":
-        return "UKI", _pe_section(data, head, path)
+        return "UKI", _kernel_section(data, path)
     form = recognise(head)
     if form is not None:
         return form.name, _payload(form, data, 0, len(data), path)
@@ -131,23 +112,20 @@ def _payload(form: Format, data: Bytes, start: int, end: int, path: str) -> Byte
     return spool(decompressed(form, slices(data, start, end), path, MalformedKernel), path, MalformedKernel)
 
 
-def _bzimage(data: Bytes, head: bytes, path: str) -> Bytes:
+def _bzimage(data: Bytes, header: SetupHeader, path: str) -> Bytes:
     """Return the decompressed payload of a bzImage."""
-    version, flags = head[0x206] | head[0x207] << 8, head[_LOAD_FLAGS_AT]
-    if version >= 0x20C and not flags & _XLF_KERNEL_64:
+    if not header.long_mode:
         raise Unsupported("is a 32-bit x86 kernel", path=path, advice="give an x86-64 kernel")
-    setup = 512 * ((head[_SETUP_SECTORS_AT] or 4) + 1)
-    offset, length = struct.unpack_from("<II", head, _PAYLOAD_AT) if version >= 0x208 else (0, 0)
-    start, end = setup + offset, setup + offset + length
-    if length and end > len(data):
+    if header.payload is None:
+        return _search(data, header.setup, path)
+    start, length = header.payload
+    if start + length > len(data):
         advice = "fetch it again"
         raise MalformedKernel(
             "is truncated: the bzImage's payload ends past the file", path=path, offset=start, advice=advice
         )
-    form = next((one for one in FORMATS if data[start : start + 16].startswith(one.magic)), None) if length else None
-    if form is not None:
-        return _payload(form, data, start, end, path)
-    return _search(data, setup, path)
+    form = recognise(data[start : start + 16])
+    return _search(data, header.setup, path) if form is None else _payload(form, data, start, start + length, path)
 
 
 _MAX_ATTEMPTS = 16
@@ -180,29 +158,24 @@ def _zboot(data: Bytes, head: bytes, path: str) -> Bytes:
     return _payload(form, data, offset, offset + size, path)
 
 
-def _pe_section(data: Bytes, head: bytes, path: str) -> Bytes:
+def _kernel_section(data: Bytes, path: str) -> Bytes:
     """Return the kernel in a unified kernel image: its ``.linux`` section (UAPI group specification UKI)."""
-    (at,) = struct.unpack_from("<I", head, 0x3C)
-    coff = data[at : at + 4 + _COFF.size]
-    if len(coff) < 4 + _COFF.size or coff[:4] != b"PE\0\0":
+    program = read_program(lambda offset, size: data[offset : offset + size])
+    if program is None:
         raise MalformedKernel(
             "begins like a DOS program and is no kernel", path=path, advice="give a vmlinux or vmlinuz"
         )
-    machine, count, *_, optional, _ = _COFF.unpack_from(coff, 4)
-    if machine != _PE_X86_64:
-        what = _PE_MACHINES.get(machine, f"machine {machine:#x}")
+    if program.machine != _PE_X86_64:
+        what = _PE_MACHINES.get(program.machine, f"machine {program.machine:#x}")
         raise Unsupported(f"is an EFI program for {what}", path=path, advice="give an x86-64 kernel")
-    table = at + 4 + _COFF.size + optional
-    for row in range(count):
-        header = data[table + row * _PE_SECTION.size : table + (row + 1) * _PE_SECTION.size]
-        if len(header) < _PE_SECTION.size:
-            raise MalformedKernel("its PE section headers lie past the end of the file", path=path, offset=table)
-        name, size, _, stored, offset = _PE_SECTION.unpack(header)
-        if name.rstrip(b"\0") == b".linux":
-            size = min(size or stored, stored)
-            if offset + size > len(data) or not size:
-                raise MalformedKernel("is truncated: its .linux section ends past the file", path=path, offset=offset)
-            return spool(slices(data, offset, offset + size), path, MalformedKernel)
+    found = program.sections.get(".linux")
+    if found is not None:
+        end = found.offset + found.size
+        if end > len(data) or not found.size:
+            raise MalformedKernel("is truncated: its .linux section ends past the file", path=path, offset=found.offset)
+        return spool(slices(data, found.offset, end), path, MalformedKernel)
+    if program.cut:
+        raise MalformedKernel("its PE section headers lie past the end of the file", path=path, offset=program.table)
     raise Unsupported(
         "is an EFI program without a kernel in it (no .linux section)", path=path, advice="give the vmlinuz"
     )

@@ -69,15 +69,16 @@ def bzimage(payload: bytes, *, size: int | None = 0, version: int = 0x20F, flags
     return bytes(head) + stub + payload + b"\xcc" * 300
 
 
-def uki(sections: dict[str, bytes], *, machine: int = 0x8664) -> bytes:
-    """A PE file with these sections, as a unified kernel image is."""
+def uki(sections: dict[str, bytes], *, machine: int = 0x8664, more: tuple[tuple[str, bytes], ...] = ()) -> bytes:
+    """A PE file with these sections, as a unified kernel image is; ``more`` may have the names of others again."""
+    rows = [*sections.items(), *more]
     head = bytearray(b"MZ" + bytes(0x3A) + struct.pack("<I", 0x80))
     head += bytes(0x80 - len(head))
-    head += b"PE\0\0" + struct.pack("<HHIIIHH", machine, len(sections), 0, 0, 0, 240, 0x22) + bytes(240)
-    at = len(head) + 40 * len(sections)
+    head += b"PE\0\0" + struct.pack("<HHIIIHH", machine, len(rows), 0, 0, 0, 240, 0x22) + bytes(240)
+    at = len(head) + 40 * len(rows)
     at += -at % 512
     table, body = b"", b""
-    for name, data in sections.items():
+    for name, data in rows:
         stored = data + bytes(-len(data) % 512)
         table += struct.pack("<8sIIII16x", name.encode(), len(data), 0x1000 + at, len(stored), at + len(body))
         body += stored

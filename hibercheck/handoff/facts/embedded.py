@@ -9,7 +9,6 @@ addresses, and is from there on a kernel like any other, but for what the runnin
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from hibercheck.files.elf import (
     SHT_PROGBITS,
     SHT_STRTAB,
 )
+from hibercheck.files.pe import SETUP_SIZE, read_setup_header
 from hibercheck.handoff.facts.kernels import looked_up, open_resumee
 from hibercheck.handoff.facts.resumee import open_space, paging_of
 from hibercheck.handoff.facts.space import KernelSpace
@@ -55,11 +55,6 @@ _STEP = 0x200000
 """CONFIG_PHYSICAL_ALIGN is at least 2 MiB on x86-64."""
 _DEFAULT_START = 0x1000000
 """CONFIG_PHYSICAL_START, arch/x86/Kconfig."""
-
-# struct setup_header in struct boot_params (arch/x86/include/uapi/asm/bootparam.h; Documentation/arch/x86/boot.rst):
-# the boot loader copies it out of the bzImage, and the kernel keeps it (/sys/kernel/boot_params).
-_HDR_MAGIC_AT, _HDR_ALIGNMENT_AT, _HDR_PREFERRED_AT = 0x202, 0x230, 0x258
-_HDR_SIZE = _HDR_PREFERRED_AT + 8 - _HDR_MAGIC_AT
 
 _GIVE = "give the kernel that hibernated as --resumee"
 _NEEDED = ("restore_registers", "linux_banner", "nr_cpu_ids", "__cpu_present_mask", "frozen_cpus")
@@ -258,11 +253,10 @@ def _link_start(place: _Place, running: Mapping[str, int]) -> tuple[int, int | N
     that enters by PVH, leaves VMCOREINFO.  With neither it is what CONFIG_PHYSICAL_START is by default: then link-time
     addresses, which only name places, may be off by a constant.
     """
-    header = place.read(running["boot_params"] + _HDR_MAGIC_AT, _HDR_SIZE) if "boot_params" in running else b""
-    if header[:4] == b"HdrS" and len(header) == _HDR_SIZE:
-        alignment, preferred = struct.unpack_from("<I36xQ", header, _HDR_ALIGNMENT_AT - _HDR_MAGIC_AT)
-        if preferred % _STEP == 0 and 0 < preferred < _KERNEL_SPACE:
-            return preferred, alignment or None
+    header = read_setup_header(place.read(running["boot_params"], SETUP_SIZE)) if "boot_params" in running else None
+    preferred = header.preferred if header is not None else None
+    if header is not None and preferred is not None and preferred % _STEP == 0 and 0 < preferred < _KERNEL_SPACE:
+        return preferred, header.alignment
     if "vmcoreinfo_data" in running and "_text" in running:
         note = place.read(int.from_bytes(place.read(running["vmcoreinfo_data"], 8), "little"), PAGE_SIZE)
         offset = vmcoreinfo.number(vmcoreinfo.parse(note.split(b"\0")[0]), "KERNELOFFSET")
