@@ -121,3 +121,20 @@ READS_PAGES = {
 def test_pages_of_the_image_are_read_in_few_places():
     readers = {path for path in FILES if re.search(r"\bimage\.frame\(", path.read_text(encoding="utf-8"))}
     assert {path.relative_to(PACKAGE).as_posix() for path in readers} == READS_PAGES
+
+
+IN_ONE_PLACE = {
+    r'b"PE\\0\\0"': {"files/pe.py"},
+    r'b"HdrS"': {"files/pe.py", "swsusp/foreign.py"},  # which only names what is no image
+    r"import .*\bzstd\b": {"files/compression.py"},
+    r"(from|import) lzallright": {"files/compression.py"},
+    r"(from|import) lz4\b": {"files/compression.py", "swsusp/codec.py"},  # which decodes into place
+    r"\bclick\.echo\(|\bsys\.stdout\.write": {"cli/terminal.py", "cli/main.py", "files/places.py"},
+}
+"""A pattern of what is done in one place, and that place; in `cli.main` before anything is imported."""
+
+
+@pytest.mark.parametrize("pattern", IN_ONE_PLACE)
+def test_what_has_one_place_is_done_there(pattern):
+    found = {path for path in FILES if re.search(pattern, path.read_text(encoding="utf-8"))}
+    assert {path.relative_to(PACKAGE).as_posix() for path in found} == IN_ONE_PLACE[pattern]

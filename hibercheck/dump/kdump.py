@@ -6,24 +6,18 @@ Source: makedumpfile's IMPLEMENTATION and diskdump_mod.h; QEMU's include/sysemu/
 from __future__ import annotations
 
 import struct
-import sys
 import zlib
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
 from construct import Bytes, Const, ConstructError, Int32sl, Int32ul, Int64ul, Padding, Struct
-from lzallright import LZOCompressor, LZOError
 
 from hibercheck.addresses import PAGE_SIZE
 from hibercheck.dump.notes import Note, iter_notes
 from hibercheck.dump.source import Readable
 from hibercheck.errors import MalformedDump, Unsupported
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from hibercheck.files.compression import lzo_block, zstd_block
 
 MAGIC = b"KDUMP   "
 MAX_NOTES = 64 << 20
@@ -173,9 +167,9 @@ class KdumpFile:
                 # one byte more than a frame, so that a longer one is noticed and not cut
                 return zlib.decompressobj().decompress(content, PAGE_SIZE + 1)
             if flags & LZO:
-                return _lzo(content)
+                return lzo_block(content, PAGE_SIZE)
             if flags & ZSTD:
-                return _zstd(content)
+                return zstd_block(content, PAGE_SIZE + 1)
         except (zlib.error, ValueError) as error:
             raise MalformedDump("a frame cannot be decompressed", path=self._source.path, pfn=pfn) from error
         raise Unsupported(
@@ -193,17 +187,3 @@ class KdumpFile:
                 start = None
         if start is not None:
             yield start, self._frames - start
-
-
-def _lzo(content: bytes) -> bytes:
-    try:
-        return bytes(LZOCompressor.decompress(content, output_size_hint=PAGE_SIZE))
-    except LZOError as error:
-        raise ValueError(str(error)) from error
-
-
-def _zstd(content: bytes) -> bytes:
-    try:
-        return bytes(zstd.ZstdDecompressor().decompress(content, PAGE_SIZE + 1))
-    except zstd.ZstdError as error:
-        raise ValueError(str(error)) from error

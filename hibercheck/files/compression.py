@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hibercheck.data import dataclass
 from hibercheck.errors import InputProblem
@@ -80,13 +81,17 @@ def _bzip2() -> _Decoder:
     return bz2.BZ2Decompressor()
 
 
-def _zstd() -> _Decoder:
+@cache
+def _zstd_library() -> Any:  # noqa: ANN401 - one of two modules, of which a machine has one
     try:
-        from compression import zstd  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
+        from compression import zstd  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - Python 3.14
     except ImportError:
         from backports import zstd  # noqa: PLC0415
+    return zstd
 
-    decoder: _Decoder = zstd.ZstdDecompressor()
+
+def _zstd() -> _Decoder:
+    decoder: _Decoder = _zstd_library().ZstdDecompressor()
     return decoder
 
 
@@ -102,12 +107,7 @@ def _failures() -> tuple[type[Exception], ...]:
     import lzma  # noqa: PLC0415
     import zlib  # noqa: PLC0415
 
-    try:
-        from compression.zstd import ZstdError  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
-    except ImportError:
-        from backports.zstd import ZstdError  # noqa: PLC0415
-
-    return (zlib.error, lzma.LZMAError, ZstdError, OSError, EOFError, ValueError)
+    return (zlib.error, lzma.LZMAError, _zstd_library().ZstdError, OSError, EOFError, ValueError)
 
 
 class Undecodable(Exception):  # noqa: N818 - turned into an error of ours by the caller, who knows what it reads
@@ -120,6 +120,62 @@ class Undecodable(Exception):  # noqa: N818 - turned into an error of ours by th
     def __init__(self, reason: str, *, cut: bool) -> None:
         super().__init__(reason)
         self.cut = cut
+
+
+# Blocks, whole in memory: what images, dumps and disks compress page by page or cluster by cluster.
+
+
+def zstd_block(packed: bytes, size: int) -> bytes:
+    """Return up to ``size`` bytes of a zstd frame.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    library = _zstd_library()
+    try:
+        return bytes(library.ZstdDecompressor().decompress(packed, size))
+    except library.ZstdError as error:
+        raise ValueError(str(error)) from error
+
+
+@cache
+def _lzo_library() -> tuple[Callable[..., bytes], type[Exception]]:
+    from lzallright import LZOCompressor, LZOError  # noqa: PLC0415 - only what is compressed by LZO needs it
+
+    return LZOCompressor.decompress, LZOError
+
+
+def lzo_block(packed: bytes | memoryview, size: int) -> bytes:
+    """Return a block of LZO1X, of which ``size`` is a guess: it may be longer.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    decompress, failure = _lzo_library()
+    try:
+        return bytes(decompress(packed, size))
+    except failure as error:
+        raise ValueError(str(error)) from error
+
+
+@cache
+def _lz4_library() -> tuple[Callable[..., bytes], type[Exception]]:
+    from lz4.block import LZ4BlockError, decompress  # noqa: PLC0415 - only what is compressed by LZ4 needs it
+
+    return decompress, LZ4BlockError
+
+
+def lz4_block(packed: bytes | memoryview, size: int) -> bytes:
+    """Return a block of LZ4, of ``size`` bytes at most.
+
+    Raises:
+        ValueError: It is damaged, or longer.
+    """
+    decompress, failure = _lz4_library()
+    try:
+        return bytes(decompress(packed, uncompressed_size=size))
+    except failure as error:
+        raise ValueError(str(error)) from error
 
 
 _SKIPPABLE = tuple(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))
@@ -191,8 +247,6 @@ class _Input:
 
 def _lz4_legacy(chunks: Iterator[bytes], magic: bytes, _strict: bool) -> Iterator[bytes]:
     """Decode the legacy frame of ``lz4 -l``: magic, then blocks of 8 MiB, each after its length."""
-    import lz4.block  # noqa: PLC0415
-
     source = _Input(chunks)
     source.take(len(magic))
     while True:
@@ -209,15 +263,13 @@ def _lz4_legacy(chunks: Iterator[bytes], magic: bytes, _strict: bool) -> Iterato
                 return
             raise EOFError("ends too early")
         try:
-            yield lz4.block.decompress(block, uncompressed_size=_LZ4_BLOCK)
-        except (lz4.block.LZ4BlockError, ValueError, MemoryError) as error:
+            yield lz4_block(block, _LZ4_BLOCK)
+        except ValueError as error:
             raise ValueError(f"corrupt block: {error}") from error
 
 
 def _lzop(chunks: Iterator[bytes], magic: bytes, _strict: bool) -> Iterator[bytes]:
     """Decode the container of lzop(1): a header, then blocks after both their lengths (lib/decompress_unlzo.c)."""
-    import lzallright  # noqa: PLC0415
-
     source = _Input(chunks)
     source.take(len(magic))
     version = struct.unpack(">H", source.exactly(2))[0]
@@ -226,7 +278,6 @@ def _lzop(chunks: Iterator[bytes], magic: bytes, _strict: bool) -> Iterator[byte
     flags = struct.unpack(">I", source.exactly(4))[0]
     source.exactly((4 if flags & 0x800 else 0) + 8 + (4 if version >= 0x940 else 0))
     source.exactly(source.exactly(1)[0] + 4)
-    decoder = lzallright.LZOCompressor()
     while size := struct.unpack(">I", source.exactly(4))[0]:
         packed = struct.unpack(">I", source.exactly(4))[0]
         # F_ADLER32_D, F_CRC32_D: of the plain data; F_ADLER32_C, F_CRC32_C: of the packed data, not of stored blocks.
@@ -237,8 +288,8 @@ def _lzop(chunks: Iterator[bytes], magic: bytes, _strict: bool) -> Iterator[byte
             raise ValueError("claims a block larger than lzop makes")
         block = source.exactly(packed)
         try:
-            plain = block if packed == size else decoder.decompress(block, size)
-        except lzallright.LZOError as error:
+            plain = block if packed == size else lzo_block(block, size)
+        except ValueError as error:
             raise ValueError(f"corrupt block: {error}") from error
         if len(plain) != size:
             raise ValueError("a block of another length than it claims")

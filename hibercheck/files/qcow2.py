@@ -11,6 +11,7 @@ import zlib
 from collections import OrderedDict
 
 from hibercheck.errors import MalformedImage, Unsupported
+from hibercheck.files.compression import zstd_block
 from hibercheck.files.source import Ranges, Source
 
 MAGIC = b"QFI\xfb"
@@ -156,8 +157,8 @@ class Qcow2Source(Source):
         try:
             if not self._zstd:
                 return zlib.decompressobj(_WINDOW).decompress(packed, self._cluster)
-            return _zstd(packed, self._cluster)
-        except Exception as problem:  # zlib.error, and that of whatever zstd is there
+            return zstd_block(packed, self._cluster)
+        except (zlib.error, ValueError) as problem:
             raise self._damaged(f"has a cluster that does not decompress: {problem}", place) from problem
 
     def reaches(self, end: int) -> bool:
@@ -206,12 +207,3 @@ def _repeated(entries: tuple[int, ...]) -> bool:
     """Whether two entries lead to one place: a small file could claim an endless disk that way."""
     used = [entry for entry in entries if entry & _OFFSET_MASK]
     return len(set(used)) < len(used)
-
-
-def _zstd(packed: bytes, size: int) -> bytes:
-    try:
-        from compression import zstd  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - Python 3.14
-    except ImportError:
-        from backports import zstd  # noqa: PLC0415
-    plain: bytes = zstd.ZstdDecompressor().decompress(packed, size)
-    return plain

@@ -12,6 +12,7 @@ from mmap import mmap
 from typing import cast
 
 from hibercheck.addresses import PAGE_SIZE
+from hibercheck.files.compression import lz4_block, lzo_block
 
 # kernel/power/swap.c:
 #   #define UNC_PAGES       32
@@ -33,20 +34,6 @@ put there, negative on damage.
 
 class CorruptBlock(Exception):  # noqa: N818 - turned into MalformedImage by the caller, who knows where the block is
     """A block does not decode; the message says how."""
-
-
-@cache
-def _lzo_library() -> tuple[Callable[..., bytes], type[Exception]]:
-    from lzallright import LZOCompressor, LZOError  # noqa: PLC0415 - only images compressed by LZO need it
-
-    return LZOCompressor.decompress, LZOError
-
-
-@cache
-def _lz4_library() -> tuple[Callable[..., bytes], type[Exception]]:
-    from lz4.block import LZ4BlockError, decompress  # noqa: PLC0415 - only images compressed by LZ4 need it
-
-    return decompress, LZ4BlockError
 
 
 @cache
@@ -80,18 +67,16 @@ def address_of(memory: mmap) -> int:
 
 
 def _lzo(data: bytes | memoryview) -> bytes:
-    decompress, failure = _lzo_library()
     try:
-        return bytes(decompress(data, BLOCK_SIZE))
-    except failure as problem:
+        return lzo_block(data, BLOCK_SIZE)
+    except ValueError as problem:
         raise CorruptBlock(f"is not valid LZO data ({problem})") from problem
 
 
 def _lz4(data: bytes | memoryview) -> bytes:
-    decompress, failure = _lz4_library()
     try:
-        return bytes(decompress(data, uncompressed_size=BLOCK_SIZE))
-    except failure as problem:
+        return lz4_block(data, BLOCK_SIZE)
+    except ValueError as problem:
         raise CorruptBlock(f"is not valid LZ4 data ({problem})") from problem
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from lzallright import LZOCompressor
 
-from hibercheck.dump.kdump import zstd
+from tests.support.wrappers import zstd
 
 PAGE = 4096
 
