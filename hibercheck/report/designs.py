@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hibercheck.handoff.designs.compare import Comparison, Row
     from hibercheck.handoff.verdict.findings import Condition
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 COLOURS = {
     "safe": "green", "benign": "yellow", "latent": "yellow", "risk": "magenta", "fatal": "bold red", "refused": "cyan",
@@ -74,6 +74,10 @@ def _row(row: Row) -> dict[str, Any]:
         "cpus": [
             {"cpu": one.cpu, "state": one.state, "why": one.why, "fate": str(one.fate), "sentence": one.sentence}
             for one in row.cpus
+        ],
+        "rest": [
+            {"cpu": one.cpu, "state": one.state and one.state.value, "by": one.whose, "why": one.why}
+            for one in row.rest
         ],
         "asks_resumer": design.asks_resumer,
         "asks_resumee": design.asks_resumee,
@@ -174,6 +178,7 @@ def _details(row: Row) -> Iterator[tuple[str, str]]:
         alike.setdefault((cpu.state, cpu.sentence), []).append(cpu.cpu)
     for (state, told), cpus in alike.items():
         yield f"  {cpu_phrase(cpus)} ({one_line(state.replace('_', ' '))}): {one_line(told)}", ""
+    yield from ((f"  {text}", "") for text in _rests(row))
     for condition in row.conditions:
         yield f"  {_unless(condition)}", ""
     if row.frames:
@@ -182,3 +187,13 @@ def _details(row: Row) -> Iterator[tuple[str, str]]:
         yield f"  {one_line(row.placed)}", "dim"
     for note in row.notes:
         yield f"  note: {one_line(note)}", "yellow"
+
+
+def _rests(row: Row) -> Iterator[str]:
+    """Say where CPUs spend their time that the resumee has offline in the end, those alike in one line."""
+    alike: dict[tuple[str, str | None, str], list[int]] = {}
+    for one in row.rest:
+        alike.setdefault((one.state.value if one.state else "unknown", one.whose, one.why), []).append(one.cpu)
+    for (state, whose, why), cpus in alike.items():
+        where = f", where the {whose} {'left' if whose == 'resumer' else 'put'} it" if whose else ""
+        yield f"In the end {cpu_phrase(cpus)}: {one_line(state.replace('_', ' '))}{where}, {one_line(why)}"

@@ -22,7 +22,7 @@ OFF = "nokaslr iomem=relaxed"
 
 def pairs(design: str) -> dict[str, tuple[str, str]]:
     """Resumee and resumer: one of them with the design, both, and one kernel on both sides."""
-    new, other, plain = f"small-{design}", f"wide-{design}", "wide-current"
+    new, other, plain = f"near-{design}", f"far-{design}", "far-current"
     return {"new-old": (plain, new), "old-new": (new, plain), "both": (other, new), "same": (new, new)}
 
 
@@ -45,7 +45,7 @@ def designs() -> Iterator[Experiment]:
 
 def others(design: str) -> Iterator[Experiment]:
     """Who is offline where, random load addresses, five levels."""
-    new, plain = f"small-{design}", "wide-current"
+    new, plain = f"near-{design}", "far-current"
     yield Experiment(f"design-{design}-hand-in-r", Side(plain), Side(new, "nokaslr", offline=(1,)), machine=CORES)
     yield Experiment(
         f"design-{design}-hand-in-both",

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.lab.experiment import Experiment, Side
 from tests.lab.gdb import Stub
 from tests.lab.kernels import Kernels
 from tests.lab.machine import PATIENCE, Vm
+from tests.lab.truth import WAITING, state_of
 
 NMI_TO_OTHERS = 0xC4400
 """APIC ICR: delivery mode NMI, assert, all but self (SDM 3A, 11.6.1)."""
@@ -227,12 +228,33 @@ def whereabouts(vm: Vm, cpus: Iterable[int]) -> list[dict[str, Any]]:
     return [{"cpu": cpu, **{key: rows[cpu][key] for key in ("rip", "cr3", "halted")}} for cpu in cpus]
 
 
+def resting(vm: Vm, theirs: Collection[int]) -> list[list[Any]]:
+    """In which state each CPU that the guest has offline spends its time now, and in whose memory.
+
+    Args:
+        vm: The machine.
+        theirs: CPUs that the resumee has started since, and so wait as it has them wait.
+    """
+    rows = vm.registers()
+    found: list[list[Any]] = []
+    for cpu in offline_now(vm):
+        code = vm.code(cpu, rows[cpu]) if not rows[cpu]["halted"] else b""
+        state = state_of(rows[cpu], code)
+        found.append([cpu, state, *([] if state == WAITING else ["resumee" if cpu in theirs else "resumer"])])
+    return found
+
+
+def offline_now(vm: Vm) -> list[int]:
+    """CPUs that the guest has offline."""
+    at_work = cpu_list(vm.shell("cat /sys/devices/system/cpu/online"))
+    return sorted(set(range(1, vm.machine.cpus)) - at_work)
+
+
 def cause(vm: Vm, experiment: Experiment) -> None:
     """Make the experiment's event happen, from the resumed guest."""
     if experiment.event == "mce":
         # On a CPU that the resumee runs it is the resumee's affair: AMD's handler would panic.
-        at_work = cpu_list(vm.shell("cat /sys/devices/system/cpu/online"))
-        for cpu in set(range(1, vm.machine.cpus)) - at_work:
+        for cpu in offline_now(vm):
             vm.monitor.human(MCE.format(cpu=cpu))
         vm.shell("true")
         return

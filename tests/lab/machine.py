@@ -88,6 +88,8 @@ class Machine:
         return [*hardware, "-device", device, *table]
 
 
+CODE_BEFORE = 0x28
+"""Bytes of code before and after an instruction that show the loop round it."""
 LATER = {"firmware": "seabios", "hotplug_mib": 0, "nvme_queues": 1}
 """Facts of a machine that older files were named without."""
 
@@ -234,6 +236,12 @@ class Vm:
         if len(rows) != self.machine.cpus:
             raise LabError(f"the monitor told the registers of {len(rows)} of {self.machine.cpus} CPUs")
         return rows
+
+    def code(self, cpu: int, registers: dict[str, Any]) -> bytes:
+        """The code round a CPU's next instruction, by its own page tables; empty where they do not map it."""
+        start = max(int(registers["rip"], 16) - CODE_BEFORE, 0)
+        answer = self.monitor.human(f"x /{2 * CODE_BEFORE}xb {start:#x}", cpu)
+        return bytes(int(byte, 16) for byte in re.findall(r"\b0x([0-9a-f]{2})\b", answer))
 
     def dump(self, path: Path) -> None:
         """Write guest memory and registers as an ELF file, with holes where memory is zero."""

@@ -48,9 +48,9 @@ class Monitor:
                 raise LabError(f"{name}: {message['error'].get('desc')}")
             self.events.append(message)
 
-    def human(self, line: str) -> str:
-        """Run one line of the human monitor."""
-        return str(self.command("human-monitor-command", command_line=line))
+    def human(self, line: str, cpu: int = 0) -> str:
+        """Run one line of the human monitor, as seen from one CPU."""
+        return str(self.command("human-monitor-command", command_line=line, cpu_index=cpu))
 
     def close(self) -> None:
         """Close the connection."""

@@ -25,6 +25,7 @@ EVENTS = {
     "differs": "CPU, fetch or walk, page, phase",
     "init": "CPUs that the resumee re-initialised while parked",
     "reset": "CPU, its last exceptions, page, phase",
+    "rest": "CPU offline in the resumee in the end, state in which it spends its time, who put it there",
 }
 """What the reduced events of a record hold, in this order."""
 
@@ -64,7 +65,7 @@ class Entry:
         outcome: What the machine did.
         when: ``in the handoff`` or ``after the handoff``, if it did not come through.
         errno: Of a refused image.
-        events: See :data:`EVENTS`; empty on QEMU.
+        events: See :data:`EVENTS`; on QEMU the last alone.
     """
 
     experiment: Experiment
@@ -106,7 +107,7 @@ class Later:
 
 
 def in_copy(events: dict[str, Any]) -> dict[str, Any]:
-    """Reduced events without page numbers that mean nothing: those of what came after the copy.
+    """Reduced events without what came after the copy: page numbers mean nothing there, and older records have no rest.
 
     The hooks count on in the resumee, whose own copying of pages differs from run to run by a few.
     """
@@ -115,7 +116,8 @@ def in_copy(events: dict[str, Any]) -> dict[str, Any]:
         return [[word if at != 2 or "resumee" not in row else None for at, word in enumerate(row)] for row in found]
 
     listed = {name: rows(events[name]) for name in ("wakes", "differs") if name in events}
-    return events | listed | ({"reset": rows([events["reset"]])[0]} if "reset" in events else {})
+    found = events | listed | ({"reset": rows([events["reset"]])[0]} if "reset" in events else {})
+    return {name: item for name, item in found.items() if name != "rest"}
 
 
 T = TypeVar("T", Side, Machine, Said)

@@ -29,6 +29,7 @@ from tests.lab.guest import (
     make_disk,
     plug_memory,
     reached,
+    resting,
     resume_device,
     set_online,
     swap_on,
@@ -104,7 +105,8 @@ class Lab:
         for experiment in group:
             truth = self.run(experiment)
             record.add(experiment, truth, with_memory=experiment.dump and truth.boot_cpu is not None)
-            yield experiment, Outcome(truth.outcome, truth.when, truth.errno, {})
+            events = {"rest": truth.rest} if truth.rest else {}
+            yield experiment, Outcome(truth.outcome, truth.when, truth.errno, events)
 
     def memory(self, experiment: Experiment) -> Path:
         """Where the dump of the resumer's memory is."""
@@ -249,6 +251,7 @@ class Lab:
             log = vm.log()
             left = [cpu for cpu in left_behind(experiment, log) if cpu < vm.machine.cpus]  # it may have fewer by now
             truth.after_event = whereabouts(vm, left)
+            truth.rest = resting(vm, [cpu for cpu in range(vm.machine.cpus) if init_taken(log, cpu) < len(log)])
         except LabError as error:
             self._died(vm, truth, "after the handoff", error)
             return

@@ -13,7 +13,7 @@ from tests.lab import records
 from tests.lab.bochs import build, chance, events, guest
 from tests.lab.bochs.machine import Run, count, model
 from tests.lab.bochs.rows import FOUR, LARGE, asleep, stock
-from tests.lab.bochs.run import dump_path, groups, image_path, unfit, variant
+from tests.lab.bochs.run import dump_path, groups, image_path, offline_of, unfit, variant
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment, Side
 from tests.lab.machine import Machine
@@ -92,6 +92,24 @@ def test_a_cpu_that_dies_in_the_copy():
 def test_a_store_whose_delay_never_ended_is_a_wake_to_come():
     found = events.course(a_run(wake(2)))
     assert [(one.by, one.again) for one in found.wakes] == [("store", False)]
+
+
+def test_where_cpus_are_in_the_end_and_who_put_them_there():
+    def state(cpu, name, hint=0):
+        return {**STATE, "cpu": cpu, "state": name, "line": LINE, "hint": hint}
+
+    started = {"event": "sipi", "cpu": 3, "vector": 0x99}
+    last = [state(0, "hlt"), state(1, "hlt"), state(2, "wait-for-sipi"), state(3, "mwait", 0x60)]
+    rows = [*a_run(), started, *last]
+    found = events.course([*rows, {"event": "end", "why": "quit"}])
+    assert found.resting({2, 3}) == [[2, "wait-for-sipi"], [3, "mwait", "resumee", 0x60]]
+    assert found.resting({1}) == [[1, "hlt", "resumer"]]
+    assert events.course([*rows, {"event": "end", "why": "limit"}]).resting({1, 2, 3}) == []  # not where they end
+
+
+def test_the_cpus_that_a_guest_has_offline_are_those_it_does_not_name():
+    assert offline_of("LAB back 0 online 0\nLAB alive online 0,2\n", 4) == {1, 3}
+    assert offline_of("LAB back 0 online 0\n", 4) == frozenset()
 
 
 def test_who_strays():

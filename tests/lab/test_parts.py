@@ -371,3 +371,48 @@ def test_a_corpus_case_says_all_about_itself(tmp_path):
     assert (tmp_path / "c/x/image.bin.xz").samefile(tmp_path / "c/y/image.bin.xz")
     assert "GPL-2.0-only" in described["licences"]["image"]
     assert "GPL-2.0" in (tmp_path / "c/NOTICE").read_text()
+
+
+LOOP = bytes.fromhex("0fae38 0faef0 0f01c8 0f01c9 ebf2")  # clflush; mfence; monitor; mwait
+
+
+@pytest.mark.parametrize(
+    ("registers", "code", "state"),
+    [
+        ({"rip": "0xfff0", "halted": True}, b"", "wait-for-sipi"),
+        ({"rip": "0xffffffff81000000", "halted": True}, LOOP, "hlt"),
+        ({"rip": "0xffffffff81000000", "halted": False}, LOOP, "mwait"),
+        ({"rip": "0x1000", "halted": False}, bytes.fromhex("f390 ebfc"), "pause"),
+        ({"rip": "0x1000", "halted": False}, bytes.fromhex("ebfe"), "active"),
+        ({"rip": "0x1000", "halted": False}, b"", "active"),
+    ],
+)
+def test_the_state_of_a_cpu_by_its_registers_and_the_loop_that_it_is_in(registers, code, state):
+    assert truth.state_of(registers, code) == state
+
+
+class Answers:
+    """A machine that answers from tables."""
+
+    machine = machine.Machine(smp="4,sockets=1,cores=4,threads=1")
+
+    def __init__(self, rows, code):
+        self.rows, self.codes = rows, code
+
+    def registers(self):
+        return self.rows
+
+    def code(self, cpu, _registers):
+        return self.codes[cpu]
+
+    def shell(self, line):
+        assert "online" in line
+        return "0,2"
+
+
+def test_cpus_at_rest_are_those_that_the_guest_has_offline():
+    halted, spinning = {"rip": "0x5000", "halted": True}, {"rip": "0x5000", "halted": False}
+    vm = Answers([spinning, halted, halted, spinning], {3: LOOP})
+    assert guest.resting(vm, [3]) == [[1, "hlt", "resumer"], [3, "mwait", "resumee"]]
+    vm.rows[1] = {"rip": "0xfff0", "halted": True}
+    assert guest.resting(vm, [1]) == [[1, "wait-for-sipi"], [3, "mwait", "resumer"]]

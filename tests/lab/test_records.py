@@ -184,3 +184,4 @@ def test_a_replay_is_held_to_the_pages_of_the_copy_alone():
     assert records.in_copy(events(1863, 215307)) == records.in_copy(events(1863, 215279))
     assert records.in_copy(events(1863, 215307)) != records.in_copy(events(1864, 215307))
     assert records.in_copy({"copies": 5}) == {"copies": 5}
+    assert records.in_copy({"copies": 5, "rest": [[1, "hlt", "resumer"]]}) == {"copies": 5}  # older records have none

@@ -20,6 +20,20 @@ LOOP_REACH = 0x60
 
 RESET_VECTOR = "0xfff0"
 """RIP of a CPU that waits for SIPI."""
+WAITING = "wait-for-sipi"
+
+
+SPINS = {bytes.fromhex("0f01c9"): "mwait", bytes.fromhex("f390"): "pause"}
+"""What a CPU that is not halted spins on: TCG ends MWAIT at once, so a CPU in MWAIT is seen going round its loop."""
+
+
+def state_of(registers: dict[str, Any], code: bytes) -> str:
+    """In which state a CPU spends its time, by its registers and the code round its next instruction."""
+    if registers["rip"] == RESET_VECTOR:
+        return WAITING
+    if registers["halted"]:
+        return "hlt"
+    return next((state for instruction, state in SPINS.items() if instruction in code), "active")
 
 
 @dataclass(slots=True)
@@ -35,6 +49,7 @@ class Truth:
     when: str | None = None
     after_copy: list[dict[str, Any]] | None = None
     after_event: list[dict[str, Any]] | None = None
+    rest: list[list[Any]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     def strayed(self) -> list[int]:
@@ -60,6 +75,7 @@ class Truth:
         }
         out |= {"after_copy": self.after_copy} if self.after_copy is not None else {}
         out |= {"after_event": self.after_event} if self.after_event else {}
+        out |= {"rest": self.rest} if self.rest else {}
         return out | ({"remarks": self.remarks} if self.remarks else {})
 
 

@@ -14,6 +14,7 @@ from hibercheck.handoff.designs.replay import replay_under
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.verdict.check import check, open_inputs
 from hibercheck.handoff.verdict.findings import Fate, Outcome, Verdict
+from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event
 from hibercheck.x86.execute import ExecutionEnd, execute
 from tests.conftest import SHARED_CASES
@@ -122,7 +123,8 @@ def test_a_cpu_that_e_leaves_behind_needs_an_e_that_knows(offline):
     assert init == {
         Event.SPURIOUS: SURVIVES, Event.NMI: SURVIVES, Event.SMI: SURVIVES, Event.MACHINE_CHECK: DIES,
     }  # fmt: skip
-    assert any("never sleeps deeply" in note for note in rows["init", False].notes)
+    assert [(one.state, one.whose) for one in rows["init", False].rest] == [(ParkState.WAIT_FOR_SIPI, None)]
+    assert [(one.state, one.whose) for one in rows["hlt-rescued", False].rest] == [(ParkState.HLT, "resumer")]
 
 
 def test_a_supposed_nmi_kills_by_the_shipped_design_and_not_by_init(inputs, unpacked):

@@ -15,6 +15,7 @@ from hibercheck.handoff.designs.occupy import island_of
 from hibercheck.handoff.designs.own import judge_own
 from hibercheck.handoff.designs.parking import kicked
 from hibercheck.handoff.designs.replay import InUse, Replayed, replay_under
+from hibercheck.handoff.designs.rest import Rest, resting
 from hibercheck.handoff.replay.compare import Difference
 from hibercheck.handoff.replay.fate import Fate
 from hibercheck.handoff.replay.judge import judge
@@ -74,6 +75,7 @@ class Row:
         verdict: The judgement.
         exposures: What each event would do.
         cpus: Every CPU.
+        rest: Where those that the resumee has offline spend their time in the end; empty where the machine resets.
         frames: PFNs of the design's own pages, with their roles.
         placed: How those frames were found, or why there are none.
         notes: What else there is to say.
@@ -86,6 +88,7 @@ class Row:
     verdict: Verdict
     exposures: tuple[Exposure, ...]
     cpus: tuple[CpuLine, ...]
+    rest: tuple[Rest, ...]
     frames: tuple[tuple[int, str], ...] = ()
     placed: str | None = None
     notes: tuple[str, ...] = ()
@@ -197,6 +200,7 @@ def _row(plan: Plan, acceptance: Acceptance, dump: Dump | None, design: Design, 
         verdict=verdict,
         exposures=_exposures(plan, replayed, dump, design, bsp, known=known),
         cpus=tuple(_cpu(result) for result in replayed.judgement.aps),
+        rest=() if outcome is Outcome.RESETS else resting(replayed.plan, replayed.judgement.aps),
         frames=tuple(sorted(island.roles.items())) if island else (),
         placed=island.source if island else unplaced[0] if unplaced and design.parks_offline else None,
         notes=(*_kicked(replayed, acceptance, dump, design), *_notes(replayed, known=known, bsp=bsp)),
@@ -273,7 +277,7 @@ def _kicked(replayed: Replayed, acceptance: Acceptance, dump: Dump | None, desig
 
 
 def _notes(replayed: Replayed, *, known: bool, bsp: int | None) -> tuple[str, ...]:
-    """Say what a table of outcomes does not: power, SMIs, machine checks, and who must not be sent an INIT."""
+    """Say what a table of outcomes does not: SMIs, machine checks, and who must not be sent an INIT."""
     notes: list[str] = []
     plan = replayed.plan
     left = [parked for parked in plan.parked if parked.cpu not in plan.reinitialised]
@@ -281,12 +285,6 @@ def _notes(replayed: Replayed, *, known: bool, bsp: int | None) -> tuple[str, ..
     if waiting:
         notes.append(f"CPU {_list(waiting)}: INIT cleared CR4.MCE, so a broadcast machine check resets the machine")
         notes.append("firmware that waits in SMM for every CPU waits for those that block SMIs: machines have hung")
-    burning = [parked for parked in left if parked.state is ParkState.WAIT_FOR_SIPI]
-    if burning:
-        notes.append(f"CPU {_list(burning)} is left waiting for a SIPI by this E and never sleeps deeply")
-    shallow = [parked for parked in left if parked.state is ParkState.HLT]
-    if shallow and not known:
-        notes.append(f"CPU {_list(shallow)} is left in HLT by this E: no deeper than C1 until it is brought up")
     if bsp is not None and any(parked.cpu == bsp for parked in plan.parked) and waiting:
         notes.append(f"CPU {bsp} has the BSP flag: an INIT would start it at the reset vector and reset the machine")
     if any(parked.state is ParkState.MWAIT for parked in plan.parked):

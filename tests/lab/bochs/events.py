@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.lab.truth import WAITING
 
 WHAT = {"fetches": "fetch", "walks": "walk"}
 HARMLESS = (2, 18)
@@ -23,6 +25,7 @@ class Asleep:
         rip: Its instruction pointer.
         cr3: Its page tables.
         line: Physical address of the line that it monitors, None without one.
+        hint: What it gave MWAIT in EAX; it means nothing in another state.
     """
 
     cpu: int
@@ -30,6 +33,7 @@ class Asleep:
     rip: int
     cr3: int
     line: int | None
+    hint: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Course:
         inits: CPUs that the resumee re-initialised while they were parked.
         strayed: CPUs that took an exception of their own, or ran foreign code and did not park again.
         reset: The end, None where there was none.
+        rest: The CPUs beside the boot CPU as the guest left them in the end, each with who put it there.
         end: Why the file ends: ``quit``, ``reset``, ``limit``, or empty where the process was killed.
     """
 
@@ -99,7 +104,17 @@ class Course:
     inits: tuple[int, ...]
     strayed: tuple[int, ...]
     reset: Reset | None
+    rest: tuple[tuple[Asleep, str], ...]
     end: str
+
+    def resting(self, offline: Collection[int]) -> list[list[Any]]:
+        """What a record keeps of CPUs that the resumee has offline in the end."""
+        rows: list[list[Any]] = []
+        for one, who in self.rest:
+            if one.cpu in offline:
+                rows.append([one.cpu, one.state, *([] if one.state == WAITING else [who])])
+                rows[-1] += [one.hint] if one.state == "mwait" else []
+        return rows
 
     def reduced(self) -> dict[str, Any]:
         """What a record keeps, in lists: see :data:`tests.lab.records.EVENTS`."""
@@ -143,6 +158,7 @@ def course(events: Iterable[dict[str, Any]]) -> Course:
         tuple(dict.fromkeys(row["cpu"] for row in rows if row["event"] == "init" and row["parked"])),
         tuple(strayed(rows)),
         end_of(rows),
+        tuple(rest(rows)),
         next((row["why"] for row in rows if row["event"] == "end"), ""),
     )
 
@@ -164,8 +180,23 @@ def asleep(rows: list[dict[str, Any]]) -> Iterator[Asleep]:
     for row in rows:
         if row["event"] == "state" and row["cpu"] not in seen:
             seen.add(row["cpu"])
-            line = None if row["line"] < 0 or row["state"] != "mwait" else row["line"]
-            yield Asleep(row["cpu"], row["state"], row["rip"], row["cr3"], line)
+            yield state_of(row)
+
+
+def state_of(row: dict[str, Any]) -> Asleep:
+    """A CPU as it is at one moment."""
+    line = None if row["line"] < 0 or row["state"] != "mwait" else row["line"]
+    return Asleep(row["cpu"], row["state"], row["rip"], row["cr3"], line, row.get("hint", 0))
+
+
+def rest(rows: list[dict[str, Any]]) -> Iterator[tuple[Asleep, str]]:
+    """The states that are written when the guest has done what it was told."""
+    if not any(row["event"] == "end" and row["why"] == "quit" for row in rows):
+        return
+    last = {row["cpu"]: row for row in rows if row["event"] == "state" and row["cpu"]}
+    started = {row["cpu"] for row in rows if row["event"] == "sipi"}
+    for cpu, row in sorted(last.items()):
+        yield state_of(row), "resumee" if cpu in started else "resumer"
 
 
 def wakes(rows: list[dict[str, Any]]) -> Iterator[Wake]:

@@ -16,7 +16,7 @@ from tests.lab.bochs.build import VERSION, Bochs
 from tests.lab.bochs.machine import Run
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment, Side
-from tests.lab.guest import CONSOLE, copy_sparse, trim
+from tests.lab.guest import CONSOLE, copy_sparse, cpu_list, trim
 from tests.lab.kernels import Kernels
 from tests.lab.outcome import Outcome
 from tests.lab.truth import errno_of
@@ -36,6 +36,7 @@ class Found:
         course: The events.
         said: Lines of the guest for the reader.
         dump: Memory and registers, without their suffixes, if they were kept.
+        offline: CPUs that the guest has offline in the end.
     """
 
     outcome: str
@@ -44,6 +45,7 @@ class Found:
     course: events.Course
     said: list[str] = field(default_factory=list)
     dump: Path | None = None
+    offline: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -111,7 +113,10 @@ class BochsLab:
         disk.unlink()
         before = (place / "serial").read_text(errors="replace")
         for number, one in enumerate(group):
-            yield one, self._found(place, number, before, run.dump)
+            found = self._found(place, number, before, run.dump)
+            serial = place / f"{number}.serial"
+            found.offline = offline_of(serial.read_text(errors="replace") if serial.exists() else "", one.machine.cpus)
+            yield one, found
 
     def outcomes(self, group: list[Experiment]) -> Iterator[tuple[Experiment, Outcome]]:
         """The same, as far as a record keeps it.
@@ -120,7 +125,9 @@ class BochsLab:
             LabError: As `run`.
         """
         for experiment, found in self.run(group):
-            yield experiment, Outcome(found.outcome, found.when, found.errno, found.course.reduced())
+            rest = found.course.resting(found.offline)
+            events = found.course.reduced() | ({"rest": rest} if rest else {})
+            yield experiment, Outcome(found.outcome, found.when, found.errno, events)
 
     def _found(self, place: Path, number: int, before: str, dump: Path | None) -> Found:
         said = re.findall(r"^LAB (?:kernel|idle|cpus|code) .*", before, re.MULTILINE)
@@ -156,6 +163,12 @@ class BochsLab:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         return place
+
+
+def offline_of(serial: str, cpus: int) -> frozenset[int]:
+    """The CPUs that a guest says are not online when it has come back; none where it says nothing."""
+    found = re.search(r"^LAB alive online (\S+)", serial, re.MULTILINE)
+    return frozenset(range(1, cpus)) - cpu_list(found[1]) if found else frozenset()
 
 
 def image_path(work: Path, experiment: Experiment) -> Path:

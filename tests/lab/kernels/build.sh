@@ -3,7 +3,8 @@
 #
 #   build.sh SOURCE OUTPUT [KERNEL...]
 #
-# A KERNEL is LAYOUT-PARK: LAYOUT small or wide (two configurations, so two layouts of text, data and per-CPU area),
+# A KERNEL is LAYOUT-PARK: LAYOUT small or wide (two configurations, so two layouts of text, data and per-CPU area), or
+# near or far (two more, with machine checks, which take half a minute after small),
 # PARK mwait, hlt, current or init (how hibernate_resume_nonboot_cpu_disable() parks the other CPUs: see park.patch);
 # rescue, bsp, kick, fixmap, paged, flat or pause: a design that was proposed and never merged (see park-PARK.patch).
 # Layout kcore is small with /proc/kcore, cmd small with a built-in command line.
@@ -30,6 +31,9 @@ for kernel; do
     layout=${base%%-*}
     park=${base#*-}
     build=$output/build-$layout$old
+    for other in "$output"/build-*; do # what no option of this layout concerns is not compiled again
+        [ -d "$build" ] || [ ! -d "$other" ] || cp -a "$other" "$build"
+    done
     mkdir -p "$build"
     choice=CONFIG_HIBERNATE_PARK_$(echo "$park" | tr a-z A-Z)=y
     if [ "$park" = stock ] || [ "$park" = fixed ]; then
