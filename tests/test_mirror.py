@@ -13,7 +13,9 @@ from tests.elsewhere import ACROSS, ELSEWHERE
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE, TESTS = ROOT / "hibercheck", ROOT / "tests"
-SOURCES = sorted(TESTS.rglob("*.py"))
+WORK = TESTS / "lab" / "work"
+"""Where the lab keeps what it makes, and the source of the kernels that it builds."""
+SOURCES = sorted(path for path in TESTS.rglob("*.py") if WORK not in path.parents)
 
 
 def private(name: str) -> bool:
