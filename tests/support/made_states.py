@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from hibercheck.handoff.memory.composite import Composite
 from hibercheck.handoff.memory.context import ApContext, ParkedCpu
 from hibercheck.handoff.scenario.park import Parked
+from hibercheck.handoff.verdict.naming import Namer
 from hibercheck.kernel.code.model import ParkLoop, Touch
 from hibercheck.x86.cpu import CpuState, ParkState
 from hibercheck.x86.events import Facts
@@ -180,3 +181,14 @@ def made(image, state=ParkState.MWAIT, *, registers=None, code=CODE, gdt=None, f
     memory = Composite(SimpleNamespace(pfns=frames, frame=frames.frame), resumer)
     parked = Parked(1, state, park_loop(state, code) if waits else None, "made")
     return memory, ParkedCpu(parked, context, facts=facts or Facts())
+
+
+def namer_of(memory):
+    """Name places of made memory: its kernels have no symbols."""
+    kernel = SimpleNamespace(
+        nearest=lambda _address: None, require=lambda _name: SimpleNamespace(address=0xFFFFFFFF81000000)
+    )
+    resumer = memory.resumer
+    resumer.kernel.nearest, resumer.kernel.require = kernel.nearest, kernel.require
+    resumee = SimpleNamespace(space=SimpleNamespace(image_symbol=lambda _physical: None))
+    return Namer(memory, resumee)

@@ -16,6 +16,7 @@ from hibercheck.addresses import PAGE_SHIFT, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.cpufacts import cpu_count
+from hibercheck.handoff.facts.e820 import ram_runs, read_e820
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.handoff.scenario.known_timing import USUAL_LINE
 
@@ -35,6 +36,8 @@ _SLAB = {0xFDFF_FFFF, 0xF500_0000}
 """page_type of what is free, a page table, and (since 46df8e73a4a3 ("mm: free up PG_slab", in v6.10)) a slab, in the
 three ways in which include/linux/page-flags.h has encoded it; 0xfffffbff was a table until v5.1 or so, later a guard
 page, which nobody uses either."""
+_OFFLINE = {0xFFFF_FEFF, 0xDFFF_FFFF, 0xF100_0000}
+"""The same of what is given away, as by a balloon (PageOffline): not saved, and not to be used."""
 _MAX_FLAGS = 64
 _NAME_AT = range(0x38, 0xA8, 8)
 _SP_AT = 152
@@ -70,8 +73,10 @@ class Use(StrEnum):
     """What was set aside at boot."""
     KERNEL = "kernel memory"
     """Pages that its kernel allocated for itself."""
+    SNAPSHOT = "snapshot"
+    """Pages of the copy of memory that it made to hibernate; it frees them as it comes back."""
     ABSENT = "not in the image"
-    """What the image does not hold: free memory, or memory that is never saved."""
+    """What the image does not hold and no page of it describes."""
     UNKNOWN = "unknown"
     """It could not be read."""
 
@@ -83,6 +88,8 @@ class Writes(StrEnum):
     """It has no reason to: code, or the line of a CPU that it would have to take offline first."""
     UNKNOWN = "unknown"
     """Nothing tells."""
+    HANDED_OUT = "once handed out"
+    """Nothing does while it is free; whoever the allocator hands it out to does."""
     ORDINARY = "ordinary"
     """A kernel that runs writes there sooner or later."""
     BEFORE_INIT = "before-init"
@@ -135,6 +142,9 @@ SIGNS = (
     # kernel/cpu.c: the first thing that it does
     _Sign("cpu_hotplug_disabled", bool, "thaw_secondary_cpus()"),
 )
+COME_BACK = "in_suspend", "restore_registers()"
+"""Not saved, so that no image shows it; the first code that runs of the resumee clears it
+(arch/x86/power/hibernate_asm_64.S)."""
 ONLINE = ("__cpu_online_mask", "__num_online_cpus")
 """Written as each CPU comes up (set_cpu_online(), kernel/cpu.c), so for all but the first before its INIT."""
 COMING_UP = "cpuhp_state"
@@ -173,16 +183,16 @@ class Owners:
         """
         size = self.line_size
         start = physical & -size
-        if start >> PAGE_SHIFT not in self._covered:
-            return Owner(start, size, Use.ABSENT)
-        for find in (self._stack, self._of_kernel, self._of_percpu, self._of_page):
+        saved = start >> PAGE_SHIFT in self._covered
+        whose = (self._stack, self._of_kernel, self._of_percpu, self._of_page)
+        for find in whose if saved else (self._never_saved, self._of_page):
             try:
                 found = find(start, size, cpu)
             except MissingFact:
                 continue
             if found is not None:
                 return found
-        return Owner(start, size, Use.UNKNOWN)
+        return Owner(start, size, Use.UNKNOWN) if saved else self._undescribed(start, size)
 
     def _stack(self, start: int, size: int, _cpu: int) -> Owner | None:
         """Judge the line under the saved stack pointer, where the first call after restore_registers() stores."""
@@ -207,6 +217,32 @@ class Owners:
             return Owner(start, size, Use.DATA, names[:_SHOWN], writes=Writes.ORDINARY)
         symbol, writer = found
         return Owner(start, size, Use.DATA, (symbol,), writes=Writes.BEFORE_INIT, writer=writer)
+
+    def _never_saved(self, start: int, size: int, _cpu: int) -> Owner | None:
+        """Judge a line of the kernel's data that no image holds (__nosavedata); hibernation alone writes them."""
+        kernel = self._space.kernel
+        link = start - self._space.phys_base + START_KERNEL_MAP
+        begin, end = kernel.require("__nosave_begin").address, kernel.require("__nosave_end").address
+        if not begin <= link < end:
+            return None
+        symbol, writer = COME_BACK
+        if link <= kernel.require(symbol).address < link + size:
+            return Owner(start, size, Use.DATA, (symbol,), writes=Writes.BEFORE_INIT, writer=writer)
+        return Owner(start, size, Use.DATA, self._names(link, size)[:_SHOWN], writes=Writes.NEVER)
+
+    def _undescribed(self, start: int, size: int) -> Owner:
+        """Judge a line that is neither in the image nor in the array of pages, if the resumee has memory there."""
+        pfn = start >> PAGE_SHIFT
+        known = self._ram is not None and not any(first <= pfn < end for first, end in self._ram)
+        return Owner(start, size, Use.ABSENT, writes=Writes.UNKNOWN if known else Writes.HANDED_OUT)
+
+    @cached_property
+    def _ram(self) -> tuple[tuple[int, int], ...] | None:
+        """The frames that the resumee takes for memory, as it has been told by its command line; None if not known."""
+        try:
+            return ram_runs(read_e820(self._space, "e820_table"))
+        except MissingFact:
+            return None
 
     @cached_property
     def _freed(self) -> tuple[tuple[int, int], ...]:
@@ -290,10 +326,13 @@ class Owners:
             return Owner(start, size, Use.SLAB, self._cache_of(page), writes=ordinary)
         if kind in _TABLE:
             return Owner(start, size, Use.PAGE_TABLE, writes=ordinary)
-        if "reserved" in flags:
+        if "reserved" in flags or kind in _OFFLINE:
             return Owner(start, size, Use.RESERVED)
         if kind in _FREE or not int.from_bytes(page[_COUNT_AT : _COUNT_AT + 4], "little"):
-            return Owner(start, size, Use.FREE, writes=ordinary)
+            return Owner(start, size, Use.FREE, writes=Writes.HANDED_OUT)
+        if start >> PAGE_SHIFT not in self._covered:
+            # In use and yet not saved: it was used to save, until swsusp_free() (kernel/power/snapshot.c).
+            return Owner(start, size, Use.SNAPSHOT, writes=Writes.HANDED_OUT)
         if mapping & 1:  # PAGE_MAPPING_ANON, include/linux/page-flags.h
             return Owner(start, size, Use.ANONYMOUS, writes=ordinary)
         if mapping >> 56 == 0xFF and not mapping & 3:

@@ -71,7 +71,7 @@ class Doubt(StrEnum):
     COVERAGE = "coverage"
     """Which frames an image covers, where there is none yet."""
     STORE = "store"
-    """Its line is memory in which the resumee, which leaves it where it is, writes as it runs."""
+    """Its line is memory in which the resumee, which leaves it where it is, writes as it runs, or may come to."""
     REUSED = "reused"
     """Whether the resumee, which does not know of the frames that it waits in, has reused them."""
 
@@ -184,7 +184,7 @@ def fate_of(state: ParkState, prospects: Prospects, supposed: Suppositions, *, r
         return later  # what kills it later is certain, whether or not it gets that far
     if copy.usual is Fate.DIES or copy.doubt is not Doubt.TIMING:
         return copy
-    return replace(copy, usual=later.fate)
+    return replace(copy, usual=later.usual or later.fate)
 
 
 def _in_copy(state: ParkState, prospects: Prospects, supposed: Suppositions) -> Ruling | None:
@@ -225,7 +225,7 @@ def _until_init(state: ParkState, prospects: Prospects, supposed: Suppositions) 
 def _stored_to(state: ParkState, prospects: Prospects, supposed: Suppositions) -> bool:
     """Tell whether a CPU sleeps on a line that the resumee certainly writes before it starts that CPU."""
     sleeps = state is ParkState.MWAIT and not supposed.mwait_spins
-    return sleeps and bool(prospects.line) and prospects.writes is Writes.BEFORE_INIT
+    return sleeps and prospects.writes is Writes.BEFORE_INIT
 
 
 def _expected(state: ParkState, prospects: Prospects, supposed: Suppositions) -> Mapping[Event, After]:
@@ -233,11 +233,11 @@ def _expected(state: ParkState, prospects: Prospects, supposed: Suppositions) ->
     after = prospects.after or {}
     came = {event: found for event, found in after.items() if event in supposed.events}
     store = after.get(Event.STORE)
-    if store is None or Event.STORE in came or not prospects.line or supposed.mwait_spins:
+    if store is None or Event.STORE in came or supposed.mwait_spins:
         return came
     if _stored_to(state, prospects, supposed) and prospects.settled is Difference.FOREIGN:
         came[Event.STORE] = After(Difference.FOREIGN)
-    elif prospects.writes in {Writes.ORDINARY, Writes.BEFORE_INIT}:
+    elif prospects.writes in {Writes.HANDED_OUT, Writes.ORDINARY, Writes.BEFORE_INIT}:
         came[Event.STORE] = After(store.difference, Doubt.STORE)
     return came
 
@@ -250,7 +250,7 @@ def _after(state: ParkState, prospects: Prospects, supposed: Suppositions) -> Ru
     for certain in (True, False):
         for event, found in expected.items():
             if found.difference is Difference.FOREIGN and (found.doubt is None) is certain:
-                usual = Fate.DIES if found.doubt is Doubt.STORE else None
+                usual = _usually(state, prospects) if found.doubt is Doubt.STORE else None
                 return Ruling(Fate.DIES, When.AFTER, event, found.doubt, usual)
     for event, found in came.items():
         if not found.difference.parks_again:
@@ -260,6 +260,14 @@ def _after(state: ParkState, prospects: Prospects, supposed: Suppositions) -> Ru
     if fate is Fate.STAYS_PARKED and not exposed and any(one.difference is Difference.SAME for one in came.values()):
         fate = Fate.PARKS_AGAIN
     return Ruling(fate)
+
+
+def _usually(state: ParkState, prospects: Prospects) -> Fate:
+    """Return what becomes of a CPU that sleeps on a line which the resumee writes, or may come to write.
+
+    Memory that is free stays so until there is need of it, and until then nothing wakes the CPU.
+    """
+    return _quiet(state, prospects, Fate.STAYS_PARKED) if prospects.writes is Writes.HANDED_OUT else Fate.DIES
 
 
 def _quiet(state: ParkState, prospects: Prospects, otherwise: Fate) -> Fate:

@@ -72,14 +72,14 @@ class Explainer:
 
     def _line(self, result: ApResult) -> Iterator[Finding]:
         """HC101 and HC102: the line that it monitors."""
-        if result.parked.state is not ParkState.MWAIT or not result.line or self.namer is None:
+        if result.parked.state is not ParkState.MWAIT or self.namer is None or not (result.line or result.stored_to):
             return
         touched = (
             next((item for item in result.iteration.touched if item.role == LINE), None) if result.iteration else None
         )
         resumer, resumee = self.namer.places(touched) if touched else (Place(), Place())
         cpu = result.parked.cpu
-        if self.reserved:
+        if self.reserved and result.line:
             yield _finding(
                 "HC601",
                 max(_level_of_wake(result), Level.WARNING),
@@ -89,15 +89,16 @@ class Explainer:
                 resumer,
                 resumee,
             )
-        yield _finding(
-            "HC101",
-            _level_of_wake(result),
-            cpu,
-            "monitored line",
-            f"the image is copied over the line that CPU {cpu} monitors, which wakes it",
-            resumer,
-            resumee,
-        )
+        if result.line:
+            yield _finding(
+                "HC101",
+                _level_of_wake(result),
+                cpu,
+                "monitored line",
+                f"the image is copied over the line that CPU {cpu} monitors, which wakes it",
+                resumer,
+                resumee,
+            )
         if not result.reinitialised or result.stored_to:
             whose = "" if result.owner is None else f" ({owned(result.owner)}{written(result.owner)})"
             yield _finding(

@@ -77,7 +77,8 @@ _HC1 = (
         "are now the resumee's, which knows nothing of the sleeper.",
         "Any store of the resumee to this line wakes the CPU, at any time after the handoff, in the resumer's code "
         "and page tables, which are gone. What lies in the line decides how soon: some data the resumee certainly "
-        "writes as it resumes, before it starts another CPU.",
+        "writes as it resumes, before it starts another CPU; memory that is free there, whether the image holds it or "
+        "not, once it is handed out.",
         "Use a resumer that parks by HLT; bring the CPU online in the resumee, which takes it out of MWAIT by INIT.",
         (_SDM_MWAIT, _MWAIT_LINE),
     ),

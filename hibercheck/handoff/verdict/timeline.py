@@ -16,7 +16,7 @@ from hibercheck.handoff.scenario.known_timing import USUAL_LINE
 from hibercheck.handoff.verdict.findings import Evidence, Finding, Level, TimelineEvent
 from hibercheck.handoff.verdict.naming import Namer
 from hibercheck.handoff.verdict.rules import RULES
-from hibercheck.handoff.verdict.words import with_article, would
+from hibercheck.handoff.verdict.words import owned, with_article, would, written
 from hibercheck.swsusp.pfns import PfnList
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event
@@ -83,7 +83,7 @@ def _left_with(namer: Namer, result: ApResult, line: Moments) -> Iterator[str]:
     yield f"{hurt}; if it runs from now on, {would(final)}"
     armed = next((item for item in final.touched if item.role == LINE), None)
     if armed is not None and armed.leaf is not None and result.parked.state is ParkState.MWAIT:
-        yield _armed(namer, armed)
+        yield _armed(namer, armed, result)
     for item in final.touched:
         reached = item.walk.physical
         if item.access is Access.WRITE and reached is not None and namer.memory.overwritten(reached >> PAGE_SHIFT):
@@ -92,14 +92,15 @@ def _left_with(namer: Namer, result: ApResult, line: Moments) -> Iterator[str]:
         yield f"its way leads through more than {MAX_MOMENTS} overwritten frames; what follows is left out"
 
 
-def _armed(namer: Namer, armed: Touched) -> str:
+def _armed(namer: Namer, armed: Touched, result: ApResult) -> str:
     """Say which line it monitors from now on, and whose that is."""
     reached = armed.walk.physical
     if reached is None:
         return f"it cannot arm its monitor at {armed.address:#x} again: its page tables no longer map that"
     start = reached & -(namer.memory.owners.line_size if namer.memory.owners else USUAL_LINE)
     if not namer.memory.overwritten(start >> PAGE_SHIFT):
-        return f"the line that it monitors, at {start:#x}, is not overwritten"
+        whose = "" if result.owner is None else f": {owned(result.owner)}{written(result.owner)}"
+        return f"the line that it monitors, at {start:#x}, is not overwritten{whose}"
     return f"the line that it monitors, at {start:#x}, is the resumee's now: {namer.resumee_physical(reached)}"
 
 

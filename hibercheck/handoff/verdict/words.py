@@ -48,6 +48,7 @@ _NAMELESS = {
     Use.FREE: "free memory of the resumee",
     Use.RESERVED: "memory that the resumee set aside at boot",
     Use.KERNEL: "pages that the resumee allocated for itself",
+    Use.SNAPSHOT: "memory that the resumee used to hibernate",
     Use.ABSENT: "memory that the image does not hold",
     Use.UNKNOWN: "memory of which it is not known what it is",
 }
@@ -69,6 +70,7 @@ def written(owner: Owner) -> str:
     """Say whether the resumee writes a line, as a relative clause; nothing where that is not known."""
     return {
         Writes.NEVER: "" if owner.use is Use.CODE else ", which it leaves alone",
+        Writes.HANDED_OUT: ", where whoever it hands that out to writes",
         Writes.ORDINARY: ", where it writes as it runs",
         Writes.BEFORE_INIT: f", where it certainly writes as it resumes ({owner.writer})",
     }.get(owner.writes, "")

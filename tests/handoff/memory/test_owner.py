@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from hibercheck.errors import MissingFact
+from hibercheck.handoff.facts.e820 import ram_runs, read_e820
 from hibercheck.handoff.facts.resumee import read_resumee
 from hibercheck.handoff.memory.owner import Owners, Use, Writes
 from hibercheck.kernel.kernel import open_kernel
@@ -110,10 +112,57 @@ def test_code_is_not_written_and_data_are(four):
     assert (found.use, found.names, found.writes) == (Use.DATA, ("jiffies_64",), Writes.ORDINARY)
 
 
-def test_what_is_not_saved_is_not_in_the_image(four):
-    """in_suspend lies in .data..nosave."""
-    found = owners(four).of_line(four.variable("in_suspend"), 1)
-    assert (found.use, found.writes) == (Use.ABSENT, Writes.UNKNOWN)
+def test_the_first_code_of_the_resumee_writes_a_variable_that_is_not_saved(four):
+    """in_suspend lies in .data..nosave, which hibernation alone writes."""
+    place = four.variable("in_suspend")
+    assert place >> 12 not in four.covered
+    found = owners(four).of_line(place, 1)
+    assert (found.use, found.names, found.writes) == (Use.DATA, ("in_suspend",), Writes.BEFORE_INIT)
+    assert found.writer == "restore_registers()"
+    behind = owners(four).of_line(place + 64, 1)
+    assert (behind.use, behind.writes) == (Use.DATA, Writes.NEVER)
+
+
+@pytest.mark.parametrize(("image", "kernel"), [
+    ("41f2d2a4e60d", "small-current"), ("d03583001f", "v73-stock"), ("9c031ac5a1", "mid-current"),
+])  # fmt: skip
+def test_memory_outside_the_image_was_free_or_held_the_copy_of_the_image(opened, image, kernel):
+    """Both are free once the resumee is back, and its allocator hands them out."""
+    found = opened(image, kernel)
+    known, uses = owners(found), Counter()
+    for first, end in ram_runs(read_e820(found.space, "e820_table")):
+        outside = (pfn for pfn in range(first, end) if pfn not in found.covered)
+        uses.update((one.use, one.writes) for one in (known.of_line(pfn << 12, 1) for pfn in outside))
+    assert uses.pop((Use.DATA, Writes.BEFORE_INIT)) == 1  # the frame of in_suspend
+    assert set(uses) == {(Use.FREE, Writes.HANDED_OUT), (Use.SNAPSHOT, Writes.HANDED_OUT)}
+    copies, saved = uses[Use.SNAPSHOT, Writes.HANDED_OUT], len(found.covered)
+    assert saved < copies < 1.1 * saved  # and what describes them
+
+
+@pytest.mark.parametrize(("pfn", "use"), [
+    (0xA0, Use.RESERVED), (0xF0, Use.RESERVED), (0x13FF0, Use.RESERVED), (0x100000, Use.ABSENT),
+])  # fmt: skip
+def test_what_is_no_memory_or_set_aside_is_handed_out_to_nobody(four, pfn, use):
+    assert pfn not in four.covered
+    found = owners(four).of_line(pfn << 12, 1)
+    assert (found.use, found.writes) == (use, Writes.UNKNOWN)
+
+
+@pytest.mark.parametrize("kind", [0xFFFF_FEFF, 0xDFFF_FFFF, 0xF100_0000])
+def test_what_a_balloon_took_is_handed_out_to_nobody(four, kind):
+    class Ballooned:
+        """An address space in which a page that is in use was given away."""
+
+        def __getattr__(self, name):
+            return getattr(four.space, name)
+
+        def read(self, address, size):
+            data = four.space.read(address, size)
+            entries = [0xFFFF_EA00_0000_0000 + 0x8000 * size for size in (56, 64)]
+            return data if address not in entries else data[:48] + kind.to_bytes(4, "little") + b"\1" + data[53:]
+
+    found = owners(SimpleNamespace(space=Ballooned(), covered=four.covered)).of_line(0x8000 << 12, 1)
+    assert (found.use, found.writes) == (Use.RESERVED, Writes.UNKNOWN)
 
 
 def test_a_line_has_the_size_that_it_is_told(four):
@@ -141,26 +190,46 @@ def test_every_page_of_an_image_is_of_somebody(allocator):
         for first, length in allocator.covered.runs()
         for pfn in range(first, first + length, 5)
     )
-    assert uses[Use.UNKNOWN] == uses[Use.ABSENT] == 0
+    assert uses[Use.UNKNOWN] == uses[Use.ABSENT] == uses[Use.SNAPSHOT] == 0
     assert {Use.SLAB, Use.KERNEL, Use.RESERVED, Use.PAGE_CACHE, Use.CODE, Use.DATA, Use.PERCPU} <= set(uses)
 
 
-def test_without_its_array_of_pages_it_is_not_known_whose_a_page_is(four):
-    class Blind:
-        """An address space in which the array of pages cannot be read."""
+@pytest.fixture
+def blind(four):
+    """Return a function that gives the same, but the array of pages cannot be read, nor what else is named."""
 
-        def __getattr__(self, name):
-            return getattr(four.space, name)
+    def run(*names):
+        class Blind:
+            def __getattr__(self, name):
+                return getattr(four.space, name)
 
-        def read(self, address, size):
-            if address >> 40 == 0xFFFFEA:
-                return bytes(size)
-            return four.space.read(address, size)
+            def read(self, address, size):
+                return bytes(size) if address >> 40 == 0xFFFFEA else four.space.read(address, size)
 
+            def variable(self, symbol, size=8):
+                if symbol in names:
+                    raise MissingFact(symbol)
+                return four.space.variable(symbol, size)
+
+        return SimpleNamespace(space=Blind(), covered=four.covered)
+
+    return run
+
+
+def test_without_its_array_of_pages_it_is_not_known_whose_a_page_is(four, blind):
     place = four.space.physical(four.space.number(four.space.address("saved_context") + 152)) + 64
-    blind = SimpleNamespace(space=Blind(), covered=four.covered)
-    found = owners(blind).of_line(place, 1)
+    found = owners(blind()).of_line(place, 1)
     assert (found.use, found.writes) == (Use.UNKNOWN, Writes.UNKNOWN)
+
+
+@pytest.mark.parametrize(("pfn", "missing", "writes"), [
+    (0x8000, (), Writes.HANDED_OUT), (0xA0, (), Writes.UNKNOWN), (0x100000, (), Writes.UNKNOWN),
+    (0x8000, ("e820_table",), Writes.HANDED_OUT),
+])  # fmt: skip
+def test_without_it_all_memory_outside_the_image_may_be_handed_out(blind, pfn, missing, writes):
+    """Where it is not known either what is memory, the resumer's line is in memory that it may take for its own."""
+    found = owners(blind(*missing)).of_line(pfn << 12, 1)
+    assert (found.use, found.writes) == (Use.ABSENT, writes)
 
 
 @pytest.mark.parametrize("content", [0, 1, (1 << 64) - 1, 0xFFFF_FFFF_FFFF_F001, 0xFFFF_EA00_0000_0001])

@@ -197,7 +197,9 @@ def asleep(settled, writes, *, line=True, store=FOREIGN, at_store=INTACT):
     (MWAIT, FOREIGN, Writes.ORDINARY, True, (Fate.DIES, When.COPY, STORE, Doubt.TIMING, Fate.REINITIALISED)),
     (MWAIT, STALE, Writes.BEFORE_INIT, True, (Fate.DIES, When.COPY, STORE, Doubt.TIMING, Fate.REINITIALISED)),
     (MWAIT, SAME, Writes.BEFORE_INIT, True, quiet(Fate.PARKS_AGAIN)),
-    (MWAIT, FOREIGN, Writes.BEFORE_INIT, False, quiet(Fate.REINITIALISED)),
+    (MWAIT, FOREIGN, Writes.BEFORE_INIT, False, (Fate.DIES, When.BEFORE_INIT, STORE, None, None)),
+    (MWAIT, FOREIGN, Writes.HANDED_OUT, False, quiet(Fate.REINITIALISED)),
+    (MWAIT, FOREIGN, Writes.ORDINARY, False, quiet(Fate.REINITIALISED)),
     (HLT, FOREIGN, Writes.BEFORE_INIT, False, quiet(Fate.REINITIALISED)),
 ])  # fmt: skip
 def test_a_store_of_the_resumee_before_its_init(state, settled, writes, line, expected):
@@ -213,11 +215,29 @@ def test_a_store_of_the_resumee_before_its_init(state, settled, writes, line, ex
     (FOREIGN, Writes.NEVER, FOREIGN, (Fate.DIES, When.COPY, STORE, Doubt.TIMING, Fate.STAYS_PARKED)),
     (SAME, Writes.BEFORE_INIT, SAME, quiet(Fate.PARKS_AGAIN)),
     (SAME, Writes.ORDINARY, FOREIGN, (Fate.DIES, When.AFTER, STORE, Doubt.STORE, Fate.DIES)),
+    (FOREIGN, Writes.HANDED_OUT, FOREIGN, (Fate.DIES, When.COPY, STORE, Doubt.TIMING, Fate.STAYS_PARKED)),
     (SAME, Writes.NEVER, FOREIGN, quiet(Fate.PARKS_AGAIN)),
     (SAME, Writes.ORDINARY, UNKNOWN, quiet(Fate.PARKS_AGAIN)),
 ])  # fmt: skip
 def test_a_cpu_that_the_resumee_leaves_asleep_on_a_line_that_it_writes(settled, writes, store, expected):
     assert told(MWAIT, asleep(settled, writes, store=store), taken=False) == expected
+
+
+@pytest.mark.parametrize(("settled", "writes", "store", "expected"), [
+    (FOREIGN, Writes.BEFORE_INIT, FOREIGN, (Fate.DIES, When.AFTER, STORE, None, None)),
+    (FOREIGN, Writes.ORDINARY, FOREIGN, (Fate.DIES, When.AFTER, STORE, Doubt.STORE, Fate.DIES)),
+    (FOREIGN, Writes.HANDED_OUT, FOREIGN, (Fate.DIES, When.AFTER, STORE, Doubt.STORE, Fate.STAYS_PARKED)),
+    (SAME, Writes.HANDED_OUT, FOREIGN, (Fate.DIES, When.AFTER, STORE, Doubt.STORE, Fate.PARKS_AGAIN)),
+    (INTACT, Writes.HANDED_OUT, INTACT, quiet(Fate.UNTOUCHED)),
+    (SAME, Writes.HANDED_OUT, SAME, quiet(Fate.PARKS_AGAIN)),
+    (FOREIGN, Writes.UNKNOWN, FOREIGN, quiet(Fate.STAYS_PARKED)),
+    (FOREIGN, Writes.NEVER, FOREIGN, quiet(Fate.STAYS_PARKED)),
+])  # fmt: skip
+def test_whether_the_resumee_writes_a_line_decides_and_not_whether_the_image_covers_it(
+    settled, writes, store, expected
+):
+    """Measured (v10): the resumee handed out a line's frame that was free, and wrote there."""
+    assert told(MWAIT, asleep(settled, writes, line=False, store=store), taken=False) == expected
 
 
 def test_a_store_that_is_supposed_is_certain_whoever_owns_the_line():

@@ -16,7 +16,6 @@ from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.verdict.check import check
 from hibercheck.handoff.verdict.explain import Explainer
 from hibercheck.handoff.verdict.findings import Level
-from hibercheck.handoff.verdict.naming import Namer
 from hibercheck.handoff.verdict.rules import RULES
 from tests.support.made_states import (
     CODE,
@@ -29,6 +28,7 @@ from tests.support.made_states import (
     OTHER,
     TEXT_FRAME,
     made,
+    namer_of,
     page,
 )
 
@@ -117,15 +117,20 @@ def test_a_line_of_the_resumee(reinitialised, covered, found):
     (False, Writes.NEVER, Level.WARNING, "jiffies of the resumee, which it leaves alone"),
     (True, Writes.ORDINARY, None, ""),
 ])  # fmt: skip
-def test_whose_the_line_is(reinitialised, writes, level, text):
+@pytest.mark.parametrize("covered", [True, False])
+def test_whose_the_line_is(reinitialised, writes, level, text, covered):
+    """A line that the image does not hold is told of if what the resumee writes there may kill."""
     line = LINE_AT & 0xFFF
-    memory, cpu = made({LINE_FRAME: page(line, DEAD), TEXT_FRAME: b"\xcc" * 4096})
+    memory, cpu = made({TEXT_FRAME: b"\xcc" * 4096} | ({LINE_FRAME: page(line, DEAD)} if covered else {}))
+    level = {Writes.ORDINARY: level and Level.ERROR, Writes.NEVER: None}.get(writes, level) if not covered else level
     owner = Owner(LINE_FRAME << 12 | line, 64, Use.DATA, ("jiffies",), None, writes, "tick()")
     memory = replace(memory, owners=SimpleNamespace(line_size=64, of_line=lambda physical, cpu: owner))
     result = judge_cpu(memory, cpu, Suppositions(), reinitialised=reinitialised)
-    found = [one for one in Explainer(namer_of(memory)).findings(result) if one.rule == "HC102"]
+    told = Explainer(namer_of(memory)).findings(result)
+    found = [one for one in told if one.rule == "HC102"]
     assert [one.level for one in found] == ([] if level is None else [level])
-    assert text in (found[0].message if found else "")
+    assert not found or text in found[0].message
+    assert covered or "HC101" not in rules_of(SimpleNamespace(findings=told))
 
 
 @pytest.mark.parametrize(("access", "covered", "found"), [
@@ -161,17 +166,6 @@ def test_data_that_lead_a_cpu_out_of_its_loop(image, code, text):
     quiet_memory, quiet = made({OTHER: bytes(4096)})
     result = judge_cpu(quiet_memory, quiet, Suppositions(), reinitialised=True)
     assert not [one for one in Explainer(namer_of(quiet_memory)).findings(result) if one.rule == "HC204"]
-
-
-def namer_of(memory):
-    """Name places of made memory: its kernels have no symbols."""
-    kernel = SimpleNamespace(
-        nearest=lambda _address: None, require=lambda _name: SimpleNamespace(address=0xFFFFFFFF81000000)
-    )
-    resumer = memory.resumer
-    resumer.kernel.nearest, resumer.kernel.require = kernel.nearest, kernel.require
-    resumee = SimpleNamespace(space=SimpleNamespace(image_symbol=lambda _physical: None))
-    return Namer(memory, resumee)
 
 
 def test_the_wrong_resumee(committed):

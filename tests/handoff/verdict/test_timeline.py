@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
+
+from hibercheck.handoff.memory.owner import Owner, Use, Writes
 from hibercheck.handoff.replay.compare import Difference
+from hibercheck.handoff.replay.fate import Suppositions
+from hibercheck.handoff.replay.judge import judge_cpu
 from hibercheck.handoff.replay.moments import Moment, Moments
 from hibercheck.handoff.replay.trace import trace
 from hibercheck.handoff.verdict.findings import Level
-from hibercheck.handoff.verdict.timeline import event_changes, iterations, worst_moment_finding
+from hibercheck.handoff.verdict.timeline import event_changes, iterations, timeline, worst_moment_finding
+from hibercheck.swsusp.pfns import PfnList
 from hibercheck.x86.events import Event
+from tests.support.made_states import DEAD, LINE_AT, LINE_FRAME, OTHER, Frames, made, namer_of, page
 
 
 def test_the_report_shows_it_from_the_first_copy_to_the_jump(predict):
@@ -60,6 +68,22 @@ def test_without_page_tables_there_is_nothing_to_follow(predict):
     report = predict("latent", timeline=True)
     assert report.timeline
     assert not any("NMI would" in event.text for event in report.timeline)
+
+
+@pytest.mark.parametrize(("image", "said"), [
+    ({}, "is not overwritten: free memory of the resumee, where whoever it hands that out to writes"),
+    ({LINE_FRAME: page(LINE_AT & 0xFFF, DEAD)}, "is the resumee's now: memory in use by the resumee"),
+])  # fmt: skip
+def test_a_cpu_is_left_with_the_line_that_it_monitors_and_whose_that_is(image, said):
+    frames = Frames({OTHER: bytes(4096)} | image)
+    memory, cpu = made(frames)
+    owner = Owner(LINE_FRAME << 12 | LINE_AT & 0xFFF, 64, Use.FREE, writes=Writes.HANDED_OUT)
+    memory = replace(memory, owners=SimpleNamespace(line_size=64, of_line=lambda _physical, _cpu: owner))
+    result = judge_cpu(memory, cpu, Suppositions(), reinitialised=False)
+    pfns = PfnList()
+    pfns.append_page(struct.pack("<512Q", *sorted(frames), *[(1 << 64) - 1] * (512 - len(frames))))
+    last = timeline(namer_of(memory), pfns, (result,), 0)[-1]
+    assert f"the line that it monitors, at 0x101040, {said}" in last.text
 
 
 def test_only_changes_are_told():
