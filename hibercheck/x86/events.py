@@ -243,6 +243,9 @@ WAKES: tuple[Rule, ...] = (
 )
 # fmt: on
 
+ENDS_BY_ITSELF = frozenset(row.state for row in WAKES if row.event is Event.SPURIOUS and row.effect.touches_memory)
+"""States whose wait may end at any time, without an event that is meant for the CPU."""
+
 VECTORS = {Event.NMI: 2, Event.MACHINE_CHECK: 18}
 """The vector that an event delivers; an external interrupt brings its own."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from hibercheck.x86 import events
 from hibercheck.x86.cpu import ParkState
-from hibercheck.x86.events import ALWAYS, VECTORS, WAKES, Effect, Event, Facts, rule, wakes
+from hibercheck.x86.events import ALWAYS, ENDS_BY_ITSELF, VECTORS, WAKES, Effect, Event, Facts, rule, wakes
 
 
 @pytest.mark.parametrize(("event", "state"), list(itertools.product(Event, ParkState)))
@@ -62,6 +62,10 @@ def test_what_each_event_does_in_each_state(line):
 def test_a_store_wakes_mwait_alone():
     woken = [state for state in ParkState if effect(Event.STORE, state).touches_memory]
     assert woken == [ParkState.MWAIT]
+
+
+def test_waits_that_end_by_themselves():
+    assert {ParkState.MWAIT, ParkState.PORT_IO} == ENDS_BY_ITSELF
 
 
 def test_an_smi_restarts_hlt_and_does_not_restart_mwait():

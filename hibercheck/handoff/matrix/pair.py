@@ -297,8 +297,7 @@ def _cell(
         later = {} if taken else {event: _after(event, waiting.state, facts, settled) for event in _EVENTS}
         line = None if waiting.state is ParkState.MWAIT else False
         # one exit on a cold TLB, unless the CPU never sleeps and keeps what it has cached
-        lost = settled is Difference.STALE and not options.mwait_spins
-        spurious = Difference.FOREIGN if lost else settled
+        spurious = settled if settled is None or options.mwait_spins else settled.on_cold_tlb
         prospects = Prospects(settled, settled is Difference.UNKNOWN, spurious, after=later, line=line)
         rulings.append((weight, fate_of(waiting.state, prospects, supposed, reinitialised=taken)))
         killers = {event for event, found in later.items() if event not in supposed.events and _deadly(found)}
@@ -315,7 +314,7 @@ def _after(event: Event, state: ParkState, facts: Facts, settled: Difference | N
         return After(Difference.FOREIGN)
     if not effect.touches_memory or settled is None:
         return After(Difference.INTACT)
-    return After(Difference.FOREIGN if settled is Difference.STALE else settled)
+    return After(settled.on_cold_tlb)
 
 
 def _deadly(found: After) -> bool:

@@ -27,6 +27,11 @@ class Difference(IntEnum):
         """Whether the CPU certainly comes to rest again."""
         return self <= Difference.SAME
 
+    @property
+    def on_cold_tlb(self) -> Difference:
+        """What it is for a CPU that has lost its translations."""
+        return Difference.FOREIGN if self is Difference.STALE else self
+
 
 def difference_of(touched: Touched) -> Difference:
     """Say what the change of one access comes to.

@@ -15,7 +15,7 @@ from hibercheck.handoff.memory.owner import Writes
 from hibercheck.handoff.replay.compare import Difference
 from hibercheck.handoff.scenario.options import Event as Supposed
 from hibercheck.x86.cpu import ParkState
-from hibercheck.x86.events import Event
+from hibercheck.x86.events import ENDS_BY_ITSELF, Event
 
 SUPPOSED: dict[Supposed, Event] = {
     "nmi": Event.NMI,
@@ -24,9 +24,6 @@ SUPPOSED: dict[Supposed, Event] = {
     "store": Event.STORE,
 }
 """What ``--suppose`` names."""
-
-SPURIOUS_EXITS = frozenset({ParkState.MWAIT, ParkState.PORT_IO})
-"""States that end at any time without an event meant for the CPU."""
 
 
 class Fate(StrEnum):
@@ -190,7 +187,7 @@ def fate_of(state: ParkState, prospects: Prospects, supposed: Suppositions, *, r
 def _in_copy(state: ParkState, prospects: Prospects, supposed: Suppositions) -> Ruling | None:
     """Decide whether a CPU is lost while the image is copied; None if nothing makes it run into harm there."""
     settled = prospects.settled
-    if settled is None or state not in SPURIOUS_EXITS:
+    if settled is None or state not in ENDS_BY_ITSELF:
         return None
     if supposed.waits_end:
         if Difference.FOREIGN in {settled, prospects.spurious}:
@@ -277,7 +274,7 @@ def _quiet(state: ParkState, prospects: Prospects, otherwise: Fate) -> Fate:
         return Fate.UNTOUCHED
     if settled is Difference.INTACT:
         return Fate.REINITIALISED if otherwise is Fate.REINITIALISED else Fate.UNTOUCHED
-    return Fate.PARKS_AGAIN if state in SPURIOUS_EXITS and settled is Difference.SAME else otherwise
+    return Fate.PARKS_AGAIN if state in ENDS_BY_ITSELF and settled is Difference.SAME else otherwise
 
 
 def over_places(rulings: list[tuple[float, Ruling]], doubt: Doubt) -> Ruling:

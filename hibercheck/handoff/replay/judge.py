@@ -251,7 +251,7 @@ def _spurious(memory: Composite, cpu: ParkedCpu, iteration: Trace | None, suppos
 def _usual(moments: Moments, store: int, supposed: Suppositions) -> Difference:
     """Say what the CPU comes to when it runs, with the latency and the TLB that are supposed."""
     found = moments.at(store + (supposed.wake_latency or 0)).trace.difference
-    return Difference.FOREIGN if supposed.cold_tlb and found is Difference.STALE else found
+    return found.on_cold_tlb if supposed.cold_tlb else found
 
 
 def _awake(moments: Moments, store: int, supposed: Suppositions) -> set[Difference]:

@@ -7,11 +7,12 @@ from hibercheck.handoff.memory.composite import Composite
 from hibercheck.handoff.memory.context import ParkedCpu
 from hibercheck.handoff.memory.owner import Owner
 from hibercheck.handoff.replay.boot_cpu import BootCpuReplay, Lack
+from hibercheck.handoff.replay.compare import Difference
 from hibercheck.handoff.replay.fate import Doubt, Fate, Ruling, When
 from hibercheck.handoff.replay.places import Sweep
 from hibercheck.handoff.replay.trace import Trace
 from hibercheck.handoff.scenario.park import Parked
-from hibercheck.x86.events import Event
+from hibercheck.x86.events import ENDS_BY_ITSELF, Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,12 @@ class ApResult:
     def doubt(self) -> Doubt | None:
         """Why its death is a matter of chance."""
         return self.ruling.doubt
+
+    @property
+    def runs_on_cache(self) -> bool:
+        """Whether its wait may end by itself, and then only what its TLB has cached leads it back to its loop."""
+        stale = self.iteration is not None and self.iteration.difference is Difference.STALE
+        return stale and self.parked.state in ENDS_BY_ITSELF
 
     @property
     def stored_to(self) -> bool:

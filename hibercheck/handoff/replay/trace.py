@@ -133,9 +133,7 @@ def _iterated(memory: Composite, cpu: ParkedCpu, event: Event | None, effect: Ef
     """Run once round the loop."""
     assert cpu.parked.loop is not None  # noqa: S101 - trace() has tested it
     found = iterate(memory, cpu.parked.loop, cpu.context)
-    difference = found.difference
-    if not cached and difference is Difference.STALE:
-        difference = Difference.FOREIGN  # nothing that was cached before can be counted on
+    difference = found.difference if cached else found.difference.on_cold_tlb
     lost = "it leaves its loop because of what it reads" if found.divergence else "it does not find its loop again"
     reason = "it parks again" if difference.parks_again else lost
     return Trace(event, effect, difference, found.touched, found.decisive, found.divergence, None, reason)

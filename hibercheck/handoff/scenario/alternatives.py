@@ -38,6 +38,7 @@ from hibercheck.handoff.scenario.known_place import (
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.scenario.plan import Plan
 from hibercheck.x86.cpu import ParkState
+from hibercheck.x86.events import ENDS_BY_ITSELF
 
 About = Literal[0, 1, 2]
 HOW: About = 0
@@ -354,7 +355,7 @@ def _tlb(plan: Plan) -> Iterator[Alternative]:
     known = plan.known.get(TLB.name)
     if known is None or not known.standing.is_open or known.value == "cold":
         return
-    if any(parked.state in {ParkState.MWAIT, ParkState.PORT_IO} for parked in plan.parked):
+    if any(parked.state in ENDS_BY_ITSELF for parked in plan.parked):
         reason = "a virtual CPU that is not running keeps no translations"
         options = replace(plan.options, tlb="cold")
         yield Alternative("tlb", KINDS["tlb"].fact, "none of them", reason, options, (("--tlb", "cold"),))

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.handoff.replay.compare import Difference
-from hibercheck.handoff.replay.fate import SPURIOUS_EXITS, Fate
+from hibercheck.handoff.replay.fate import Fate
 from hibercheck.handoff.replay.judgement import ApResult
 from hibercheck.handoff.replay.touch import Change, Touched
 from hibercheck.handoff.replay.trace import LINE, Trace
+from hibercheck.handoff.scenario.park import NO_MEMORY
 from hibercheck.handoff.verdict.findings import Evidence, Finding, Level, Place
 from hibercheck.handoff.verdict.naming import Namer
 from hibercheck.handoff.verdict.rules import RULES
@@ -129,8 +130,7 @@ class Explainer:
         if result.fate is Fate.DIES and (result.fatal_event is None or result.fatal_event.iterates):
             return Level.ERROR
         exposed = any(replay.difference is Difference.FOREIGN for replay in result.exposure)
-        stale = result.iteration.difference is Difference.STALE and result.parked.state in SPURIOUS_EXITS
-        return Level.WARNING if exposed or stale else Level.NOTE
+        return Level.WARNING if exposed or result.runs_on_cache else Level.NOTE
 
     def _code_findings(self, result: ApResult, found: Trace, level: Level) -> Iterator[Finding]:
         assert self.namer is not None  # noqa: S101 - _loop() has tested it
@@ -250,7 +250,7 @@ class Explainer:
         parked = result.parked
         if result.reinitialised or result.fate is Fate.DIES or parked.loop is None:
             return
-        if parked.state in {ParkState.WAIT_FOR_SIPI, ParkState.NEVER_BOOTED}:
+        if parked.state in NO_MEMORY:
             return
         killers = killers_of(result)
         tail = f"; the next {either(killers)} kills the machine" if killers else ""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hibercheck.handoff.memory.owner import Owner, Use, Writes
 from hibercheck.handoff.replay.compare import Difference
-from hibercheck.handoff.replay.fate import SPURIOUS_EXITS, Doubt, Fate, When
+from hibercheck.handoff.replay.fate import Doubt, Fate, When
 from hibercheck.handoff.replay.judgement import ApResult, Timing
 from hibercheck.handoff.replay.trace import Trace
 from hibercheck.x86.cpu import ParkState
@@ -126,14 +126,9 @@ def sentence(result: ApResult) -> str:
         Fate.STAYS_PARKED: _stays,
     }
     maker = makers.get(result.fate)
-    if result.fate is Fate.REINITIALISED and _runs_on_cache(result):
+    if result.fate is Fate.REINITIALISED and result.runs_on_cache:
         return "its page tables are overwritten; it runs on the translations it has cached until the resumee's INIT"
     return maker(result) if maker else "nothing that it can touch is overwritten"
-
-
-def _runs_on_cache(result: ApResult) -> bool:
-    stale = result.iteration is not None and result.iteration.difference is Difference.STALE
-    return stale and result.parked.state in SPURIOUS_EXITS
 
 
 def _dies(result: ApResult) -> str:

@@ -7,7 +7,6 @@ import pytest
 from hibercheck.handoff.memory.owner import Writes
 from hibercheck.handoff.replay.compare import Difference
 from hibercheck.handoff.replay.fate import (
-    SPURIOUS_EXITS,
     SUPPOSED,
     After,
     Doubt,
@@ -135,7 +134,6 @@ def test_a_supposed_event_kills_where_it_finds_other_bytes(name):
 
 def test_names_of_events_are_those_of_the_option():
     assert set(SUPPOSED) == {"nmi", "mce", "smi", "store"}
-    assert {MWAIT, PORT} == SPURIOUS_EXITS
 
 
 def test_of_several_events_a_certain_death_counts_before_a_doubtful_one_and_that_before_what_is_not_known():
