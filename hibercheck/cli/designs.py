@@ -51,14 +51,12 @@ do not change it: `hibercheck IMAGE --park NAME` judges by one design."""
 )
 @shared("--format", "--output")
 @option("--details/--no-details", group=OUTPUT, more=True, default=True, help="Say what each design asks and costs.")
-@shared("--width", "--strict", "--cache-dir", "--no-cache")
+@shared("--width", "--strict", "--suppressions", "--cache-dir", "--no-cache")
 @general_options
 def command(**given: Any) -> int:
-    """Replay the handoff of IMAGE under every way to park a CPU, side by side.
-
-    Each is judged with a resumee that knows it, and with one that does not.
-    """
+    """Replay the handoff of IMAGE under every way to park a CPU, once with a resumee that knows it, once without."""
     from hibercheck.cli.check import check_options, named_inputs
+    from hibercheck.cli.matrix import suppressions_of, tell, today
     from hibercheck.cli.output import opened_outputs, prepare_standard_streams
     from hibercheck.cli.resumer import resolve
     from hibercheck.cli.stored import cache_of, directory_of
@@ -69,6 +67,7 @@ def command(**given: Any) -> int:
     resolve(given)
     cache = cache_of(given)
     with opened_outputs([given["output"]], named_inputs(given), cache=directory_of(cache)) as outputs:
+        entries = suppressions_of(given)
         with waiting("replaying the handoff under every design"):
             comparison = compare_designs(
                 given["image"],
@@ -79,6 +78,11 @@ def command(**given: Any) -> int:
                 bsp=given["bsp"],
                 cache=cache,
             )
+        if entries:
+            from hibercheck.report.spared import spare_in_designs
+
+            comparison, warnings = spare_in_designs(comparison, entries, today())
+            tell(warnings)
         content = _json(comparison) if given["form"] == "json" else _text(comparison, given)
         outputs.write(given["output"], [content])
     return 0

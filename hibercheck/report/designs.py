@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hibercheck.handoff.designs.compare import Comparison, Row
-    from hibercheck.handoff.verdict.findings import Condition
 
 SCHEMA_VERSION = 4
 
@@ -43,15 +42,15 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
         "kind": "hibercheck designs",
         "tool": {"name": "hibercheck", "version": __version__},
         "image": comparison.image,
-        "resumer": comparison.resumer,
-        "resumee": comparison.resumee,
+        "resumer": comparison.resumer.release,
+        "resumee": comparison.resumee.release,
         "resumer_cmdline": comparison.command_line,
         "refusal": comparison.refusal,
         "own": {
             "outcome": str(comparison.own[0]),
             "verdict": str(comparison.own[1]),
             "strict": str(comparison.strict[1]),
-            "conditions": [settled(one) for one in comparison.conditions],
+            "conditions": _conditions(comparison),
         },
         "designs": [_row(row) for row in comparison.rows],
     }
@@ -85,13 +84,21 @@ def _row(row: Row) -> dict[str, Any]:
         "frames": [{"pfn": hex(pfn), "role": role} for pfn, role in row.frames],
         "placement": row.placed,
         "notes": list(row.notes),
-        "conditions": [settled(one) for one in row.conditions],
+        "conditions": _conditions(row),
     }
 
 
-def _unless(one: Condition) -> str:
-    """Return a condition in one line."""
-    return one_line(f"unless {one.fact}: {one.value} -> {one.verdict}; to judge so: {one.arguments} [{one.id}]")
+def _conditions(of: Row | Comparison) -> list[dict[str, Any]]:
+    """Return conditions as plain JSON values."""
+    return [{**settled(one), "suppressed": one.id in of.spared} for one in of.conditions]
+
+
+def _unless(of: Row | Comparison) -> Iterator[str]:
+    """Yield conditions in one line each."""
+    for one in of.conditions:
+        spared = " (suppressed)" if one.id in of.spared else ""
+        text = f"unless {one.fact}: {one.value} -> {one.verdict}{spared}; to judge so: {one.arguments} [{one.id}]"
+        yield f"  {one_line(text)}"
 
 
 def render(comparison: Comparison, console: Console, *, details: bool = True, strict: bool = False) -> None:
@@ -107,17 +114,17 @@ def render(comparison: Comparison, console: Console, *, details: bool = True, st
 
     line = liner(console)
 
-    resumer, resumee = one_line(comparison.resumer), one_line(comparison.resumee)
+    resumer, resumee = one_line(comparison.resumer.release), one_line(comparison.resumee.release)
     line(f"{resumer} resumes {resumee} ({one_line(comparison.image)})", "bold")
     if comparison.refusal is not None:
         line(f"The resumer does not load the image, under any design: it {one_line(comparison.refusal)}")
-        for one in comparison.conditions:
-            line(f"  {_unless(one)}")
+        for text in _unless(comparison):
+            line(text)
         return
     outcome, verdict = comparison.strict if strict else comparison.own
     line(f"As the resumer parks them: {outcome} ({verdict})")
-    for one in comparison.conditions:
-        line(f"  {_unless(one)}")
+    for text in _unless(comparison):
+        line(text)
     line("")
     table = _table(comparison, narrow=False, strict=strict)
     narrow = console.measure(table, options=console.options.update(width=10**4)).maximum > console.width
@@ -179,8 +186,8 @@ def _details(row: Row) -> Iterator[tuple[str, str]]:
     for (state, told), cpus in alike.items():
         yield f"  {cpu_phrase(cpus)} ({one_line(state.replace('_', ' '))}): {one_line(told)}", ""
     yield from ((f"  {text}", "") for text in _rests(row))
-    for condition in row.conditions:
-        yield f"  {_unless(condition)}", ""
+    for text in _unless(row):
+        yield text, ""
     if row.frames:
         yield f"  Its frames, PFN {', '.join(f'{pfn:#x} ({one_line(role)})' for pfn, role in row.frames)}", "dim"
     if row.placed:

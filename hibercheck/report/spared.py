@@ -1,15 +1,22 @@
-"""Suppressions of conditions in a matrix and in a difference, where each cell is of two kernels of its own."""
+"""Suppressions of conditions where there are many verdicts: in a matrix, in a difference, and under each design."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from hibercheck.data import replace
 from hibercheck.handoff.diff import Difference, Pair
 from hibercheck.handoff.matrix.pair import Cell
 from hibercheck.handoff.matrix.table import Matrix
 from hibercheck.report.suppressions import Named, Suppression, told
+
+if TYPE_CHECKING:
+    from hibercheck.handoff.designs.compare import Comparison, Row
+
+Conditional = TypeVar("Conditional", Cell, "Row", "Comparison")
+"""What has conditions, of which some may be spared."""
 
 
 class _Sparing:
@@ -25,15 +32,15 @@ class _Sparing:
         self.live = [entry.holds(today) for entry in self.entries]
         self.used = [False] * len(self.entries)
 
-    def marked(self, cell: Cell, resumer: Named, resumee: Named) -> Cell:
-        """Return a cell with those of its conditions spared that an entry is about."""
-        spared = set(cell.spared)
-        for condition in cell.conditions:
+    def marked(self, found: Conditional, resumer: Named, resumee: Named) -> Conditional:
+        """Return the same with those of its conditions spared that an entry is about."""
+        spared = set(found.spared)
+        for condition in found.conditions:
             for place, entry in enumerate(self.entries):
                 if self.live[place] and entry.concerns(condition, resumer, resumee):
                     self.used[place] = True
                     spared.add(condition.id)
-        return replace(cell, spared=frozenset(spared)) if spared != cell.spared else cell
+        return replace(found, spared=frozenset(spared)) if spared != found.spared else found
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -83,3 +90,13 @@ def spare_in_difference(
         )
 
     return replace(difference, pairs=tuple(map(marked, difference.pairs))), sparing.warnings
+
+
+def spare_in_designs(
+    comparison: Comparison, entries: Sequence[Suppression], today: datetime.date
+) -> tuple[Comparison, tuple[str, ...]]:
+    """Return the same of the designs over one handoff."""
+    sparing = _Sparing(entries, today)
+    kernels = comparison.resumer, comparison.resumee
+    rows = tuple(sparing.marked(row, *kernels) for row in comparison.rows)
+    return replace(sparing.marked(comparison, *kernels), rows=rows), sparing.warnings

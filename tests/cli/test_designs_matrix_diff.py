@@ -329,6 +329,38 @@ def test_designs_with_strict_show_the_verdict_of_the_worst_condition(image, caps
     assert ("undetermined!" if width == 200 else "unknown!") in shown[1]
 
 
+def test_a_suppressed_condition_of_designs_does_not_count_with_strict(image, capsys, tmp_path):
+    arguments = ["designs", image, "--resumer", HLT, "--resumee", MID, "--resumer-cmdline", "nokaslr nosmt nox2apic"]
+    arguments += ["--strict", "--design", "init"]
+    listed = tmp_path / "known.toml"
+    command = [*arguments, "--suppressions", str(listed), "--format", "json"]
+
+    def judged(**entry: str) -> dict[str, str]:
+        lines = [f'{key} = "{value}"' for key, value in {**entry, "reason": "same firmware settings"}.items()]
+        listed.write_text("\n".join(["[[suppress]]", *lines]))
+        assert run(command) == 0
+        document = json.loads(capsys.readouterr().out)
+        (row,) = document["designs"][:1]
+        assert len({one["suppressed"] for one in row["conditions"]}) == 1
+        return {"verdict": row["verdict"], "strict": row["strict"], "own": document["own"]["strict"]}
+
+    counts = {"verdict": "safe", "strict": "undetermined", "own": "fatal"}
+    assert judged(condition="modes") == {**counts, "strict": "safe"}
+    assert judged(condition="modes", resumer="6.1.*-lab-small-hlt") == {**counts, "strict": "safe"}
+    assert judged(condition="modes", resumer="6.12.*") == counts
+    assert judged(condition="mwait-exits") == {**counts, "own": "undetermined"}
+    assert run([*arguments, "--suppressions", str(listed)]) == 0
+    captured = capsys.readouterr()
+    assert "(suppressed)" in captured.out
+    assert "suppresses" not in captured.err
+    assert judged(condition="modes", expires="2020-01-01") == counts
+    run(command)
+    assert "expired on 2020-01-01, modes counts again" in capsys.readouterr().err
+    listed.write_text('[[suppress]]\ncondition = "modes"\n')
+    assert run(command) == 2
+    assert "reason is missing or empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("command", "failing"), [
     (["matrix", HLT, CURRENT, "--jobs", "1"], 2), (["diff", CURRENT, HLT], 2),
 ])  # fmt: skip

@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from hibercheck.handoff.designs.catalogue import DESIGNS
-from hibercheck.handoff.designs.compare import Comparison, CpuLine, Exposure, Row
+from hibercheck.handoff.designs.compare import Comparison, CpuLine, Exposure, Named, Row
+from hibercheck.handoff.designs.rest import Rest
 from hibercheck.handoff.diff import Change, Difference, Pair, Part
 from hibercheck.handoff.matrix.pair import Cell
 from hibercheck.handoff.matrix.table import Matrix, Member
@@ -197,10 +198,12 @@ def test_designs():
     line = CpuLine(1, EVIL, EVIL, Fate.DIES, EVIL)
     row = Row(
         DESIGNS[0], True, Outcome.RESETS,
-        Verdict.FATAL, (Exposure(Event.NMI, "dies", "survives"),), (line,), ((5, EVIL),), EVIL, (EVIL,),
+        Verdict.FATAL, (Exposure(Event.NMI, "dies", "survives"),), (line,), (Rest(1, None, "resumer", EVIL),),
+        ((5, EVIL),), EVIL, (EVIL,),
     )  # fmt: skip
+    evil = Named(EVIL, EVIL)
     for refusal in (None, EVIL):
-        made = Comparison(EVIL, EVIL, EVIL, EVIL, refusal, (Outcome.RESETS, Verdict.FATAL), (row,))
+        made = Comparison(EVIL, evil, evil, EVIL, refusal, (Outcome.RESETS, Verdict.FATAL), (row,))
         shown = on_terminal(lambda console, one=made: designs.render(one, console))
         assert not RAW.search(shown), RAW.search(shown)
         assert not RAW.search(json.dumps(designs.to_dict(made)))

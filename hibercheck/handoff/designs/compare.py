@@ -54,6 +54,14 @@ class Exposure:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """A kernel, by what it is told from others."""
+
+    release: str
+    build_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class CpuLine:
     """One CPU under one design."""
 
@@ -80,6 +88,7 @@ class Row:
         placed: How those frames were found, or why there are none.
         notes: What else there is to say.
         conditions: What would change the verdict, the worst first.
+        spared: Names of the conditions that a suppression is about.
     """
 
     design: Design
@@ -93,11 +102,12 @@ class Row:
     placed: str | None = None
     notes: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    spared: frozenset[str] = frozenset()
 
     @property
     def strict(self) -> tuple[Outcome, Verdict]:
-        """Outcome and verdict as if the worst of its conditions held."""
-        return worst_of((self.outcome, self.verdict), self.conditions)
+        """Outcome and verdict as if the worst of its conditions held, but for those that are spared."""
+        return worst_of((self.outcome, self.verdict), self.conditions, self.spared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,33 +116,38 @@ class Comparison:
 
     Attributes:
         image: Path of the image.
-        resumer: The resumer's release.
-        resumee: The resumee's release.
+        resumer: The kernel that loads the image.
+        resumee: The kernel that is in it.
         command_line: The resumer's.
         refusal: Why the resumer does not load the image at all, or None.
         own: What the resumer does by itself: outcome and verdict.
         rows: The designs.
         conditions: What would change what the resumer does by itself, the worst first.
+        spared: Names of those that a suppression is about.
     """
 
     image: str
-    resumer: str
-    resumee: str
+    resumer: Named
+    resumee: Named
     command_line: str
     refusal: str | None
     own: tuple[Outcome, Verdict]
     rows: tuple[Row, ...]
     conditions: tuple[Condition, ...] = ()
+    spared: frozenset[str] = frozenset()
 
     @property
     def strict(self) -> tuple[Outcome, Verdict]:
-        """What the resumer does by itself, as if the worst of the conditions held."""
-        return worst_of(self.own, self.conditions)
+        """What the resumer does by itself, as if the worst of the conditions held, but for those that are spared."""
+        return worst_of(self.own, self.conditions, self.spared)
 
 
-def worst_of(found: tuple[Outcome, Verdict], conditions: Iterable[Condition]) -> tuple[Outcome, Verdict]:
-    """Return outcome and verdict as if the worst of some conditions held."""
-    return max((found, *((one.outcome, one.verdict) for one in conditions)), key=lambda one: HARM.index(one[1]))
+def worst_of(
+    found: tuple[Outcome, Verdict], conditions: Iterable[Condition], spared: frozenset[str]
+) -> tuple[Outcome, Verdict]:
+    """Return outcome and verdict as if the worst of some conditions held that are not spared."""
+    counted = ((one.outcome, one.verdict) for one in conditions if one.id not in spared)
+    return max((found, *counted), key=lambda one: HARM.index(one[1]))
 
 
 def compare_designs(
@@ -168,8 +183,8 @@ def compare_designs(
             rows = [row for design in chosen for row in _rows(plan, acceptance, dump, design, bsp)]
         return Comparison(
             image=image,
-            resumer=plan.resumer.release,
-            resumee=plan.resumee.kernel.release,
+            resumer=Named(plan.resumer.release, plan.resumer.build_id),
+            resumee=Named(plan.resumee.kernel.release, plan.resumee.kernel.build_id),
             command_line=plan.cmdline.text,
             refusal=None if acceptance.refusal is None else acceptance.refusal.reason,
             own=own,
