@@ -94,7 +94,7 @@ ELSEWHERE: tuple[tuple[str, str, str], ...] = (
         "The resumee's kernel and what it says, out of a real image.",
     ),
     ("handoff/scenario/test_idle_outlook.py", "handoff/facts/idle.py", "What a driver that was seen leads to."),
-    ("handoff/memory/test_exact.py", "handoff/facts/running.py handoff/memory/dumped.py", "What only a dump tells."),
+    ("handoff/memory/test_exact.py", "handoff/facts/running.py", "What only a dump tells."),
     (
         "handoff/matrix/test_pair.py",
         "handoff/matrix/memory.py handoff/matrix/summary.py",

@@ -14,6 +14,7 @@ from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.handoff.memory.owner import Owners, Use, Writes
 from hibercheck.x86.paging import PagingMode
+from tests.support.made_memory import Memory
 
 SHIFT, PLACE = 0x5000000, 0x2000000
 """The kernel's run-time less link-time virtual address, and its physical displacement."""
@@ -99,48 +100,13 @@ class Kernel:
         return self.members[structure, member]
 
 
-class Memory(dict):
-    """Frames by number, made as they are written to; page tables map virtual pages to them."""
-
-    ROOT = 0x100
-
-    def __init__(self, levels):
-        super().__init__()
-        self.levels, self.following = levels, self.ROOT
-        self[self.ROOT] = bytearray(4096)
-
-    def frame(self, pfn):
-        return bytes(self[pfn]) if pfn in self else None
-
-    def map(self, address, physical):
-        """Let a virtual page lie there."""
-        table = self.ROOT
-        for level in range(self.levels, 0, -1):
-            at = 8 * (address >> (3 + 9 * level) & 511)
-            entry = struct.unpack_from("<Q", self[table], at)[0]
-            if level == 1:
-                entry = physical & -4096 | 3
-                self.setdefault(physical >> 12, bytearray(4096))
-            elif not entry:
-                self.following += 1
-                self[self.following] = bytearray(4096)
-                entry = self.following << 12 | 3
-            struct.pack_into("<Q", self[table], at, entry)
-            table = entry >> 12
-
-    def put(self, physical, content):
-        """Write physical memory."""
-        for place, byte in enumerate(content, physical):
-            self.setdefault(place >> 12, bytearray(4096))[place & 0xFFF] = byte
-
-
 class Resumee:
     """A resumee, whose variables, CPUs and pages can be changed."""
 
     def __init__(self, levels=4, page_size=64, vmemmap=None, **kernel):
         self.kernel, self.memory = Kernel(**kernel), Memory(levels)
         mode = PagingMode(levels=levels)
-        self.space = KernelSpace(self.kernel, self.memory, mode, Memory.ROOT << 12, SHIFT, PLACE)
+        self.space = KernelSpace(self.kernel, self.memory, mode, self.memory.root << 12, SHIFT, PLACE)
         self.page_size, self.vmemmap = page_size, vmemmap or VMEMMAP[levels]
         self.covered = self
         self.lost = set()
