@@ -104,7 +104,7 @@ def _banner_in(dump: Dump) -> str | None:
     for pfn in islice(frames, MAX_SCANNED):
         match = _BANNER.search(dump.frame(pfn) or b"")
         if match is not None:
-            return match[0].decode("ascii", "replace").strip()
+            return match[0].decode("ascii").strip()
     return None
 
 

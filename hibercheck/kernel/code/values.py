@@ -196,7 +196,7 @@ def _factor_of(node: Decoded, factors: Mapping[str, int]) -> int | None:
         "movsx": other,
         "add": own if node.immediate is not None else own + other,
         "sub": own if node.immediate is not None else own - other,
-        "shl": own << shift if shift < 64 else 0,
+        "shl": own << (shift & 63),  # as the processor counts
     }
     return None if any(one.access != "write" for one in node.operands) else values.get(node.mnemonic)
 

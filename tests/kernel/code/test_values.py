@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from random import Random
+
 import pytest
 
 from hibercheck.kernel.code.values import argument, calls_to, low32, references, returned_factor, stores
@@ -64,10 +67,56 @@ def test_the_constant_in_a_register_at_a_call(made, body, value):
     ("mov %rdi, %rax; shl $2, %rax; sub %rdi, %rax", 3), ("mov %rdi, %rax; add %rax, %rax; add %rdi, %rax", 3),
     ("mov $5, %eax", 0), ("mov (%rdi), %rax", None), ("mov %rdi, %rax; xor %eax, %eax", None), ("jmp 1f; 1:", None),
     ("call play_dead_common; mov %rdi, %rax", 1), ("mov %rdi, %rax; call play_dead_common", None),
-    ("movslq %edi, %rax; shl $3, %rax", 8),
+    ("movslq %edi, %rax; shl $3, %rax", 8), ("mov %rdi, %rax; shl $64, %rax", 1),
+    ("mov %rdi, %rax; shl $63, %rax", 1 << 63),
+    ("mov %rdi, %rax; sub $9, %rax", 1), ("mov $5, %eax; sub %rdi, %rax", -1), ("lea 8(%rsi), %rax", 0),
+    ("mov %rdi, %rax; add %rdi, 8(%rsi); add %rdi, %rax", 2), ("mov %rdi, %rcx; lea (%rsi,%rcx,4), %rax", 4),
+    ("movsbq %dil, %rax", 1), ("mov %rdi, %rax; mov %rax, (%rsi)", 1), ("nop", None),
 ])  # fmt: skip
 def test_by_how_much_a_function_multiplies_its_argument(made, body, factor):
     assert returned_factor(function_of(made, body.replace(";", "\n"))[1]) == factor
+
+
+STEPS = (
+    "mov %rdi, %{0}", "mov %{1}, %{0}", "lea (%{1},%rdi,{2}), %{0}", "lea ({2})(,%{1},{2}), %{0}", "lea 5(%{1}), %{0}",
+    "add %{1}, %{0}", "sub %{1}, %{0}", "add ${3}, %{0}", "sub ${3}, %{0}", "shl ${2}, %{0}", "mov ${3}, %{0}",
+)  # fmt: skip
+
+
+def test_by_how_much_random_functions_multiply(made):
+    """As the emulator computes them: what each returns grows by the factor as its argument does."""
+    unicorn = pytest.importorskip("unicorn")
+    x86 = importlib.import_module("unicorn.x86_const")
+    random, names = Random(14), [f"random_{number}" for number in range(80)]
+
+    def step():
+        registers = random.choices(("rax", "rcx", "r8"), k=2)
+        return f" {random.choice(STEPS).format(*registers, random.choice((1, 2, 4, 8)), 7)}\n"
+
+    bodies = ["".join(step() for _ in range(random.randint(1, 6))) for _ in names]
+    functions = "".join(f"fn {name}\n{body} ret\nend {name}\n" for name, body in zip(names, bodies, strict=True))
+    program = made.program(extra=functions)
+    told = 0
+    for name, body in zip(names, bodies, strict=True):
+        function = program.function_of(name)
+        uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        uc.mem_map(0x1000, 0x1000)
+        code = b"".join(node.code for node in function)
+        uc.mem_write(0x1000, code)
+        results = []
+        for given in (0, 1, 1000, (1 << 64) - 5):
+            for register in ("RAX", "RCX", "R8"):
+                uc.reg_write(getattr(x86, f"UC_X86_REG_{register}"), 0x1234)
+            uc.reg_write(x86.UC_X86_REG_RDI, given)
+            uc.emu_start(0x1000, 0x1000 + len(code) - 1)
+            results.append((given, uc.reg_read(x86.UC_X86_REG_RAX)))
+        factor = returned_factor(function)
+        if factor is None:
+            assert "%rax\n" not in body  # it never writes what it returns
+            continue
+        told += 1
+        assert all((result - results[0][1] - factor * given) % (1 << 64) == 0 for given, result in results), body
+    assert told > 40
 
 
 def test_references_name_an_address_in_any_way(made):
