@@ -20,6 +20,7 @@ from hibercheck.cpulist import format_cpu_list
 from hibercheck.data import dataclass
 from hibercheck.files.vmcoreinfo import number
 from hibercheck.handoff.facts.modes import SYMBOLS as MODES
+from hibercheck.kernel.code.names import PARKING
 from hibercheck.numbers import hexadecimal
 from hibercheck.x86.memory import PhysicalMemory, UnknownMemory
 from hibercheck.x86.memory import read as read_memory
@@ -30,10 +31,7 @@ MAX_FRAMES = 16384
 
 BANNER = b"Linux version "
 
-PARK = (
-    *("native_play_dead", "mwait_play_dead", "hlt_play_dead", "resume_play_dead", "play_dead_common"),
-    *("acpi_idle_play_dead", "acpi_processor_ffh_play_dead", "intel_idle_enter_dead"),
-)
+PARK = (*PARKING, "play_dead_common")
 """Code in which a CPU may be parked: it is patched and relocated at run time, so that its bytes are wanted too."""
 
 ENTRY = ("asm_exc_nmi", "asm_exc_machine_check", "asm_exc_page_fault", "asm_exc_double_fault", "exc_nmi")

@@ -26,6 +26,7 @@ from hibercheck.handoff.facts.e820 import Map
 from hibercheck.handoff.facts.firmware_map import FirmwareMap, from_kernel, from_log, from_sysfs
 from hibercheck.handoff.facts.idle import IdleDriver
 from hibercheck.handoff.facts.modes import by_variables, logged_modes
+from hibercheck.kernel.code.names import ENTER_DEAD
 from hibercheck.numbers import decimal, either, hexadecimal, is_version
 from hibercheck.patterns import pattern
 
@@ -363,7 +364,7 @@ def _idle(driver: str | None, states: list[dict[str, Any]]) -> IdleDriver | None
     for state in reversed(states):
         match = _ACPI.match(str(state.get("desc") or ""))
         if match:
-            return IdleDriver(driver, "acpi_idle_play_dead", methods[match[1]])
+            return IdleDriver(driver, ENTER_DEAD[driver], methods[match[1]])
     return IdleDriver(driver)
 
 

@@ -12,8 +12,12 @@ from hibercheck.handoff.facts.idle import IdleDriver
 from hibercheck.handoff.scenario.bringup import Bringup
 from hibercheck.handoff.scenario.options import Idle
 from hibercheck.kernel.code.model import ParkKind, ParkLoop, ParkRole
+from hibercheck.kernel.code.names import ENTER_DEAD
 from hibercheck.kernel.code.traits import Traits
 from hibercheck.x86.cpu import ParkState
+
+_IDLE_OF: dict[str, Idle] = {"mwait": "mwait", "hlt": "halt", "port_io": "port"}
+"""What the end of a park loop is called where a driver's choice is meant."""
 
 NO_MEMORY = frozenset({ParkState.WAIT_FOR_SIPI, ParkState.NEVER_BOOTED})
 """States in which a CPU waits in no memory that an image could overwrite."""
@@ -172,27 +176,20 @@ def idle_by_driver(cmdline: CommandLine, driver: IdleDriver, traits: Traits) -> 
     """Say how a cpuidle driver that was seen parks a dead CPU, or None where that cannot be told."""
     if driver.name is None:
         return "none"
-    if driver.name == "intel_idle":
-        if cmdline.intel_idle_off:
-            return None
-        return _can(traits, "intel_idle:mwait", "mwait")
-    if driver.name == "acpi_idle":
-        return _acpi_idle(driver, traits)
-    return "none" if driver.enter_dead is None else None
-
-
-def _acpi_idle(driver: IdleDriver, traits: Traits) -> Idle | None:
-    """Follow acpi_idle_play_dead(): an entry method that it cannot use leaves the CPU to the next step of play_dead."""
-    if driver.enter_dead is None or driver.entry_method is None:
-        return None
-    way = {"mwait": "mwait", "halt": "hlt", "port": "port_io"}[driver.entry_method]
-    idle: dict[str, Idle] = {"mwait": "mwait", "halt": "halt", "port": "port"}
-    return _can(traits, f"acpi_idle:{way}", idle[driver.entry_method])
-
-
-def _can(traits: Traits, way: str, idle: Idle) -> Idle | None:
+    if driver.name not in ENTER_DEAD:
+        return "none" if driver.enter_dead is None else None
     ways = traits.enter_dead.value
-    return None if ways is None else idle if way in ways else "none"
+    if ways is None or (driver.name == "intel_idle" and cmdline.intel_idle_off):
+        return None
+    possible = {_IDLE_OF[way.partition(":")[2]] for way in ways if way.startswith(f"{driver.name}:")}
+    if driver.name == "acpi_idle":
+        if driver.enter_dead is None or driver.entry_method is None:
+            return None
+        # acpi_idle_play_dead(): an entry method that it cannot use leaves the CPU to the next step of play_dead
+        return next((idle for idle in possible if idle == driver.entry_method), "none")
+    if len(possible) > 1:
+        return None
+    return possible.pop() if possible else "none"
 
 
 def park_all(rules: ParkRules, bringup: Bringup, rescued: frozenset[int]) -> tuple[Parked, ...]:

@@ -12,6 +12,7 @@ from hibercheck.kernel.code.disasm import Decoded, Flow
 from hibercheck.kernel.code.flaws import flaw
 from hibercheck.kernel.code.graph import leading_to, reachable
 from hibercheck.kernel.code.model import Evidence, ParkLoop, ParkRole, Trait, fixmap_address
+from hibercheck.kernel.code.names import ENTER_DEAD, OTHER_PLAY_DEAD
 from hibercheck.kernel.code.parkloops import LoopReader
 from hibercheck.kernel.code.program import Function, Program
 from hibercheck.kernel.code.resume import ResumeReader
@@ -40,12 +41,6 @@ _VENDORS = {
     10: "Zhaoxin",
 }
 
-_OTHERS = (
-    ("xen_pv_play_dead", "Xen PV guests: the hypervisor takes the CPU down"),
-    ("sev_es_play_dead", "SEV-ES guests: AP reset hold"),
-    ("acpi_mp_play_dead", "ACPI wakeup mailbox with a reset vector: back to the firmware"),
-)
-
 _MAX_COMPARISON = 64
 """Instructions after a load of the vendor in which it is compared; six at most in kernels seen."""
 
@@ -56,8 +51,6 @@ FIXADDR_TOP = 0xFFFF_FFFF_FF7F_F000
 """Address of the fixmap's first page, from which the others go down: arch/x86/include/asm/fixmap.h."""
 _FIXMAP_PAGES = 1024
 _SET_FIXMAP = ("native_set_fixmap", "__native_set_fixmap")
-
-_ENTER_DEAD = (("acpi_idle", "acpi_idle_play_dead"), ("intel_idle", "intel_idle_enter_dead"))
 
 
 class DeadReader:
@@ -104,7 +97,7 @@ class DeadReader:
     @cached_property
     def _cpuidle_loops(self) -> tuple[ParkLoop, ...]:
         found: list[ParkLoop] = []
-        for driver, name in _ENTER_DEAD:
+        for driver, name in ENTER_DEAD.items():
             symbol = self.program.find(name)
             if symbol is not None:
                 found += self._role("cpuidle", self._reader.loops(symbol.address, ports=True), driver)
@@ -152,7 +145,7 @@ class DeadReader:
     def _idle_doubt(self) -> str | None:
         """Why there may be a call of cpuidle_play_dead() that was not found: with CONFIG_CPU_IDLE there is one."""
         called = "cpuidle_play_dead"
-        known = next((name for name in (called, *(name for _, name in _ENTER_DEAD)) if self.program.find(name)), None)
+        known = next((name for name in (called, *ENTER_DEAD.values()) if self.program.find(name)), None)
         return None if known is None else f"the kernel has {known}, and nothing was seen to call {called}"
 
     def _quote_way(self, function: Function, address: int) -> Evidence:
@@ -180,18 +173,18 @@ class DeadReader:
     def others(self) -> Trait[tuple[str, ...]]:
         """Which functions replace native_play_dead on machines of some kind; the resume hook replaces them in turn."""
         name = "other_play_dead"
-        found = [(symbol, where) for one, where in _OTHERS if (symbol := self.program.find(one)) is not None]
+        found = [
+            (symbol, where) for one, where in OTHER_PLAY_DEAD.items() if (symbol := self.program.find(one)) is not None
+        ]
         evidence = tuple(Evidence(symbol.name, symbol.address, where) for symbol, where in found)
         return Trait(name, tuple(symbol.name for symbol, _ in found), evidence)
 
     def enter_dead(self) -> Trait[tuple[str, ...]]:
         """How cpuidle drivers park a dead CPU: ``driver:kind``, for the drivers built into the kernel."""
         name = "enter_dead"
-        present = [(driver, one) for driver, one in _ENTER_DEAD if self.program.find(one) is not None]
-        if not present:
-            return Trait(
-                name, (), tuple(absent(one) for _, one in _ENTER_DEAD), reason="a driver that is a module may have one"
-            )
+        functions = ENTER_DEAD.values()
+        if not any(self.program.find(one) for one in functions):
+            return Trait(name, (), tuple(map(absent, functions)), reason="a driver that is a module may have one")
         values, evidence = [], []
         for loop in self.loops("cpuidle"):
             if not loop.after_kick:

@@ -69,6 +69,24 @@ ANY_CODE = THUNKS | COMPLAINTS | NOISE | TABLES
 """What reading whichever function takes."""
 
 
+PLAY_DEAD = ("native_play_dead", "mwait_play_dead", "hlt_play_dead", "resume_play_dead")
+"""What smp_ops.play_dead may be, and what these call to park a CPU."""
+OTHER_PLAY_DEAD = {
+    "xen_pv_play_dead": "Xen PV guests: the hypervisor takes the CPU down",
+    "sev_es_play_dead": "SEV-ES guests: AP reset hold",
+    "acpi_mp_play_dead": "ACPI wakeup mailbox with a reset vector: back to the firmware",
+}
+"""What it is on machines of some kind, and what becomes of the CPU there."""
+ENTER_DEAD = {"acpi_idle": "acpi_idle_play_dead", "intel_idle": "intel_idle_enter_dead"}
+"""The function by which each cpuidle driver parks a dead CPU.
+
+A driver that is entered here is looked up, read, kept, collected and obeyed as the others are.
+"""
+ENTER_DEAD_CALLS = ("acpi_processor_ffh_play_dead",)
+"""Functions that these call and in which a CPU parks."""
+PARKING = (*PLAY_DEAD, *ENTER_DEAD.values(), *ENTER_DEAD_CALLS)
+"""Code in which a CPU may be parked."""
+
 COPIES = ("memcpy", "__memcpy")
 """What copies code to another place."""
 ALLOCATORS = (

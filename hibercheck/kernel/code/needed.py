@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+from hibercheck.kernel.code.names import PARKING
+
 Place = Literal["image", "page", "percpu"]
 """In the kernel's image; there and on a page of its own; in the per-CPU area, whose symbols may be offsets."""
 
 _IMAGE = """
 _text _stext _etext _end linux_banner init_uts_ns saved_command_line saved_context
 restore_registers arch_resume_nosmt hibernate_resume_nonboot_cpu_disable freeze_secondary_cpus cpuhp_smt_enable
-native_play_dead mwait_play_dead hlt_play_dead resume_play_dead cpuidle_play_dead smp_ops
-acpi_idle_play_dead intel_idle_enter_dead acpi_processor_ffh_play_dead cpuidle_curr_driver
+cpuidle_play_dead smp_ops cpuidle_curr_driver
 phys_base page_offset_base __per_cpu_offset pgtable_l5_enabled __pgtable_l5_enabled
 level1_fixmap_pgt level2_fixmap_pgt init_level4_pgt swapper_pg_dir
 __cpu_present_mask __cpu_possible_mask __cpu_online_mask cpus_booted_once_mask frozen_cpus nr_cpu_ids
@@ -37,7 +38,7 @@ cpu_number pcpu_hot current_task cpu_tss_rw _cea_offset
 """
 
 SYMBOLS: dict[str, Place] = {
-    **dict.fromkeys(_IMAGE.split(), "image"),
+    **dict.fromkeys((*_IMAGE.split(), *PARKING), "image"),
     **dict.fromkeys(_PAGES.split(), "page"),
     **dict.fromkeys(_PERCPU.split(), "percpu"),
 }

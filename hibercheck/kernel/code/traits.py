@@ -23,7 +23,16 @@ from hibercheck.kernel.code.model import (
     Touch,
     Trait,
 )
-from hibercheck.kernel.code.names import ALLOCATORS, COPIES, ELSEWHERE, SAFE, Wanted
+from hibercheck.kernel.code.names import (
+    ALLOCATORS,
+    COPIES,
+    ELSEWHERE,
+    ENTER_DEAD,
+    ENTER_DEAD_CALLS,
+    OTHER_PLAY_DEAD,
+    SAFE,
+    Wanted,
+)
 from hibercheck.kernel.kernel import Kernel
 from hibercheck.kernel.view import CodeView
 
@@ -49,9 +58,8 @@ _ICR = ("native_apic_icr_write", "native_x2apic_icr_write", "apic_icr_write", "_
 _PARK = (
     "native_play_dead",
     "mwait_play_dead*",
-    "acpi_idle_play_dead*",
-    "intel_idle_enter_dead*",
-    "acpi_processor_ffh_play_dead",
+    *(f"{function}*" for function in ENTER_DEAD.values()),
+    *ENTER_DEAD_CALLS,
     "mwait_cpu_dead",
     "cpu_number",
     "pcpu_hot",
@@ -208,7 +216,7 @@ class Traits:
         _OFFLINE,
         "elsewhere by",
         lambda by, _: by.dead.others(),
-        symbols=("xen_pv_play_dead", "sev_es_play_dead", "acpi_mp_play_dead"),
+        symbols=tuple(OTHER_PLAY_DEAD),
     )
     enter_dead = Declared(
         tuple[str, ...],

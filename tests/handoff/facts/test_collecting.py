@@ -27,6 +27,8 @@ from hibercheck.handoff.facts.kernels import open_resumer
 from hibercheck.handoff.facts.resumer_facts import parse_facts
 from hibercheck.handoff.memory.exact import open_resumer as find_resumer
 from hibercheck.handoff.verdict.check import check
+from hibercheck.kernel.code import needed, traits
+from hibercheck.kernel.code.names import ENTER_DEAD, ENTER_DEAD_CALLS, PARKING
 from hibercheck.swsusp.image import open_image
 from tests.support.cases import options_of
 
@@ -170,6 +172,18 @@ def test_hidden_addresses_are_none():
 def test_every_operand_of_verw_is_wanted_but_those_of_modules():
     lines = ["0010 T linux_banner", "2000 d ds.0", "3008 d ds.0", "4000 d f.ds", "5000 d ds.0\t[kvm]", "6000 d odds.0"]
     assert read_symbols(lines) == ({"linux_banner": 0x10}, (0x2000, 0x3008, 0x4000))
+
+
+@pytest.mark.parametrize("function", PARKING)
+def test_where_a_cpu_may_be_parked_is_said_once(function):
+    """What is read of a kernel's code, kept in a summary and collected of a running one knows the same functions."""
+    assert function in needed.SYMBOLS
+    assert function in SYMBOLS
+
+
+@pytest.mark.parametrize("function", [*ENTER_DEAD.values(), *ENTER_DEAD_CALLS])
+def test_what_a_cpuidle_driver_parks_by_is_looked_up(function):
+    assert function in traits.WANTED.candidates
 
 
 def test_frames_survive_the_way_through_json():

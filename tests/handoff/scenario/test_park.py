@@ -193,6 +193,8 @@ ACPI = {"acpi_idle:mwait", "acpi_idle:hlt", "acpi_idle:port_io"}
     (IdleDriver("intel_idle", "intel_idle_enter_dead"), "", {"intel_idle:mwait"}, "mwait"),
     (IdleDriver("intel_idle", None), "", set(), "none"),  # this kernel's has no enter_dead
     (IdleDriver("intel_idle", None), "", None, None),
+    (IdleDriver("intel_idle", None), "", {"intel_idle:hlt", *ACPI}, "halt"),
+    (IdleDriver("intel_idle", None), "", {"intel_idle:hlt", "intel_idle:mwait"}, None),  # nothing tells which
     (IdleDriver("intel_idle", None), "intel_idle.max_cstate=0", {"intel_idle:mwait"}, None),  # acpi_idle takes over
     (IdleDriver("acpi_idle", "acpi_idle_play_dead", "mwait"), "", ACPI, "mwait"),
     (IdleDriver("acpi_idle", "acpi_idle_play_dead", "halt"), "", ACPI, "halt"),
