@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.lab import design_table, held_out
 from tests.lab.compare import BAD
 from tests.lab.errors import LabError
-from tests.lab.predict import grade
+from tests.lab.predict import grade, woken_right
 from tests.lab.records import Entry, Later, load_later
 
 BEGIN = "<!-- agreement: written by python -m tests.lab table -->"
@@ -41,6 +41,12 @@ def totals(entries: Sequence[Entry], later: Later | None = None, *, outcomes: bo
             lines.append(line("of all: CPUs asleep in MWAIT", sleepers))
         if later and (again := later.of(own)):
             lines.append(line(f"the same, as predicted at {later.commit}", again))
+    copies = [woken_right(entry, entry.dump) for entry in entries if outcomes and entry.dump]
+    if told := [found for found in copies if found is not None]:
+        lines += [
+            "",
+            f"Which copy wakes which CPU was said with the dump of {len(told)} of these, right of {sum(told)}.",
+        ]
     return "\n".join([*lines, "", END])
 
 

@@ -120,7 +120,9 @@ def answer(status: int, out: str, errors: str) -> Said:
         report = json.loads(out)
         conditions = tuple(one["id"] for one in report.get("conditions", ()))
         usual = report.get("usual_outcome")
-        return Said(status, report["outcome"], report["verdict"], usual, conditions)
+        timed = [(cpu["cpu"], cpu["timing"]) for cpu in report.get("cpus", ()) if cpu.get("timing")]
+        wakes = tuple((cpu, timing["store"]) for cpu, timing in timed)
+        return Said(status, report["outcome"], report["verdict"], usual, conditions, wakes=wakes)
     except (ValueError, KeyError, TypeError):
         return Said(status, note=errors.strip()[-160:])
 
@@ -145,6 +147,22 @@ def grade(entry: Entry, said: Said, *, dump: bool) -> str:
         woken = any(phase == "copy" for _, _, _, phase, _ in entry.events.get("wakes", ()))
         return "abstained" if not dump and (entry.experiment.may_abstain or woken) else "WRONG"
     return {("resets", "resumes"): "MISS", ("resumes", "resets"): "FALSE ALARM"}.get((want, got), "WRONG")
+
+
+def woken_right(entry: Entry, said: Said) -> bool | None:
+    """Whether the copies that wake CPUs are those that were predicted; None where none was, or nothing tells.
+
+    A machine that reset in the copy may not have come as far as the last.
+    """
+    late = {"store": 0, "delay": entry.experiment.latency}
+    first: dict[int, int] = {}
+    for cpu, by, copy, phase, _ in entry.events.get("wakes", ()):
+        if phase == "copy" and by in late:
+            first.setdefault(cpu, copy - late[by])
+    if not said.wakes or not entry.events:
+        return None
+    cut = entry.outcome == "resets" and entry.when == "in the handoff"
+    return all(first.get(cpu, copy if cut else None) == copy for cpu, copy in said.wakes)
 
 
 def predict(
@@ -172,7 +190,9 @@ def text(verdict: Verdict) -> str:
     """One line of the list."""
     said, entry = verdict.said, verdict.entry
     name = entry.name + (" +memory" if verdict.dump else "")
-    more = " ".join([f"usual {said.usual}" if said.usual else "", ",".join(said.conditions), said.note or ""]).strip()
+    copies = {True: "copies right", False: "COPIES WRONG", None: ""}[woken_right(entry, said) if verdict.dump else None]
+    usual = f"usual {said.usual}" if said.usual else ""
+    more = " ".join(part for part in (usual, ",".join(said.conditions), copies, said.note or "") if part)
     return f"{name:34} {entry.outcome:9} {said.outcome!s:13} {said.verdict!s:10} {verdict.grade:11} {more}".rstrip()
 
 

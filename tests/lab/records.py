@@ -41,6 +41,7 @@ class Said:
         usual: Usual outcome, where survival rests on timing.
         conditions: Identifiers of the conditions.
         note: The error, where there was no report.
+        wakes: CPUs that a store of the copy wakes, each with the number of that copy.
     """
 
     exit: int
@@ -49,6 +50,7 @@ class Said:
     usual: str | None = None
     conditions: tuple[str, ...] = ()
     note: str | None = None
+    wakes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,12 @@ def experiment_of(plain: dict[str, Any]) -> Experiment:
 
 def made(kind: type[T], row: dict[str, Any]) -> T:
     """A dataclass of a dictionary that came from JSON, whose lists are tuples."""
-    return kind(**{key: tuple(item) if isinstance(item, list) else item for key, item in row.items()})
+    return kind(**{key: tupled(item) for key, item in row.items()})
+
+
+def tupled(value: Any) -> Any:
+    """Lists as tuples, those in them too."""
+    return tuple(map(tupled, value)) if isinstance(value, list) else value
 
 
 def line_of(entry: Entry) -> str:

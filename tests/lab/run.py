@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +37,7 @@ from tests.lab.guest import (
 )
 from tests.lab.kernels import Kernels
 from tests.lab.machine import PATIENCE, Machine, Vm, wait_exit
+from tests.lab.once import held
 from tests.lab.outcome import Outcome
 from tests.lab.record import EMULATOR, Record
 from tests.lab.truth import Truth, errno_of, fault_of, init_taken, runaway, was_triple_fault
@@ -61,8 +61,6 @@ class Lab:
 
     work: Path
     kernels: Kernels
-    _locks: dict[str, threading.Lock] = field(default_factory=dict)
-    _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def image(self, experiment: Experiment) -> Path:
         """The image this experiment resumes, made if it is not there yet.
@@ -70,13 +68,9 @@ class Lab:
         Raises:
             LabError: The resumee did not hibernate.
         """
-        key = experiment.image_key()
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        path = self.work / "images" / f"{key}.bin"
-        with lock:
+        path = self.work / "images" / f"{experiment.image_key()}.bin"
+        with held(path):
             if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
                 retry(lambda: self._hibernate(experiment, path), "hibernation")
         return path
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from tests.lab import records
 from tests.lab.bochs import build, chance, events, guest
 from tests.lab.bochs.machine import Run, count, model
 from tests.lab.bochs.rows import FOUR, LARGE, asleep, stock
-from tests.lab.bochs.run import dump_path, groups, image_path, offline_of, unfit, variant
+from tests.lab.bochs.run import BochsLab, dump_path, groups, image_path, offline_of, unfit, variant
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment, Side
+from tests.lab.kernels import Kernels
 from tests.lab.machine import Machine
 from tests.lab.run import unfit as unfit_for_qemu
 
@@ -239,6 +242,23 @@ def test_designed_ones_have_names_of_their_own():
     assert len({item.name for item in found}) == len(found)
     for item in found:
         unfit(item)
+
+
+def test_an_image_is_made_once_whoever_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two sittings in one work directory, or two threads of one."""
+    made: list[Path] = []
+
+    def hibernate(_lab: BochsLab, _experiment: Experiment, path: Path) -> None:
+        made.append(path)
+        time.sleep(0.2)
+        path.write_bytes(b"")
+
+    monkeypatch.setattr(BochsLab, "_hibernate", hibernate)
+    labs = [BochsLab(tmp_path, Kernels((), tmp_path), build.Bochs(*[tmp_path] * 3)) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        found = set(pool.map(lambda lab: lab.image(next(asleep())), labs))
+    assert found == {image_path(tmp_path, next(asleep()))} == set(made)
+    assert len(made) == 1
 
 
 def test_a_stock_kernel_that_hibernates_has_room_for_its_image():

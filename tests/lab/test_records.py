@@ -19,7 +19,7 @@ from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment, Side
 from tests.lab.families import every
 from tests.lab.machine import Machine
-from tests.lab.predict import answer, grade
+from tests.lab.predict import answer, grade, woken_right
 from tests.lab.record import EMULATOR
 from tests.lab.records import Entry, Said
 
@@ -100,8 +100,33 @@ def test_the_moment_of_a_wake_allows_to_abstain_but_not_with_a_dump():
 
 def test_what_hibercheck_says_is_read():
     report = {"outcome": "may-reset", "verdict": "risk", "usual_outcome": "resumes", "conditions": [{"id": "idle"}]}
+    timed = {"cpus": [{"cpu": 1, "timing": None}, {"cpu": 3, "timing": {"store": 1873}}, {"cpu": 0}]}
+    assert answer(1, json.dumps(report | timed), "").wakes == ((3, 1873),)
     assert answer(1, json.dumps(report), "") == Said(1, "may-reset", "risk", "resumes", ("idle",))
     assert answer(3, "", "x: no image\n") == Said(3, note="x: no image")
+
+
+@pytest.mark.parametrize(
+    ("wakes", "said", "reset", "expected"),
+    [
+        ([[3, "store", 1873], [2, "delay", 2030]], ((3, 1873), (2, 1999)), False, True),
+        ([[3, "store", 1873], [2, "delay", 2031]], ((3, 1873), (2, 1999)), False, False),
+        ([[3, "store", 1873]], ((3, 1873), (2, 1999)), False, False),
+        ([[3, "store", 1873]], ((3, 1873), (2, 1999)), True, True),
+        ([[3, "store", 1873], [3, "store", 1900]], ((3, 1873),), False, True),
+        ([[3, "nmi", 1873]], ((3, 1873),), False, False),
+        ([[3, "store", 1873]], (), False, None),
+    ],
+)
+def test_which_copy_wakes_which_cpu_is_held_to_the_events(wakes: Any, said: Any, reset: bool, expected: bool | None):
+    rows = [[*wake, "copy", True] for wake in wakes]
+    more: Any = {"outcome": "resets", "when": "in the handoff"} if reset else {}
+    entry = replace(ENTRY, experiment=replace(V1, latency=31), events={"wakes": rows}, **more)
+    assert woken_right(entry, replace(FATAL, wakes=said)) is expected
+    again = records.entry_of(records.line_of(replace(entry, dump=replace(FATAL, wakes=said))))
+    assert again.dump == replace(FATAL, wakes=said)
+    told = "Which copy wakes which CPU was said with the dump of 1 of these"
+    assert (told in totals([again])) == (expected is not None)
 
 
 def test_a_later_prediction_stands_beside_the_first(tmp_path: Path):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.errors import LabError
+from tests.lab.once import held
 from tests.support.debian_kernels import SUITES, Apt
 
 HERE = Path(__file__).resolve().parent
@@ -43,7 +44,12 @@ def build(place: Path) -> Bochs:
     Raises:
         LabError: A package cannot be had, or it does not compile.
     """
-    place.mkdir(parents=True, exist_ok=True)
+    with held(place):
+        place.mkdir(exist_ok=True)
+        return _build(place)
+
+
+def _build(place: Path) -> Bochs:
     tree = place / "bochs-3.0"
     stamp, wanted = tree / "lab.stamp", fingerprints()
     found = stamp.read_text().split() if stamp.exists() else []

@@ -69,12 +69,16 @@ def asleep() -> Iterator[Experiment]:
     yield one("old1", Side("wide-hlt-old", "nokaslr nosmt"), Side("small-hlt-old", "nokaslr nosmt"))
     yield one("old3", Side("wide-hlt-old", "nokaslr nosmt"), Side("small-hlt", "nokaslr nosmt"))
     yield one("seed1", Side(OLD, "nokaslr nosmt"), Side("small-hlt", "nokaslr nosmt"))
+    yield one("seed2", Side("mid-current", "nokaslr nosmt"), Side("small-hlt", "nokaslr nosmt"))
     yield one("p5off", small_off, Side("small-mwait"))
     yield one("p5off-smi", small_off, Side("small-mwait"), event="smi")
     yield one("v8b", high("small-current"), high("small-mwait"))
     yield one("v6high", high("small-current", load=0x12000000), high("v73-stock", offline=PAIR, load=0x12000000))
-    yield one("v14", small_off, high("v73-stock", offline=PAIR), churn_mib=270)
-    yield one("v10", small_off, replace(stock, initrd_at=LOW_INITRD), churn_mib=150)
+    yield one("v7line", small_off, replace(stock, cmdline="nokaslr possible_cpus=24"), churn_mib=150)
+    for name, churn in (("v13", 235), ("v14", 270)):
+        yield one(name, small_off, high("v73-stock", offline=PAIR), churn_mib=churn)
+    for name, churn in (("free-16", 16), ("free-80", 80), ("v10", 150), ("v11", 235)):
+        yield one(name, small_off, replace(stock, initrd_at=LOW_INITRD), churn_mib=churn)
     yield one("a9la57", small, Side("small-mwait"), DEEP)
     yield one("v4nosmt", small, Side("v73-stock", "nokaslr nosmt"))
     yield one("s1one", small, Side("v73-stock", offline=(3,)))

@@ -18,6 +18,7 @@ from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment, Side
 from tests.lab.guest import CONSOLE, copy_sparse, cpu_list, trim
 from tests.lab.kernels import Kernels
+from tests.lab.once import held
 from tests.lab.outcome import Outcome
 from tests.lab.truth import errno_of
 
@@ -75,9 +76,13 @@ class BochsLab:
             LabError: The resumee did not hibernate.
         """
         path = image_path(self.work, experiment)
-        if path.exists():
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with held(path):
+            if not path.exists():
+                self._hibernate(experiment, path)
+        return path
+
+    def _hibernate(self, experiment: Experiment, path: Path) -> None:
+        """Make an image."""
         place = self._fresh(f"e-{path.stem}")
         disk = place / "disk"
         with disk.open("wb") as file:
@@ -89,7 +94,6 @@ class BochsLab:
                 raise LabError(f"it did not hibernate: {tail}")
         trim(disk, path)
         disk.unlink()
-        return path
 
     def run(self, group: list[Experiment]) -> Iterator[tuple[Experiment, Found]]:
         """Carry out experiments that share one resumer (:func:`groups`).
@@ -99,6 +103,12 @@ class BochsLab:
         """
         first = group[0]
         image = self.image(first)
+        with held(self.place / "run" / f"r-{key(handoff_facts(first))}"):
+            yield from self._resume(group, image)
+
+    def _resume(self, group: list[Experiment], image: Path) -> Iterator[tuple[Experiment, Found]]:
+        """Boot the resumer in a directory that is ours alone."""
+        first = group[0]
         place = self._fresh(f"r-{key(handoff_facts(first))}")
         disk = place / "disk"
         copy_sparse(image, disk)
