@@ -182,11 +182,10 @@ def decide(report: Report, given: dict[str, Any]) -> Judged:
 
 def check_options(given: dict[str, Any]) -> CheckOptions:
     """Build the engine's options from the command's parameters of the same names."""
-    from dataclasses import fields
-
     from hibercheck.handoff.scenario.options import CheckOptions
 
-    values = {field.name: given[field.name] for field in fields(CheckOptions) if field.name in given}
+    # not dataclasses.fields(): from Python 3.13 on it loads inspect, which loads ast, dis and tokenize
+    values = {name: given[name] for name in CheckOptions.__match_args__ if name in given}
     for name in ("resumer_offline", "resumee_online", "resumee_offline"):
         values[name] = values[name] or frozenset()
     values["facts"] = tuple(values["facts"])

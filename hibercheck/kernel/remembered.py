@@ -55,6 +55,7 @@ class RememberedKernel(Kernel):
         self._asked = answers.setdefault("asked", {})
         self._table = answers.setdefault("symbols", {})
         self._known: dict[str, Symbol | None] = {}
+        self._told: dict[str, Any] = {}
         self._new = False
 
     @cached_property
@@ -77,23 +78,26 @@ class RememberedKernel(Kernel):
             MissingFact: The kernel has no answer.
         """
         question = " ".join([method, *map(str, about)]) if as_of is None else f"{method} {as_of}"
+        # The same object each time, as the kernel itself gives: CPUs that wait in one loop are told equal by it.
+        if question in self._told:
+            return self._told[question]
+        answer = self._asked.get(question)
         if question not in self._asked:
             found = getattr(self._kernel, method)
             try:
                 answer = plain(found(*about) if about else found)
             except MissingFact as missing:
                 answer = {_MISSING: [missing.message, missing.advice]}
-            if len(self._asked) >= MOST:
-                return self._told(answer)
-            self._asked[question] = answer
-            self._new = True
-        return self._told(self._asked[question])
-
-    def _told(self, answer: Json) -> Any:  # noqa: ANN401 - as above
+            if len(self._asked) < MOST:
+                self._asked[question] = answer
+                self._new = True
         if isinstance(answer, dict) and _MISSING in answer:
             message, advice = answer[_MISSING]
             raise MissingFact(message, path=self.path, advice=advice)
-        return revived(answer)
+        told = revived(answer)
+        if len(self._told) < MOST:
+            self._told[question] = told
+        return told
 
     # What the kernel says of itself; see `Kernel` for each
 
@@ -243,6 +247,7 @@ class _RememberedTraits(Traits):
     def __init__(self, read: Callable[[], Traits], answers: Answers, note: Callable[[], None]) -> None:
         super().__init__(None)
         self._read, self._answers, self._note = read, answers, note
+        self._told: dict[tuple[str, str], Any] = {}
 
     @cached_property
     def _own(self) -> Traits:
@@ -269,16 +274,21 @@ class _RememberedTraits(Traits):
     def replaced(self, **traits: Trait[Any]) -> Traits:
         """See `Traits.replaced`."""
         other = _RememberedTraits(lambda: self._own, self._answers, self._note)
+        other._told = self._told  # noqa: SLF001 - of the same kernel
         vars(other).update(traits)
         return other
 
     def _recall(self, kind: str, name: str, read: Callable[[], Any]) -> Any:  # noqa: ANN401 - what was kept
+        if (kind, name) in self._told:
+            return self._told[kind, name]
         kept = self._answers.setdefault(kind, {})
         if name in kept:
-            return revived(kept[name])
-        found = read()
-        kept[name] = plain(found)
-        self._note()
+            found = revived(kept[name])
+        else:
+            found = read()
+            kept[name] = plain(found)
+            self._note()
+        self._told[kind, name] = found  # one object, as of `RememberedKernel._answer`
         return found
 
 

@@ -80,6 +80,16 @@ def test_all_answers_are_the_kernels_and_the_second_time_it_is_not_opened(name, 
         assert told(second) == expected
 
 
+def test_an_answer_is_one_object_however_often_it_is_asked_for(cache):
+    """CPUs are judged once where they wait in the same loop, and that is told by the object."""
+    for _ in range(2):
+        with open_resumer(CURRENT, None, cache) as kernel:
+            traits = traits_on_demand(kernel)
+            for role in ROLES:
+                again = traits_on_demand(kernel).replaced().loops(role)
+                assert all(one is other for one, other in zip(traits.loops(role), again, strict=True))
+
+
 def test_what_is_new_opens_the_kernel_and_is_kept_too(cache):
     with open_resumee(CURRENT, None, cache) as kernel:
         text = kernel.require("_text").address
