@@ -6,9 +6,9 @@ Each wrapper is recognised by what it contains, never by its name, and taken off
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from itertools import islice
 
+from hibercheck.data import dataclass
 from hibercheck.errors import HibercheckError, MalformedKernel, Unsupported
 from hibercheck.files.binary import Bytes, occurrences
 from hibercheck.files.compression import FORMATS, Format, decompressed, recognise, slices, spool

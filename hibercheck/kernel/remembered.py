@@ -274,7 +274,7 @@ class _RememberedTraits(Traits):
     def replaced(self, **traits: Trait[Any]) -> Traits:
         """See `Traits.replaced`."""
         other = _RememberedTraits(lambda: self._own, self._answers, self._note)
-        other._told = self._told  # noqa: SLF001 - of the same kernel
+        other._told = self._told
         vars(other).update(traits)
         return other
 

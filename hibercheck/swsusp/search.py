@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from hibercheck.addresses import PAGE_SIZE
 from hibercheck.files.source import Source
@@ -16,11 +15,13 @@ ENCLOSING = (b"LUKS\xba\xbe", b"LABELONE")
 _MOST = 16
 
 
-@dataclass(slots=True)
 class Marks:
     """Where `ENCLOSING` was found on the way: byte offsets, at most a few."""
 
-    offsets: list[int] = field(default_factory=list)
+    __slots__ = ("offsets",)
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
 
 
 def search(source: Source, is_swap: Callable[[bytes], bool], marks: Marks) -> Iterator[int]:
