@@ -138,3 +138,7 @@ IN_ONE_PLACE = {
 def test_what_has_one_place_is_done_there(pattern):
     found = {path for path in FILES if re.search(pattern, path.read_text(encoding="utf-8"))}
     assert {path.relative_to(PACKAGE).as_posix() for path in found} == IN_ONE_PLACE[pattern]
+
+
+def test_the_fixtures_are_no_larger_than_a_clone_can_bear():
+    assert sum(path.stat().st_size for path in (ROOT / "fixtures").rglob("*") if path.is_file()) <= 80 << 20

@@ -10,8 +10,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
-PRESETS = {"images": 9, "kernels": 9, "memory": 6}
-"""Dumps are large and mostly zeros: a higher preset gains 2 % in three times the time."""
+FILTERS = {
+    "memory": [
+        {"id": lzma.FILTER_X86},
+        {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 192 << 20},
+    ]
+}
+"""How a dump is compressed: with the preset alone it becomes larger by a third, since kernels lie in it more than once,
+and far apart.  Readers here give a decoder 256 MiB."""
 
 
 def pack(cases: list[dict[str, Any]], work: Path, target: Path, *, boot_files: bool = True) -> list[dict[str, Any]]:
@@ -50,7 +56,8 @@ def compress(source: Path, target: Path) -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(".part")
-        with source.open("rb") as plain, lzma.open(part, "wb", preset=PRESETS.get(target.parent.name, 6)) as packed:
+        filters = FILTERS.get(target.parent.name, [{"id": lzma.FILTER_LZMA2, "preset": 9}])
+        with source.open("rb") as plain, lzma.open(part, "wb", filters=filters) as packed:
             shutil.copyfileobj(plain, packed, 1 << 20)
         part.rename(target)
     return target
