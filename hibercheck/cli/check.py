@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options, option
-from hibercheck.cli.shared import DESIGNS, OUTPUT, SCENARIO, formats_option, shared
+from hibercheck.cli.shared import DESIGNS, HANDOFF, OUTPUT, SCENARIO, formats_option, shared
 from hibercheck.cli.terminal import say
 from hibercheck.cli.values import Output, PathType
 
@@ -55,22 +55,7 @@ class CheckCommand(GroupedCommand):
 
 @click.command(cls=CheckCommand, epilog=EPILOG)
 @click.argument("image", metavar="IMAGE", type=PathType())
-@shared(
-    *("--resumer", "--root", "--resumee", "--resumer-memory", "--resumer-registers", "--resumer-facts"),
-    *(
-        "--resumer-log",
-        "--resumer-initramfs",
-        "--resumer-symbols",
-        "--resumee-symbols",
-        "--resume-offset",
-        "--resume",
-        "--verify",
-    ),
-    *("--resumer-cmdline", "--resumer-cmdline-add", "--resumer-offline", "--resumer-idle", "--resumer-phys-base"),
-    *("--fact", "--what-if", "--resumee-online", "--resumee-offline", "--spurious-mwait", "--suppose"),
-    "--mwait-spins",
-    *("--wake-latency", "--tlb"),
-)
+@shared(*HANDOFF, "--verify")
 @option(
     "--park",
     group=SCENARIO,

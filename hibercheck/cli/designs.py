@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hibercheck.cli.options import GroupedCommand, general_options, option
-from hibercheck.cli.shared import DESIGNS, OUTPUT, SCENARIO, shared
+from hibercheck.cli.shared import DESIGNS, HANDOFF, OUTPUT, SCENARIO, shared
 from hibercheck.cli.values import PathType, WholeType
 
 if TYPE_CHECKING:
@@ -24,14 +24,7 @@ do not change it: `hibercheck IMAGE --park NAME` judges by one design."""
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("image", metavar="IMAGE", type=PathType())
-@shared(
-    *("--resumer", "--root", "--resumee", "--resumer-memory", "--resumer-registers", "--resumer-facts"),
-    *("--resumer-log", "--resumer-initramfs", "--resumer-symbols", "--resumee-symbols", "--resume-offset", "--resume"),
-    *("--resumer-cmdline", "--resumer-cmdline-add", "--resumer-offline", "--resumer-idle", "--resumer-phys-base"),
-    *("--fact", "--what-if", "--resumee-online", "--resumee-offline", "--spurious-mwait", "--suppose"),
-    "--mwait-spins",
-    *("--wake-latency", "--tlb"),
-)
+@shared(*HANDOFF)
 @option(
     "--bsp",
     group=SCENARIO,

@@ -18,6 +18,14 @@ from hibercheck.cli.values import AddressType, CpuListType, FactType, OutputType
 
 INPUTS, SCENARIO, MACHINE, OUTPUT, WORK = "Inputs", "Scenario", "Machine", "Output", "Work"
 
+HANDOFF = (
+    *("--resumer", "--root", "--resumee", "--resumer-memory", "--resumer-registers", "--resumer-facts"),
+    *("--resumer-log", "--resumer-initramfs", "--resumer-symbols", "--resumee-symbols", "--resume-offset", "--resume"),
+    *("--resumer-cmdline", "--resumer-cmdline-add", "--resumer-offline", "--resumer-idle", "--resumer-phys-base"),
+    *("--fact", "--what-if", "--resumee-online", "--resumee-offline", "--spurious-mwait", "--suppose"),
+    *("--mwait-spins", "--wake-latency", "--tlb"),
+)
+"""The options by which a command that judges a handoff is told what it is of."""
 FAIL_ON = ("safe", "benign", "latent", "risk", "fatal", "never")
 DESIGNS = (
     *("mwait-flags", "mwait-percpu", "cpuidle", "hlt", "hlt-rescued", "fixmap"),

@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
@@ -121,26 +121,41 @@ def open_input(path: str | os.PathLike[str], shown: str | None = None, *, advice
         UsageProblem: It is one of the outputs.
     """
     shown = os.fspath(path) if shown is None else shown
+
+    def require_file(status: os.stat_result) -> None:
+        mode = status.st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            kind = "a directory" if stat.S_ISDIR(mode) else "neither a file nor a block device"
+            raise InputProblem(f"is {kind}", path=shown, advice=advice)
+
+    return open_if(path, shown, require_file)
+
+
+def open_if(path: str | os.PathLike[str], shown: str, require: Callable[[os.stat_result], None]) -> int:
+    """Open an input of whatever kind for reading, without waiting, and return its descriptor.
+
+    Args:
+        path: The input.
+        shown: What messages call it.
+        require: Raises where it is none of what is wanted.
+
+    Raises:
+        InputProblem: It cannot be opened, or is none of what is wanted.
+        UsageProblem: It is one of the outputs.
+    """
     try:
-        _require_file(os.stat(path), shown, advice)  # before it is opened: opening a device may make it act
+        require(os.stat(path))  # before it is opened: opening a device may make it act
         # O_NONBLOCK: what has become a FIFO meanwhile must not make us wait for a writer
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as problem:
         raise unopened(problem, shown) from problem
     try:
-        _require_file(status := os.fstat(descriptor), shown, advice)
+        require(status := os.fstat(descriptor))
         note_opened(shown, status, descriptor)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _require_file(status: os.stat_result, shown: str, advice: str | None) -> None:
-    mode = status.st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        kind = "a directory" if stat.S_ISDIR(mode) else "neither a file nor a block device"
-        raise InputProblem(f"is {kind}", path=shown, advice=advice)
 
 
 def unopened(problem: OSError | ValueError, shown: str) -> InputProblem:

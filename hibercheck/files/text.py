@@ -14,7 +14,7 @@ import time
 
 from hibercheck.errors import InputProblem
 from hibercheck.files.devices import keeps_nothing, kind_of
-from hibercheck.files.inputs import note_opened, unopened
+from hibercheck.files.inputs import open_if
 
 PATIENCE = 60.0
 """Seconds without a byte after which a pipe is given up: what fills it may have to fetch or unpack something first."""
@@ -34,15 +34,9 @@ def read_whole(path: str, limit: int, what: str) -> bytes:
         UsageProblem: It is one of the outputs.
     """
     path = "/dev/stdin" if path == "-" else path
+    descriptor = open_if(path, path, lambda status: _require_readable(status, path, what))
     try:
-        _require_readable(os.stat(path), path, what)  # before it is opened: opening a device may make it act
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError) as problem:
-        raise unopened(problem, path) from problem
-    try:
-        _require_readable(status := os.fstat(descriptor), path, what)
-        note_opened(path, status, descriptor)
-        return _read(descriptor, status, path, limit, what)
+        return _read(descriptor, os.fstat(descriptor), path, limit, what)
     except OSError as problem:
         raise InputProblem(f"cannot be read: {problem.strerror}", path=path) from problem
     finally:

@@ -6,14 +6,39 @@ twice; where it is not, one of them is damaged, and neither is believed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from hibercheck.data import replace
 from hibercheck.errors import MissingFact
-from hibercheck.handoff.facts.cpufacts import CpuFeatures, Topology, read_features
+from hibercheck.handoff.facts.cpufacts import CpuFeatures, Topology, read_features, read_topology
 from hibercheck.handoff.facts.space import KernelSpace
+
+T = TypeVar("T")
 
 _NO_SMT = frozenset({"not supported", "not implemented"})
 _MAX_APIC_ID = 1 << 15
 """MAX_LOCAL_APIC, arch/x86/include/asm/apicdef.h: bits of phys_cpu_present_map."""
+
+
+def topology_of(space: KernelSpace, present: frozenset[int], smt_control: str | None, *, limited: bool) -> Topology:
+    """Read the topology of the CPUs that are present, and compare it as `agreed_topology` does."""
+    found = read_topology(space, present, limited=limited)
+    return agreed_topology(space, present, found, smt_control, limited=limited)
+
+
+def features_of(space: KernelSpace, present: frozenset[int]) -> CpuFeatures:
+    """Read the CPUs' features, and compare them as `agreed_features` does."""
+    return agreed_features(space, read_features(space), min(present, default=0))
+
+
+def attempt(missing: dict[str, str], name: str, fact: Callable[[], T]) -> T | None:
+    """Return a fact that can be done without: None where it cannot be read, with the reason in ``missing``."""
+    try:
+        return fact()
+    except (MissingFact, IndexError) as error:
+        missing[name] = str(error)
+        return None
 
 
 def agreed_topology(

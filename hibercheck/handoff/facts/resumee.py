@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeVar
 
 from hibercheck.addresses import START_KERNEL_MAP
@@ -10,15 +9,13 @@ from hibercheck.data import dataclass
 from hibercheck.errors import MalformedImage, MissingFact
 from hibercheck.handoff.facts.arguments import COMMAND_LINE_SIZE
 from hibercheck.handoff.facts.cmdline import CommandLine, loader_part, parse_command_line
-from hibercheck.handoff.facts.consistency import agreed_features, agreed_topology
+from hibercheck.handoff.facts.consistency import attempt, features_of, topology_of
 from hibercheck.handoff.facts.cpufacts import (
     CpuFeatures,
     Topology,
     cpu_count,
-    read_features,
     read_mask,
     read_mask_variable,
-    read_topology,
 )
 from hibercheck.handoff.facts.e820 import E820Entry, e820_checksum, ram_pages, read_e820
 from hibercheck.handoff.facts.identity import check_identity
@@ -130,17 +127,10 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
     space = open_space(image, kernel)
     missing: dict[str, str] = {}
     present, frozen = _masks(image, space)
-    e820 = _attempt(missing, "e820", lambda: read_e820(space))
-    command_line = _attempt(missing, "command_line", lambda: space.string(space.variable("saved_command_line")))
+    e820 = attempt(missing, "e820", lambda: read_e820(space))
+    command_line = attempt(missing, "command_line", lambda: space.string(space.variable("saved_command_line")))
     limited = parse_command_line(command_line or "").limits_cpus
-    smt_control = _attempt(missing, "smt_control", lambda: SMT_CONTROL[space.variable("cpu_smt_control", 4)])
-
-    def topology() -> Topology:
-        found = read_topology(space, present, limited=limited)
-        return agreed_topology(space, present, found, smt_control, limited=limited)
-
-    def features() -> CpuFeatures:
-        return agreed_features(space, read_features(space), min(present, default=0))
+    smt_control = attempt(missing, "smt_control", lambda: SMT_CONTROL[space.variable("cpu_smt_control", 4)])
 
     return Resumee(
         space=space,
@@ -148,20 +138,20 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
         present=present,
         frozen=frozen & present,
         smt_control=smt_control,
-        topology=_attempt(missing, "topology", topology),
-        features=_attempt(missing, "features", features),
-        idle=_attempt(missing, "idle", lambda: read_idle_driver(space)),
+        topology=attempt(missing, "topology", lambda: topology_of(space, present, smt_control, limited=limited)),
+        features=attempt(missing, "features", lambda: features_of(space, present)),
+        idle=attempt(missing, "idle", lambda: read_idle_driver(space)),
         e820=e820,
         e820_checksum=e820_checksum(e820) if e820 else None,
         missing=missing,
         loader_line=_loader_line(image, space, command_line),
-        boot_pages=_attempt({}, "boot_pages", lambda: ram_pages(read_e820(space, "e820_table"))),
-        booted_by_efi=_attempt({}, "booted_by_efi", lambda: _booted_by_efi(space)),
-        secure_boot=_attempt({}, "secure_boot", lambda: _secure_boot(space)),
+        boot_pages=attempt({}, "boot_pages", lambda: ram_pages(read_e820(space, "e820_table"))),
+        booted_by_efi=attempt({}, "booted_by_efi", lambda: _booted_by_efi(space)),
+        secure_boot=attempt({}, "secure_boot", lambda: _secure_boot(space)),
         # enum x86_hypervisor_type, arch/x86/include/asm/hypervisor.h: 0 is X86_HYPER_NATIVE
-        hypervisor=_attempt({}, "hypervisor", lambda: space.variable("x86_hyper_type", 4) != 0),
-        cr4=_attempt({}, "cr4", lambda: _saved_cr4(image, space)),
-        booted_by_kexec=_attempt({}, "booted_by_kexec", lambda: _booted_by_kexec(space)),
+        hypervisor=attempt({}, "hypervisor", lambda: space.variable("x86_hyper_type", 4) != 0),
+        cr4=attempt({}, "cr4", lambda: _saved_cr4(image, space)),
+        booted_by_kexec=attempt({}, "booted_by_kexec", lambda: _booted_by_kexec(space)),
     )
 
 
@@ -219,14 +209,6 @@ def _masks(image: Image, space: KernelSpace) -> tuple[frozenset[int], frozenset[
     except MissingFact as fact:
         fact.path = fact.path or image.path
         raise
-
-
-def _attempt(missing: dict[str, str], name: str, fact: Callable[[], T]) -> T | None:
-    try:
-        return fact()
-    except (MissingFact, IndexError) as error:
-        missing[name] = str(error)
-        return None
 
 
 def open_space(image: Image, kernel: KernelView) -> KernelSpace:

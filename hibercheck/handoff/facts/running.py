@@ -9,15 +9,13 @@ from typing import TypeVar
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.cmdline import parse_command_line
-from hibercheck.handoff.facts.consistency import agreed_features, agreed_topology
+from hibercheck.handoff.facts.consistency import attempt, features_of, topology_of
 from hibercheck.handoff.facts.cpufacts import (
     CpuFeatures,
     Topology,
     cpu_count,
-    read_features,
     read_mask,
     read_mask_variable,
-    read_topology,
 )
 from hibercheck.handoff.facts.e820 import E820Entry, read_e820
 from hibercheck.handoff.facts.idle import IdleDriver, read_idle_driver
@@ -83,48 +81,44 @@ def read_running(space: KernelSpace) -> RunningKernelFacts:
     """Read a running kernel by its symbols, through its own page tables; what cannot be read is None."""
     missing: dict[str, str] = {}
 
-    def attempt(name: str, fact: Callable[[], T]) -> T | None:
-        try:
-            return fact()
-        except (MissingFact, IndexError) as error:
-            missing[name] = str(error)
-            return None
+    def read(name: str, fact: Callable[[], T]) -> T | None:
+        return attempt(missing, name, fact)
 
     def mask(symbol: str) -> frozenset[int]:
         return read_mask(space, space.address(symbol), cpu_count(space))
 
-    command_line = attempt("command_line", lambda: space.string(space.variable("saved_command_line")))
-    present = attempt("present", lambda: mask("__cpu_present_mask"))
-    smt_control = attempt("smt_control", lambda: SMT_CONTROL[space.variable("cpu_smt_control", 4)])
+    command_line = read("command_line", lambda: space.string(space.variable("saved_command_line")))
+    present = read("present", lambda: mask("__cpu_present_mask"))
+    smt_control = read("smt_control", lambda: SMT_CONTROL[space.variable("cpu_smt_control", 4)])
     limited = parse_command_line(command_line or "").limits_cpus
 
     def frozen() -> frozenset[int]:
         return read_mask_variable(space, "frozen_cpus", cpu_count(space), _known(present))
 
     def topology() -> Topology:
-        found = read_topology(space, _known(present), limited=limited)
         # the handoff has set cpu_smt_control to "enabled" by the time at which most dumps are taken
-        return agreed_topology(space, _known(present), found, None, limited=limited)
-
-    def features() -> CpuFeatures:
-        return agreed_features(space, read_features(space), min(_known(present), default=0))
+        return topology_of(space, _known(present), None, limited=limited)
 
     return RunningKernelFacts(
         command_line=command_line,
         present=present,
-        online=attempt("online", lambda: mask("__cpu_online_mask")),
-        booted=attempt("booted", lambda: mask("cpus_booted_once_mask")),
-        frozen=attempt("frozen", frozen),
+        online=read("online", lambda: mask("__cpu_online_mask")),
+        booted=read("booted", lambda: mask("cpus_booted_once_mask")),
+        frozen=read("frozen", frozen),
         smt_control=smt_control,
-        topology=attempt("topology", topology),
-        features=attempt("features", features),
-        idle=attempt("idle", lambda: read_idle_driver(space)),
-        e820=attempt("e820", lambda: read_e820(space)),
-        pages=attempt("pages", lambda: physical_pages(space)),
-        lockdown=attempt("lockdown", lambda: "integrity" if space.variable("kernel_locked_down", 4) else "none"),
-        no_hibernation=attempt("no_hibernation", lambda: bool(space.variable("nohibernate", 4))),
-        hardware_signature=attempt("hardware_signature", lambda: space.variable("swsusp_hardware_signature", 4)),
-        restores=attempt("restores", lambda: restores(space)),
+        topology=read("topology", topology),
+        features=read("features", lambda: features_of(space, _known(present))),
+        idle=read("idle", lambda: read_idle_driver(space)),
+        e820=read("e820", lambda: read_e820(space)),
+        pages=read("pages", lambda: physical_pages(space)),
+        lockdown=attempt(
+            missing, "lockdown", lambda: "integrity" if space.variable("kernel_locked_down", 4) else "none"
+        ),
+        no_hibernation=read("no_hibernation", lambda: bool(space.variable("nohibernate", 4))),
+        hardware_signature=attempt(
+            missing, "hardware_signature", lambda: space.variable("swsusp_hardware_signature", 4)
+        ),
+        restores=read("restores", lambda: restores(space)),
         missing=missing,
         modes=read_modes(space),
     )
