@@ -225,9 +225,9 @@ def render(judged: Judged, output: Output, given: dict[str, Any]) -> str:
         return formats.renderer(output.format)(judged)
     if given["quiet"] and not given["verbose"] and plain(output.path, color=given["color"]):
         return f"{'  '.join(headline(judged.report))}\n"
-    from hibercheck.cli.output import console_for, drawn, given_words
+    from hibercheck.cli.output import drawn, given_words, plain_or_console
     from hibercheck.report import text
 
     detail = text.Detail.choose(quiet=given["quiet"], verbose=given["verbose"])
-    console = console_for(output.path, color=given["color"], width=given["width"])
+    console = plain_or_console(output.path, color=given["color"], width=given["width"])
     return drawn(console, lambda to: text.render(judged, to, detail, given=given_words()))

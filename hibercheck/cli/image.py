@@ -15,10 +15,9 @@ from hibercheck.cli.values import PathType
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rich.console import Console
-
     from hibercheck.handoff.acceptance.announced import Announced
     from hibercheck.report.image import ImageView
+    from hibercheck.report.styled import Surface
     from hibercheck.swsusp.image import Image
 
 EPILOG = """\b
@@ -122,16 +121,16 @@ def _complain(problems: Iterable[str]) -> None:
         say(f"hibercheck: {one_line(problem)}")
 
 
-def _console(given: dict[str, Any]) -> Console | None:
+def _console(given: dict[str, Any]) -> Surface | None:
     """Return the console of the text; None for JSON."""
     if given["form"] == "json":
         return None
-    from hibercheck.cli.output import console_for
+    from hibercheck.cli.output import plain_or_console
 
-    return console_for(given["output"], color=given["color"], width=given["width"])
+    return plain_or_console(given["output"], color=given["color"], width=given["width"])
 
 
-def _render(shown: ImageView, console: Console | None) -> str:
+def _render(shown: ImageView, console: Surface | None) -> str:
     if console is None:
         from hibercheck.report.image import render
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import click
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hibercheck.files.outputs import Outputs
+    from hibercheck.report.styled import Surface
+
+    SurfaceT = TypeVar("SurfaceT", Console, Surface)
 
 FILE_WIDTH = 100
 """Columns of a text report that goes to a file or a pipe, where there is no terminal to fit."""
@@ -116,11 +119,34 @@ def console_for(path: str | None, *, color: str, width: int | None) -> Console:
     return console
 
 
-def drawn(console: Console, draw: Callable[[Console], None]) -> str:
+def plain_or_console(path: str | None, *, color: str, width: int | None) -> Surface:
+    """Return where a report goes that needs no console of rich where lines stay whole and have no colours.
+
+    Args:
+        path: As `console_for` has it.
+        color: Likewise.
+        width: Likewise.
+    """
+    if width is not None or not plain(path, color=color):
+        return console_for(path, color=color, width=width)
+    from hibercheck.report.styled import PlainConsole
+
+    encoding = (sys.stdout.encoding or "utf-8").lower() if speaks_utf8() else "ascii"
+    return PlainConsole(FILE_WIDTH if path is not None else columns(sys.stdout, FILE_WIDTH), encoding)
+
+
+def drawn(console: SurfaceT, draw: Callable[[SurfaceT], None]) -> str:
     """Return what ``draw`` prints, without blanks at the ends of lines."""
-    with console.capture() as captured:
+    from hibercheck.report.styled import PlainConsole
+
+    if isinstance(console, PlainConsole):
         draw(console)
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+        text = console.text
+    else:
+        with console.capture() as captured:
+            draw(console)
+        text = captured.get()
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def make_console(stream: IO[str], *, color: str = "auto", width: int | None = None) -> Console:

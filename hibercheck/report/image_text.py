@@ -10,12 +10,13 @@ from hibercheck.handoff.facts.session import shown_time
 from hibercheck.report.image import ImageView, discard_command
 from hibercheck.report.picture import ASCII, UNICODE, Glyphs
 from hibercheck.report.sanitise import one_line
+from hibercheck.report.sheet import ENDLESS
+from hibercheck.report.styled import Raw, Text
 from hibercheck.report.words import count, size
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from hibercheck.handoff.acceptance.announced import Announced
+    from hibercheck.report.styled import Surface
 
 LABEL = 14
 MARGIN = 16
@@ -31,13 +32,8 @@ def picture_columns(width: int) -> int:
     return columns
 
 
-def render(shown: ImageView, console: Console) -> None:
+def render(shown: ImageView, console: Surface) -> None:
     """Print the report to ``console``, in its width; with ``soft_wrap`` no line is broken."""
-    from rich.segment import Segment, Segments  # noqa: PLC0415 - JSON needs no rich
-    from rich.text import Text  # noqa: PLC0415 - as above
-
-    from hibercheck.report.sheet import ENDLESS  # noqa: PLC0415
-
     image = shown.image
     room = ENDLESS if console.soft_wrap else console.width
     what = f"Linux {one_line(shown.release)}" if shown.release else "a kernel whose banner is not in it"
@@ -64,7 +60,7 @@ def render(shown: ImageView, console: Console) -> None:
         for line in (*_firmware(shown), ""):
             console.print(Text(line), soft_wrap=True)
         runs = "".join(f"{line}\n" for line in _runs(shown))
-        console.print(Segments([Segment(runs)]), soft_wrap=True)  # as they are: there may be hundreds of thousands
+        console.print(Raw(runs), soft_wrap=True)
     if shown.verified is not None:
         console.print()
         good = shown.verified.ok and (shown.held is None or shown.held.refused is None)
@@ -229,7 +225,7 @@ def _frames(shown: ImageView) -> Iterator[str]:
         yield "all its frames are memory by its own map"
 
 
-def _has_blocks(console: Console) -> bool:
+def _has_blocks(console: Surface) -> bool:
     try:
         UNICODE.cells.encode(console.encoding)
     except (UnicodeEncodeError, LookupError):

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
 from hibercheck.handoff.scenario.alternatives import KINDS
 from hibercheck.handoff.scenario.known import TABLE
 from hibercheck.handoff.scenario.otherwise import OTHERWISE
 from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report.sheet import Columns, Sheet
+from hibercheck.report.styled import Text
 from hibercheck.report.text_findings import STYLES
 from hibercheck.report.words import sentence
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from hibercheck.report.styled import Surface
 
 _LEADS = (
     "It is a condition only where the inputs show a sign of it and the verdict would be another; the report says "
@@ -24,7 +23,7 @@ _LEADS = (
 )
 
 
-def print_list(console: Console) -> None:
+def print_list(console: Surface) -> None:
     """Print one row for each rule."""
     rows = Columns("Rule", "Level", "Name")
     for rule in RULES.values():
@@ -34,7 +33,7 @@ def print_list(console: Console) -> None:
     sheet.flush()
 
 
-def explain(rule_id: str, console: Console) -> None:
+def explain(rule_id: str, console: Surface) -> None:
     """Print everything about one rule."""
     rule = RULES[rule_id]
     sheet = Sheet(console)
@@ -56,7 +55,7 @@ def explain(rule_id: str, console: Console) -> None:
     sheet.flush()
 
 
-def explain_condition(name: str, console: Console) -> None:
+def explain_condition(name: str, console: Surface) -> None:
     """Print everything about one kind of condition, or about two that must come together."""
     sheet = Sheet(console)
     for number, part in enumerate(name.split("+")):

@@ -2,7 +2,8 @@
 
 What wraps, and where, is rich's; but its `Table`, `Padding` and `Text` measure, cut and copy every cell several times
 over, which took a fifth of the main command's time, and for a thousand CPUs with every frame fifteen seconds.  Here a
-line is a string from the beginning: a cell that fits is filled up with blanks, and only what does not is given to rich.
+line is a string from the beginning: a cell that fits is filled up with blanks, and only what does not, or has colours,
+is given to rich, which is not even loaded for a pipe or a file.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
-from rich.segment import Segment, Segments
-from rich.text import Text
+from hibercheck.report.styled import PlainConsole, Raw, Text
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.segment import Segment
+    from rich.text import Text as RichText
+
+    from hibercheck.report.styled import Surface
 
 Cell = str | tuple[str, str] | Text
 """A text, a text and its style, or one of several styles."""
@@ -32,28 +34,45 @@ ENDLESS = 1 << 20
 class Ink:
     """Turns styled text into what is written to a console: itself, or with the codes of its colours around it."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Surface) -> None:
+        self._rich = None if isinstance(console, PlainConsole) else console
+        self.colourless = console.color_system is None
         self._codes: dict[str, tuple[str, str]] = {}
 
     def plain(self, text: str, style: str) -> str:
         """Return a text of one style."""
-        if not style or self.console.color_system is None or not text:
+        if not style or self.colourless or self._rich is None or not text:
             return text
         if style not in self._codes:
-            before, _, after = self._rendered(Segment("\0", self.console.get_style(style))).partition("\0")
+            from rich.segment import Segment  # noqa: PLC0415 - where there are colours
+
+            before, _, after = self._rendered(Segment("\0", self._rich.get_style(style))).partition("\0")
             self._codes[style] = before, after
         before, after = self._codes[style]
         return f"{before}{text}{after}"
 
     def text(self, text: Text) -> str:
         """Return a text of several."""
-        if not text.spans or self.console.color_system is None:
+        if not text.spans or self.colourless:
+            return self.plain(text.plain, text.style)
+        return self._line(text.rich())
+
+    def lines(self, text: Text, room: int, *, fill: bool = False) -> list[str]:
+        """Return the lines of a text in so many columns, broken between words, and filled up if that is wanted."""
+        whole = text.plain.split("\n")
+        fits = self.colourless and "\t" not in text.plain and all(_fits(line, room) for line in whole)
+        if self._rich is None or fits:
+            return [f"{line}{' ' * (room - _width(line))}" for line in whole] if fill else whole
+        broken = text.rich().wrap(self._rich, max(room, 1), justify="left" if fill else None, overflow="fold")
+        return [self._line(line) for line in broken]
+
+    def _line(self, text: RichText) -> str:
+        if not text.spans or self.colourless or self._rich is None:
             return self.plain(text.plain, str(text.style))
-        return "".join(map(self._rendered, text.render(self.console)))
+        return "".join(map(self._rendered, text.render(self._rich)))
 
     def _rendered(self, segment: Segment) -> str:
-        system = self.console._color_system  # color_system is only its name
+        system = None if self._rich is None else self._rich._color_system  # color_system is only its name
         return segment.style.render(segment.text, color_system=system) if segment.style else segment.text
 
 
@@ -123,7 +142,13 @@ def _width(cell: Cell) -> int:
     text = cell if isinstance(cell, str) else cell[0] if isinstance(cell, tuple) else cell.plain
     if text.isascii() and text.isprintable():
         return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - for characters that may take two columns
+
     return max(map(cell_len, text.splitlines()), default=0)
+
+
+def _fits(line: str, room: int) -> bool:
+    return 2 * len(line) <= room or _width(line) <= room
 
 
 def _narrowed(widths: list[int], least: list[int], room: int) -> list[int]:
@@ -146,13 +171,12 @@ def _narrowed(widths: list[int], least: list[int], room: int) -> list[int]:
 def _cell(ink: Ink, cell: Cell, room: int) -> list[str]:
     """Return the lines of a cell, each filled up to its width."""
     if isinstance(cell, Text):
-        text, style, spans = cell.plain, str(cell.style), cell.spans
+        text, style, spans = cell.plain, cell.style, cell.spans
     else:
         (text, style), spans = cell if isinstance(cell, tuple) else (cell, ""), []
-    if not spans and len(text) <= room and text.isascii() and text.isprintable():
+    if (not spans or ink.colourless) and len(text) <= room and text.isascii() and text.isprintable():
         return [ink.plain(text.ljust(room), style)]
-    whole = cell if isinstance(cell, Text) else Text(text, style=style)
-    return [ink.text(line) for line in whole.wrap(ink.console, max(room, 1), justify="left", overflow="fold")]
+    return ink.lines(cell if isinstance(cell, Text) else Text(text, style=style), room, fill=True)
 
 
 class Sheet:
@@ -166,7 +190,7 @@ class Sheet:
         whole: Whether lines stay whole, as in a pipe or a file.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Surface) -> None:
         self.console = console
         self.width = console.width
         self.whole = bool(console.soft_wrap)
@@ -188,7 +212,7 @@ class Sheet:
         elif isinstance(content, Columns):
             self._lines += [before + line for line in content.lines(self._ink, room)]
         else:
-            self._lines += [before + self._ink.text(line) for line in content.wrap(self.console, room)]
+            self._lines += [before + line for line in self._ink.lines(content, room)]
 
     def verbatim(self, text: Text) -> None:
         """Add one line as it is, however long."""
@@ -196,7 +220,10 @@ class Sheet:
 
     def crop(self, text: Text) -> None:
         """Add one line of which only what fits is shown."""
-        text.truncate(self.width, overflow="crop")
+        if not _fits(text.plain, self.width):
+            from rich.cells import set_cell_size  # noqa: PLC0415 - hardly ever
+
+            text.plain = set_cell_size(text.plain, self.width)
         self._lines.append(self._ink.text(text))
 
     def flush(self) -> None:
@@ -204,4 +231,4 @@ class Sheet:
         lines = self._lines if self.console.color_system else [line.rstrip() for line in self._lines]
         written = "".join([f"{line}\n" for line in lines])
         self._lines.clear()
-        self.console.print(Segments([Segment(written)]), soft_wrap=True, end="")
+        self.console.print(Raw(written), soft_wrap=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
 from hibercheck.handoff.replay.fate import Fate
 from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report import picture, text_short, words
@@ -14,6 +12,7 @@ from hibercheck.report.gate import Judged
 from hibercheck.report.prose import explanation, next_step
 from hibercheck.report.sanitise import clean
 from hibercheck.report.sheet import Columns, Sheet
+from hibercheck.report.styled import PlainConsole, Text
 from hibercheck.report.text_cpus import cpu_section, group
 from hibercheck.report.text_findings import finding_section
 from hibercheck.report.text_inputs import (
@@ -28,9 +27,8 @@ from hibercheck.report.text_parts import headline, verdict_line, warnings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-
     from hibercheck.handoff.verdict.findings import Finding, Report
+    from hibercheck.report.styled import Surface
 
 MARK_STYLES = {"x": "bold red", "=": "green", "o": "dim", "?": "cyan"}
 URGENCY = (Fate.DIES, Fate.UNKNOWN, Fate.STAYS_PARKED, Fate.PARKS_AGAIN, Fate.REINITIALISED, Fate.UNTOUCHED)
@@ -54,7 +52,7 @@ class Detail(IntEnum):
         return cls(1 - quiet + verbose)
 
 
-def render(judged: Judged, console: Console, detail: Detail = Detail.NORMAL, *, given: Sequence[str] = ()) -> None:
+def render(judged: Judged, console: Surface, detail: Detail = Detail.NORMAL, *, given: Sequence[str] = ()) -> None:
     """Print a judged report.
 
     Args:
@@ -64,7 +62,8 @@ def render(judged: Judged, console: Console, detail: Detail = Detail.NORMAL, *, 
         given: The words of the command line that asked for it, to show the next one in full.
     """
     if detail is Detail.QUIET:
-        console.print(headline(judged.report), soft_wrap=not console.file.isatty())  # a file or a pipe gets one line
+        # a file or a pipe gets one line
+        console.print(headline(judged.report), soft_wrap=isinstance(console, PlainConsole) or not console.file.isatty())
         return
     sheet = Sheet(console)
     if detail is Detail.NORMAL:

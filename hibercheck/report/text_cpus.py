@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.text import Text
-
 from hibercheck.cpulist import format_cpu_list
 from hibercheck.handoff.replay.fate import Fate, When
 from hibercheck.handoff.verdict.findings import CpuReport, FrameUse, Report
@@ -13,6 +11,7 @@ from hibercheck.handoff.verdict.words import WHEN, either, with_article
 from hibercheck.report import words
 from hibercheck.report.sanitise import clean, one_line
 from hibercheck.report.sheet import Columns, Sheet
+from hibercheck.report.styled import Text
 
 FATES = {
     Fate.UNTOUCHED: "green",

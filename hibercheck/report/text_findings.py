@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.text import Text
-
 from hibercheck.handoff.replay.fate import Fate
 from hibercheck.handoff.verdict.findings import Evidence, Finding, Level, Place
 from hibercheck.handoff.verdict.rules import RULES
@@ -14,6 +12,7 @@ from hibercheck.report.fingerprint import identity
 from hibercheck.report.gate import Judged, Mark
 from hibercheck.report.sanitise import clean
 from hibercheck.report.sheet import Columns, Sheet
+from hibercheck.report.styled import Text
 from hibercheck.report.text_cpus import SINGLY
 
 STYLES = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "bold blue"}

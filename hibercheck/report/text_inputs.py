@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from rich.text import Text
-
 from hibercheck.handoff.facts.session import shown_time
 from hibercheck.handoff.verdict.findings import ImageSummary, KernelSummary, Report, Verdict
 from hibercheck.report import words
 from hibercheck.report.gate import Judged
 from hibercheck.report.sanitise import clean
 from hibercheck.report.sheet import Columns, Sheet
+from hibercheck.report.styled import Text
 from hibercheck.report.text_cpus import WIDE
 
 

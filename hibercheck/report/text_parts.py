@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from rich.text import Text
-
 from hibercheck.handoff.verdict.findings import Report, Verdict
 from hibercheck.report import words
 from hibercheck.report.gate import Judged
 from hibercheck.report.sanitise import clean
 from hibercheck.report.sheet import Sheet
+from hibercheck.report.styled import Text
 
 STYLES = {
     Verdict.SAFE: "bold green",

@@ -6,8 +6,6 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from rich.text import Text
-
 from hibercheck.handoff.facts.standing import Standing
 from hibercheck.handoff.verdict.findings import Finding, Level, Place, Report, Verdict
 from hibercheck.handoff.verdict.rules import RULES
@@ -16,6 +14,7 @@ from hibercheck.report.gate import Judged
 from hibercheck.report.prose import next_step
 from hibercheck.report.sanitise import clean, one_line
 from hibercheck.report.sheet import Columns, Sheet
+from hibercheck.report.styled import Text
 from hibercheck.report.text_cpus import FATES, alike, fate, state
 from hibercheck.report.text_findings import STYLES, group, in_order, title
 from hibercheck.report.text_parts import headline, verdict_line, warnings

@@ -10,10 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from hibercheck.cli.output import make_console
 from hibercheck.report.sheet import Columns, Sheet
+from hibercheck.report.styled import Text
 
 PLAIN = "\x1b[0m"
 STYLES = ("", "dim", "bold red")
