@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import mmap
 import os
 import re
 import shutil
@@ -31,6 +32,9 @@ SMBASE_ENTRY = 0x38000
 """Where a CPU that no firmware relocated enters SMM; SeaBIOS relocates the boot CPU only."""
 RSM = bytes.fromhex("0faa")
 MIB = 1 << 20
+PAGE = 4096
+MARK = b"SWAPSPACE2S1SUSPEND\0"
+"""The last members of struct swsusp_header, kernel/power/swap.c: orig_sig and sig."""
 CONSOLE = "console=ttyS0 panic=-1"
 """What is added to every command line."""
 
@@ -284,6 +288,15 @@ def complaints(vm: Vm) -> list[str]:
     words = "BUG:|WARNING:|Oops|general protection|unable to handle|soft lockup|rcu.*stall|Machine check|NMI received"
     listing = vm.shell(f"dmesg | grep -E '{words}' | grep -v -E 'RETBleed|Spectre' | tail -4")
     return [line.partition("] ")[2][:100] for line in listing.splitlines()]
+
+
+def is_marked(disk: Path) -> bool:
+    """Whether a header that says that there is an image ends some page of a disk (struct swsusp_header)."""
+    with disk.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        at = whole.find(MARK)
+        while at >= 0 and (at + len(MARK)) % PAGE:
+            at = whole.find(MARK, at + 1)
+        return at >= 0
 
 
 def trim(disk: Path, path: Path) -> None:

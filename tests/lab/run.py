@@ -24,6 +24,7 @@ from tests.lab.guest import (
     copy_sparse,
     disk_size,
     fill,
+    is_marked,
     load_modules,
     make_disk,
     plug_memory,
@@ -169,6 +170,8 @@ class Lab:
             if not wait_exit(vm, 90, "LAB done"):
                 back = vm.text[start:][-300:].strip().replace("\n", " | ")
                 raise (ImpossibleError if back else LabError)(f"it did not hibernate: {back}")
+        if not is_marked(disk):
+            raise LabError("it ended without an image")  # it died on the way, which is no resume
         trim(disk, path)
         disk.unlink()
 

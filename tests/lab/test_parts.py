@@ -143,6 +143,22 @@ def test_trim_keeps_the_last_used_mib(tmp_path):
     assert (tmp_path / "image").read_bytes()[(5 << 20) + 17 : (5 << 20) + 18] == b"x"
 
 
+@pytest.mark.parametrize(("at", "signature", "expected"), [
+    (4076, b"SWAPSPACE2S1SUSPEND\0", True),
+    ((3 << 20) + 8172, b"SWAPSPACE2S1SUSPEND\0", True),
+    (4070, b"SWAPSPACE2S1SUSPEND\0", False),
+    (4086, b"SWAPSPACE2", False),
+])  # fmt: skip
+def test_a_disk_without_an_image_is_none(tmp_path, at, signature, expected):
+    """A resumee that died before it had written one was once taken for a resumer that refused it."""
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(4 << 20)
+        file.seek(at)
+        file.write(signature)
+    assert guest.is_marked(disk) is expected
+
+
 def test_orders_to_the_guest():
     plain = Experiment("x", Side("a"), Side("b"))
     assert "swapon /dev/nvme0n1" in guest.swap_on(plain)
