@@ -46,6 +46,18 @@ def idle_choices(line: CommandLine) -> tuple[bool, str | None, bool]:
     return line.cpuidle_off, line.idle, line.intel_idle_off
 
 
+def stays_away(line: CommandLine, driver: IdleDriver) -> str | None:
+    """Return the parameter with which a driver cannot have registered itself, or None.
+
+    __cpuidle_register_driver() (drivers/cpuidle/driver.c), intel_idle_init() (drivers/idle/intel_idle.c).
+    """
+    if driver.name is not None and line.cpuidle_off:
+        return "cpuidle.off=1"
+    if driver.name == "intel_idle" and line.intel_idle_off:
+        return "intel_idle.max_cstate=0"
+    return f"idle={line.idle}" if driver.name == "intel_idle" and line.idle is not None else None
+
+
 def same_build(resumer: KernelView, resumee: KernelView) -> bool:
     """Tell whether two kernels are one build."""
     if resumer.build_id is not None and resumee.build_id is not None:

@@ -9,7 +9,7 @@ from hibercheck.handoff.facts.cpufacts import MonitorLeaf
 from hibercheck.handoff.facts.idle import IdleDriver
 from hibercheck.handoff.facts.standing import Known, Standing
 from hibercheck.handoff.scenario.bringup import Bringup, Order, bring_up, order_of, rescued_cpus, smt_is_off
-from hibercheck.handoff.scenario.idle_outlook import Outlook, idle_choices, outlook
+from hibercheck.handoff.scenario.idle_outlook import Outlook, idle_choices, outlook, stays_away
 from hibercheck.handoff.scenario.known_machine import BY_COMMAND_LINE, COMMAND_LINE, FEATURES, PRESENT, TOPOLOGY
 from hibercheck.handoff.scenario.options import Idle, Tlb
 from hibercheck.handoff.scenario.park import idle_by_driver
@@ -39,7 +39,7 @@ def _smt_in_dump(asking: Asking) -> Known[bool] | None:
     return Known(dumped.facts.smt_control in _SMT_OFF, Standing.MEASURED, DUMP)
 
 
-def _smt_by_command_line(asking: Asking) -> Known[bool] | None:
+def _smt_by_command_line(asking: Asking) -> Known[bool]:
     line, topology = asking.need(COMMAND_LINE), asking.need(TOPOLOGY)
     features = asking.known(FEATURES)
     try:
@@ -210,6 +210,7 @@ def started(asking: Asking) -> Bringup:
             path=asking.blamed,
         )
     _threads_agree(asking)
+    _line_agrees(asking)
     once = asking.need(BOOTED)
     if once.source == source and once.standing is Standing.MEASURED and not online <= once.value:
         raise Mismatch(
@@ -240,6 +241,40 @@ def _threads_agree(asking: Asking) -> None:
             "core are online",
             path=asking.blamed,
             advice="collect it again, on the boot that is to resume",
+        )
+
+
+def _line_agrees(asking: Asking) -> None:
+    """Hold the CPUs that were collected against the command line of that boot.
+
+    A hand may start what the line did not, but for siblings with ``nosmt=force`` (__store_smt_control(), kernel/cpu.c).
+
+    Raises:
+        Mismatch: Siblings run that no hand can have started.
+    """
+    facts, online, line = asking.inputs.collected, asking.need(ONLINE), asking.need(COMMAND_LINE)
+    if facts is None or not online.source == line.source == COLLECTED:
+        return
+    present, topology, off = asking.need(PRESENT).value, asking.need(TOPOLOGY).value, _smt_by_command_line(asking)
+    order = order_of(asking.inputs.traits, line.value) if line.value.max_cpus else Order.NUMBERS
+    if order is None or (off.standing.is_open and line.value.nosmt_if_bugs and not line.value.nosmt):
+        return  # what the line does is not known well enough
+    own = bring_up(present, topology, line.value, smt_off=off.value, by_hand=frozenset(), order=order)
+    siblings = online.value & own.siblings_down
+    switched_on = off.value and facts.smt_control == "on"
+    if switched_on or siblings:
+        what = "SMT is on" if switched_on else f"CPUs {format_cpu_list(siblings)} are online"
+        if line.value.nosmt_force:
+            raise Mismatch(
+                f"contradicts itself: {what}, and nosmt=force on its command line switches SMT off for good",
+                path=asking.blamed,
+                advice="collect it again, on the boot that is to resume",
+            )
+        asking.remark(f"{what} ({COLLECTED}), though the command line switches SMT off: somebody has switched it on")
+    if later := online.value - own.online - own.siblings_down:
+        asking.remark(
+            f"CPUs {format_cpu_list(later)} are online ({COLLECTED}), which the resumer does not start by itself: "
+            "somebody has started them"
         )
 
 
@@ -284,7 +319,15 @@ def _idle_by(driver: IdleDriver | None, asking: Asking) -> Idle | None:
 def _idle_measured(asking: Asking, driver: IdleDriver | None, text: str | None, source: str) -> Known[Idle] | None:
     """Judge a driver that was seen in the resumer; in another run only if that makes the same choices."""
     found = _idle_by(driver, asking)
-    chosen = idle_choices(parse_command_line(text or ""))
+    own = parse_command_line(text or "")
+    chosen = idle_choices(own)
+    word = None if driver is None else stays_away(own, driver)
+    if word is not None and driver is not None:
+        raise Mismatch(
+            f"contradicts itself: {driver.name} is its cpuidle driver, and stays away with {word} on the command line",
+            path=asking.blamed,
+            advice="take it again, on the boot that is to resume",
+        )
     if found is None or (asking.supposed and chosen != idle_choices(asking.need(COMMAND_LINE).value)):
         return None
     return Known(found, Standing.MEASURED, source)

@@ -170,12 +170,31 @@ def test_the_resumers_cpus_put_together(given, present, booted, online, down, by
     ({"online": cpus(1)}, "CPU 0, which is the one that resumes, is offline"),
     ({"present": cpus(0, 1), "online": ALL}, "CPUs 2-3 are online"),
     ({"online": cpus(0, 2, 3), "smt_control": "off", "command_line": "nosmt"}, "SMT is off, and CPUs 2-3 of one core"),
+    ({"online": ALL, "smt_control": "on", "command_line": "nosmt=force"}, "SMT is on, and nosmt=force"),
+    ({"online": cpus(0, 2), "smt_control": "on", "command_line": "nosmt=force"}, "SMT is on, and nosmt=force"),
+    ({"online": cpus(0, 1, 2), "command_line": "nosmt=force"}, "CPUs 1 are online, and nosmt=force"),
 ])  # fmt: skip
 def test_what_was_collected_and_cannot_be(facts, said):
     with pytest.raises(Mismatch) as found:
         started(asking(collected=facts))
     assert said in str(found.value)
     assert found.value.path == "facts.json"
+
+
+@pytest.mark.parametrize(("facts", "said"), [
+    ({"online": ALL, "smt_control": "on", "command_line": "nosmt"}, "SMT is on (collected on the resumer), though"),
+    ({"online": cpus(0, 1, 2), "command_line": "nosmt"}, "CPUs 1 are online (collected on the resumer), though"),
+    ({"online": cpus(0, 1, 2), "command_line": "maxcpus=2"}, "CPUs 2 are online (collected on the resumer), which"),
+    ({"online": ALL, "smt_control": "on", "command_line": "quiet"}, None),
+    ({"online": cpus(0, 2), "smt_control": "off", "command_line": "nosmt=force"}, None),
+    ({"online": cpus(0, 2), "smt_control": "off", "command_line": "quiet"}, None),  # switched off by hand
+    ({"online": cpus(0, 1), "command_line": "maxcpus=2"}, None),
+    ({"online": ALL, "smt_control": "notsupported", "command_line": MAYBE}, None),  # the bugs are not known
+])  # fmt: skip
+def test_cpus_that_run_though_the_command_line_does_not_start_them_are_told(facts, said):
+    run = asking(collected=facts, traits={"parallel_bringup": False}, resumee=made_resumee(features=OPEN))
+    started(run)
+    assert [said in remark for remark in run.remarks] == ([] if said is None else [True])
 
 
 def test_two_threads_of_a_core_contradict_smt_off_only_if_both_were_seen_at_one_time():
@@ -240,6 +259,27 @@ WAYS = {"enter_dead": ("acpi_idle:port_io", "intel_idle:mwait")}
 ])  # fmt: skip
 def test_how_a_dead_cpu_is_parked_by_its_driver(given, expected):
     assert told(IDLE, traits=WAYS, **given) == expected
+
+
+@pytest.mark.parametrize(("driver", "line", "word"), [
+    ("intel_idle", "idle=halt", "idle=halt"),
+    ("intel_idle", "idle=nomwait", "idle=nomwait"),
+    ("intel_idle", "intel_idle.max_cstate=0", "intel_idle.max_cstate=0"),
+    ("acpi_idle", "cpuidle.off=1", "cpuidle.off=1"),
+    ("haltpoll", "cpuidle.off=1", "cpuidle.off=1"),
+    ("acpi_idle", "intel_idle.max_cstate=0 idle=nomwait", None),
+    ("intel_idle", "intel_idle.max_cstate=1", None),
+    (None, "cpuidle.off=1 idle=halt", None),
+])  # fmt: skip
+@pytest.mark.parametrize("source", ["collected", "dumped"])
+def test_a_driver_that_its_command_line_keeps_away_is_of_another_boot(source, driver, line, word):
+    values = {"idle": IdleDriver(driver), "command_line": line}
+    given = {source: values if source == "collected" else made_dumped(**values)}
+    if word is None:
+        told(IDLE, traits=WAYS, **given)
+        return
+    with pytest.raises(Mismatch, match=f"{driver} is its cpuidle driver, and stays away with {word}"):
+        told(IDLE, traits=WAYS, **given)
 
 
 def test_how_facts_are_shown():
