@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from hibercheck.patterns import pattern
+
 MAX_CPUS = 8192
 """The largest CONFIG_NR_CPUS that x86-64 offers (arch/x86/Kconfig, NR_CPUS_RANGE_END)."""
 
-_RANGE = re.compile(r"(?P<first>\d{1,9})(?:-(?P<last>\d{1,9})(?::(?P<used>\d{1,9})/(?P<group>\d{1,9}))?)?\Z", re.ASCII)
+_RANGE = pattern(r"(?P<first>\d{1,9})(?:-(?P<last>\d{1,9})(?::(?P<used>\d{1,9})/(?P<group>\d{1,9}))?)?\Z", re.ASCII)
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:

@@ -6,14 +6,14 @@ file says would then be read as a number that nobody wrote.
 
 from __future__ import annotations
 
-import re
+from hibercheck.patterns import pattern
 
 U64 = 1 << 64
 """What a number of 64 bits stays below."""
 
-_DECIMAL = re.compile(r"[0-9]{1,20}")
-_HEXADECIMAL = re.compile(r"(?:0[xX])?[0-9a-fA-F]{1,16}")
-_EITHER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19})")
+_DECIMAL = pattern(r"[0-9]{1,20}")
+_HEXADECIMAL = pattern(r"(?:0[xX])?[0-9a-fA-F]{1,16}")
+_EITHER = pattern(r"-?(?:0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19})")
 
 
 def decimal(text: str, below: int = U64) -> int:

@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from typing import AnyStr
 
-    def pattern(text: str, flags: int = 0) -> re.Pattern[str]:
+    def pattern(text: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:
         """Return a pattern; whether it is one is only known when it is used."""
         ...
 
@@ -16,7 +17,7 @@ else:
     class pattern:  # noqa: N801 - for its callers a function
         """As `re.compile`."""
 
-        def __init__(self, text: str, flags: int = 0) -> None:
+        def __init__(self, text: str | bytes, flags: int = 0) -> None:
             self._given = text, flags
 
         def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as of a pattern

@@ -17,6 +17,9 @@ LATE = frozenset(
     {
         "inspect",  # by click and dataclasses, with ast, dis and tokenize: a third of what they take
         "ipaddress",  # by urllib.parse, and so pathlib
+        "fnmatch",  # by pathlib
+        "shlex",  # by whatever may advise a command
+        "textwrap",  # by click, for help
         "iced_x86.Code",  # numbers of 4,800 instructions; ours are told by their mnemonics
     }
 )

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 
 import click
 
+from hibercheck.patterns import pattern
+
 DEFAULT = "2G"
 LEAST = 64 << 20
 """What the interpreter and the libraries need before they have read anything."""
 
 _KEY = "hibercheck.cli.memory"
-_SIZE = re.compile(r"(\d{1,12})([kmgt]?)", re.ASCII)
+_SIZE = pattern(r"(\d{1,12})([kmgt]?)", re.ASCII)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 

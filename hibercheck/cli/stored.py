@@ -23,16 +23,16 @@ def cache_of(given: dict[str, Any]) -> KernelCache | None:
     Raises:
         click.UsageError: Both options are given.
     """
-    from pathlib import Path
-
-    from hibercheck.kernel.cache import KernelCache, default_directory
-    from hibercheck.report.sanitise import one_line
-
     directory: str | None = given["cache_dir"]
     if given["no_cache"]:
         if directory is not None and given_by_hand(click.get_current_context(), "cache_dir"):
             raise click.UsageError("--cache-dir and --no-cache contradict one another")
         return None
+    from pathlib import Path
+
+    from hibercheck.kernel.cache import KernelCache, default_directory
+    from hibercheck.report.sanitise import one_line
+
     place = Path(directory) if directory is not None else default_directory()
     if place is None:
         return None

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from hibercheck.dump.registers import GENERAL, CpuRegisters
 from hibercheck.errors import MalformedDump
 from hibercheck.files.text import read_whole
+from hibercheck.patterns import pattern
 
 MAX_SIZE = 64 << 20
 """A listing is about 3 KiB per CPU."""
 
 # x86_cpu_dump_state() in QEMU's target/i386/cpu-dump.c.  A CPU in 16-bit or 32-bit mode is printed with EAX, EIP, EFL.
-_CPU = re.compile(r"^\s*CPU#(\d{1,9})\s*$", re.ASCII)
-_NUMBER = re.compile(r"\b(?P<name>[A-Z][A-Z0-9]*) ?=(?P<value>[0-9a-fA-F]{1,32})\b")
-_SEGMENT = re.compile(
+_CPU = pattern(r"^\s*CPU#(\d{1,9})\s*$", re.ASCII)
+_NUMBER = pattern(r"\b(?P<name>[A-Z][A-Z0-9]*) ?=(?P<value>[0-9a-fA-F]{1,32})\b")
+_SEGMENT = pattern(
     r"\b(?P<name>[CDEFGS]S|LDT|TR) ?=(?P<selector>[0-9a-f]{4}) "
     r"(?P<base>[0-9a-f]{1,16}) (?P<limit>[0-9a-f]{8}) [0-9a-f]{8}"
 )
-_TABLE = re.compile(r"\b(?P<name>GDT|IDT)= +(?P<base>[0-9a-f]{1,16}) (?P<limit>[0-9a-f]+)")
+_TABLE = pattern(r"\b(?P<name>GDT|IDT)= +(?P<base>[0-9a-f]{1,16}) (?P<limit>[0-9a-f]+)")
 _SHORT = {f"E{name}": f"R{name}" for name in ("AX", "BX", "CX", "DX", "SI", "DI", "SP", "BP", "IP", "FL")}
 
 

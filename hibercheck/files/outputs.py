@@ -26,8 +26,9 @@ from hibercheck.files.places import (
     refused,
     status_of,
 )
+from hibercheck.patterns import pattern
 
-_OPEN = re.compile(r"/dev/fd/(\d{1,9})", re.ASCII)
+_OPEN = pattern(r"/dev/fd/(\d{1,9})", re.ASCII)
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _MAX_LINKS = 40
 

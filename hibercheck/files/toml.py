@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from typing import Any
+
+from hibercheck.patterns import pattern
 
 MOST_PARTS = 64
 """Dots of a line outside of its strings; a key of ours has two.  Half a million take the parser half an hour."""
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*+\\?"?|\'[^\']*+\'?')
+_STRING = pattern(r'"(?:[^"\\]|\\.)*+\\?"?|\'[^\']*+\'?')
 """One that does not end counts to the end of the line, so that this takes time by the length."""
 
 

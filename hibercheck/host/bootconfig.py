@@ -16,6 +16,7 @@ from hibercheck.files.inputs import open_input
 from hibercheck.files.source import Source
 from hibercheck.host.initramfs import archive_range, is_initramfs
 from hibercheck.host.tree import opened
+from hibercheck.patterns import pattern
 
 MAGIC = b"#BOOTCONFIG\n"
 MOST = (1 << 15) - 1
@@ -23,10 +24,10 @@ MOST = (1 << 15) - 1
 _ALIGNED = 4
 """What a boot loader may fill the size of an initramfs up to."""
 
-_KEY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$")
-_TOKEN = re.compile(r"\s*(?:#[^\n]*\n?\s*)*")
-_NAME = re.compile(r"[^{}=+:;\n#]*")
-_BARE = re.compile(r"[^,;\n#}]*")
+_KEY = pattern(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$")
+_TOKEN = pattern(r"\s*(?:#[^\n]*\n?\s*)*")
+_NAME = pattern(r"[^{}=+:;\n#]*")
+_BARE = pattern(r"[^,;\n#}]*")
 
 
 def of_file(path: str) -> str:

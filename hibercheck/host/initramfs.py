@@ -17,6 +17,7 @@ from hibercheck.files.compression import Undecodable, decoded, recognise
 from hibercheck.files.pe import read_program
 from hibercheck.files.source import Source
 from hibercheck.host.tree import opened
+from hibercheck.patterns import pattern
 
 MOST_FILES = 200_000
 MOST_BYTES = 4 << 30
@@ -31,20 +32,18 @@ _MAGICS = (b"070701", b"070702")
 _KEPT = 1 << 16
 _PIECE = 1 << 20
 
-_GENERATOR = re.compile(r"(?:usr/)?lib/systemd/system-generators/systemd-hibernate-resume-generator$")
-_TOOLS = re.compile(r"scripts/local-premount/resume$")
-_CONF = re.compile(r"conf/(?:initramfs\.conf|conf\.d/[^/]+)$")
-_OPENS = re.compile(
-    r"(?:(?:etc|cryptroot)/crypttab|etc/cmdline\.d/[^/]+\.conf|etc/cmdline|cryptroot/conf(?:\.d/[^/]+)?)$"
-)
+_GENERATOR = pattern(r"(?:usr/)?lib/systemd/system-generators/systemd-hibernate-resume-generator$")
+_TOOLS = pattern(r"scripts/local-premount/resume$")
+_CONF = pattern(r"conf/(?:initramfs\.conf|conf\.d/[^/]+)$")
+_OPENS = pattern(r"(?:(?:etc|cryptroot)/crypttab|etc/cmdline\.d/[^/]+\.conf|etc/cmdline|cryptroot/conf(?:\.d/[^/]+)?)$")
 """What tells an initramfs which encrypted devices to open: crypttab(5), parameters that dracut keeps."""
 _RELEASES = ("etc/os-release", "usr/lib/os-release", "etc/initrd-release", "usr/lib/initrd-release")
 """In the order in which they count; the first are mostly links to the last (initrd-release(5))."""
-_DRACUT = re.compile(r"(?:usr/)?(?:var/)?lib/dracut/hooks/[a-z-]+/\d*-?(?:parse-)?resume[^/]*\.sh$")
-_MKINITCPIO = re.compile(r"hooks/resume$")
-_MODULE = re.compile(r"/kernel/crypto/(lzo|lz4)\.ko(?:\.\w+)?$")
-_IDENTITY = re.compile(r"^(ID|IMAGE_ID)=(.*)$", re.MULTILINE)
-_RESUME = re.compile(r"^\s*(?:export\s+)?RESUME=(.*)$", re.MULTILINE)
+_DRACUT = pattern(r"(?:usr/)?(?:var/)?lib/dracut/hooks/[a-z-]+/\d*-?(?:parse-)?resume[^/]*\.sh$")
+_MKINITCPIO = pattern(r"hooks/resume$")
+_MODULE = pattern(r"/kernel/crypto/(lzo|lz4)\.ko(?:\.\w+)?$")
+_IDENTITY = pattern(r"^(ID|IMAGE_ID)=(.*)$", re.MULTILINE)
+_RESUME = pattern(r"^\s*(?:export\s+)?RESUME=(.*)$", re.MULTILINE)
 
 SYSTEMD, TOOLS, DRACUT, MKINITCPIO = "systemd", "initramfs-tools", "dracut", "mkinitcpio"
 

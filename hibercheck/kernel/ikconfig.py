@@ -11,10 +11,11 @@ from hibercheck.errors import HibercheckError
 from hibercheck.files.binary import Bytes
 from hibercheck.files.text import read_whole
 from hibercheck.files.trust import distrust
+from hibercheck.patterns import pattern
 
 _START = b"IKCFG_ST\x1f\x8b\x08"
 _MAX_PACKED, _MAX_PLAIN = 1 << 20, 8 << 20
-_HEADING = re.compile(r"^# Linux/x86(?:_64)? (\S+) Kernel Configuration$", re.MULTILINE)
+_HEADING = pattern(r"^# Linux/x86(?:_64)? (\S+) Kernel Configuration$", re.MULTILINE)
 
 
 def find(data: Bytes, start: int, end: int) -> dict[str, str] | None:

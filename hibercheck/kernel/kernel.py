@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import islice
@@ -21,13 +20,14 @@ from hibercheck.kernel.elf import ElfFile, Section
 from hibercheck.kernel.locate import locate
 from hibercheck.kernel.sources import symbols_of
 from hibercheck.kernel.symbols import Symbol, SymbolSource
+from hibercheck.patterns import pattern
 
 __all__ = ["Kernel", "Section", "Symbol", "open_kernel"]
 
 _MAX_BANNER = 512
 _MAX_FACTS = 64 << 20  # with every symbol of a distribution kernel they take some 10 MiB
 _BANNER = b"Linux version "
-_NUMBERED = re.compile(rb" #\d")
+_NUMBERED = pattern(rb" #\d")
 _MAX_BANNERS = 64
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from hibercheck.errors import InputProblem, UsageProblem
 from hibercheck.files.inputs import unopened
 from hibercheck.files.kernels import SYMBOLS, kernels_in, of_release
+from hibercheck.patterns import pattern
 
-_RELEASE = re.compile(r"[0-9]+\.[0-9]+[^/\s]*")
+_RELEASE = pattern(r"[0-9]+\.[0-9]+[^/\s]*")
 _MAX_LISTED = 5
 
 

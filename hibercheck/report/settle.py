@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 
 from hibercheck.data import dataclass
 from hibercheck.handoff.replay.fate import Doubt
 from hibercheck.handoff.verdict.findings import Report, Verdict
+from hibercheck.patterns import pattern
 
-_OPTION = re.compile(r"--[a-z][a-z-]*(?: +(?:[A-Z][\w.]*|[\w+-]+=[^\s,;]+|\w+(?:\|\w+)+))?")
+_OPTION = pattern(r"--[a-z][a-z-]*(?: +(?:[A-Z][\w.]*|[\w+-]+=[^\s,;]+|\w+(?:\|\w+)+))?")
 """An option in the text that says how to supply a fact, with its value: a name in capitals, NAME=VALUE, or a choice."""
 _BARE = {"--resumer-memory": "DUMP", "--resumer-symbols": "System.map", "--resumer-facts": "FACTS"}
 """What stands for a value that the text leaves out."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from hibercheck.patterns import pattern
+
 COMMAND_LINE_SIZE = 2048
 """Bytes of boot_command_line, the final NUL included (arch/x86/include/asm/setup.h)."""
 
@@ -12,7 +14,7 @@ U64 = (1 << 64) - 1
 Pairs = list[tuple[str, str | None]]
 
 _BLANKS = "\t\n\v\f\r \xa0"  # what isspace() takes for one: lib/ctype.c
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
+_NUMBER = pattern(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
 _UNITS = {"k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 _BOOLEANS = {"y": True, "1": True, "t": True, "on": True, "n": False, "0": False, "f": False, "of": False}
 

@@ -31,10 +31,11 @@ from hibercheck.handoff.facts.arguments import (
     words_of,
 )
 from hibercheck.handoff.facts.e820 import ACPI_TABLES, PERSISTENT, RAM, RESERVED, MapEdit
+from hibercheck.patterns import pattern
 
 T = TypeVar("T")
 
-_DECIMAL = re.compile(r"[\t-\r ]*([0-9]+)")
+_DECIMAL = pattern(r"[\t-\r ]*([0-9]+)")
 _MEMMAP_TYPES = {"@": RAM, "#": ACPI_TABLES, "$": RESERVED, "!": PERSISTENT}
 _HUGE_PAGES = {2 << 20, 1 << 30}
 _CPUID_ARGUMENT = 127

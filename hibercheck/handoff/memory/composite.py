@@ -7,14 +7,16 @@ core_restore_code follows the list.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass, replace
-from hibercheck.handoff.facts.pending import PendingCopies
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.handoff.memory.owner import Owners
 from hibercheck.handoff.memory.resumer import ResumerMemory
+
+if TYPE_CHECKING:
+    from hibercheck.handoff.facts.pending import PendingCopies
 
 NO_PFN = 1 << 52
 """Above every frame: nothing has been copied yet."""

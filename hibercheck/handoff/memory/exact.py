@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -17,6 +16,7 @@ from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.handoff.memory.resumer import space_of
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.kernel.view import KernelView
+from hibercheck.patterns import pattern
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.paging import CR4_LA57, PagingMode, walk
 
@@ -33,7 +33,7 @@ _RESET_RIP = 0xFFF0
 MAX_SCANNED = 1 << 16
 """Frames in which a wrong dump's own banner is looked for: 256 MiB, a tenth of a second."""
 
-_BANNER = re.compile(rb"Linux version \d[!-~ ]{10,400}\n")
+_BANNER = pattern(rb"Linux version \d[!-~ ]{10,400}\n")
 
 
 @dataclass(frozen=True, slots=True)

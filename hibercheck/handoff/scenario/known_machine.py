@@ -26,7 +26,6 @@ from hibercheck.handoff.scenario.sources import (
     in_dump,
     logged,
 )
-from hibercheck.host.bootconfig import MOST, kernel_parameters
 from hibercheck.kernel.view import KernelView
 
 BY_COMMAND_LINE = "its command line"
@@ -68,6 +67,8 @@ def from_bootconfig(asking: Asking, line: CommandLine) -> str:
     if reads == "no" or not (reads == "always" or line.bootconfig):
         return ""
     text = attached or embedded_bootconfig(asking.inputs.resumer)
+    from hibercheck.host.bootconfig import kernel_parameters  # noqa: PLC0415 - few resumers have one
+
     try:
         return kernel_parameters(text)
     except ValueError as problem:
@@ -78,7 +79,11 @@ def from_bootconfig(asking: Asking, line: CommandLine) -> str:
 def embedded_bootconfig(kernel: KernelView) -> str:
     """Return the bootconfig that a kernel has in itself (CONFIG_BOOT_CONFIG_EMBED), or ""."""
     start, end = kernel.symbol("embedded_bootconfig_data"), kernel.symbol("embedded_bootconfig_data_end")
-    if start is None or end is None or not 0 < end.address - start.address <= MOST:
+    if start is None or end is None:
+        return ""
+    from hibercheck.host.bootconfig import MOST  # noqa: PLC0415 - as above
+
+    if not 0 < end.address - start.address <= MOST:
         return ""
     try:
         return kernel.read(start.address, end.address - start.address).split(b"\0")[0].decode("utf-8", "replace")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import Mismatch
-from hibercheck.handoff.facts.logged import LogFacts
 from hibercheck.handoff.facts.resumee import Resumee
-from hibercheck.handoff.facts.resumer_facts import ResumerFacts
 from hibercheck.handoff.facts.session import boot_id_of, shown_time, written_by
 from hibercheck.handoff.scenario.sources import Asking, InDump
 from hibercheck.kernel.view import KernelView
 from hibercheck.swsusp.image import Image
+
+if TYPE_CHECKING:
+    from hibercheck.handoff.facts.logged import LogFacts
+    from hibercheck.handoff.facts.resumer_facts import ResumerFacts
 
 
 def check_facts(facts: ResumerFacts | LogFacts, resumer: KernelView) -> None:
@@ -19,6 +23,8 @@ def check_facts(facts: ResumerFacts | LogFacts, resumer: KernelView) -> None:
     Raises:
         Mismatch: /proc/version is not the resumer's banner.
     """
+    from hibercheck.handoff.facts.logged import LogFacts  # noqa: PLC0415 - few checks are given either
+
     if facts.banner is not None and facts.banner.strip() != resumer.banner.strip():
         raise Mismatch(
             f"is of '{facts.banner.strip()}', not of '{resumer.banner.strip()}'"

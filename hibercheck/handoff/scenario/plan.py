@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.cpulist import format_cpu_list
@@ -14,7 +14,6 @@ from hibercheck.errors import MissingFact, UsageProblem
 from hibercheck.handoff.facts.cmdline import CommandLine
 from hibercheck.handoff.facts.cpufacts import CpuFeatures, Topology
 from hibercheck.handoff.facts.resumee import Resumee
-from hibercheck.handoff.facts.resumer_facts import ResumerFacts
 from hibercheck.handoff.facts.standing import Known
 from hibercheck.handoff.scenario.bringup import Bringup
 from hibercheck.handoff.scenario.known import TABLE
@@ -29,6 +28,9 @@ from hibercheck.kernel.code.traits import Traits
 from hibercheck.kernel.view import KernelView
 from hibercheck.swsusp.image import Image
 from hibercheck.x86.cpu import ParkState
+
+if TYPE_CHECKING:
+    from hibercheck.handoff.facts.resumer_facts import ResumerFacts
 
 DEFAULT_PHYS_BITS = 52
 

@@ -6,21 +6,23 @@ The facts themselves are declared in `hibercheck.handoff.scenario.known`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from hibercheck.data import dataclass, replace
 from hibercheck.errors import Mismatch, MissingFact
-from hibercheck.handoff.facts.logged import LogFacts
-from hibercheck.handoff.facts.pending import PendingCopies
 from hibercheck.handoff.facts.resumee import Resumee
-from hibercheck.handoff.facts.resumer_facts import ResumerFacts
-from hibercheck.handoff.facts.running import RunningKernelFacts
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.handoff.facts.standing import Known, Standing
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.kernel.code.traits import Traits, traits_on_demand
 from hibercheck.kernel.view import CodeView, KernelView
 from hibercheck.swsusp.image import Image
+
+if TYPE_CHECKING:
+    from hibercheck.handoff.facts.logged import LogFacts
+    from hibercheck.handoff.facts.pending import PendingCopies
+    from hibercheck.handoff.facts.resumer_facts import ResumerFacts
+    from hibercheck.handoff.facts.running import RunningKernelFacts
 
 T = TypeVar("T")
 S = TypeVar("S")

@@ -11,11 +11,7 @@ from hibercheck.errors import MalformedImage
 from hibercheck.handoff.acceptance.alternatives import acceptance_alternatives
 from hibercheck.handoff.acceptance.refusal import Acceptance, judge_acceptance
 from hibercheck.handoff.facts.kernels import open_resumee, open_resumer
-from hibercheck.handoff.facts.logged import LogFacts, read_log_facts
-from hibercheck.handoff.facts.pending import PendingCopies
 from hibercheck.handoff.facts.resumee import Resumee, read_resumee
-from hibercheck.handoff.facts.resumer_facts import ResumerFacts, read_facts
-from hibercheck.handoff.facts.running import read_running
 from hibercheck.handoff.replay.judge import judge
 from hibercheck.handoff.replay.judgement import Judgement
 from hibercheck.handoff.scenario.measured import check_dump, check_facts
@@ -33,6 +29,8 @@ from hibercheck.swsusp.image import Image, open_image
 
 if TYPE_CHECKING:
     from hibercheck.dump.dump import Dump
+    from hibercheck.handoff.facts.logged import LogFacts
+    from hibercheck.handoff.facts.resumer_facts import ResumerFacts
     from hibercheck.kernel.cache import KernelCache
 
 
@@ -150,6 +148,8 @@ def _collected(resumer: KernelView, options: CheckOptions) -> ResumerFacts | Non
     """Read the resumer's facts file, if there is one."""
     if options.resumer_facts is None:
         return None
+    from hibercheck.handoff.facts.resumer_facts import read_facts  # noqa: PLC0415 - few checks are given one
+
     facts = read_facts(options.resumer_facts)
     check_facts(facts, resumer)
     return facts
@@ -159,6 +159,8 @@ def _logged(resumer: KernelView, options: CheckOptions) -> LogFacts | None:
     """Read the log of the resumer's boot, if there is one."""
     if options.resumer_log is None:
         return None
+    from hibercheck.handoff.facts.logged import read_log_facts  # noqa: PLC0415 - likewise
+
     facts = read_log_facts(options.resumer_log)
     check_facts(facts, resumer)
     return facts
@@ -175,7 +177,9 @@ def _attached(options: CheckOptions) -> str | None:
 
 def _in_dump(dump: Dump, resumer: KernelView, image: Image, resumee: Resumee) -> InDump:
     """Find the resumer in a dump, and read what its memory says of its run."""
-    from hibercheck.handoff.memory.exact import open_resumer as find_resumer  # noqa: PLC0415 - as in _dump()
+    from hibercheck.handoff.facts.pending import PendingCopies  # noqa: PLC0415 - as in _dump()
+    from hibercheck.handoff.facts.running import read_running  # noqa: PLC0415
+    from hibercheck.handoff.memory.exact import open_resumer as find_resumer  # noqa: PLC0415
 
     bits = (resumee.features.physical_bits if resumee.features else None) or DEFAULT_PHYS_BITS
     space = find_resumer(dump, resumer, dump.path, bits).space
