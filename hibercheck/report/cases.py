@@ -8,9 +8,10 @@ from enum import Enum, auto
 from hibercheck.handoff.scenario.alternatives import KINDS
 from hibercheck.handoff.verdict.findings import Condition, Finding, Outcome, Report, Verdict
 from hibercheck.handoff.verdict.rules import RULES
-from hibercheck.report.gate import Exit, Judged, Mark
+from hibercheck.report.gate import Exit, Judged
+from hibercheck.report.grouped import Defect, defects
 from hibercheck.report.sanitise import one_line
-from hibercheck.report.words import in_words, outcome
+from hibercheck.report.words import in_words, outcome, sentence
 
 
 class Status(Enum):
@@ -34,7 +35,7 @@ class Case:
         name: ``HC201 park loop overwritten with other bytes``; the first case is ``verdict``.
         status: How it ended.
         reason: For anything but a pass: why, in one line.
-        lines: What was found, one line for each finding.
+        lines: What was found, one line for each finding; the same of many CPUs is one.
     """
 
     name: str
@@ -45,10 +46,10 @@ class Case:
 
 def cases(judged: Judged) -> tuple[Case, ...]:
     """Return the verdict, every rule and every kind of condition as a case: as many whatever was found."""
-    found: dict[str, list[tuple[Finding, Mark | None]]] = {rule: [] for rule in RULES}
-    for finding, mark in judged.marked:
-        found.setdefault(finding.rule, []).append((finding, mark))
-    rules = (_rule(judged, rule, pairs) for rule, pairs in found.items())
+    found: dict[str, list[Defect]] = {rule: [] for rule in RULES}
+    for defect in defects(judged):
+        found.setdefault(defect.finding.rule, []).append(defect)
+    rules = (_rule(judged, rule, same) for rule, same in found.items())
     return (_verdict(judged), *rules, *(_condition(judged, kind) for kind in KINDS))
 
 
@@ -77,17 +78,24 @@ def _verdict(judged: Judged) -> Case:
     return Case("verdict", status, judged.reason, (f"{report.verdict}: {headline}",))
 
 
-def _rule(judged: Judged, rule: str, pairs: list[tuple[Finding, Mark | None]]) -> Case:
+def _rule(judged: Judged, rule: str, found: list[Defect]) -> Case:
     name = f"{rule} {RULES[rule].name}" if rule in RULES else rule
-    lines = tuple(describe(finding) for finding, _ in pairs)
-    if any(judged.fails(finding, mark) for finding, mark in pairs):
+    lines = tuple(
+        f"{sentence(describe(one.finding))}{one.more}" if one.more else describe(one.finding) for one in found
+    )
+    if any(judged.fails(one.finding, one.mark) for one in found):
         return Case(name, Status.FAILED, lines[0], lines)
-    marks = [mark for _, mark in pairs if mark is not None]
+    marks = [one.mark for one in found if one.mark is not None]
     if marks:
         return Case(name, Status.EXPECTED, one_line(f"{marks[0].kind}: {marks[0].reason}"), lines)
-    skipped = _inapplicable(judged.report, rule) if not pairs else None
+    skipped = _inapplicable(judged.report, rule) if not found else None
     skipped = skipped or unexamined(judged.report, rule)
     return Case(name, Status.SKIPPED if skipped else Status.PASSED, skipped or "", lines)
+
+
+def _line(defect: Defect) -> str:
+    told = describe(defect.finding)
+    return f"{sentence(told)}{defect.more}" if defect.more else told
 
 
 def _inapplicable(report: Report, rule: str) -> str | None:

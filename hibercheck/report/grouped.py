@@ -1,14 +1,47 @@
-"""The same defect of many CPUs as one, for formats that list defects."""
+"""What is the same of many CPUs as one, for formats that list CPUs, findings or defects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
-from hibercheck.data import dataclass
-from hibercheck.handoff.verdict.findings import Finding, Level
+from hibercheck.data import dataclass, replace
+from hibercheck.handoff.verdict.findings import CpuReport, Finding, Level
 from hibercheck.report.fingerprint import fingerprints, identity
 from hibercheck.report.gate import Judged, Mark
 from hibercheck.report.words import cpu_phrase
+
+_CPU = re.compile(r"\bCPU (\d+)\b")
+
+
+def _of_any(text: str | None, cpu: int | None) -> str | None:
+    """Return a sentence of a CPU without its number, which is all by which it may differ from that of another."""
+    return text and _CPU.sub(lambda found: "CPU" if found[1] == str(cpu) else found[0], text)
+
+
+def alike_cpus(cpus: Iterable[CpuReport]) -> list[list[CpuReport]]:
+    """Put CPUs together of which everything is the same but their numbers."""
+    groups: dict[Hashable, list[CpuReport]] = {}
+    for cpu in cpus:
+        why, sentence, executed = (_of_any(text, cpu.cpu) or "" for text in (cpu.why, cpu.sentence, cpu.executed))
+        key = replace(cpu, cpu=0, apic_id=None, why=why, sentence=sentence, executed=executed)
+        groups.setdefault(key, []).append(cpu)
+    return list(groups.values())
+
+
+Listed = tuple[Finding, Mark | None, str]
+"""A finding, why it does not count, and its fingerprint."""
+
+
+def alike_findings(judged: Judged) -> list[Sequence[Listed]]:
+    """Put findings together of which everything is the same but the CPU."""
+    groups: dict[Hashable, list[Listed]] = {}
+    prints = fingerprints(judged.report.findings)
+    for (finding, mark), fingerprint in zip(judged.marked, prints, strict=True):
+        message = _of_any(finding.message, finding.cpu) or ""
+        key = replace(finding, cpu=None if finding.cpu is None else 0, message=message), mark
+        groups.setdefault(key, []).append((finding, mark, fingerprint))
+    return list(groups.values())
 
 
 @dataclass(frozen=True, slots=True)

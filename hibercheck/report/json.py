@@ -3,14 +3,15 @@
 Addresses, PFNs' tables and page-table entries are strings of hexadecimal digits with ``0x``, because JSON's numbers
 are doubles in most readers; PFNs, counts and CPU numbers are numbers.  `hibercheck schema` prints the schema.
 
-What many CPUs share is there once: ``frames`` and ``evidence`` are lists, into which CPUs and findings point by number.
+What many CPUs share is there once: ``frames`` and ``evidence`` are lists, into which CPUs and findings point by number;
+CPUs of which everything else is the same, and findings that are, are one entry with the number of each in ``cpus``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from hibercheck import __version__
@@ -34,8 +35,8 @@ from hibercheck.handoff.verdict.findings import (
 )
 from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report.conditions import settled
-from hibercheck.report.fingerprint import fingerprints
 from hibercheck.report.gate import Judged, Mark
+from hibercheck.report.grouped import alike_cpus, alike_findings
 from hibercheck.report.words import in_words
 from hibercheck.x86.paging import Step, Walk
 
@@ -94,15 +95,14 @@ class _Shared(Generic[T]):
 
 def _body(judged: Judged) -> dict[str, Any]:
     report = judged.report
-    prints = fingerprints(report.findings)
     frames, evidence = _Shared(_frame), _Shared(_evidence)
     return {
         "findings": [
-            _finding(finding, mark, fingerprint, evidence)
-            for (finding, mark), fingerprint in zip(judged.marked, prints, strict=True)
+            _finding(*found[0], evidence, [finding.cpu for finding, _, _ in found if finding.cpu is not None])
+            for found in alike_findings(judged)
         ],
         "evidence": evidence.values,
-        "cpus": [_cpu(cpu, frames) for cpu in report.cpus],
+        "cpus": [_cpu(cpus, frames) for cpus in alike_cpus(report.cpus)],
         "frames": frames.values,
         "image": _image(report.image),
         "resumer": _kernel(report.resumer),
@@ -158,12 +158,15 @@ def _assumption(assumption: Assumption) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding, mark: Mark | None, fingerprint: str, shared: _Shared[Evidence]) -> dict[str, Any]:
+def _finding(
+    finding: Finding, mark: Mark | None, fingerprint: str, shared: _Shared[Evidence], cpus: list[int]
+) -> dict[str, Any]:
     return {
         "rule": finding.rule,
         "name": RULES[finding.rule].name if finding.rule in RULES else finding.rule,
         "level": finding.level.name.lower(),
         "cpu": finding.cpu,
+        "cpus": cpus,
         "role": finding.role,
         "message": finding.message,
         "resumer": _place(finding.resumer),
@@ -215,10 +218,13 @@ def _step(step: Step) -> dict[str, Any]:
     }
 
 
-def _cpu(cpu: CpuReport, frames: _Shared[FrameUse]) -> dict[str, Any]:
+def _cpu(cpus: Sequence[CpuReport], frames: _Shared[FrameUse]) -> dict[str, Any]:
+    cpu = cpus[0]
     return {
         "cpu": cpu.cpu,
+        "cpus": [one.cpu for one in cpus],
         "apic_id": cpu.apic_id,
+        "apic_ids": [one.apic_id for one in cpus],
         "boot_cpu": cpu.boot_cpu,
         "state": cpu.state,
         "why": cpu.why,

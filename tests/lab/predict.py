@@ -120,7 +120,12 @@ def answer(status: int, out: str, errors: str) -> Said:
         report = json.loads(out)
         conditions = tuple(one["id"] for one in report.get("conditions", ()))
         usual = report.get("usual_outcome")
-        timed = [(cpu["cpu"], cpu["timing"]) for cpu in report.get("cpus", ()) if cpu.get("timing")]
+        timed = [
+            (number, cpu["timing"])
+            for cpu in report.get("cpus", ())
+            if cpu.get("timing")
+            for number in cpu.get("cpus", [cpu["cpu"]])
+        ]
         wakes = tuple((cpu, timing["store"]) for cpu, timing in timed)
         return Said(status, report["outcome"], report["verdict"], usual, conditions, wakes=wakes)
     except (ValueError, KeyError, TypeError):

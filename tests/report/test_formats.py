@@ -244,13 +244,43 @@ def test_github_commands_are_one_line_each(name):
 
 def test_json_has_once_what_cpus_share():
     document = json.loads(rendered("many-cpus", "json"))
-    apart = [cpu["footprint"] for cpu in document["cpus"] if cpu["footprint"]]
-    assert len(apart) == 63
+    groups = document["cpus"]
+    assert [(one["cpu"], one["cpus"]) for one in groups] == [
+        (0, [0]),
+        (1, list(range(1, 48))),
+        (48, list(range(48, 64))),
+    ]
+    assert [one["apic_ids"] for one in groups] == [one["cpus"] for one in groups]
     assert len(document["frames"]) == 6
-    assert document["frames"][apart[-1][0]]["resumer"] == "native_play_dead+0x69"
-    findings = [finding["evidence"] for finding in document["findings"]]
-    assert (len(findings), len(document["evidence"])) == (16, 1)
-    assert document["evidence"][findings[-1][0]]["before"].startswith("0faef048")
+    assert document["frames"][groups[-1]["footprint"][0]]["resumer"] == "native_play_dead+0x69"
+    (finding,) = document["findings"]
+    assert (finding["cpu"], finding["cpus"]) == (48, list(range(48, 64)))
+    assert document["evidence"][finding["evidence"][0]]["before"].startswith("0faef048")
+
+
+def test_json_does_not_grow_with_cpus_that_are_alike():
+    report = SAMPLES["many-cpus"]()
+    last = report.cpus[-1]
+    told = [f"CPU {number} is woken before CPU 63 and CPU 1" for number in range(64, 1024)]
+    more = [dataclasses.replace(last, cpu=n, sentence=text) for n, text in zip(range(64, 1024), told, strict=True)]
+    grown = dataclasses.replace(report, cpus=(*report.cpus, *more))
+    sizes = [len(formats.renderer("json")(judge(one))) for one in (report, grown)]
+    assert sizes[1] < sizes[0] + 960 * 40  # the numbers
+
+
+def test_what_is_said_of_another_cpu_keeps_cpus_apart():
+    report = SAMPLES["many-cpus"]()
+    told = ("CPU 63 follows CPU 1", "CPU 62 follows CPU 1", "CPU 61 follows CPU 10", "CPU 1 follows CPU 10")
+    cpus = [dataclasses.replace(report.cpus[-1], cpu=63 - n, sentence=text) for n, text in enumerate(told)]
+    document = json.loads(formats.renderer("json")(judge(dataclasses.replace(report, cpus=tuple(cpus)))))
+    assert [one["cpus"] for one in document["cpus"]] == [[63, 62], [61], [60]]
+
+
+@pytest.mark.parametrize("form", ["ktap", "junit"])
+def test_a_case_has_one_line_for_the_same_of_many_cpus(form):
+    lines = [line for line in rendered("many-cpus", form).splitlines() if "48-63" in line or "49-63" in line]
+    assert sum("overwrit" in line and "The same on CPUs 49-63." in line for line in lines) >= 1
+    assert rendered("many-cpus", form).count("49-63") <= 2  # the reason, and the list
 
 
 def test_github_has_a_defect_once_and_no_notes():

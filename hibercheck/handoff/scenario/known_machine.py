@@ -29,6 +29,8 @@ from hibercheck.handoff.scenario.sources import (
 from hibercheck.kernel.view import KernelView
 
 BY_COMMAND_LINE = "its command line"
+CORES_SHOWN = 16
+"""Cores that are listed one by one."""
 
 
 def _same_meaning(ours: CommandLine, theirs: CommandLine) -> bool:
@@ -327,11 +329,19 @@ def _topology(asking: Asking) -> Known[Topology] | None:
     return Known(topology.continued(beyond), Standing.USUAL, more)
 
 
+def _show_cores(topology: Topology) -> str:
+    """List the CPUs of each core; of many the first and the last."""
+    cores = [format_cpu_list(core) for core in topology.cores()]
+    if len(cores) <= CORES_SHOWN:
+        return "; ".join(cores)
+    return f"{'; '.join(cores[:3])}; ...; {cores[-1]} ({len(cores)} cores)"
+
+
 TOPOLOGY = RunFact[Topology](
     "topology",
     "which of the resumer's CPUs share a core",
     (Source(_topology),),
-    show=lambda topology: "; ".join(map(format_cpu_list, topology.cores())),
+    show=_show_cores,
     detail=True,
 )
 

@@ -127,6 +127,9 @@ def test_without_any_topology_cores_are_not_known():
 
 def test_cores_are_shown_one_by_one():
     assert TOPOLOGY.show(SMT) == "0-1; 2-3"
+    many = SMT.extended(dict(enumerate(range(1024))))
+    assert TOPOLOGY.show(many) == "0-1; 2-3; 4-5; ...; 1022-1023 (512 cores)"
+    assert TOPOLOGY.show(SMT.extended(dict(enumerate(range(32))))).count(";") == 15
 
 
 AMD = replace(INTEL, vendor="amd", flags=frozenset({"clflush"}))
