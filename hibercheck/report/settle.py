@@ -21,7 +21,6 @@ _LATENCY = "with the number of pages that are copied before a woken CPU runs, as
 
 _SETTLES = {
     Doubt.LINE: (_DUMP, _TAKE),
-    Doubt.REUSED: (_DUMP, _TAKE),
     Doubt.PLACE: (
         ("--resumer-cmdline-add", "nokaslr"),
         "boot the resumer with nokaslr, which gives it one load address; this is the check of it",

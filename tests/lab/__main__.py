@@ -185,8 +185,8 @@ def command_predict(options: argparse.Namespace) -> int:
         print("hibercheck changed meanwhile: not kept, since it is not of one version", file=sys.stderr)
         return 2
     if options.keep and found:
-        plain = {one.entry.name: one.said for one in found if not one.dump}
-        dumped = {one.entry.name: one.said for one in found if one.dump}
+        plain = {one.entry.key: one.said for one in found if not one.dump}
+        dumped = {one.entry.key: one.said for one in found if one.dump}
         records.save_later(records.Later(commit(), {name: (said, dumped.get(name)) for name, said in plain.items()}))
     return 2 if not found else 1 if any(one.grade in BAD for one in found) else 0
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from hibercheck.handoff.replay.fate import Doubt
 from tests.lab.bochs.build import VERSION as BOCHS
 from tests.lab.bochs.run import dump_path, image_path
 from tests.lab.compare import BAD, default_command
@@ -127,7 +128,8 @@ def answer(status: int, out: str, errors: str) -> Said:
             for number in cpu.get("cpus", [cpu["cpu"]])
         ]
         wakes = tuple((cpu, timing["store"]) for cpu, timing in timed)
-        return Said(status, report["outcome"], report["verdict"], usual, conditions, wakes=wakes)
+        doubts = tuple(sorted({cpu["doubt"] for cpu in report.get("cpus", ()) if cpu.get("doubt")}))
+        return Said(status, report["outcome"], report["verdict"], usual, conditions, wakes=wakes, doubts=doubts)
     except (ValueError, KeyError, TypeError):
         return Said(status, note=errors.strip()[-160:])
 
@@ -138,7 +140,8 @@ def grade(entry: Entry, said: Said, *, dump: bool) -> str:
     Without a dump a condition is an abstention, and so is ``undetermined``, which names the fact that is missing.  A
     pass on a machine that reset is a MISS whatever else was said, unless a condition was named.  Where survival rests
     on the moment of a wake (``risk``), the usual outcome counts: hibercheck is told the latency and the TLB.  Without a
-    dump it does not know where the lines are; `risk` is an abstention then where a CPU was woken in the copy.
+    dump it does not know where the lines are; `risk` is an abstention then where a CPU was woken in the copy.  Whether
+    a resumee has reused frames of which it knows nothing no input tells.
     """
     want = OUTCOMES.get(entry.outcome, entry.outcome)
     got = said.usual if said.verdict == "risk" and said.usual else said.outcome
@@ -147,6 +150,8 @@ def grade(entry: Entry, said: Said, *, dump: bool) -> str:
     if got is None:
         return "WRONG"
     if not dump and (said.conditions or said.verdict == "undetermined"):
+        return "abstained"
+    if said.verdict == "risk" and said.doubts == (Doubt.REUSED,):
         return "abstained"
     if said.verdict in ("risk", "undetermined") and not said.usual:
         woken = any(phase == "copy" for _, _, _, phase, _ in entry.events.get("wakes", ()))

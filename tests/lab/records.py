@@ -42,6 +42,7 @@ class Said:
         conditions: Identifiers of the conditions.
         note: The error, where there was no report.
         wakes: CPUs that a store of the copy wakes, each with the number of that copy.
+        doubts: Why it is chance what becomes of some CPU, by name.
     """
 
     exit: int
@@ -51,6 +52,7 @@ class Said:
     conditions: tuple[str, ...] = ()
     note: str | None = None
     wakes: tuple[tuple[int, int], ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,11 @@ class Entry:
         """Of the experiment."""
         return self.experiment.name
 
+    @property
+    def key(self) -> str:
+        """Name and machine: the same may be done on both."""
+        return f"{self.name}, {self.machine}"
+
 
 @dataclass(frozen=True, slots=True)
 class Later:
@@ -93,7 +100,7 @@ class Later:
 
     Args:
         commit: Of that hibercheck.
-        said: By name of the experiment: without a dump, and with it.
+        said: By key of the entry: without a dump, and with it.
     """
 
     commit: str
@@ -102,9 +109,9 @@ class Later:
     def of(self, entries: Iterable[Entry]) -> list[Entry]:
         """Those entries that it has, with what it says in place of what was said first."""
         return [
-            replace(entry, first=self.said[entry.name][0], dump=self.said[entry.name][1])
+            replace(entry, first=self.said[entry.key][0], dump=self.said[entry.key][1])
             for entry in entries
-            if entry.name in self.said
+            if entry.key in self.said
         ]
 
 

@@ -100,7 +100,8 @@ class Lab:
         for experiment in group:
             truth = self.run(experiment)
             record.add(experiment, truth, with_memory=experiment.dump and truth.boot_cpu is not None)
-            events = {"rest": truth.rest} if truth.rest else {}
+            # a CPU that ran away rests nowhere
+            events = {"rest": truth.rest} if truth.rest and truth.outcome == "resumes" else {}
             yield experiment, Outcome(truth.outcome, truth.when, truth.errno, events)
 
     def memory(self, experiment: Experiment) -> Path:

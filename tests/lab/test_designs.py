@@ -58,6 +58,25 @@ def test_a_cell_says_what_happened_and_what_was_foretold(outcome, first, cell):
     assert set(row.split()[2:]) == {"."}
 
 
+@pytest.mark.parametrize(
+    ("runs", "cell"),
+    [
+        ({"none": [[1, "hlt", "resumer"]]}, "hlt R"),
+        ({"none": [[1, "hlt", "resumer"]], "nmi": [[1, "wait-for-sipi"]]}, "wait-for-sipi"),
+        ({"none": [[1, "mwait", "resumee", 0x60]]}, "mwait E 0x60"),
+        ({"nmi": None}, "-"),
+        ({"mce": [[1, "hlt", "resumer"]]}, "."),
+        ({"smi": ()}, "?"),
+    ],
+)
+def test_where_a_cpu_spends_its_time_is_told_by_the_run_that_shows_it_best(runs, cell):
+    rows = [entry(f"design-init-both-{event}", "resets" if rest is None else "resumes") for event, rest in runs.items()]
+    rows = [replace(row, events={"rest": rest} if rest else {}) for row, rest in zip(rows, runs.values(), strict=True)]
+    text = design_table.table(rows)
+    line = [line for line in text.splitlines() if line.startswith("init ")][-1]
+    assert [part for part in re.split(r"  +", line)[1:] if part != "."] == ([] if cell == "." else [cell])
+
+
 def test_what_is_not_of_the_family_is_in_no_table():
     other = entry("design-paged-new-old-none")
     other = replace(other, experiment=replace(other.experiment, name="v1"))

@@ -75,6 +75,9 @@ def test_entries_are_added_and_found(tmp_path: Path):
         ("resumes", Said(1, "may-reset", "risk", "resumes"), True, "right"),
         ("resets", Said(1, "may-reset", "risk", "resumes"), True, "MISS"),
         ("resets", Said(1, "may-reset", "risk"), True, "WRONG"),
+        ("resets", Said(1, "may-reset", "risk", doubts=("reused",)), True, "abstained"),
+        ("resumes", Said(1, "may-reset", "risk", doubts=("reused",)), True, "abstained"),
+        ("resets", Said(1, "may-reset", "risk", doubts=("line", "reused")), True, "WRONG"),
         ("resets", Said(4, "undetermined", "undetermined"), False, "abstained"),
         ("resets", Said(4, "undetermined", "undetermined"), True, "WRONG"),
         ("resets", Said(4, note="no"), False, "WRONG"),
@@ -103,6 +106,8 @@ def test_what_hibercheck_says_is_read():
     timed = {"cpus": [{"cpu": 1, "timing": None}, {"cpu": 3, "timing": {"store": 1873}}, {"cpu": 0}]}
     assert answer(1, json.dumps(report | timed), "").wakes == ((3, 1873),)
     assert answer(1, json.dumps(report), "") == Said(1, "may-reset", "risk", "resumes", ("idle",))
+    report["cpus"] = [{"doubt": None}, {"doubt": "reused"}, {"doubt": "reused"}]
+    assert answer(1, json.dumps(report), "").doubts == ("reused",)
     assert answer(3, "", "x: no image\n") == Said(3, note="x: no image")
 
 
@@ -130,7 +135,7 @@ def test_which_copy_wakes_which_cpu_is_held_to_the_events(wakes: Any, said: Any,
 
 
 def test_a_later_prediction_stands_beside_the_first(tmp_path: Path):
-    later = records.Later("abc", {"v1": (FATAL, SAFE), "gone": (SAFE, None)})
+    later = records.Later("abc", {ENTRY.key: (FATAL, SAFE), "gone": (SAFE, None)})
     records.save_later(later, tmp_path / "later.json")
     assert records.load_later(tmp_path / "later.json") == later
     assert records.load_later(tmp_path / "none") is None
@@ -182,8 +187,8 @@ def test_the_tables_are_those_of_the_record():
 
 def test_the_record_is_whole():
     entries = records.load(records.PLACE)
-    names = [entry.name for entry in entries]
-    assert len(set(names)) == len(names)
+    keys = [entry.key for entry in entries]
+    assert len(set(keys)) == len(keys)
     for path in records.PLACE.glob("*.jsonl"):
         for written in path.read_text().splitlines():
             assert records.line_of(records.entry_of(written)) == written

@@ -4,7 +4,7 @@
 #   build.sh SOURCE OUTPUT [KERNEL...]
 #
 # A KERNEL is LAYOUT-PARK: LAYOUT small or wide (two configurations, so two layouts of text, data and per-CPU area), or
-# near or far (two more, with machine checks, which take half a minute after small),
+# near or far (two more, with machine checks, which are built in one place, as few files differ),
 # PARK mwait, hlt, current or init (how hibernate_resume_nonboot_cpu_disable() parks the other CPUs: see park.patch);
 # rescue, bsp, kick, fixmap, paged, flat or pause: a design that was proposed and never merged (see park-PARK.patch).
 # Layout kcore is small with /proc/kcore, cmd small with a built-in command line.
@@ -31,9 +31,7 @@ for kernel; do
     layout=${base%%-*}
     park=${base#*-}
     build=$output/build-$layout$old
-    for other in "$output"/build-*; do # what no option of this layout concerns is not compiled again
-        [ -d "$build" ] || [ ! -d "$other" ] || cp -a "$other" "$build"
-    done
+    [ "$layout" != far ] || build=$output/build-near$old # of which few files differ
     mkdir -p "$build"
     choice=CONFIG_HIBERNATE_PARK_$(echo "$park" | tr a-z A-Z)=y
     if [ "$park" = stock ] || [ "$park" = fixed ]; then
