@@ -338,7 +338,6 @@ class _Delivering:
         else:
             level = fred.config >> 9 & 3
         if self.user or level > self.stack_level:
-            level = max(level, 0 if self.user else self.stack_level)
             rsp = fred.stacks[level]
         else:
             level = self.stack_level

@@ -130,6 +130,36 @@ def test_limits(machine):
     assert vectors(deliver(machine.memory, replace(machine.cpu, gdt_limit=0x16), 2))[1] == (13, 0x11, None)
 
 
+def test_limits_are_the_last_byte_that_counts(machine):
+    cpu = replace(machine.cpu, idt_limit=0x2F, tr_limit=0x2B, gdt_limit=0x17)
+    assert deliver(machine.memory, cpu, 2).end is DeliveryEnd.HANDLED
+
+
+def test_tables_that_lie_across_two_pages_are_read_in_two_parts(machine):
+    for table in (machine.IDT, machine.GDT, machine.TSS):
+        machine.map(table + 0x1000)
+    for start, content in (
+        (machine.IDT + 0xFF8, machine.memory.frame(machine.entry(machine.IDT) >> 12)[0x20:0x30]),
+        (machine.GDT + 0xFFC, struct.pack("<Q", 0x00AF9B000000FFFF)),
+        (machine.TSS + 0xFFD, struct.pack("<Q", machine.IST_TOP)),
+    ):
+        first = 0x1000 - start % 0x1000
+        machine.write(start, content[:first])
+        machine.write(start + first, content[first:])
+    cpu = replace(
+        machine.cpu, idt_base=machine.IDT + 0xFD8, gdt_base=machine.GDT + 0xFEC, tr_base=machine.TSS + 0xFFD - 0x24
+    )
+    delivery = deliver(machine.memory, cpu, 2)
+    assert (delivery.end, delivery.rip, delivery.rsp) == (
+        DeliveryEnd.HANDLED, machine.HANDLERS + 0x20, machine.IST_TOP - 40,
+    )  # fmt: skip
+    assert roles(delivery)[:6] == [
+        (Role.IDT_GATE, machine.IDT + 0xFF8), (Role.IDT_GATE, machine.IDT + 0x1000),
+        (Role.CODE_SEGMENT, machine.GDT + 0xFFC), (Role.CODE_SEGMENT, machine.GDT + 0x1000),
+        (Role.TSS, machine.TSS + 0xFFD), (Role.TSS, machine.TSS + 0x1000),
+    ]  # fmt: skip
+
+
 def test_a_contributory_exception_in_an_nmi_is_delivered(machine):
     machine.gate(2, kind=0x0E)
     delivery = deliver(machine.memory, machine.cpu, 2)
@@ -231,3 +261,22 @@ def test_fred_from_user_mode_enters_at_the_page(machine, fred):
 def test_fred_without_its_registers_is_a_missing_fact(machine, fred):
     with pytest.raises(MissingFact, match="FRED MSRs"):
         deliver(machine.memory, replace(fred, fred=None), 2)
+
+
+@pytest.mark.parametrize(("vector", "cs", "rsp"), [
+    (18, 0x10, "level 1"), (2, 0x10, "level 2"), (8, 0x10, "level 3"), (14, 0x10, "its own"), (0x40, 0x10, "its own"),
+    (2, 0x33, "level 0"), (8, 0x33, "level 3"), (14, 0x33, "level 0"), (0x40, 0x33, "level 0"),
+])  # fmt: skip
+def test_the_stack_level_of_fred(machine, fred, vector, cs, rsp):
+    """From user mode level 0 unless it is a double fault; else the vector's if it is higher than the CPU's own."""
+    tops = {f"level {level}": at for level, at in enumerate((machine.IST_TOP - 0x200, *fred.fred.stacks[1:]))}
+    cpu = replace(fred, cs=cs, fred=replace(fred.fred, stacks=tuple(tops.values())))
+    expected = {**tops, "its own": (machine.RSP - 64) & ~63}[rsp]
+    assert deliver(machine.memory, cpu, vector).rsp == expected - 64
+
+
+@pytest.mark.parametrize(("level", "rsp"), [(0, "own"), (1, "level 1"), (2, "level 2")])
+def test_the_level_of_interrupts_is_in_the_configuration(machine, fred, level, rsp):
+    cpu = replace(fred, fred=replace(fred.fred, config=fred.fred.config | level << 9))
+    expected = (machine.RSP - 64) & ~63 if rsp == "own" else fred.fred.stacks[level]
+    assert deliver(machine.memory, cpu, 0x40).rsp == expected - 64

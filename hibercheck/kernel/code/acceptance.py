@@ -8,7 +8,7 @@ from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.disasm import Decoded
 from hibercheck.kernel.code.model import Evidence, Trait
 from hibercheck.kernel.code.program import Function, Program
-from hibercheck.kernel.code.values import absent, calls_to, quote, quote_call
+from hibercheck.kernel.code.values import absent, calls_to, quote, quote_call, wide
 
 _PFN_MASK = (1 << 63) - 1
 """ENCODED_PFN_MASK of kernel/power/snapshot.c."""
@@ -183,7 +183,7 @@ class AcceptanceReader:
             if node.immediate in _MAGICS:
                 commit = {"md5": commits.E820_MD5, "crc32": commits.E820_CRC32}.get(_MAGICS[node.immediate])
                 return Trait(name, node.immediate, (quote(function, node),), commit or commits.JUMP_PHYS)
-        other = [node for node in function if node.mnemonic == "mov" and _wide(node.immediate)]
+        other = [node for node in function if node.mnemonic == "mov" and wide(node.immediate)]
         if len(other) == 1:
             reason = "a magic number that no mainline kernel up to 7.3 uses"
             return Trait(name, other[0].immediate, (quote(function, other[0]),), reason=reason)
@@ -209,7 +209,3 @@ def _masks_bit_63(node: Decoded) -> bool:
     if node.immediate is None:
         return False
     return node.immediate == _PFN_MASK or (node.mnemonic in ("bt", "btr") and node.immediate == 63)
-
-
-def _wide(immediate: int | None) -> bool:
-    return immediate is not None and (1 << 32) < immediate < (1 << 64) - (1 << 31)

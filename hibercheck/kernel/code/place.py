@@ -20,7 +20,7 @@ from hibercheck.kernel.code.model import Evidence, Trait
 from hibercheck.kernel.code.names import ALLOCATORS, COPIES, ELSEWHERE, SAFE
 from hibercheck.kernel.code.program import Function, Program
 from hibercheck.kernel.code.resume import HOOK, ResumeReader
-from hibercheck.kernel.code.values import absent, calls_to, closure, named, quote, quote_call
+from hibercheck.kernel.code.values import absent, calls_to, closure, named, quote, quote_call, wide
 
 _STOPS = ("freeze_secondary_cpus", "suspend_disable_secondary_cpus", "cpuhp_smt_enable", "_cpu_up", "cpu_up")
 _BRING_UP = ("cpu_device_up", "bringup_hibernate_cpu", "add_cpu", "cpu_up", "_cpu_up")
@@ -223,7 +223,7 @@ class PlaceReader:
         both = [self.program.function_of(f"arch_hibernation_header_{what}") for what in ("save", "restore")]
         if None in both:
             return Trait(name, None, (absent("arch_hibernation_header_save"),), reason="the function was not found")
-        saved, looked = ({node.immediate for node in one if _wide(node.immediate)} for one in both if one is not None)
+        saved, looked = ({node.immediate for node in one if wide(node.immediate)} for one in both if one is not None)
         words = (saved & looked) - {record_magic}
         if len(words) > 1:
             return Trait(name, None, reason=f"the header has {len(words)} words that are not known")
@@ -515,7 +515,3 @@ def _constant(found: set[Origin]) -> int | None:
     """Return the constant that a value is on every way, or None."""
     values = {one.value if one.kind == "constant" else None for one in found}
     return values.pop() if len(values) == 1 else None
-
-
-def _wide(immediate: int | None) -> bool:
-    return immediate is not None and (1 << 32) < immediate < (1 << 64) - (1 << 31)

@@ -204,3 +204,8 @@ def _factor_of(node: Decoded, factors: Mapping[str, int]) -> int | None:
 def low32(value: int) -> int:
     """Return the low 32 bits of a sign-extended immediate."""
     return value & _U32
+
+
+def wide(immediate: int | None) -> bool:
+    """Tell whether an immediate is a word of 64 bits: no number of 32 bits, sign-extended or not."""
+    return immediate is not None and (1 << 32) <= immediate < (1 << 64) - (1 << 31)

@@ -13,6 +13,7 @@ from hibercheck.handoff.facts.cpufacts import (
     Topology,
     cleared_by,
     cpu_count,
+    hidden_apic_ids,
     read_features,
     read_mask_variable,
     read_topology,
@@ -243,3 +244,72 @@ def test_bugs_follow_the_capability_words(bit, bug):
 ])  # fmt: skip
 def test_what_a_command_line_hides(line, hidden):
     assert cleared_by(parse_command_line(line)) == hidden
+
+
+CPUFEATURES = {
+    "clflush": 19, "nx": 32 + 20, "gbpages": 32 + 26, "mwait": 4 * 32 + 3, "pcid": 4 * 32 + 17, "xsave": 4 * 32 + 26,
+    "hypervisor": 4 * 32 + 31, "fsgsbase": 9 * 32, "smep": 9 * 32 + 7, "smap": 9 * 32 + 20, "fred": 12 * 32 + 17,
+    "lkgs": 12 * 32 + 18, "la57": 16 * 32 + 16,
+}  # fmt: skip
+"""arch/x86/include/asm/cpufeatures.h."""
+
+
+@pytest.mark.parametrize("name", CPUFEATURES)
+def test_each_feature_is_one_bit(name):
+    words = [0] * 22
+    words[CPUFEATURES[name] // 32] = 1 << CPUFEATURES[name] % 32
+    data, at = boot_cpu(words)
+    assert read_features(WithTypes(data, at)).flags == {name}
+    data, at = boot_cpu(words[: CPUFEATURES[name] // 32])  # of a kernel that has no such word
+    assert read_features(WithTypes(data, at)).flags == frozenset()
+
+
+@pytest.mark.parametrize(("vendor", "number"), [
+    (b"GenuineIntel", 0), (b"AuthenticAMD", 2), (b"HygonGenuine", 9), (b"  Shanghai  ", 10),
+])  # fmt: skip
+@pytest.mark.parametrize("order", ["new", "old"])
+def test_family_and_model_stand_beside_the_vendor_s_number(vendor, number, order):
+    start = bytes([0x21, 0x19, number]) if order == "new" else bytes([0x19, number, 0x21])
+    data = start + SKYLAKE[3:].replace(b"GenuineIntel", vendor)
+    found = read_features(WithoutTypes(data))
+    assert (found.family, found.model) == (0x19, 0x21)
+    other = bytes([start[0], start[1], start[2]]).replace(bytes([number]), b"\x63") + data[3:]
+    assert (read_features(WithoutTypes(other)).family, read_features(WithoutTypes(other)).model) == (None, None)
+
+
+def test_without_a_known_vendor_or_in_two_ways_there_is_no_family():
+    unknown = SKYLAKE.replace(b"GenuineIntel", b"SomebodyElse")
+    with pytest.raises(MissingFact, match="vendor"):
+        read_features(WithoutTypes(unknown))
+    both = bytes([6, 0, 0]) + SKYLAKE[3:]  # family 6, vendor 0, model 0; model 6, family 0, vendor 0: no family is 0
+    assert (read_features(WithoutTypes(both)).family, read_features(WithoutTypes(both)).model) == (6, 0)
+    either = bytes([0x0A, 0x0A, 0x0A]) + SKYLAKE[3:].replace(
+        b"GenuineIntel", b"  Shanghai  "
+    )  # family, vendor and model in both orders
+    assert read_features(WithoutTypes(either)).family is None
+
+
+@pytest.mark.parametrize(("listed", "rejected", "limited", "known", "ids"), [
+    (0b1111, 0, False, {0, 1}, (2, 3)), (0b0011, 2, True, {0, 1}, (2, 3)), (0b1011, 1, True, {0, 1}, (3, 4)),
+    (0b0011, 2, False, {0, 1}, ()), (0b0011, 1, True, {0, 6}, (1, 7)),
+])  # fmt: skip
+def test_cpus_without_a_number_are_listed_or_counted(listed, rejected, limited, known, ids):
+    class Counted(Variables):
+        def symbol(self, name):
+            return SimpleNamespace() if name == "topo_info" else None
+
+        def address(self, name):
+            return 0x1000 if name == "topo_info" else name
+
+        def number(self, address, size):
+            assert (address, size) in {("phys_cpu_present_map", 1024), (0x1008, 4)}
+            return rejected if address == 0x1008 else listed
+
+    assert hidden_apic_ids(Counted(), frozenset(known), limited=limited) == ids
+
+
+def test_more_cpus_than_any_machine_has_are_none():
+    space = Variables(num_processors=0, disabled_cpus=8193)
+    with pytest.raises(MissingFact, match="8193 CPUs"):
+        hidden_apic_ids(space, frozenset(), limited=True)
+    assert len(hidden_apic_ids(Variables(num_processors=0, disabled_cpus=8192), frozenset(), limited=True)) == 8192

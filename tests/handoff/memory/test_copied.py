@@ -76,3 +76,14 @@ def test_code_that_is_not_mapped_or_not_in_the_dump_is_none():
     assert copied_loop(SimpleNamespace(frame=lambda _: None, mode=memory.mode, kaslr_offset=0), registers) is None
     flat, registers, _ = waiting(0)
     assert copied_loop(flat, replace(registers, rip=0x10_0000_0001)) is None
+
+
+@pytest.mark.parametrize(("more", "found"), [(0, True), (15, True), (16, False)])
+def test_how_long_a_loop_may_be(more, found):
+    """So many instructions after the HLT, the jump back among them."""
+    code = b"\xf4" + b"\x90" * more + b"\xeb" + (-(3 + more)).to_bytes(1, "little", signed=True)
+    memory, registers, _ = waiting(4, code=code)
+    loop = copied_loop(memory, registers)
+    assert (loop is not None) is found
+    if loop is not None:
+        assert (len(loop.instructions), loop.code) == (2 + more, code)

@@ -62,6 +62,7 @@ VMEMMAP = {4: 0xFFFFEA0000000000, 5: 0xFFD4000000000000}
 FLAGS = {"locked": 1 << 0, "reserved": 1 << 13, "slab": 1 << 9}
 PAGE = 0x7000
 """A frame, as PFN, that belongs to nobody but its struct page."""
+HEAP = 0xFFFF888012345600
 CACHE, NAME = DIRECT + 0xA000000, DIRECT + 0xA001000
 
 
@@ -173,17 +174,54 @@ def told(found):
 
 @given(st.integers(0, 1 << 45), st.sampled_from([16, 64, 128, 4096]))
 def test_a_line_is_the_aligned_piece_in_which_an_address_lies(address, size):
-    known = Owners(None, (), frozenset(), frozenset(), size)
+    known = Owners(WHOLE.space, (), frozenset(), frozenset(), size)
     found = known.of_line(address, 1)
-    assert (found.physical, found.size, found.use) == (address // size * size, size, Use.ABSENT)
-    assert told(found)[1:] == ((), None, Writes.UNKNOWN, None)
+    assert (found.physical, found.size) == (address // size * size, size)
 
 
-@pytest.mark.parametrize(("lost", "absent"), [(0, True), (1, False), (-1, False)])
-def test_only_its_own_frame_counts(lost, absent):
+WHOLE = Resumee()
+
+
+@pytest.mark.parametrize(("lost", "known"), [(0, False), (1, True), (-1, True)])
+def test_only_its_own_frame_counts(lost, known):
     made = Resumee()
     made.lost.add((physical("plain") >> 12) + lost)
-    assert (made.of(physical("plain")).use is Use.ABSENT) is absent
+    assert (made.of(physical("plain")).use is Use.DATA) is known
+
+
+@pytest.mark.parametrize(("description", "use", "writes"), [
+    ({}, Use.SNAPSHOT, Writes.HANDED_OUT), ({"mapping": HEAP | 1}, Use.SNAPSHOT, Writes.HANDED_OUT),
+    ({"count": 0}, Use.FREE, Writes.HANDED_OUT), ({"flags": FLAGS["reserved"]}, Use.RESERVED, Writes.UNKNOWN),
+])  # fmt: skip
+def test_a_frame_that_is_not_saved_was_free_set_aside_or_used_to_save(description, use, writes):
+    made = Resumee()
+    made.page(PAGE, **description)
+    made.lost.add(PAGE)
+    assert told(made.of(PAGE << 12)) == (use, (), None, writes, None)
+
+
+def test_a_frame_that_nothing_describes_may_be_handed_out_where_it_is_not_known_what_is_memory():
+    made = Resumee()
+    made.lost.add(1 << 30)
+    assert told(made.of(1 << 42)) == (Use.ABSENT, (), None, Writes.HANDED_OUT, None)
+    made.lost.clear()
+    assert made.of(1 << 42).use is Use.UNKNOWN
+
+
+@pytest.mark.parametrize(("place", "use", "names", "writer"), [
+    (0, Use.DATA, ("quiet",), None), (0x40, Use.DATA, ("in_suspend",), "restore_registers()"),
+    (0x80, Use.DATA, (), None), (0xFC0, Use.DATA, (), None), (0x1000, Use.FREE, (), None), (-64, Use.FREE, (), None),
+])  # fmt: skip
+def test_data_that_are_never_saved_are_written_by_hibernation_alone(place, use, names, writer):
+    made = Resumee()
+    start = SYMBOLS["last"][0] - 0x1000
+    more = {"__nosave_begin": 0, "quiet": 0, "in_suspend": 0x48, "__nosave_end": 0x1000}
+    made.kernel.symbols |= {name: (start + at, 8 if at or name == "quiet" else 0) for name, at in more.items()}
+    line = start + place - START_KERNEL_MAP + PLACE
+    made.page(line >> 12, count=0)
+    made.lost.add(line >> 12)
+    writes = Writes.BEFORE_INIT if writer else Writes.NEVER if use is Use.DATA else Writes.HANDED_OUT
+    assert told(made.of(line)) == (use, names, None, writes, writer)
 
 
 # -- the stack ---------------------------------------------------------------------------------------------------------
@@ -309,6 +347,13 @@ def test_behind_the_variables_no_name_is_taken_from_what_follows_them():
     assert made.of(AREAS[1] + 0x10C0).names == ("tail", "other")  # one line holds both
 
 
+def test_variables_may_end_where_a_line_does():
+    made = Resumee()
+    made.kernel.symbols |= {"__per_cpu_end": (0x1100, 0), "other": (0x1100, 0x2000)}
+    assert made.of(AREAS[1] + 0x1100).names == ()
+    assert made.of(AREAS[1] + 0x10C0).names == ("tail",)
+
+
 @pytest.mark.parametrize("place", [AREAS[1] - 64, AREAS[3] + UNIT, AREAS[0] - 64, AREAS[0] + UNIT])
 def test_beside_the_areas_there_is_none(place):
     assert Resumee().of(place).use is not Use.PERCPU
@@ -347,7 +392,6 @@ def test_of_several_variables_in_a_line_three_are_named():
 
 # -- pages -------------------------------------------------------------------------------------------------------------
 
-HEAP = 0xFFFF888012345600
 PAGES = [
     ({}, Use.KERNEL), ({"mapping": HEAP}, Use.PAGE_CACHE), ({"mapping": HEAP | 1}, Use.ANONYMOUS),
     ({"mapping": HEAP | 2}, Use.KERNEL), ({"mapping": HEAP | 3}, Use.ANONYMOUS), ({"mapping": HEAP >> 8}, Use.KERNEL),
@@ -355,6 +399,7 @@ PAGES = [
     *(({"kind": kind}, Use.FREE) for kind in (0xFFFFFF7F, 0xBFFFFFFF, 0xF0000000)),
     *(({"kind": kind}, Use.PAGE_TABLE) for kind in (0xFFFFFDFF, 0xFFFFFBFF, 0xEFFFFFFF, 0xF2000000)),
     *(({"kind": kind}, Use.SLAB) for kind in (0xFDFFFFFF, 0xF5000000)),
+    *(({"kind": kind}, Use.RESERVED) for kind in (0xFFFFFEFF, 0xDFFFFFFF, 0xF1000000)),
     ({"kind": 0xFFFFFDFF, "count": 0, "mapping": HEAP | 1}, Use.PAGE_TABLE),
     ({"kind": 0xF5000000, "count": 0, "mapping": HEAP | 1}, Use.SLAB),
     ({"flags": FLAGS["slab"]}, Use.SLAB), ({"flags": FLAGS["slab"] | FLAGS["reserved"]}, Use.SLAB),
@@ -368,8 +413,8 @@ def test_what_a_struct_page_says(description, use):
     made = Resumee()
     made.page(PAGE, **description)
     found = made.of((PAGE << 12) + 0x123)
-    quiet = use in {Use.KERNEL, Use.RESERVED}
-    assert told(found) == (use, (), None, Writes.UNKNOWN if quiet else Writes.ORDINARY, None)
+    writes = {Use.KERNEL: Writes.UNKNOWN, Use.RESERVED: Writes.UNKNOWN, Use.FREE: Writes.HANDED_OUT}
+    assert told(found) == (use, (), None, writes.get(use, Writes.ORDINARY), None)
     assert (found.physical, found.size) == ((PAGE << 12) + 0x100, 64)
 
 

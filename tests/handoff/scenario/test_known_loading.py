@@ -8,6 +8,7 @@ import pytest
 
 from hibercheck.handoff.facts.e820 import E820Entry
 from hibercheck.handoff.facts.firmware_map import FirmwareMap
+from hibercheck.handoff.facts.logged import LogFacts
 from hibercheck.handoff.facts.standing import Standing
 from hibercheck.handoff.scenario.known_loading import (
     COMPRESSOR,
@@ -41,6 +42,7 @@ def told(fact, **given):
 
 
 SHIM = made_resumee(secure_boot=True)
+LOGGED, QUIET = LogFacts("log", secure_boot=True), LogFacts("log", secure_boot=False)
 
 
 @pytest.mark.parametrize(("by", "given", "expected"), [
@@ -55,6 +57,10 @@ SHIM = made_resumee(secure_boot=True)
     (("Secure Boot",), {"resumee": SHIM}, ("integrity", INFERRED)),
     (("Secure Boot",), {}, ("none", INFERRED)),
     (("lockdown=",), {"resumee": SHIM}, ("none", READ)),
+    (("Secure Boot",), {"logged": LOGGED, "resumee": SHIM}, ("integrity", MEASURED)),
+    (("lockdown=",), {"logged": LOGGED}, ("none", READ)),
+    (("Secure Boot",), {"logged": QUIET, "resumee": SHIM}, ("integrity", INFERRED)),
+    (("Secure Boot",), {"logged": QUIET}, ("none", INFERRED)),
     (("lockdown=", "always"), {"resumer_cmdline": "lockdown=confidentiality"}, ("confidentiality", GIVEN)),
     (("always",), {"facts": (("lockdown", "none"),)}, ("none", GIVEN)),
     (("always",), {"collected": {"lockdown": "none"}}, ("none", MEASURED)),

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from hibercheck.kernel.code.values import argument, calls_to, low32, references, returned_factor, stores
+from hibercheck.kernel.code.values import argument, calls_to, low32, references, returned_factor, stores, wide
 
 VALUE = 0xFFFFFFFF81000040
 
@@ -126,6 +126,14 @@ def test_references_name_an_address_in_any_way(made):
     assert [one.mnemonic for one in references(function, start, 16)] == ["mov", "lea", "mov", "mov"]
     assert [one.mnemonic for one in references(function, start)] == ["lea", "mov", "mov"]
     assert references(function, start + 9, 7) == []
+
+
+@pytest.mark.parametrize(("immediate", "expected"), [
+    (None, False), (0, False), ((1 << 32) - 1, False), (1 << 32, True), (0x123456789ABCDEF0, True),
+    ((1 << 64) - (1 << 31) - 1, True), ((1 << 64) - (1 << 31), False), ((1 << 64) - 1, False),
+])  # fmt: skip
+def test_what_takes_64_bits(immediate, expected):
+    assert wide(immediate) is expected
 
 
 def test_the_low_half_of_an_immediate():
