@@ -29,7 +29,7 @@ from tests.mutation.coverage_map import Map
 from tests.mutation.mutants import Mutant
 from tests.mutation.session import FAILED, FAULT, Failed, Forked, Place, run_pytest, silence
 
-PER_MUTANT = 8
+PER_MUTANT = 5
 """Seconds of processor time of tests that a mutant is tried with: if none kills it in these, it survives."""
 SLOWER = 10
 """Times as long as usual in which a test ends, or does not end."""
