@@ -280,3 +280,13 @@ def test_the_level_of_interrupts_is_in_the_configuration(machine, fred, level, r
     cpu = replace(fred, fred=replace(fred.fred, config=fred.fred.config | level << 9))
     expected = (machine.RSP - 64) & ~63 if rsp == "own" else fred.fred.stacks[level]
     assert deliver(machine.memory, cpu, 0x40).rsp == expected - 64
+
+
+@pytest.mark.parametrize("privilege", [0, 1, 2])
+def test_from_user_mode_the_stack_is_that_of_the_handler_s_privilege(machine, privilege):
+    tops = [machine.STACK + 0x1000, machine.STACK + 0xF00, machine.STACK + 0xE00]
+    machine.write(machine.TSS + 4, struct.pack("<3Q", *tops))
+    machine.write(machine.GDT + 0x10, struct.pack("<Q", 0x00AF9B000000FFFF | privilege << 45))
+    delivery = deliver(machine.memory, replace(machine.cpu, cs=0x33), 0x40)
+    assert (Role.TSS, machine.TSS + 4 + 8 * privilege) in roles(delivery)
+    assert delivery.rsp == tops[privilege] - 40

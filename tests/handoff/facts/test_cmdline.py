@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hibercheck.handoff.facts.arguments import parse_size, split_command_line
-from hibercheck.handoff.facts.cmdline import CommandLine, loader_part, parse_command_line
+from hibercheck.handoff.facts.cmdline import (
+    CommandLine,
+    compressor_asked,
+    loader_part,
+    parse_command_line,
+    parse_running_line,
+)
 from hibercheck.handoff.facts.e820 import RAM, RESERVED, E820Entry, differences, edited, ram_pages, ram_runs
 
 
@@ -506,3 +512,29 @@ def test_a_hostile_line_ends_soon():
     assert parse_command_line("x" * 2047 + " nosmt").nosmt is False
     entries = tuple(E820Entry(pfn << 13, 1 << 12, 1) for pfn in range(4096))
     assert len(edited(entries, parse_command_line("memmap=1%5-1 " * 200).memory_edits)) <= 4097
+
+
+@pytest.mark.parametrize(("line", "builtin", "override", "loader", "built_in"), [
+    ("nokaslr nosmt", "", False, "nokaslr nosmt", ""), ("nokaslr nosmt", "nokaslr", False, "nosmt", "nokaslr"),
+    ("nokaslr", "nokaslr", False, "", "nokaslr"), ("nosmt maxcpus=1", "nokaslr", False, "nosmt maxcpus=1", ""),
+    ("nokaslr", "nokaslr", True, "", "nokaslr"),
+])  # fmt: skip
+@pytest.mark.parametrize("bootconfig", ["", "nr_cpus=2"])
+def test_the_line_of_a_kernel_that_runs_is_what_the_loader_passed_and_what_is_built_in(
+    line, builtin, override, loader, built_in, bootconfig
+):
+    found = parse_running_line(line, builtin, override=override, bootconfig=bootconfig)
+    assert found == parse_command_line(loader, built_in, override=override, bootconfig=bootconfig)
+    assert loader_part(line, builtin, override=override) == (None if override else loader)
+    assert found.kaslr is (loader.split()[:1] != ["nokaslr"])  # the decompressor saw the loader's part alone
+    assert (found == parse_command_line(loader, built_in, override=override)) is not bool(bootconfig)
+
+
+@pytest.mark.parametrize(("line", "asked"), [
+    ("", None), ("hibernate", None), ("hibernate=nocompress", "none"), ("hibernate=noresume", None),
+    ("hibernate.compressor=lz4", "lz4"), ("hibernate.compressor=lz4 hibernate.compressor=lzo", "lzo"),
+    ("hibernate.compressor=lz4 hibernate=nocompress", "none"), ("hibernate.compressor", None),
+    ("other=nocompress hibernate.compressor=", None),
+])  # fmt: skip
+def test_by_what_it_is_to_compress(line, asked):
+    assert compressor_asked(line) == asked

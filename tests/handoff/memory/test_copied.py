@@ -87,3 +87,13 @@ def test_how_long_a_loop_may_be(more, found):
     assert (loop is not None) is found
     if loop is not None:
         assert (len(loop.instructions), loop.code) == (2 + more, code)
+
+
+def test_a_loop_in_pieces_is_not_one_range():
+    """hlt; nop; jmp over three bytes; nop; jmp to the HLT."""
+    memory, registers, at = waiting(4, code=bytes.fromhex("f4 90 eb03 cccccc 90 ebf6"))
+    loop = copied_loop(memory, registers)
+    start = at - OFFSET & (1 << 64) - 1
+    assert loop.ranges == ((start, start + 1), (start + 1, start + 2), (start + 2, start + 4), (start + 7, start + 8),
+                           (start + 8, start + 10))  # fmt: skip
+    assert (loop.start, loop.end, loop.code) == (start, start + 1, b"\xf4")

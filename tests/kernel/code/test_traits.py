@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,18 @@ import pytest
 
 from hibercheck.kernel.code.declared import SECTIONS, Declared
 from hibercheck.kernel.code.model import IdleModel, IdleTables, IdtGate, Trait
-from hibercheck.kernel.code.names import ANY_CODE
+from hibercheck.kernel.code.names import (
+    ALLOCATORS,
+    ANY_CODE,
+    COMPLAINTS,
+    COPIES,
+    ELSEWHERE,
+    NOISE,
+    SAFE,
+    TABLES,
+    THUNKS,
+)
+from hibercheck.kernel.code.needed import MEMBERS, SIZES, SYMBOLS, TEXT
 from hibercheck.kernel.code.readers import Readers
 from hibercheck.kernel.code.traits import DECLARED, WANTED, Traits, read_traits
 from hibercheck.kernel.kernel import open_kernel
@@ -146,6 +159,58 @@ def test_loops_are_asked_for_by_role_kind_and_kick():
     assert traits.loops("native", after_kick=True) == (kicked,)
     assert traits.loops("native", "hlt") == traits.loops("resume", "mwait") == ()
     assert traits.loops("resume", "hlt") == (halts,)
+
+
+UNSEEN = """
+__freeze_secondary_cpus __request_module alloc_pages alloc_pages_noprof asm_fred_entrypoint_kernel
+asm_fred_entrypoint_user builtin_cmdline compute_e820_crc32 cpu_tss cpumask_next crc32_le_arch crypto_alloc_shash
+crypto_shash_digest cxl_mem_active disable_nonboot_cpus efi_set_secure_boot get_e820_md5 haltpoll_init ist_idts
+kernel_stack lock_kernel_down lockdown_lsm_init lockdown_param native_x2apic_icr_write pcpu_hot
+security_lock_kernel_down security_locked_down setup_boot_config sev_es_play_dead suspend_disable_secondary_cpus
+unpack_orig_pfns xbc_init xen_pv_play_dead
+__ubsan_handle_shift_out_of_bounds printk tboot_shutdown
+"""
+"""What is asked for and no committed kernel has: of other versions, or other configurations."""
+UNSEEN_BY_HANDOFF = """
+builtin_cmdline embedded_bootconfig_data embedded_bootconfig_data_end init_level4_pgt init_s4_sigcheck
+intel_iommu_enabled irq_remapping_enabled kernel_locked_down node_data pcpu_hot pgtable_l5_enabled sme_me_mask
+swapper_pg_dir x2apic_mode x86_hyper_type
+"""
+
+
+@pytest.fixture(scope="module")
+def symbols():
+    """Every symbol of the committed kernels."""
+    found = set()
+    for path in KERNELS:
+        with open_kernel(str(path)) as opened:
+            found |= {one.name for one in opened.source}
+    return found
+
+
+def test_every_symbol_that_is_asked_for_is_one_of_some_kernel(symbols):
+    """A name that is misspelt is found in none."""
+    assert WANTED.names - symbols == set(UNSEEN.split())
+    assert set(SYMBOLS) - symbols == set(UNSEEN_BY_HANDOFF.split())
+    assert symbols >= TEXT
+    assert symbols >= THUNKS
+    every = {*COMPLAINTS, *NOISE, *TABLES, *COPIES, *ALLOCATORS, *ELSEWHERE, SAFE}
+    assert every - symbols <= set(UNSEEN.split())
+
+
+def test_members_that_are_kept_are_those_that_are_asked_for():
+    """The committed kernels have no types: what is kept is held to the names by which the package asks."""
+    package = FIXTURES.parent / "hibercheck"
+    asked = set()
+    for path in package.rglob("*.py"):
+        if path.name != "needed.py":
+            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            asked |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert {name for pair in MEMBERS for name in pair} <= asked
+    assert asked >= SIZES
+    handoff = "\n".join(path.read_text(encoding="utf-8") for path in (package / "handoff").rglob("*.py"))
+    assert set(re.findall(r'offset_of\("(\w+)", "(\w+)"\)', handoff)) <= MEMBERS
+    assert set(re.findall(r'size_of\("(\w+)"\)', handoff)) <= SIZES
 
 
 def test_fixtures_are_there():
