@@ -79,17 +79,17 @@ def lz4_legacy(content):
     return struct.pack("<2I", 0x184C2102, len(block)) + block
 
 
-@pytest.mark.parametrize(("content", "is_one"), [
-    (CPIO, True), (b"\0" * 512 + CPIO, True), (gzip.compress(CPIO), True),
-    (b"\0" * 512 + gzip.compress(CPIO), True), (lz4_legacy(CPIO + os.urandom(3 << 20)), True),
-    (lzma.compress(CPIO), True),
-    (b"", False), (b"S1SUSPEND" * 900, False), (gzip.compress(b"no archive"), False), (b"\x1f\x8b" + b"x" * 40, False),
-    (b"MZ" + b"\0" * 600, False),
+@pytest.mark.parametrize(("made", "is_one"), [
+    (lambda: CPIO, True), (lambda: b"\0" * 512 + CPIO, True), (lambda: gzip.compress(CPIO), True),
+    (lambda: b"\0" * 512 + gzip.compress(CPIO), True), (lambda: lz4_legacy(CPIO + os.urandom(3 << 20)), True),
+    (lambda: lzma.compress(CPIO), True),
+    (lambda: b"", False), (lambda: b"S1SUSPEND" * 900, False), (lambda: gzip.compress(b"no archive"), False),
+    (lambda: b"\x1f\x8b" + b"x" * 40, False), (lambda: b"MZ" + b"\0" * 600, False),
 ])  # fmt: skip
-def test_what_is_no_initramfs_is_not_taken_for_one_without_a_bootconfig(content, is_one, tmp_path):
+def test_what_is_no_initramfs_is_not_taken_for_one_without_a_bootconfig(made, is_one, tmp_path):
     """A wrong file would take the condition away."""
     place = tmp_path / "initrd"
-    place.write_bytes(content)
+    place.write_bytes(made())
     if is_one:
         assert of_file(str(place)) == ""
         return
