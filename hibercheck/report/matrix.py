@@ -27,7 +27,7 @@ MAX_BYTES = 1 << 28
 """A million pairs take some megabytes."""
 
 COLUMNS = ("scenario", "resumer", "resumer_build_id", "resumee", "resumee_build_id", "outcome", "verdict", "share",
-           "exact", "reason", "conditions")  # fmt: skip
+           "exact", "reason", "conditions", "rules")  # fmt: skip
 
 _FORMULA = ("=", "+", "-", "@")
 
@@ -60,6 +60,7 @@ def json_parts(matrix: Matrix) -> Iterator[str]:
                 "share": cell.share,
                 "exact": cell.exact,
                 "conditions": conditions_of(cell),
+                "rules": list(cell.rules),
             }
             for cell in matrix.cells
         ],
@@ -147,9 +148,9 @@ def _cell(row: Any) -> Cell:  # noqa: ANN401 - anything a file may hold
     share = None if share is None else float(share)
     conditions = tuple(_condition(one) for one in row["conditions"])
     spared = frozenset(_text(one["id"]) for one in row["conditions"] if one["suppressed"])
-    return Cell(
-        Outcome(row["outcome"]), Verdict(row["verdict"]), _text(row["reason"]), share, exact, conditions, spared
-    )
+    rules = tuple(_text(one) for one in row["rules"])
+    verdict, reason = Verdict(row["verdict"]), _text(row["reason"])
+    return Cell(Outcome(row["outcome"]), verdict, reason, share, exact, conditions, spared, rules)
 
 
 def _condition(row: Any) -> Condition:  # noqa: ANN401 - anything a file may hold
@@ -195,6 +196,7 @@ def csv_parts(matrix: Matrix) -> Iterator[str]:
                 "; ".join(
                     f"{one.id}: {one.verdict}{' (suppressed)' * (one.id in cell.spared)}" for one in cell.conditions
                 ),
+                " ".join(cell.rules),
             )
         )
 

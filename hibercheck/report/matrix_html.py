@@ -116,9 +116,15 @@ def _reasons(matrix: Matrix, scenario: int) -> str:
         items.append(
             f'<li><span class="mark {cell.verdict}">{_MARKS[cell.verdict][0]}</span> '
             f'<a href="#{cell.verdict}">{cell.verdict}</a>{share}: '
-            f"{escape(cell.reason)} ({count:,}, such as {escape(pair)}){unless}</li>\n"
+            f"{escape(cell.reason)} ({count:,}, such as {escape(pair)}){_broken(cell.rules)}{unless}</li>\n"
         )
     return f"<h3>Why</h3>\n<ul>\n{''.join(items)}</ul>\n" if items else ""
+
+
+def _broken(rules: tuple[str, ...]) -> str:
+    """Return links to what the page says of the rules that are broken."""
+    links = (f'<a href="#{rule}">{rule} {escape(RULES[rule].name)}</a>' for rule in rules if rule in RULES)
+    return "".join(f"{', ' if number else ': '}{link}" for number, link in enumerate(links))
 
 
 def _explained(condition: str) -> str:
@@ -138,12 +144,22 @@ def _meanings(matrix: Matrix) -> str:
         for kind in KINDS.values()
         if kind.id in occur
     )
-    rules = "".join(f'<dt id="{rule.id}">{rule.id}</dt><dd>{escape(rule.meaning)}</dd>' for rule in RULES.values())
+    broken = {rule for cell in matrix.cells for rule in cell.rules}
+    named, others = (_rules(there, broken) for there in (True, False))
     conditions = f"<h2>Conditions</h2>\n<dl>{kinds}</dl>\n" if kinds else ""
     return (
         f"<h2>Verdicts</h2>\n<dl>{verdicts}</dl>\n{conditions}"
         f'<h2 id="rules">Rules</h2>\n<p>A check of one pair with its image names what it finds by these.</p>\n'
-        f"<details><summary>{len(RULES)} rules</summary><dl>{rules}</dl></details>\n"
+        f"<dl>{named}</dl>\n<details><summary>The rules that no pair breaks</summary><dl>{others}</dl></details>\n"
+    )
+
+
+def _rules(there: bool, broken: set[str]) -> str:
+    """Explain the rules that are broken, or the others."""
+    return "".join(
+        f'<dt id="{rule.id}">{rule.id} {escape(rule.name)}</dt><dd>{escape(rule.meaning)} {escape(rule.advice)}</dd>'
+        for rule in RULES.values()
+        if (rule.id in broken) is there
     )
 
 

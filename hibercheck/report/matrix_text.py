@@ -112,7 +112,7 @@ def _reasons(matrix: Matrix, scenario: int, console: Console) -> None:
         share = "" if cell.share is None else f", {cell.share:.0%}"
         ours, theirs = (one_line(names[kernel]) for kernel in example)
         text = Text.assemble(
-            (mark, style), f" {count:,} x: {one_line(cell.reason)}{share}",
+            (mark, style), f" {count:,} x: {one_line(cell.reason)}{share}{_named(cell)}",
             (f"; e.g. {ours} resumes {theirs}", "dim"),
         )  # fmt: skip
         put(console, text, indent=2)
@@ -120,6 +120,11 @@ def _reasons(matrix: Matrix, scenario: int, console: Console) -> None:
             put(console, said(condition, cell), indent=6)
     if len(shown) > _REASONS:
         put(console, f"and {len(shown) - _REASONS} more, see --format json", "dim", indent=2)
+
+
+def _named(cell: Cell) -> str:
+    """Return the rules that a cell's pairs break, for `hibercheck explain`."""
+    return f" ({', '.join(map(one_line, cell.rules))})" if cell.rules else ""
 
 
 def _legend() -> Text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -25,7 +26,7 @@ from tests.support.browser import CHROMIUM, axe_core, violations
 NAMES = ("6.1.0-50-cloud-amd64", "6.12.94+deb13", '<b>"evil" & co</b>', "7.3.4")
 CELLS = [
     Cell(Outcome.RESUMES, Verdict.SAFE, "nothing"),
-    Cell(Outcome.RESETS, Verdict.FATAL, 'a "loop" <overwritten> & gone'),
+    Cell(Outcome.RESETS, Verdict.FATAL, 'a "loop" <overwritten> & gone', rules=("HC201", "HC301", "<HC9>")),
     Cell(Outcome.RESUMES, Verdict.RISK, "chance", 0.4),
     Cell(Outcome.REFUSED, Verdict.REFUSED, "no"),
     Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, "who knows"),
@@ -201,6 +202,22 @@ def test_chromium_shows_the_table(matrix, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     check_page(result.stdout, matrix)
+
+
+def test_the_page_leads_from_each_reason_to_the_rules_that_are_broken(matrix):
+    page = "".join(html_parts(matrix))
+    links = set(re.findall(r'href="#(HC\d+)"', page))
+    assert links == {"HC201", "HC301"}
+    assert len(re.findall(r'id="HC\d+"', page)) == len(set(re.findall(r'id="(HC\d+)"', page))) == len(RULES)
+    shown = page[page.index('<h2 id="rules">') : page.index("<details>")]
+    assert set(re.findall(r'id="(HC\d+)"', shown)) == links  # what a link leads to is not folded away
+
+
+def test_text_and_csv_name_the_rules(matrix):
+    console = Console(file=io.StringIO(), width=200)
+    matrix_text.render(matrix, console)
+    assert "(HC201, HC301, <HC9>)" in console.file.getvalue()
+    assert "HC201 HC301 <HC9>" in "".join(csv_parts(matrix))
 
 
 def test_the_page_names_every_kernel_and_says_why(matrix):

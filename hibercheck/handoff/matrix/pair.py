@@ -30,7 +30,7 @@ from hibercheck.handoff.replay.fate import (
     fate_of,
     over_places,
 )
-from hibercheck.handoff.replay.trace import trace
+from hibercheck.handoff.replay.trace import Trace, trace
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.scenario.park import NO_MEMORY
 from hibercheck.handoff.scenario.plan import Plan
@@ -39,6 +39,7 @@ from hibercheck.handoff.verdict.decide import borrowed_time
 from hibercheck.handoff.verdict.findings import HARM, Condition, Outcome, Verdict
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, Facts, rule
+from hibercheck.x86.paging import Access
 
 _EVENTS = (Event.STORE, Event.NMI, Event.MACHINE_CHECK, Event.SMI)
 _STATES = {
@@ -57,10 +58,12 @@ class Overlap:
     Attributes:
         kept: If the image covers nothing but the resumee's own memory.
         covered: If it covers everything.
+        rule: Which rule is broken then, if it is no more what it was.
     """
 
     kept: Difference
     covered: Difference
+    rule: str = "HC201"
 
 
 CHANCE = Overlap(Difference.INTACT, Difference.FOREIGN)
@@ -79,6 +82,7 @@ class Cell:
         exact: Whether an image was replayed.
         conditions: What would change the verdict, the worst first.
         spared: Names of the conditions that a suppression is about.
+        rules: The rules that are broken, by which a check with an image would name what it finds.
     """
 
     outcome: Outcome
@@ -88,6 +92,7 @@ class Cell:
     exact: bool = False
     conditions: tuple[Condition, ...] = ()
     spared: frozenset[str] = frozenset()
+    rules: tuple[str, ...] = ()
 
     @property
     def strict(self) -> Verdict:
@@ -169,14 +174,14 @@ def judge_run(
         overlap: Says what the copy does to a loop of the resumer's, by its index.
     """
     if run.refusal is not None:
-        return Cell(Outcome.REFUSED, Verdict.REFUSED, f"it {run.refusal}")
+        return Cell(Outcome.REFUSED, Verdict.REFUSED, f"it {run.refusal}", rules=("HC402",))
     share = image_share(resumee, settings)
     cells = [Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, _not_known(what)) for what in run.unknown]
     if run.resumer_levels != run.resumee_levels:
         cells.append(_levels(run.resumer_levels, run.resumee_levels))
     for waiting in run.waiting:
         covers = None if waiting.loop is None else overlap(waiting.loop) if run.placed else CHANCE
-        cells += _group(resumer, waiting, run.reinitialised, covers, options, share)
+        cells += _group(resumer, waiting, run, covers, options, share)
     return max(cells, key=lambda cell: (_RANK[cell.verdict], cell.share or 0), default=_SAFE)
 
 
@@ -227,8 +232,17 @@ def _overlap(resumer: Summary, loop: Loop, resumee: Summary, levels: int) -> Ove
     for everywhere in (False, True):
         memory = certain_memory(resumer, resumee, levels, everywhere=everywhere)
         cpu = waiting_cpu(Waiting(frozenset({1}), ParkState.HLT, 0, False, None), loop, memory)
-        found.append(trace(memory, cpu, None, cached=True).difference)
-    return Overlap(*found)
+        found.append(trace(memory, cpu, None, cached=True))
+    return Overlap(found[0].difference, found[1].difference, _broken(found[1]))
+
+
+def _broken(found: Trace) -> str:
+    """Say which rule an iteration breaks, as a check says it (`hibercheck.handoff.verdict.explain`)."""
+    if found.divergence is not None:
+        return "HC204"
+    decisive = found.decisive
+    code = decisive is None or (decisive.access is Access.FETCH and decisive.leaf_overwritten)
+    return "HC201" if code and not (decisive is not None and decisive.tables_only) else "HC202"
 
 
 def outlook(resumee: Summary, settings: Settings) -> tuple[object, ...]:
@@ -248,13 +262,13 @@ def _levels(ours: int | None, theirs: int | None) -> Cell:
         reason = "whether both page with as many levels is not known"
         return Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, reason)
     reason = f"the boot CPU pages with {ours} levels and loads page tables of {theirs}"
-    return Cell(Outcome.RESETS, Verdict.FATAL, reason)
+    return Cell(Outcome.RESETS, Verdict.FATAL, reason, rules=("HC401",))
 
 
 def _group(
     resumer: Summary,
     waiting: Waiting,
-    reinitialised: frozenset[int],
+    run: Run,
     overlap: Overlap | None,
     options: CheckOptions,
     share: float,
@@ -268,9 +282,11 @@ def _group(
         return [Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, reason)]
     cells = []
     for taken in (True, False):
-        cpus = waiting.cpus & reinitialised if taken else waiting.cpus - reinitialised
+        cpus = waiting.cpus & run.reinitialised if taken else waiting.cpus - run.reinitialised
         if cpus:
-            cells.append(_cell(resumer, waiting, cpus, overlap, options, share, taken=taken))
+            cell = _cell(resumer, waiting, cpus, overlap, options, share, taken=taken)
+            offline = cell.verdict in {Verdict.FATAL, Verdict.RISK} and bool(cpus & run.left_behind)
+            cells.append(replace(cell, rules=(*cell.rules, "HC301")) if offline else cell)
     return cells
 
 
@@ -304,7 +320,18 @@ def _cell(
         exposed |= killers
         borrowed |= borrowed_time(waiting.state, settled, line, killers=bool(killers))
     ruling = over_places(rulings, Doubt.COVERAGE)
-    return _told(ruling, _who(cpus, waiting.state), exposed, share, borrowed=borrowed)
+    cell = _told(ruling, _who(cpus, waiting.state), exposed, share, borrowed=borrowed)
+    return replace(cell, rules=_rules(cell, ruling, waiting.state, overlap))
+
+
+def _rules(cell: Cell, ruling: Ruling, state: ParkState, overlap: Overlap | None) -> tuple[str, ...]:
+    """Name the rules that some CPUs break: what wakes them, what they then run into, and that nobody takes them out."""
+    if cell.verdict not in {Verdict.FATAL, Verdict.RISK, Verdict.LATENT}:
+        return ()
+    line = ["HC101"] if ruling.fate is Fate.DIES and ruling.cause is Event.STORE and state is ParkState.MWAIT else []
+    code = [] if overlap is None else [overlap.rule]
+    stays = ["HC302"] if cell.verdict is Verdict.LATENT or ruling.when is When.AFTER else []
+    return (*line, *code, *stays)
 
 
 def _after(event: Event, state: ParkState, facts: Facts, settled: Difference | None) -> After:

@@ -53,6 +53,7 @@ class Run:
         resumer_levels: Levels of the resumer's page tables; None where not known.
         resumee_levels: Of the resumee's.
         reinitialised: The CPUs that the resumee sends an INIT.
+        left_behind: The CPUs that were offline and that the resumer has not brought back to park them.
     """
 
     waiting: tuple[Waiting, ...]
@@ -62,6 +63,7 @@ class Run:
     resumer_levels: int | None
     resumee_levels: int | None
     reinitialised: frozenset[int]
+    left_behind: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ def _pairing(
         resumer_levels=plan.levels,
         resumee_levels=_levels(resumee.traits, la57=line.la57 and settings.machine.la57),
         reinitialised=plan.reinitialised,
+        left_behind=left_behind(plan.parked),
     )
     return Pairing(plan, run)
 
@@ -252,6 +255,11 @@ def _levels(traits: Traits, *, la57: bool) -> int | None:
     if not la57:
         return 4
     return None if traits.la57.value is None else 5 if traits.la57.value else 4
+
+
+def left_behind(parked: Iterable[Parked]) -> frozenset[int]:
+    """Return the CPUs that were offline, and that nobody has brought back to park them."""
+    return frozenset(one.cpu for one in parked if one.left_behind)
 
 
 def grouped(parked: Iterable[Parked], loops: Sequence[ParkLoop]) -> tuple[Waiting, ...]:

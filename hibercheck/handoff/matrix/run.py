@@ -18,7 +18,7 @@ from hibercheck.handoff.matrix.scenario import Scenario, Settings
 from hibercheck.handoff.matrix.summary import Summary
 from hibercheck.handoff.matrix.table import Matrix, Member
 from hibercheck.handoff.verdict.check import check
-from hibercheck.handoff.verdict.findings import Outcome, Verdict
+from hibercheck.handoff.verdict.findings import Level, Outcome, Verdict
 from hibercheck.kernel.cache import KernelCache
 from hibercheck.kernel.code.traits import Traits
 
@@ -237,4 +237,7 @@ def _replayed(resumer: Summary, resumee: Summary, image: str, scenario: Scenario
             raise
         return Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, problem.message, exact=True)
     share = None if report.share is None else round(report.share.failing / max(report.share.placements, 1), 2)
-    return Cell(report.outcome, report.verdict, report.headline, share, exact=True, conditions=report.conditions)
+    rules = tuple(sorted({one.rule for one in report.findings if one.level >= Level.WARNING}))
+    return Cell(
+        report.outcome, report.verdict, report.headline, share, exact=True, conditions=report.conditions, rules=rules
+    )

@@ -7,7 +7,7 @@ Its resumee's own text, tables and data are certainly in it; of all other memory
 from __future__ import annotations
 
 from hibercheck.handoff.matrix.pair import Cell, judge_run, overlap_of
-from hibercheck.handoff.matrix.pairing import Run, grouped
+from hibercheck.handoff.matrix.pairing import Run, grouped, left_behind
 from hibercheck.handoff.matrix.scenario import Scenario, Settings
 from hibercheck.handoff.matrix.summary import summary_of
 from hibercheck.handoff.scenario.plan import Plan
@@ -38,6 +38,7 @@ def judge_survival(plan: Plan, resumer: Kernel, resumee: Kernel, resumee_traits:
         resumer_levels=plan.levels,
         resumee_levels=plan.resumee.levels,
         reinitialised=plan.reinitialised,
+        left_behind=left_behind(plan.parked),
     )
     levels = plan.levels or 4
     return judge_run(

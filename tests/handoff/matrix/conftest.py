@@ -40,7 +40,7 @@ class Made:
 SIDES = tuple(field.name for field in fields(Made))[1:]
 
 
-def judged(resumer: Made, resumee: Made, settings, *, unknown=(), refusal=None):
+def judged(resumer: Made, resumee: Made, settings, *, unknown=(), refusal=None, left_behind=frozenset()):
     """Judge a pair of made kernels."""
     run = Run(
         waiting=resumer.waiting,
@@ -50,6 +50,7 @@ def judged(resumer: Made, resumee: Made, settings, *, unknown=(), refusal=None):
         resumer_levels=resumer.levels,
         resumee_levels=resumee.levels,
         reinitialised=resumee.reinitialised,
+        left_behind=left_behind,
     )
     ours, theirs = resumer.summary, resumee.summary
     options = options_of(settings.scenarios[0], settings)

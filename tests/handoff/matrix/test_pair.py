@@ -133,3 +133,29 @@ def test_the_share_grows_with_the_resumee(kernel, settings):
     assert image_share(kernel().summary, settings) == 0.4
     assert image_share(kernel().summary, small) == 0.8
     assert image_share(kernel().summary, replace(settings, machine=Machine(memory=1 << 20))) == 1.0
+
+
+def rules(resumer, resumee, settings, **more):
+    return judged(resumer, resumee, settings, **more).rules
+
+
+def test_a_cell_names_the_rules_that_a_check_would(kernel, settings, restless):
+    other = kernel(content=OTHER)
+    assert rules(kernel(), other, restless) == ("HC201",)
+    assert rules(kernel(), other, settings) == ("HC101", "HC201")  # a store to its line
+    assert rules(kernel(), kernel(tables=0x700000), restless) == ("HC202",)
+    assert rules(kernel(kaslr=True), kernel(), restless) == ("HC201",)
+    asleep = kernel(content=OTHER, reinitialised=frozenset())
+    assert rules(kernel(ParkState.HLT), asleep, settings) == ("HC201", "HC302")
+    nmi = replace(settings, suppose=frozenset({"nmi"}))
+    assert rules(kernel(ParkState.HLT), asleep, nmi) == ("HC201", "HC302")
+    assert rules(kernel(), other, restless, left_behind=frozenset({2})) == ("HC201", "HC301")
+    assert rules(kernel(), other, restless, left_behind=frozenset({7})) == ("HC201",)
+    assert rules(kernel(), kernel(levels=5), restless) == ("HC401",)
+    assert rules(kernel(), kernel(), restless, refusal="has none") == ("HC402",)
+
+
+def test_a_cell_that_is_fine_names_none(kernel, restless):
+    assert rules(kernel(), kernel(), restless) == ()
+    assert rules(kernel(ParkState.HLT), kernel(content=OTHER), restless) == ()
+    assert rules(kernel(), kernel(), restless, unknown=("where it lies",)) == ()
