@@ -123,6 +123,11 @@ class Experiment:
         return [*out, *self.arguments]
 
     @property
+    def unread(self) -> bool:
+        """Whether the resumer parks CPUs as no reader of hibercheck's knows: it is to say so, whatever it is given."""
+        return self.resumer.kernel.endswith("-pause")
+
+    @property
     def may_abstain(self) -> bool:
         """Whether the resumer's load address was random, so that only a dump can tell."""
         return "nokaslr" not in self.resumer.cmdline.split()

@@ -149,7 +149,7 @@ def grade(entry: Entry, said: Said, *, dump: bool) -> str:
         return "right"
     if got is None:
         return "WRONG"
-    if not dump and (said.conditions or said.verdict == "undetermined"):
+    if (not dump and said.conditions) or (said.verdict == "undetermined" and (not dump or entry.experiment.unread)):
         return "abstained"
     if said.verdict == "risk" and said.doubts == (Doubt.REUSED,):
         return "abstained"

@@ -94,6 +94,12 @@ def test_a_random_address_allows_to_abstain_but_not_with_a_dump():
     assert grade(entry, risk, dump=True) == "WRONG"
 
 
+def test_a_design_that_no_reader_knows_is_to_be_undetermined_with_a_dump_too():
+    entry = replace(ENTRY, experiment=replace(V1, resumer=Side("near-pause")))
+    assert grade(entry, Said(4, "undetermined", "undetermined"), dump=True) == "abstained"
+    assert grade(replace(entry, outcome="resets"), SAFE, dump=True) == "MISS"
+
+
 def test_the_moment_of_a_wake_allows_to_abstain_but_not_with_a_dump():
     risk = Said(1, "may-reset", "risk")
     for phase, grades in (("copy", ("abstained", "WRONG")), ("resumee", ("WRONG", "WRONG"))):

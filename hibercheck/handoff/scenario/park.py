@@ -11,7 +11,7 @@ from hibercheck.handoff.facts.cpufacts import CpuFeatures
 from hibercheck.handoff.facts.idle import IdleDriver
 from hibercheck.handoff.scenario.bringup import Bringup
 from hibercheck.handoff.scenario.options import Idle
-from hibercheck.kernel.code.model import ParkKind, ParkLoop, ParkRole
+from hibercheck.kernel.code.model import ParkKind, ParkLoop, ParkRole, Trait
 from hibercheck.kernel.code.names import ENTER_DEAD
 from hibercheck.kernel.code.traits import Traits
 from hibercheck.x86.cpu import ParkState
@@ -22,6 +22,7 @@ _IDLE_OF: dict[str, Idle] = {"mwait": "mwait", "hlt": "halt", "port_io": "port"}
 NO_MEMORY = frozenset({ParkState.WAIT_FOR_SIPI, ParkState.NEVER_BOOTED})
 """States in which a CPU waits in no memory that an image could overwrite."""
 
+_VMLINUX = "a vmlinux with symbols"
 _MWAIT_LEAF = 5  # CPUID_MWAIT_LEAF, arch/x86/include/asm/mwait.h
 
 
@@ -85,9 +86,10 @@ class ParkRules:
 
     def at_resume(self) -> tuple[ParkState, ParkLoop | None, str]:
         """Say how a CPU that is online at the handoff is parked."""
-        park = _known(
-            self.traits.resume_park.value, "what the resumer's play_dead does at resume", "a vmlinux with symbols"
+        supply = (
+            "--park DESIGN, if it is one that hibercheck knows" if self.traits.own_place.value is None else _VMLINUX
         )
+        park = _read(self.traits.resume_park, "what the resumer's play_dead does at resume", supply)
         if park == "init":
             return ParkState.WAIT_FOR_SIPI, None, "parked in HLT, then sent an INIT, so that it waits for a SIPI"
         if park == "hlt":
@@ -113,7 +115,7 @@ class ParkRules:
         Args:
             idle_ready: Whether a cpuidle driver was registered by then; not so for a sibling taken down at boot.
         """
-        order = _known(self.traits.play_dead_order.value, "the order of native_play_dead()", "a vmlinux with symbols")
+        order = _read(self.traits.play_dead_order, "the order of native_play_dead()")
         for step in order:
             if step == "mwait" and self._mwait_possible():
                 return ParkState.MWAIT, self._loop("native", "mwait"), "native_play_dead() prefers MWAIT on this CPU"
@@ -132,15 +134,12 @@ class ParkRules:
         found = self.traits.loops("native", "hlt", after_kick=True)
         if not found:
             return None  # no store makes a CPU leave its loop
-        kicks = self.traits.kicks_offline.value
-        return found[0] if _known(kicks, "whether the resumer has CPUs leave MWAIT", "a vmlinux with symbols") else None
+        return found[0] if _read(self.traits.kicks_offline, "whether the resumer has CPUs leave MWAIT") else None
 
     def _mwait_possible(self) -> bool:
         """Apply the tests of mwait_play_dead(): vendor, MWAIT, CLFLUSH, CPUID leaf 5 (arch/x86/kernel/smpboot.c)."""
         features = _known(self.features, "the CPU's vendor and features", "a resumee vmlinux with BTF")
-        vendors = _known(
-            self.traits.mwait_vendor_check.value, "which vendors mwait_play_dead() turns away", "a vmlinux with symbols"
-        )
+        vendors = _read(self.traits.mwait_vendor_check, "which vendors mwait_play_dead() turns away")
         capable = {"mwait", "clflush"} <= features.flags and features.cpuid_level >= _MWAIT_LEAF
         return capable and features.vendor not in {vendor.lower() for vendor in vendors}
 
@@ -170,6 +169,11 @@ def _known(value: T | None, fact: str, supply: str) -> T:
     if value is None:
         raise Unsettled(fact, supply)
     return value
+
+
+def _read(trait: Trait[T], fact: str, supply: str = _VMLINUX) -> T:
+    """Return what was read of the kernel's code; where that failed, the fact is named with what stood in the way."""
+    return _known(trait.value, f"{fact} ({trait.reason})" if trait.reason else fact, supply)
 
 
 def idle_by_driver(cmdline: CommandLine, driver: IdleDriver, traits: Traits) -> Idle | None:

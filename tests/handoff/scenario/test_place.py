@@ -120,3 +120,20 @@ def test_a_line_in_a_frame_that_the_code_names_is_overwritten_where_the_image_ha
     plan = make_plan(replace(plan.inputs, traits=traits), plan.options)
     (ap,) = judge(plan, None).aps
     assert ap.line is (frame in plan.image.pfns)
+
+
+def test_code_that_was_not_followed_is_named_with_what_stood_in_the_way(judged):
+    """Of a design that the readers do not know no kernel's symbols tell more: the user can say which it is."""
+    plan, _ = judged("latent", memory=False)
+    why = "the code that it copies ends in a loop in which none of the instructions wait"
+    traits = plan.traits.replaced(
+        resume_park=Trait("resume_park", None, reason=why),
+        own_place=Trait("own_place", None, reason=why),
+    )
+    (one,) = park_all(ParkRules(traits, plan.features, plan.idle), plan.bringup, plan.rescued)
+    assert one.state is ParkState.RUNNING
+    assert one.unsettled.fact == f"what the resumer's play_dead does at resume ({why})"
+    assert one.unsettled.supply.startswith("--park DESIGN")
+    traits = traits.replaced(own_place=Trait("own_place", ()))
+    (one,) = park_all(ParkRules(traits, plan.features, plan.idle), plan.bringup, plan.rescued)
+    assert one.unsettled.supply == "a vmlinux with symbols"
