@@ -129,7 +129,7 @@ class Lab:
         named = self.kernels.named_modules(side.kernel, side.modules)
         name = f"initramfs-{'-'.join([side.kernel, *side.modules])}.gz" if modules or named else "initramfs.gz"
         initrd = self.work / (f"python-{name}" if collects else name)
-        with self._guard:
+        with held(initrd):
             if not initrd.exists() or (collects and initrd.stat().st_mtime < python.changed()):
                 more = python.entries() if collects else []
                 more += [initramfs.plain(f"late/{path.name}", path.read_bytes()) for path in named]
