@@ -71,11 +71,13 @@ class ParkRules:
         features: The CPU's features, or None where they are not known.
         idle: The answer to "how does the cpuidle driver park a dead CPU", or None where it is not known; or what
             finds it, as it is only asked for where native_play_dead() gets that far.
+        bsp: The CPU that may have the BSP flag, where that is not the one that copies: an INIT has it run the firmware.
     """
 
     traits: Traits
     features: CpuFeatures | None
     idle: Idle | Callable[[], Idle | None] | None
+    bsp: int | None = None
 
     def _loop(self, role: ParkRole, kind: ParkKind, driver: str | None = None) -> ParkLoop | None:
         """Return the loop of a role and kind that a CPU enters first; of one driver, where that matters."""
@@ -203,6 +205,10 @@ def park_all(rules: ParkRules, bringup: Bringup, rescued: frozenset[int]) -> tup
 
 def _park(rules: ParkRules, bringup: Bringup, rescued: frozenset[int], cpu: int) -> Parked:
     is_rescued = cpu in rescued
+    if cpu == rules.bsp and rules.traits.sends_init.value:
+        fact = f"what the resumer's INIT does to CPU {cpu}, which may have the BSP flag and would then run the firmware"
+        supply = "--park hlt-rescued, if the resumer sends it none and leaves it in HLT"
+        return Parked(cpu, ParkState.RUNNING, None, f"depends on {fact}", unsettled=Unsettled(fact, supply))
     if cpu not in bringup.booted and not is_rescued:
         return Parked(cpu, ParkState.NEVER_BOOTED, None, "never started by the resumer, so it still waits for a SIPI")
     left_behind = cpu not in bringup.online and not is_rescued

@@ -176,7 +176,8 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
     bringup, rescued = _cpus(asking, missing)
     topology = asking.value(TOPOLOGY) or Topology({}, 0, frozenset())
     features = asking.value(FEATURES)
-    rules = ParkRules(inputs.traits, features, lambda: asking.value(IDLE))
+    bsp = _bsp(inputs.resumee, topology, bringup.boot_cpu)
+    rules = ParkRules(inputs.traits, features, lambda: asking.value(IDLE), bsp)
     parked = park_all(rules, bringup, rescued) if not missing else _unsettled(bringup, missing)
     placement = _placement(asking, missing)
     levels = asking.value(LEVELS)
@@ -223,6 +224,18 @@ def _cpus(asking: Asking, missing: list[tuple[str, str]]) -> tuple[Bringup, froz
     boot_cpu = min(machine, default=0)
     everyone = machine | {boot_cpu}
     return Bringup(everyone, boot_cpu, everyone, everyone, frozenset(), frozenset()), frozenset()
+
+
+def _bsp(resumee: Resumee, topology: Topology, boot_cpu: int) -> int | None:
+    """Return the CPU that may have the BSP flag, where the one that copies has not; else None.
+
+    Firmware starts a kernel on the BSP.  One that kexec started may run on another CPU (``reboot=smp1``), and a resumer
+    runs where its resumee did.  The BSP is then taken to be the CPU with the lowest APIC id, as firmware numbers them.
+    """
+    if not resumee.booted_by_kexec or not topology.apic_ids:
+        return None
+    lowest = min(topology.apic_ids, key=lambda cpu: topology.apic_ids[cpu])
+    return None if lowest == boot_cpu else lowest
 
 
 def _unsettled(bringup: Bringup, missing: list[tuple[str, str]]) -> tuple[Parked, ...]:

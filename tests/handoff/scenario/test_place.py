@@ -137,3 +137,27 @@ def test_code_that_was_not_followed_is_named_with_what_stood_in_the_way(judged):
     traits = traits.replaced(own_place=Trait("own_place", ()))
     (one,) = park_all(ParkRules(traits, plan.features, plan.idle), plan.bringup, plan.rescued)
     assert one.unsettled.supply == "a vmlinux with symbols"
+
+
+@pytest.mark.parametrize(
+    ("apic_ids", "kexec", "sends", "open_"),
+    [
+        ({0: 1, 1: 0}, True, True, True),  # the BSP is an AP, and an INIT would have it run the firmware
+        ({0: 0, 1: 1}, True, True, False),  # kexec on the BSP, as ever
+        ({0: 1, 1: 0}, False, True, False),  # firmware numbers them so
+        ({0: 1, 1: 0}, True, False, False),  # nobody sends an INIT
+    ],
+)
+def test_what_an_init_does_to_the_bsp_is_left_open(judged, apic_ids, kexec, sends, open_):
+    """Measured: after kexec with reboot=smp1 it ran the firmware, and the machine was reset with the next NMI."""
+    plan, _ = judged("latent", memory=False, suppose=frozenset())
+    topology = replace(plan.resumee.topology, apic_ids=apic_ids)
+    resumee = replace(plan.resumee, booted_by_kexec=kexec, topology=topology)
+    traits = plan.traits.replaced(
+        resume_park=Trait("resume_park", "init" if sends else "hlt"),
+        sends_init=Trait("sends_init", sends),
+        init_targets=Trait("init_targets", "present"),
+    )
+    (one,) = make_plan(replace(plan.inputs, resumee=resumee, traits=traits), plan.options).parked
+    assert (one.unsettled is not None) is open_
+    assert not open_ or "BSP flag" in one.unsettled.fact
