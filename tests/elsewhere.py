@@ -73,6 +73,7 @@ ELSEWHERE: tuple[tuple[str, str, str], ...] = (
         "kernel/code/program.py",
         "Code is followed to find loops; made kernels show each step by the loop that is found.",
     ),
+    ("kernel/code/test_recovered.py", "kernel/code/dataless.py", "Which kernels need their data read from their code."),
     ("kernel/code/test_startup.py", "kernel/code/flaws.py kernel/code/layout.py", "Traits of how a kernel starts."),
     # the handoff
     ("report/test_formats_real.py", "handoff/api.py", "The interface for programs, on the committed cases."),

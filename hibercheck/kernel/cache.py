@@ -178,7 +178,7 @@ class KernelCache:
             return open_it()
 
         def opened() -> Kernel:
-            from hibercheck.kernel.code.recovered import supplement  # noqa: PLC0415 - answers do without
+            from hibercheck.kernel.code.dataless import supplement  # noqa: PLC0415 - answers do without
 
             kernel = open_it()
             supplement(kernel)  # so that an answer is the same whoever asks first

@@ -7,13 +7,14 @@ from itertools import islice
 
 from hibercheck.data import dataclass
 from hibercheck.errors import HibercheckError
-from hibercheck.handoff.acceptance.machine import unloadable
 from hibercheck.handoff.facts.e820 import ram_runs, read_e820
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.swsusp.image import Image
 
 MOST = 100
 """Runs that are named."""
+_SECTION = 15
+"""Frames of a section are 2^15: SECTION_SIZE_BITS is 27 (arch/x86/include/asm/sparsemem.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +72,25 @@ def not_in(held: Iterable[tuple[int, int]], ram: Sequence[tuple[int, int]]) -> I
                 here = stop
             else:
                 here = min(ram[place][1], end)
+
+
+def unloadable(held: Iterable[tuple[int, int]], ram: Sequence[tuple[int, int]]) -> int | None:
+    """Return the first frame that a kernel with this RAM refuses to load, or None.
+
+    Args:
+        held: (first frame, length) of what an image holds, ascending.
+        ram: [first, end) of the frames that are RAM, ascending.
+    """
+    if not ram:
+        return None
+    sections = {number for first, end in ram for number in range(first >> _SECTION, (end - 1 >> _SECTION) + 1)}
+    lowest, highest = ram[0][0], ram[-1][1]
+    for first, length in held:
+        if first < lowest:
+            return first
+        if first + length > highest:
+            return max(first, highest)
+        for number in range(first >> _SECTION, (first + length - 1 >> _SECTION) + 1):
+            if number not in sections:
+                return max(first, number << _SECTION)
+    return None

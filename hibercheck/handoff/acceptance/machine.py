@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from hibercheck.addresses import PAGE_SHIFT, START_KERNEL_MAP
 from hibercheck.handoff.acceptance.contents import MISMATCH
+from hibercheck.handoff.acceptance.held import unloadable
 from hibercheck.handoff.acceptance.refusal import EFAULT, ENOMEM, EPERM, Question, Refusal, failed
 from hibercheck.handoff.facts.e820 import NAMES, Map, differences, e820_checksum, edited, pack_e820, ram_runs
 from hibercheck.handoff.facts.firmware_map import FirmwareMap
@@ -14,8 +13,6 @@ from hibercheck.handoff.scenario.known_loading import FREE, MEMORY_MAP, PAGES, a
 _RESIZED = "give the resumer the memory that the hibernated kernel had: same firmware, same size, same devices"
 _SHOWN = 4
 """Ranges that a sentence names."""
-_SECTION = 15
-"""Frames of a section are 2^15: SECTION_SIZE_BITS is 27 (arch/x86/include/asm/sparsemem.h)."""
 
 
 def memory_map(question: Question) -> Refusal | None:
@@ -158,28 +155,6 @@ def frames(question: Question) -> Refusal | None:
 def _grown(question: Question) -> bool:
     """Tell whether there is more memory than the firmware's map has, plugged in at run time."""
     return added_to(question.resumee, question.image.info.num_physpages) > 0
-
-
-def unloadable(held: Iterable[tuple[int, int]], ram: Sequence[tuple[int, int]]) -> int | None:
-    """Return the first frame that a kernel with this RAM refuses to load, or None.
-
-    Args:
-        held: (first frame, length) of what an image holds, ascending.
-        ram: [first, end) of the frames that are RAM, ascending.
-    """
-    if not ram:
-        return None
-    sections = {number for first, end in ram for number in range(first >> _SECTION, (end - 1 >> _SECTION) + 1)}
-    lowest, highest = ram[0][0], ram[-1][1]
-    for first, length in held:
-        if first < lowest:
-            return first
-        if first + length > highest:
-            return max(first, highest)
-        for number in range(first >> _SECTION, (first + length - 1 >> _SECTION) + 1):
-            if number not in sections:
-                return max(first, number << _SECTION)
-    return None
 
 
 def room(question: Question) -> Refusal | None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.errors import HibercheckError, MalformedKernel, MissingFact
+from hibercheck.kernel.code.dataless import TELLING, supplement
 from hibercheck.kernel.code.needed import SYMBOLS
-from hibercheck.kernel.code.traits import WANTED
 from hibercheck.kernel.kernel import Kernel, open_kernel
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def open_resumer(path: str, symbols: str | None, cache: KernelCache | None = Non
     Raises:
         HibercheckError: The file cannot be read as a kernel.
     """
-    return _opened(path, symbols, SYMBOLS.keys() | WANTED.candidates, cache)
+    return _opened(path, symbols, cache)
 
 
 def open_resumee(path: str, symbols: str | None, cache: KernelCache | None = None) -> Kernel:
@@ -37,12 +37,14 @@ def open_resumee(path: str, symbols: str | None, cache: KernelCache | None = Non
 
     To look those symbols up later would be a second pass, of 8 ms where one pass for all takes 2 ms more.
     """
-    return _opened(path, symbols, SYMBOLS.keys() | WANTED.candidates, cache)
+    return _opened(path, symbols, cache)
 
 
-def _opened(path: str, symbols: str | None, names: Iterable[str], cache: KernelCache | None) -> Kernel:
+def _opened(path: str, symbols: str | None, cache: KernelCache | None) -> Kernel:
     def opened() -> Kernel:
-        return looked_up(open_kernel(path, symbols=symbols), names)
+        from hibercheck.kernel.code.traits import WANTED  # noqa: PLC0415 - an image's own kernel needs none of them
+
+        return looked_up(open_kernel(path, symbols=symbols), SYMBOLS.keys() | WANTED.candidates)
 
     return opened() if cache is None or symbols is not None else cache.opened(path, opened)
 
@@ -54,8 +56,6 @@ def looked_up(kernel: Kernel, names: Iterable[str] = SYMBOLS) -> Kernel:
         MissingFact: The kernel has no symbols.
         MalformedKernel: It is no kernel, or a symbol is where no kernel has it.
     """
-    from hibercheck.kernel.code.recovered import TELLING, supplement  # noqa: PLC0415 - it imports what reads code
-
     try:
         kernel.symbols([*names, *TELLING])
         supplement(kernel)

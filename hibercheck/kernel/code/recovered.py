@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.errors import MissingFact
+from hibercheck.kernel.code.dataless import TELLING
 from hibercheck.kernel.code.disasm import Decoded
 from hibercheck.kernel.code.names import Wanted
 from hibercheck.kernel.code.program import Function, Program
@@ -19,10 +20,6 @@ from hibercheck.kernel.code.values import argument, calls_to
 from hibercheck.kernel.kernel import Kernel
 from hibercheck.kernel.symbols import Symbol
 
-_CODE = ("native_play_dead", "_stext")
-_DATA = ("init_task", "smp_ops")
-TELLING = (*_CODE, *_DATA)
-"""Symbols by which a kernel that lists no data is known; whoever looks up others adds them, to save a pass."""
 _MAX_IMAGE = 1 << 30
 """KERNEL_IMAGE_SIZE with RANDOMIZE_BASE, arch/x86/include/asm/page_64_types.h."""
 
@@ -79,16 +76,9 @@ _WANTED = Wanted(
 )
 
 
-def lacks_data(kernel: Kernel) -> bool:
-    """Whether a kernel lists its functions, and no data."""
-    known = kernel.symbols(TELLING)
-    return any(name in known for name in _CODE) and not any(name in known for name in _DATA)
-
-
-def supplement(kernel: Kernel) -> None:
-    """Give a kernel that lists only its code the data symbols that its code shows; others are left as they are."""
-    if not kernel.supplemented and lacks_data(kernel):
-        kernel.supplement(_Recovery(kernel).found())
+def recovered(kernel: Kernel) -> dict[str, Symbol]:
+    """Return the data symbols that a kernel's code shows, by name."""
+    return _Recovery(kernel).found()
 
 
 class _Recovery:

@@ -655,8 +655,8 @@ def traits_on_demand(kernel: CodeView) -> Traits:
     if isinstance(ready, Traits):
         return ready
     # A kernel that remembers what it was asked before needs nothing of what reads code.
+    from hibercheck.kernel.code.dataless import supplement  # noqa: PLC0415
     from hibercheck.kernel.code.readers import Readers  # noqa: PLC0415
-    from hibercheck.kernel.code.recovered import supplement  # noqa: PLC0415
 
     if isinstance(kernel, Kernel):
         supplement(kernel)

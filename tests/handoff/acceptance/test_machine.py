@@ -7,6 +7,7 @@ import hashlib
 import pytest
 
 from hibercheck.handoff.acceptance import machine
+from hibercheck.handoff.acceptance.held import unloadable
 from hibercheck.handoff.acceptance.refusal import EFAULT, ENOMEM, EPERM, Question
 from hibercheck.handoff.facts.e820 import E820Entry, e820_checksum, pack_e820
 from hibercheck.handoff.facts.firmware_map import FirmwareMap
@@ -211,7 +212,7 @@ SECTION = 0x8000
 ])  # fmt: skip
 def test_sections_without_memory(held, lost):
     ram = [(1, SECTION), (2 * SECTION, 2 * SECTION + 1), (3 * SECTION - 1, 3 * SECTION + 5)]
-    assert machine.unloadable(held, ram) == lost
+    assert unloadable(held, ram) == lost
 
 
 KERNEL = Kernel(_end=0xFFFFFFFF81000000 + 16 * MIB)

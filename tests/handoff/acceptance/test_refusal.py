@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from hibercheck.handoff.acceptance.alternatives import acceptance_alternatives
-from hibercheck.handoff.acceptance.machine import unloadable
+from hibercheck.handoff.acceptance.held import unloadable
 from hibercheck.handoff.acceptance.refusal import judge_acceptance
 from hibercheck.handoff.facts.e820 import E820Entry, e820_checksum, pack_e820
 from hibercheck.swsusp.header import MAGIC_V2, MAGIC_V3

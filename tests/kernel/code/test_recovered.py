@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hibercheck.handoff.facts.kernels import looked_up, open_resumer
+from hibercheck.kernel.code.dataless import lacks_data, supplement
 from hibercheck.kernel.code.facts import facts_of
-from hibercheck.kernel.code.recovered import lacks_data, supplement
 from hibercheck.kernel.code.traits import read_traits
 from hibercheck.kernel.kernel import open_kernel
 from tests.support.text_only import write_text_symbols
