@@ -249,12 +249,14 @@ def _expand(raw: bytes, count: int, markers: list[int], tokens: tuple[bytes, ...
             for _ in range(names):
                 # One byte of length, or since 73bbb94466fd ("kallsyms: support "big" kernel symbols", in v6.1) two.
                 length = block[at]
-                at += 1
+                parts[at] = "\0"
                 if length & 0x80:
-                    length = length & 0x7F | block[at] << 7
                     at += 1
-                texts.append(join(parts[at : at + length]))
-                at += length
+                    length = length & 0x7F | block[at] << 7
+                    parts[at] = ""
+                at += length + 1
+            # no token has a NUL, so that names are told apart when all are joined, in seven eighths of the time
+            texts += join(parts[:at]).split("\0")[1:]
             position += at
     except IndexError:
         return None
