@@ -70,7 +70,7 @@ def written(owner: Owner) -> str:
     """Say whether the resumee writes a line, as a relative clause; nothing where that is not known."""
     return {
         Writes.NEVER: "" if owner.use is Use.CODE else ", which it leaves alone",
-        Writes.HANDED_OUT: ", where whoever it hands that out to writes",
+        Writes.HANDED_OUT: ", which is written once it is handed out",
         Writes.ORDINARY: ", where it writes as it runs",
         Writes.BEFORE_INIT: f", where it certainly writes as it resumes ({owner.writer})",
     }.get(owner.writes, "")

@@ -71,7 +71,7 @@ def test_without_page_tables_there_is_nothing_to_follow(predict):
 
 
 @pytest.mark.parametrize(("image", "said"), [
-    ({}, "is not overwritten: free memory of the resumee, where whoever it hands that out to writes"),
+    ({}, "is not overwritten: free memory of the resumee, which is written once it is handed out"),
     ({LINE_FRAME: page(LINE_AT & 0xFFF, DEAD)}, "is the resumee's now: memory in use by the resumee"),
 ])  # fmt: skip
 def test_a_cpu_is_left_with_the_line_that_it_monitors_and_whose_that_is(image, said):

@@ -148,7 +148,7 @@ def test_what_a_line_is_to_the_resumee(owner, said):
     (LINE, ""), (replace(LINE, writes=Writes.NEVER), ", which it leaves alone"),
     (replace(LINE, use=Use.CODE, writes=Writes.NEVER), ""),
     (replace(LINE, writes=Writes.ORDINARY), ", where it writes as it runs"),
-    (replace(LINE, writes=Writes.HANDED_OUT), ", where whoever it hands that out to writes"),
+    (replace(LINE, writes=Writes.HANDED_OUT), ", which is written once it is handed out"),
     (replace(LINE, writes=Writes.BEFORE_INIT, writer="f()"), ", where it certainly writes as it resumes (f())"),
 ])  # fmt: skip
 def test_whether_the_resumee_writes_there(owner, said):
