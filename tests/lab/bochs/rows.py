@@ -98,8 +98,21 @@ def stock() -> Iterator[Experiment]:
         high(NEW, offline=PAIR, load=0x1C200000),
         LARGE,
     )
+    yield online_store()
     yield one("g3", Side(OLD), Side(MID, offline=PAIR))
     yield one("g2same", Side(NEW), Side(NEW, offline=PAIR))
     yield one("d1", Side(OLD), Side(OLD))
     yield one("g4nosmt", Side(OLD), Side(NEW, "nokaslr nosmt"))
     yield one("g5kaslr", Side(OLD), Side(NEW, "", offline=PAIR))
+
+
+def online_store() -> Experiment:
+    """A CPU asleep on the resumee's count of CPUs, which changes with each that comes up before it.
+
+    Both variables lie at the same offset in their pages (0x800).  The resumer's per-CPU area is made of single pages,
+    from the highest free one down; what is reserved for a crash kernel, and the initramfs below it, leave room for as
+    many of them as puts CPU 3's page where the resumee has the count.
+    """
+    resumee = Side(MID, load=0x1B800000, initrd_at=LOW_INITRD)
+    line = "nokaslr percpu_alloc=page crashkernel=32184K@0x1e000000"
+    return one("online-store", resumee, Side(NEW, line, PAIR, initrd_at=0x1D703000), LARGE, fill_mib=40)
