@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,6 +77,8 @@ def command(**given: Any) -> int:
 
             comparison, warnings = spare_in_designs(comparison, entries, today())
             tell(warnings)
+        if not (given["form"] == "text" and given["output"] is None and sys.stdout.isatty()):
+            tell(comparison.warnings)
         content = _json(comparison) if given["form"] == "json" else _text(comparison, given)
         outputs.write(given["output"], [content])
     return 0

@@ -335,7 +335,7 @@ def today() -> datetime.date:
 
 
 def tell(warnings: Sequence[str]) -> None:
-    """Say on standard error what there is to say of the suppressions."""
+    """Say on standard error what there is to say of what was given."""
     from hibercheck.report.sanitise import one_line
 
     for warning in warnings:

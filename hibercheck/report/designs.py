@@ -46,6 +46,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
         "resumee": comparison.resumee.release,
         "resumer_cmdline": comparison.command_line,
         "refusal": comparison.refusal,
+        "warnings": list(comparison.warnings),
         "own": {
             "outcome": str(comparison.own[0]),
             "verdict": str(comparison.own[1]),
@@ -116,6 +117,8 @@ def render(comparison: Comparison, console: Console, *, details: bool = True, st
 
     resumer, resumee = one_line(comparison.resumer.release), one_line(comparison.resumee.release)
     line(f"{resumer} resumes {resumee} ({one_line(comparison.image)})", "bold")
+    for warning in comparison.warnings:
+        line(f"warning: {one_line(warning)}", "yellow")
     if comparison.refusal is not None:
         line(f"The resumer does not load the image, under any design: it {one_line(comparison.refusal)}")
         for text in _unless(comparison):

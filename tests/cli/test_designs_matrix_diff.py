@@ -329,6 +329,25 @@ def test_designs_with_strict_show_the_verdict_of_the_worst_condition(image, caps
     assert ("undetermined!" if width == 200 else "unknown!") in shown[1]
 
 
+@pytest.mark.parametrize(("more", "said"), [
+    (["--resumer-cmdline", "nokaslr", "--resumer-offline", "3"], "names CPU 3, which the resumee did not have"),
+    (["--resumer-cmdline", "nokaslr nosmt", "--resumer-offline", "1"], "names CPUs 1, which are down already"),
+    (["--resumer-cmdline", "nokaslr"], None),
+])  # fmt: skip
+def test_designs_tell_what_a_check_tells_of_what_was_given(image, capsys, more, said):
+    arguments = ["designs", image, "--resumer", HLT, "--resumee", MID, "--design", "hlt", *more]
+    assert run([*arguments, "--format", "json"]) == 0
+    out, err = capsys.readouterr()
+    warnings = json.loads(out)["warnings"]
+    assert [said in one for one in warnings] == ([] if said is None else [True])
+    assert err == "".join(f"hibercheck: warning: {one}\n" for one in warnings)
+    assert run(arguments) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if line.startswith("warning: ")] == [
+        f"warning: {one}" for one in warnings
+    ]
+
+
 def test_a_suppressed_condition_of_designs_does_not_count_with_strict(image, capsys, tmp_path):
     arguments = ["designs", image, "--resumer", HLT, "--resumee", MID, "--resumer-cmdline", "nokaslr nosmt nox2apic"]
     arguments += ["--strict", "--design", "init"]

@@ -203,7 +203,7 @@ def test_designs():
     )  # fmt: skip
     evil = Named(EVIL, EVIL)
     for refusal in (None, EVIL):
-        made = Comparison(EVIL, evil, evil, EVIL, refusal, (Outcome.RESETS, Verdict.FATAL), (row,))
+        made = Comparison(EVIL, evil, evil, EVIL, refusal, (Outcome.RESETS, Verdict.FATAL), (row,), warnings=(EVIL,))
         shown = on_terminal(lambda console, one=made: designs.render(one, console))
         assert not RAW.search(shown), RAW.search(shown)
         assert not RAW.search(json.dumps(designs.to_dict(made)))

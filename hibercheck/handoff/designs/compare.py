@@ -26,6 +26,7 @@ from hibercheck.handoff.scenario.plan import Plan
 from hibercheck.handoff.verdict.check import conditions, open_inputs
 from hibercheck.handoff.verdict.decide import decide
 from hibercheck.handoff.verdict.findings import HARM, Condition, Outcome, Verdict
+from hibercheck.handoff.verdict.reporting import told_of
 from hibercheck.handoff.verdict.words import sentence
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, rule
@@ -124,6 +125,7 @@ class Comparison:
         rows: The designs.
         conditions: What would change what the resumer does by itself, the worst first.
         spared: Names of those that a suppression is about.
+        warnings: What the user should know of what was given, a line each.
     """
 
     image: str
@@ -135,6 +137,7 @@ class Comparison:
     rows: tuple[Row, ...]
     conditions: tuple[Condition, ...] = ()
     spared: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
 
     @property
     def strict(self) -> tuple[Outcome, Verdict]:
@@ -181,6 +184,7 @@ def compare_designs(
         if acceptance.refusal is None:
             chosen = [design for design in DESIGNS if not wanted or design.name in wanted]
             rows = [row for design in chosen for row in _rows(plan, acceptance, dump, design, bsp)]
+        varied = conditions(plan, dump, own)
         return Comparison(
             image=image,
             resumer=Named(plan.resumer.release, plan.resumer.build_id),
@@ -189,7 +193,8 @@ def compare_designs(
             refusal=None if acceptance.refusal is None else acceptance.refusal.reason,
             own=own,
             rows=tuple(rows),
-            conditions=conditions(plan, dump, own).conditions,
+            conditions=varied.conditions,
+            warnings=(*told_of(plan, acceptance), *varied.warnings),
         )
 
 

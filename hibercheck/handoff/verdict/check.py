@@ -64,9 +64,7 @@ def check(
         replayed, judgement = _judged(plan, acceptance, dump)
         report = make_report(replayed, acceptance, judgement)
         found = conditions(plan, dump, (report.outcome, report.verdict))
-        left = f"{found.left_out} alternatives were not judged: there are too many CPUs to judge them in time"
-        warnings = (*report.warnings, left) if found.left_out else report.warnings
-        return replace(report, conditions=found.conditions, warnings=warnings)
+        return replace(report, conditions=found.conditions, warnings=(*report.warnings, *found.warnings))
 
 
 def conditions(

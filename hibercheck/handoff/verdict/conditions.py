@@ -70,6 +70,12 @@ class Varied:
     conditions: tuple[Condition, ...]
     left_out: int
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """That some were not judged, if so."""
+        what = f"{self.left_out} alternatives were not judged: there are too many CPUs to judge them in time"
+        return (what,) if self.left_out else ()
+
 
 def vary(usual: Decided, judge: Judge, more: More) -> Varied:
     """Judge every alternative of a scenario, and every pair of two that are about different things.

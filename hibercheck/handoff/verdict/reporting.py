@@ -71,7 +71,7 @@ def make_report(plan: Plan, acceptance: Acceptance, judgement: Judgement | None)
         unexamined=not_examined(plan, acceptance, judgement),
         share=_share(plan, judgement),
         timeline=_timeline(plan, judgement),
-        warnings=(*_warnings(plan, acceptance, judgement), *_disagreements(opinions)),
+        warnings=(*told_of(plan, acceptance), *_untold(plan, judgement), *_disagreements(opinions)),
         refusal=acceptance.refusal,
         usual_outcome=usual_outcome(outcome, judgement),
     )
@@ -242,14 +242,18 @@ def _share(plan: Plan, judgement: Judgement | None) -> Share | None:
     return Share(sweep.failing, sweep.placements, of, places, sweep.alignment)
 
 
-def _warnings(plan: Plan, acceptance: Acceptance, judgement: Judgement | None) -> tuple[str, ...]:
+def _untold(plan: Plan, judgement: Judgement | None) -> Iterator[str]:
+    if plan.options.timeline and judgement is not None and judgement.memory is None:
+        yield "there is no timeline: where the resumer lies is not known (give --resumer-memory)"
+
+
+def told_of(plan: Plan, acceptance: Acceptance) -> tuple[str, ...]:
+    """Return what the user should know of what was given, a line each, whatever is made of it."""
     found = []
     if plan.supposed:
         found.append(
             "nobody has measured this run: --what-if takes from dump and facts only the machine and the kernel's place"
         )
-    if plan.options.timeline and judgement is not None and judgement.memory is None:
-        found.append("there is no timeline: where the resumer lies is not known (give --resumer-memory)")
     if plan.image.header.consumed:
         found.append("the image has been resumed from before: its signature is put back; the kernel would not load it")
     found.extend(acceptance.remarks)
