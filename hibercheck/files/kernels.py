@@ -57,7 +57,7 @@ SYMBOLS = (
 )
 SUFFIXES = ("", ".gz", ".xz", ".zst")
 _LOOSE = ("vmlinux", "vmlinuz", "bzImage", "linux-image")
-_ENDINGS = (".facts", ".json", ".vmlinux", ".vmlinuz", ".deb", ".rpm")
+_ENDINGS = (".facts", ".json", ".vmlinux", ".vmlinuz", ".bzImage", ".deb", ".rpm")
 """What kernels that somebody has put into a directory are called, and what they end in."""
 _PACKED = (".vmlinux", ".vmlinuz")
 """Endings before one of a compression."""

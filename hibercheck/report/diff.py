@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from hibercheck import __version__
 from hibercheck.handoff.diff import Change, Difference, Pair, Part
 from hibercheck.handoff.matrix.pair import Cell
 from hibercheck.handoff.verdict.findings import Verdict
+from hibercheck.kernel.code.commits import short
 from hibercheck.report.designs import COLOURS
 from hibercheck.report.gate import Exit
 from hibercheck.report.kernel import label, section, words
@@ -188,14 +188,10 @@ def _print_code(of_part: Mapping[Part, Sequence[Change]], line: Any) -> None:  #
             line(f"    + {one_line(_words(change.after))}", "green")
 
 
-_COMMIT = re.compile(r"([0-9a-f]{12})\b.*?(?:in (v[0-9][0-9.a-z-]*))?\)?$", re.DOTALL)
-
-
 def _change(name: str, change: Change, line: Any, *, verbose: bool) -> None:  # noqa: ANN401 - a function of render()
     """Print a change in one line, with the commit behind it: its number and version, or all of it."""
     commit = change.commit or ""
-    found = None if verbose else _COMMIT.match(commit)
-    see = ", ".join(part for part in found.groups() if part) if found else commit
+    see = commit if verbose else short(commit)
     before, after = one_line(_words(change.before)), one_line(_words(change.after))
     line(f"  {one_line(name)}: {before} -> {after}{f'  [{one_line(see)}]' if see else ''}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -215,13 +216,18 @@ def _csv_cell(value: object) -> str:
 
 PARTS = {"--resumer-idle": "idle", "--resumee-online": "resumee-online", "--fact": "fact"}
 """Parts of a scenario by the option of a check that says the same."""
+LINE = "--resumer-cmdline"
+"""The option for what a scenario has behind its name."""
 
 
 def scenario_parts(condition: Condition) -> str:
     """Return what to add to a scenario, or to the command line, to judge as if a condition held."""
+    given = dict(condition.settle)
     parts = "".join(f";{PARTS[option]}={value}" for option, value in condition.settle if option in PARTS)
-    others = [word for option, value in condition.settle if option not in PARTS for word in (option, value) if word]
-    return " and ".join(filter(None, (parts, " ".join(others))))
+    if LINE in given:  # which a scenario begins with
+        parts = f"--scenario {shlex.quote(f'NAME={given[LINE]}{parts}')}"
+    others = [word for option, value in condition.settle if option not in (*PARTS, LINE) for word in (option, value)]
+    return " and ".join(filter(None, (parts, shlex.join(filter(None, others)))))
 
 
 def conditions_of(cell: Cell) -> list[dict[str, Any]]:

@@ -232,7 +232,7 @@ def test_diff_fails_on_a_broken_pair_only(capsys):
     scenario = ["--scenario", "fixed=nokaslr nosmt", "--spurious-mwait"]
     assert run(["diff", CURRENT, HLT, "--against", MID, *scenario]) == 1
     out = capsys.readouterr().out
-    assert "brings offline CPUs up first: yes -> no  [ec527c318036, v5.2]" in out
+    assert "brings offline CPUs up first: yes -> no  [ec527c318036 (v5.2)]" in out
     assert out.index("safe -> risk (40%) WORSE") < out.index("brings offline CPUs up first")  # pairs come first
     assert "as before:" in out
     assert run(["diff", HLT, CURRENT, "--against", MID, *scenario, "--fail-on", "latent"]) == 0

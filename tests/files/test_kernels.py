@@ -82,8 +82,9 @@ LAYOUTS = {
          "linux-image-6.1.deb": "linux-image-6.1.deb"},
     ),
     "loose and compressed": (
-        ["a.vmlinux.xz", "b.vmlinuz.zst", "c.vmlinux", "d.txt.xz", "e.xz", "f.json.xz"],
-        {"a.vmlinux.xz": "a.vmlinux.xz", "b.vmlinuz.zst": "b.vmlinuz.zst", "c.vmlinux": "c.vmlinux"},
+        ["a.vmlinux.xz", "b.vmlinuz.zst", "c.vmlinux", "d.txt.xz", "e.xz", "f.json.xz", "g.bzImage"],
+        {"a.vmlinux.xz": "a.vmlinux.xz", "b.vmlinuz.zst": "b.vmlinuz.zst", "c.vmlinux": "c.vmlinux",
+         "g.bzImage": "g.bzImage"},
     ),
 }  # fmt: skip
 """For each: the files, and for each release the one that is taken."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,3 +66,9 @@ def test_man_has_nothing_to_say(page):
 def test_every_fact_that_can_be_said_is_in_the_manual(fact):
     """With its form, as the message for a wrong value has it."""
     assert f"`{fact.name}={fact.form}`" in (ROOT / "man" / "source" / "hibercheck-check.1.md").read_text()
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "man" / "source").glob("*.md")), ids=lambda path: path.name)
+def test_no_line_that_is_to_be_copied_is_broken_by_a_terminal_of_80_columns(source):
+    blocks = re.findall(r"^```\n(.*?)^```$", source.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 71] == []  # nine are the margin

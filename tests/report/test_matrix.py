@@ -19,7 +19,7 @@ from hibercheck.handoff.matrix.table import Matrix, Member
 from hibercheck.handoff.verdict.findings import Condition, Outcome, Verdict
 from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report import matrix_text
-from hibercheck.report.matrix import csv_parts, groups, json_parts, read_json
+from hibercheck.report.matrix import csv_parts, groups, json_parts, read_json, scenario_parts
 from hibercheck.report.matrix_html import escape, html_parts
 from tests.support.browser import CHROMIUM, axe_core, violations
 
@@ -278,6 +278,20 @@ def test_a_shard_is_not_grouped():
     matrix.add(1, [replace(CELLS[0], conditions=())], [[0, 0]])
     assert groups(matrix) == [[0], [1]]
     assert "".join(html_parts(matrix)).count('<td class="safe"') == 2
+
+
+@pytest.mark.parametrize(
+    ("settle", "scenario"),
+    [
+        ([("--resumer-idle", "mwait"), ("--fact", "tlb=cold")], ";idle=mwait;fact=tlb=cold"),
+        ([("--resumer-cmdline", "nosmt hibernate=no")], "--scenario 'NAME=nosmt hibernate=no'"),
+        ([("--resumer-cmdline", "quiet"), ("--resumer-idle", "mwait")], "--scenario 'NAME=quiet;idle=mwait'"),
+        ([("--mwait-spins", "")], "--mwait-spins"),
+        ([("--resumer-idle", "port"), ("--made", "two words")], ";idle=port and --made 'two words'"),
+    ],
+)
+def test_what_judges_so_can_be_copied(settle, scenario):
+    assert scenario_parts(replace(IDLE, settle=tuple(settle))) == scenario
 
 
 def test_a_condition_stands_in_every_format_with_what_judges_so(matrix):

@@ -38,10 +38,12 @@ class Explainer:
     Attributes:
         namer: Names places; None where the resumer's place is not known.
         reserved: Whether a design has set the monitored line's page aside for parked CPUs (``--park fixmap``).
+        lacks: Why the resumer's kernel brings no offline CPU back, or not every one, as far as its code says it.
     """
 
     namer: Namer | None
     reserved: bool = False
+    lacks: str = ""
 
     def findings(self, result: ApResult) -> tuple[Finding, ...]:
         """Return all findings about one CPU, the decisive ones first."""
@@ -68,8 +70,13 @@ class Explainer:
             parked.cpu,
             "park state",
             f"CPU {parked.cpu} was {parked.why}; it is still there when the image is copied",
-            advice=None if parked.by_hand else _SMT_ADVICE,
+            advice=self._rescue_advice(by_hand=parked.by_hand),
         )
+
+    def _rescue_advice(self, *, by_hand: bool) -> str:
+        """Say what to do about a CPU that is left behind, and whose fault it is."""
+        advice = RULES["HC301"].advice if by_hand else _SMT_ADVICE
+        return f"{advice}: {self.lacks}" if self.lacks else advice
 
     def _line(self, result: ApResult) -> Iterator[Finding]:
         """HC101 and HC102: the line that it monitors."""

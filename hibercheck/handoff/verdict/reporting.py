@@ -39,6 +39,7 @@ from hibercheck.handoff.verdict.summary import (
     scenario_summary,
 )
 from hibercheck.handoff.verdict.unexamined import not_examined
+from hibercheck.kernel.code import commits
 from hibercheck.x86.cpu import ParkState
 
 if TYPE_CHECKING:
@@ -127,11 +128,22 @@ def _findings(plan: Plan, acceptance: Acceptance, judgement: Judgement | None) -
         return ()
     found = [*_boot_cpu_finding(plan, judgement), *_other_cpu(plan, judgement)]
     namer = Namer(judgement.memory, plan.resumee) if judgement.memory else None
-    explainer = Explainer(namer, reserved=plan.reserves_line)
+    explainer = Explainer(namer, reserved=plan.reserves_line, lacks=_lacks_rescue(plan))
     for result in judgement.aps:
         found.extend(explainer.findings(result))
         found.extend(_worst_moment(plan, judgement, result))
     return tuple(sorted(found, key=lambda finding: (-finding.level, finding.rule, finding.cpu or 0)))
+
+
+def _lacks_rescue(plan: Plan) -> str:
+    """Name the commit for want of which the resumer brings no offline CPU back, or by which it leaves some out."""
+    traits = plan.traits
+    if traits.rescues_offline.value is False:
+        return f"the resumer lacks commit {commits.short(commits.RESUME_RESCUE)}"
+    if traits.rescues_offline.value and traits.rescue_needs_primary.value:
+        since = commits.short(commits.PRIMARY_ONLINE)
+        return f"the resumer leaves out cores whose primary thread is offline, since commit {since}"
+    return ""
 
 
 def _refused(release: str, refusal: Refusal) -> Finding:

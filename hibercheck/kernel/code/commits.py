@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hibercheck.patterns import pattern
+
 RESUME_HLT = '406f992e4a37 ("x86 / hibernate: Use hlt_play_dead() when resuming from hibernation", in v4.8)'
 RESUME_RESCUE = "ec527c318036 (\"x86/power: Fix 'nosmt' vs hibernation triple fault during resume\", in v5.2)"
 PRIMARY_ONLINE = (
@@ -27,3 +29,14 @@ PTI = 'aa8c6248f8c7 ("x86/mm/pti: Add infrastructure for page table isolation", 
 RANDOM_CEA = '97e3d26b5e5f ("x86/mm: Randomize per-cpu entry area", in v6.2)'
 LOCKDOWN = '000d388ed3bb ("security: Add a static lockdown policy LSM", in v5.4)'
 PARALLEL = '18415f33e2ac ("cpu/hotplug: Allow "parallel" bringup up to CPUHP_BP_KICK_AP_STATE", in v6.5)'
+
+_PARTS = pattern(r"([0-9a-f]{12})\b(?s:.)*?(?:in (v[0-9][0-9.a-z-]*))?\)?$")
+
+
+def short(commit: str) -> str:
+    """Return a commit without its subject, ``ec527c318036 (v5.2)``, for a line that has no room for it."""
+    found = _PARTS.match(commit)
+    if not found:
+        return commit
+    number, version = found.groups()
+    return f"{number} ({version})" if version else str(number)

@@ -206,3 +206,19 @@ def test_a_damaged_image(committed, tmp_path):
 def test_advice_on_a_cpu_left_behind_fits_how_it_got_there(predict, name, more, told):
     found = predict(name, **more).findings
     assert [told in finding.advice for finding in found if finding.rule == "HC301"] == [True]
+
+
+def test_an_offline_cpu_names_the_commit_that_the_resumer_lacks(predict):
+    """Whose fault it is, where the resumer's code tells."""
+    told = [one.advice for one in predict("fatal").findings if one.rule == "HC301"]
+    assert len(told) == 1
+    assert told[0].endswith("before the copy: the resumer lacks commit ec527c318036 (v5.2)")
+
+
+def test_an_offline_cpu_of_a_kernel_of_which_nothing_is_known_names_none():
+    memory, cpu = made({LINE_FRAME: page(LINE_AT & 0xFFF, DEAD)})
+    left = replace(cpu, parked=replace(cpu.parked, left_behind=True))
+    result = judge_cpu(memory, left, Suppositions(), reinitialised=True)
+    for lacks, end in (("", "before the copy"), ("it lacks this", "before the copy: it lacks this")):
+        (told,) = [one for one in Explainer(namer_of(memory), lacks=lacks).findings(result) if one.rule == "HC301"]
+        assert told.advice.endswith(end)
