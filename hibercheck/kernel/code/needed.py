@@ -68,6 +68,7 @@ MEMBERS: frozenset[tuple[str, str]] = frozenset(
         ("acpi_processor_cx", "address"),
         ("pcpu_hot", "cpu_number"),
         ("pglist_data", "node_present_pages"),
+        ("kmem_cache", "name"),
         ("smp_ops", "play_dead"),
     }
 )
