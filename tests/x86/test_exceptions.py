@@ -290,3 +290,9 @@ def test_from_user_mode_the_stack_is_that_of_the_handler_s_privilege(machine, pr
     delivery = deliver(machine.memory, replace(machine.cpu, cs=0x33), 0x40)
     assert (Role.TSS, machine.TSS + 4 + 8 * privilege) in roles(delivery)
     assert delivery.rsp == tops[privilege] - 40
+
+
+def test_a_null_selector_names_no_segment_whatever_lies_there(machine):
+    machine.write(machine.GDT, struct.pack("<Q", 0x00AF9B000000FFFF))
+    machine.gate(2, selector=3)
+    assert vectors(deliver(machine.memory, machine.cpu, 2))[1] == (13, 1, None)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hibercheck.handoff.facts.arguments import parse_size, split_command_line
+from hibercheck.handoff.facts.arguments import parse_size, split_command_line, whole_number
 from hibercheck.handoff.facts.cmdline import (
     CommandLine,
     compressor_asked,
@@ -538,3 +538,12 @@ def test_the_line_of_a_kernel_that_runs_is_what_the_loader_passed_and_what_is_bu
 ])  # fmt: skip
 def test_by_what_it_is_to_compress(line, asked):
     assert compressor_asked(line) == asked
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    ("5", 5), ("-5", -5), ("+5", 5), ("-0x10", -16), ("0x10", 16), ("010", 8), ("-", None), ("", None), (None, None),
+    ("5\n", 5), ("--5", None), ("+-5", None), ("5x", None), ("2147483647", 2147483647), ("2147483648", None),
+    ("-2147483648", -2147483648), ("-2147483649", None),
+])  # fmt: skip
+def test_whole_numbers_as_kstrtoint_reads_them(text, number):
+    assert whole_number(text) == number

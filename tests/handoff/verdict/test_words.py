@@ -184,3 +184,23 @@ def test_lists_of_events(events, said):
 ])  # fmt: skip
 def test_articles(event, said):
     assert with_article(event) == said
+
+
+@pytest.mark.parametrize(("doubt", "timing", "said"), [
+    (Doubt.PLACE, True, "the resumer's load address is random"), (Doubt.TIMING, False, "it depends on when it wakes"),
+    (Doubt.STORE, True, "it depends on when it wakes"), (None, True, ""),
+])  # fmt: skip
+def test_a_doubt_is_told_by_its_own_reason(doubt, timing, said):
+    found = result_of(FOREIGN, ParkState.MWAIT)
+    ruling = replace(found.ruling, doubt=doubt)
+    assert (
+        doubt_of(replace(found, ruling=ruling, timing=Timing(1, 2, None, None) if timing else None, owner=None)) == said
+    )
+
+
+def test_a_cpu_whose_loop_is_out_of_reach_is_told_so():
+    found = result_of(FOREIGN, ParkState.MWAIT, spurious=True)
+    decisive = replace(found.iteration.decisive, leaf_overwritten=False)
+    gone = replace(found, iteration=replace(found.iteration, decisive=decisive))
+    assert sentence(found).endswith("when its loop is overwritten with other bytes")
+    assert sentence(gone).endswith("when its loop is out of reach")

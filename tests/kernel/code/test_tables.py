@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 
 import pytest
 
+from hibercheck.errors import MissingFact
 from hibercheck.kernel.code.disasm import decode
-from hibercheck.kernel.code.tables import PatchSites
+from hibercheck.kernel.code.tables import PatchSites, jump_labels
 
 AT = 0xFFFFFFFF81000000
 THUNK = AT + 0x1000
@@ -58,3 +60,126 @@ def test_a_static_branch_is_a_jump_or_nothing(code, target, variants):
     size = len(bytes.fromhex(code))
     assert patches(code, labels={AT: target}) == [(0, size, "jump label", variants)]
     assert patches(code, labels={AT + 1: target}) == []
+
+
+TABLE, CODE = 0xFFFFFFFF82000000, 0xFFFFFFFF81000000
+
+
+def kernel_with(sections=None, **tables):
+    """A kernel with these bytes at TABLE and on, each with the symbols of its bounds."""
+    memory, known, at = {}, {}, TABLE
+    for name, data in tables.items():
+        first, last = BOUNDS[name]
+        known |= {first: SimpleNamespace(address=at), last: SimpleNamespace(address=at + len(data))}
+        memory |= {at + place: byte for place, byte in enumerate(data)}
+        at += 0x10000
+
+    def read(address, size):
+        if address not in memory:
+            raise MissingFact("not in the file")
+        return bytes(memory[place] for place in range(address, address + size))
+
+    kernel = SimpleNamespace(read=read, section=(sections or {}).get)
+    return kernel, known
+
+
+BOUNDS = {
+    "jumps": ("__start___jump_table", "__stop___jump_table"),
+    "alternatives": ("__alt_instructions", "__alt_instructions_end"),
+    "paravirt": ("__parainstructions", "__parainstructions_end"),
+}
+JUMPS = {CODE + 0x10: CODE + 0x40, CODE + 0x80: CODE + 0x20, CODE + 0x1000: CODE}
+
+
+def relative(jumps, start=TABLE):
+    return b"".join(
+        struct.pack("<iiQ", code - start - 16 * number, target - start - 16 * number - 4, 7)
+        for number, (code, target) in enumerate(jumps.items())
+    )
+
+
+def absolute(jumps):
+    return b"".join(struct.pack("<QQQ", code, target, 7) for code, target in jumps.items())
+
+
+TWO = dict(list(JUMPS.items())[:2])
+FAR = {CODE: CODE + 0x1000001}
+SIX = {CODE + 16 * number: CODE for number in range(6)}
+
+
+@pytest.mark.parametrize(("data", "expected"), [
+    (relative(JUMPS), JUMPS), (absolute(JUMPS), JUMPS), (absolute(TWO), TWO),
+    (absolute(SIX), SIX), (relative(SIX), SIX),  # of 144 bytes and of 96, which both lengths divide
+    (absolute({CODE: CODE + 5, 0: 0, CODE + 5: CODE}), {CODE: CODE + 5, CODE + 5: CODE}),  # one that was taken out
+    (relative(FAR), {}), (relative({CODE: CODE + 0x1000000}), {CODE: CODE + 0x1000000}),
+    (relative(JUMPS)[:-1], {}), (b"", {}),
+])  # fmt: skip
+def test_static_branches_in_either_form(data, expected):
+    kernel, known = kernel_with(jumps=data)
+    assert jump_labels(kernel, known) == expected
+    section = SimpleNamespace(address=TABLE, size=len(data))
+    assert jump_labels(kernel_with({"__jump_table": section}, jumps=data)[0], {}) == expected
+    assert jump_labels(kernel, {}) == {}
+
+
+def test_a_table_that_is_not_in_the_file_or_ends_before_it_begins_is_none():
+    kernel, known = kernel_with(jumps=relative(JUMPS))
+    known["__stop___jump_table"] = SimpleNamespace(address=TABLE - 16)
+    assert jump_labels(kernel, known) == {}
+    assert (
+        jump_labels(kernel, {name: SimpleNamespace(address=one.address + 0x100000) for name, one in known.items()})
+        == {}
+    )
+
+
+def sites(start, end, **tables):
+    kernel, known = kernel_with(**tables)
+    found = PatchSites(kernel, known, {}).within([], ((start, end),))
+    return [(one.start - CODE, one.end - CODE, one.why) for one in found]
+
+
+FORMS = {12: "<iiHBB", 13: "<iiHBBB", 14: "<iiIBB"}
+
+
+def alternatives(form, places):
+    """Entries for (offset in the code, length), each with a replacement of its length, one behind the other."""
+    layout, entries, at = struct.Struct(FORMS[form]), [], 0x500000
+    for number, (place, length) in enumerate(places):
+        here = TABLE + layout.size * number
+        more = (0,) if form == 13 else ()
+        entries.append(layout.pack(CODE + place - here, CODE + at - here - 4, 3, length, length, *more))
+        at += length
+    return b"".join(entries)
+
+
+PLACES = [(0x100, 5), (0x20, 3), (0x40, 200), (0x3F0, 2)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("start", "end", "expected"), [
+    (0, 0x20, []), (0, 0x21, [(0x20, 0x23)]), (0x22, 0x30, [(0x20, 0x23)]), (0x23, 0x40, []),
+    (0x100, 0x101, [(0x40, 0x108), (0x100, 0x105)]), (0x107, 0x200, [(0x40, 0x108)]), (0x108, 0x200, []),
+    (0, 0x1000, [(0x20, 0x23), (0x40, 0x108), (0x100, 0x105), (0x3F0, 0x3F2)]),
+])  # fmt: skip
+def test_alternatives_that_touch_a_range(form, start, end, expected):
+    found = sites(CODE + start, CODE + end, alternatives=alternatives(form, PLACES))
+    assert found == [(*one, "alternative") for one in expected]
+
+
+@pytest.mark.parametrize("data", [
+    b"\0" * 24, alternatives(12, PLACES)[:-1], alternatives(12, [(0x20, 0)]),
+    struct.pack("<iiHBB", 0, 0, 0, 2, 3) * 7,  # a replacement that is longer than what it replaces
+    struct.pack("<iiHBB", CODE - TABLE, 0x500, 0, 2, 2) + struct.pack("<iiHBB", CODE - TABLE, 0x400, 0, 2, 2),
+])  # fmt: skip
+def test_what_is_no_table_of_alternatives(data):
+    assert sites(CODE, CODE + 0x1000, alternatives=data) == []
+
+
+@pytest.mark.parametrize(("start", "end", "expected"), [
+    (0, 0x100, [(0x10, 0x17), (0x30, 0x32)]), (0x10, 0x30, [(0x10, 0x17)]), (0x11, 0x30, []),
+    (0x30, 0x31, [(0x30, 0x32)]),
+])  # fmt: skip
+def test_paravirt_calls_in_a_range(start, end, expected):
+    data = struct.pack("<QBB6x", CODE + 0x10, 4, 7) + struct.pack("<QBB6x", CODE + 0x30, 5, 2)
+    assert sites(CODE + start, CODE + end, paravirt=data) == [(*one, "paravirt") for one in expected]
+    assert sites(CODE + start, CODE + end, paravirt=data + b"\1") == [(*one, "paravirt") for one in expected]
