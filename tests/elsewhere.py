@@ -201,6 +201,7 @@ ACROSS: dict[str, str] = {
     "kernel/code/test_compilers.py": "Kernels from other compilers.",
     "kernel/code/test_each_instruction.py": "What each of some instructions is for, in every reader of code.",
     "handoff/test_told.py": "All that is said of the committed cases under many options.",
+    "kernel/code/test_types.py": "What types say of a kernel, in every reader that asks for members.",
     "kernel/code/test_told.py": "All that is read of kernels, whole.",
     "kernel/code/test_hostile.py": "Kernels that are damaged or made to waste time.",
     "report/test_parts.py": "Small parts that several formats use.",

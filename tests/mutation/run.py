@@ -29,8 +29,10 @@ from tests.mutation.coverage_map import Map
 from tests.mutation.mutants import Mutant
 from tests.mutation.session import FAILED, FAULT, Failed, Forked, Place, run_pytest, silence
 
-PER_MUTANT = 5
+PER_MUTANT = 8
 """Seconds of processor time of tests that a mutant is tried with: if none kills it in these, it survives."""
+COLLECT = 0.4
+"""Seconds that a file of tests takes to be imported and collected, where that is not done before."""
 SLOWER = 10
 """Times as long as usual in which a test ends, or does not end."""
 LEAST = 5
@@ -96,9 +98,20 @@ class Order:
 
         chosen = [name for name in covering | beside if name.partition("::")[0] in files]
         left, result = float(PER_MUTANT), []
+        # one more case of a test that has been tried shows less than another test
+        siblings: Counter[str] = Counter()
+        files_begun: set[str] = set()
+        discounted = {}
         for name in sorted(chosen, key=lambda name: (-worth(name), name)):
+            siblings[name.partition("[")[0]] += 1
+            discounted[name] = worth(name) / siblings[name.partition("[")[0]]
+        for name in sorted(chosen, key=lambda name: (-discounted[name], name)):
             if left < 0:
                 break
+            file = name.partition("::")[0]
+            if self.at_import(mutant) and file not in files_begun:
+                left -= COLLECT
+                files_begun.add(file)
             left -= known.tests[name].seconds
             result.append(name)
         return result

@@ -403,3 +403,24 @@ def test_what_is_no_dump_of_the_resumer_is_refused():
         dumped(replace(plan, inputs=replace(plan.inputs, resumer=other)), Dump((cpu_of(0), *ALL)))
     with pytest.raises(MissingFact):
         dumped(replace(plan, inputs=replace(plan.inputs, resumer=Kernel(without=("linux_banner",)))), Dump(ALL))
+
+
+@pytest.mark.parametrize(("cpu", "rearranged", "frozen", "found"), [
+    (True, False, 0b1110, True), (True, False, 0, False), (True, True, 0b1110, False), (False, False, 0b1110, False),
+])  # fmt: skip
+def test_a_cpu_in_a_place_of_its_own_waits_in_what_is_there(cpu, rearranged, frozen, found):
+    """Its loop is in no file: it is read out of the dump, once CPUs are parked."""
+    plan = planned(Parked(1, ParkState.HLT, None, "made", in_place=True), rearranged=rearranged)
+    dump = Dump((cpu_of(0, rip=1), *([cpu_of(1, rip=STACK + 0x101)] if cpu else [])), present=0b0011, frozen=frozen)
+    dump.memory.put(0x9000100, b"\xf4\xeb\xfd")
+    one = {each.number: each for each in dumped(plan, dump).cpus}[1]
+    assert (one.parked.loop is not None) is found
+    if found:
+        assert (one.parked.state, one.parked.loop.symbol) == (ParkState.HLT, "copied code")
+        assert one.parked.loop.wait == STACK + 0x100 - SHIFT & MASK
+
+
+def test_one_that_left_its_place_for_the_kernel_is_where_the_kernel_parks_it():
+    plan = planned(Parked(1, ParkState.HLT, None, "made", in_place=True))
+    one = taken(plan, cpu_of(1), present=0b0011)[0][1]
+    assert (one.parked.state, one.parked.loop) == (ParkState.MWAIT, LOOP)

@@ -147,8 +147,8 @@ class Resumee:
     def page(self, pfn, flags=0, *, list_at=0, mapping=0, kind=0xFFFFFFFF, count=1, cache=0):
         """Write a frame's struct page."""
         address = self.vmemmap + pfn * self.page_size
-        content = struct.pack("<QQ", flags, list_at) + bytes(8) + struct.pack("<Q", mapping) + bytes(16)
-        content += struct.pack("<II", kind, count)
+        content = struct.pack("<QQ", flags, list_at) + bytes(8) + struct.pack("<Q", mapping) + b"\xa5" * 16
+        content += struct.pack("<II", kind, count) + b"\xa5" * 8  # what follows says nothing
         physical = 0xC000000 + (address & 0xFFFFFF)
         for page in {address & -4096, address + 55 & -4096}:
             self.memory.map(page, 0xC000000 + (page & 0xFFFFFF))

@@ -339,3 +339,28 @@ def test_a_kernel_cut_short_is_unknown_and_not_a_guess(made, monkeypatch):
     assert traits.rescues_offline.value is None
     assert "could not be read to its end" in traits.rescues_offline.reason
     assert traits.resume_park.value is None
+
+
+ASKS = " mov %gs:cpu_number(%rip), %eax\n test %eax, %eax\n jne 1b\n"
+
+
+@pytest.mark.parametrize(("asks", "cpu0"), [
+    (ASKS, True), (" cmpl $0, %gs:cpu_number(%rip)\n jne 1b\n", True),
+    (" mov %gs:cpu_number(%rip), %eax\n cmp $0, %eax\n jne 1b\n", True),
+    (" mov %gs:cpu_number(%rip), %eax\n test %eax, %eax\n je 8f\n jmp 1b\n8:\n", True),
+    (" testl $-1, %gs:cpu_number(%rip)\n jne 1b\n", True),
+    (" cmpl $1, %gs:cpu_number(%rip)\n jne 1b\n", False),
+    (" mov %gs:cpu_number(%rip), %eax\n cmp $1, %eax\n jne 1b\n", False),
+    (" mov %gs:this_cpu_off(%rip), %eax\n test %eax, %eax\n jne 1b\n", False),
+    (" mov cpu_number(%rip), %eax\n test %eax, %eax\n jne 1b\n", False),
+    (" mov %gs:cpu_number(%rip), %ecx\n test %eax, %eax\n jne 1b\n", False),
+    (" mov %gs:cpu_number(%rip), %eax\n and %eax, %eax\n jne 1b\n", False),
+    (" add %gs:cpu_number(%rip), %eax\n test %eax, %eax\n jne 1b\n", False),
+    (" mov %gs:cpu_number(%rip), %eax\n test %eax, %eax\n ja 1b\n", False),
+    (" mov %gs:cpu_number(%rip), %eax\n nop\n jne 1b\n", False),
+    (" mov %gs:cpu_number(%rip), %eax\n nop\n test %eax, %eax\n jne 1b\n", False),
+])  # fmt: skip
+def test_what_asks_whether_it_is_cpu_0(made, asks, cpu0):
+    assert ASKS in PARTS["native"]
+    (loop,) = made.traits(native=PARTS["native"].replace(ASKS, asks)).loops("native", "mwait")
+    assert any(touch.symbol == "enable_start_cpu0" for touch in loop.touches) is not cpu0
