@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from hibercheck.kernel.code.recovered import supplement
+from hibercheck.kernel.code.dataless import supplement
 from hibercheck.kernel.kernel import open_kernel
 from tests.kernel.code.conftest import PARTS
 from tests.kernel.code.test_each_instruction import fn, lines_of, quiet, without
