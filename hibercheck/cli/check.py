@@ -213,9 +213,7 @@ def warn(judged: Judged, outputs: Sequence[Output], given: dict[str, Any]) -> No
 
 def render(judged: Judged, output: Output, given: dict[str, Any]) -> str:
     """Render one output as text for where it goes."""
-    from hibercheck.cli.output import plain
     from hibercheck.report import formats
-    from hibercheck.report.words import headline
 
     if output.format == "github":
         from hibercheck.report import github
@@ -223,8 +221,13 @@ def render(judged: Judged, output: Output, given: dict[str, Any]) -> str:
         return github.render(judged, notes=given["verbose"])
     if output.format != formats.TEXT:
         return formats.renderer(output.format)(judged)
-    if given["quiet"] and not given["verbose"] and plain(output.path, color=given["color"]):
-        return f"{'  '.join(headline(judged.report))}\n"
+    if given["quiet"] and not given["verbose"] and given["width"] is None:
+        from hibercheck.cli.output import first_line
+        from hibercheck.report.text_parts import STYLES
+        from hibercheck.report.words import headline
+
+        told, why = headline(judged.report)
+        return first_line(told, why, STYLES[judged.report.verdict], color=given["color"], path=output.path)
     from hibercheck.cli.output import drawn, given_words, plain_or_console
     from hibercheck.report import text
 

@@ -27,8 +27,14 @@ FILE_WIDTH = 100
 """Columns of a text report that goes to a file or a pipe, where there is no terminal to fit."""
 
 
+LEGIBLE = {"red": 160, "green": 28, "yellow": 130, "magenta": 127, "cyan": 31, "blue": 26}
+"""What stands for each colour where a terminal has 256: as legible on white as on black, which plain yellow is not."""
+
 OWN_PROCESS = "hibercheck.cli.output.own-process"
 """Key of a context's ``meta`` that says that the process is the command's own, which may lose rights for good."""
+
+WEIGHTS = ("", "bold ")
+ANSI = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 
 WORDS = "hibercheck.cli.output.words"
 """Key of a context's ``meta`` for the words of the command line."""
@@ -166,7 +172,7 @@ def make_console(stream: IO[str], *, color: str = "auto", width: int | None = No
 
     terminal = _is_terminal(stream)
     coloured = _coloured(color, terminal)
-    return (Console if speaks_utf8() else Plain)(
+    console = (Console if speaks_utf8() else Plain)(
         file=stream,
         width=columns(stream, USUAL if terminal else FILE_WIDTH) if width is None else width,
         height=HEIGHT,
@@ -178,6 +184,43 @@ def make_console(stream: IO[str], *, color: str = "auto", width: int | None = No
         highlight=False,
         legacy_windows=False,
     )
+    if console.color_system not in {None, "standard"}:
+        from rich.theme import Theme
+
+        styles = {weight + name: f"{weight}color({number})" for name, number in LEGIBLE.items() for weight in WEIGHTS}
+        console.push_theme(Theme(styles))
+    return console
+
+
+def first_line(told: str, text: str, style: str, *, color: str, path: str | None) -> str:
+    """Return a verdict and its sentence as a report begins with them, without loading what draws a whole report.
+
+    Args:
+        told: The verdict.
+        text: The sentence.
+        style: The verdict's style: a weight and a colour.
+        color: As `console_for` has it.
+        path: Likewise.
+    """
+    terminal = path is None and _is_terminal(sys.stdout)
+    lines = [f"{told}  {text}"]
+    if terminal:
+        import textwrap
+
+        lines = textwrap.wrap(lines[0], columns(sys.stdout), break_long_words=False, break_on_hyphens=False)
+    if not (color == "always" if path is not None else _coloured(color, terminal)):
+        return "".join(f"{line}\n" for line in lines)
+    weight, _, name = style.rpartition(" ")
+    number = LEGIBLE[name]
+    code = f"38;5;{number}" if terminal and _has_256_colours() else str(30 + ANSI.index(name))
+    lines[0] = f"\x1b[{'1;' if weight else ''}{code}m{lines[0][: len(told)]}\x1b[0m\x1b[1m{lines[0][len(told) :]}"
+    return "\n\x1b[1m".join(f"{line}\x1b[0m" for line in lines) + "\n"
+
+
+def _has_256_colours() -> bool:
+    """Tell what the terminal says of itself, as rich reads it."""
+    many = os.environ.get("COLORTERM", "").strip().lower() in {"truecolor", "24bit"}
+    return many or os.environ.get("TERM", "").rpartition("-")[2] in {"256color", "kitty"}
 
 
 def speaks_utf8() -> bool:

@@ -16,8 +16,8 @@ _BARE = {"--resumer-memory": "DUMP", "--resumer-symbols": "System.map", "--resum
 """What stands for a value that the text leaves out."""
 
 _DUMP = ("--resumer-memory", "DUMP")
-_TAKE = "with a dump of the resumer's memory (hibercheck-qa(7) says how to take one)"
-_LATENCY = "with the number of pages that are copied before a woken CPU runs, as measured on the machine"
+_TAKE = "give a dump of the resumer's memory; hibercheck-qa(7) says how to take one"
+_LATENCY = "measure on the machine how many pages are copied before a woken CPU runs, and give that"
 
 _SETTLES = {
     Doubt.LINE: (_DUMP, _TAKE),

@@ -17,6 +17,7 @@ from hibercheck import __version__
 from hibercheck.cli import group
 from hibercheck.cli import waiting as progress
 from hibercheck.cli.commands import summaries
+from hibercheck.cli.output import LEGIBLE, first_line, make_console
 from hibercheck.cli.terminal import wrapped
 from tests.fuzz.seeds import cases, unpack
 
@@ -166,7 +167,7 @@ def test_a_report_for_a_pipe_is_written_without_rich(detail):
         command = [sys.executable, "-c", code, *given, "--color", color]
         answers.append(subprocess.run(command, capture_output=True, text=True, timeout=60, check=False))
     loaded = ["rich.console" in one.stderr.split() for one in answers]
-    assert loaded == [False, True]
+    assert loaded == [False, detail != ["-q"]]  # one sentence has its colours without it
     bare = re.sub(r"\x1b\[[0-9;]*m", "", answers[1].stdout)
     assert answers[0].stdout.splitlines() == [line.rstrip() for line in bare.splitlines()]
     assert answers[0].stdout.startswith("RESETS (fatal)  The machine resets")
@@ -175,6 +176,50 @@ def test_a_report_for_a_pipe_is_written_without_rich(detail):
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+@pytest.mark.parametrize(("term", "code"), [("xterm-256color", "38;5;160"), ("xterm", "31")])
+def test_one_sentence_fits_the_terminal_and_has_its_colours(monkeypatch, term, code):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLUMNS", "40")
+    why = "The machine resets during the resume: CPU 1 sleeps."
+    shown = first_line("RESETS (fatal)", why, "bold red", color="auto", path=None)
+    assert shown == (
+        f"\x1b[1;{code}mRESETS (fatal)\x1b[0m\x1b[1m  The machine resets\x1b[0m\n"
+        "\x1b[1mduring the resume: CPU 1 sleeps.\x1b[0m\n"
+    )
+    plain = first_line("RESETS (fatal)", why, "bold red", color="never", path=None)
+    assert plain == "RESETS (fatal)  The machine resets\nduring the resume: CPU 1 sleeps.\n"
+
+
+def contrast(ours, theirs):
+    """The contrast ratio of WCAG 2."""
+
+    def luminance(colour):
+        parts = [one / 255 for one in colour]
+        red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(ours), luminance(theirs)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("name", LEGIBLE)
+def test_colours_can_be_read_on_black_and_on_white(monkeypatch, name):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("COLORTERM", raising=False)
+    console = make_console(Terminal(), color="auto")
+    for weight in ("", "bold "):
+        colour = console.get_style(weight + name).color
+        assert colour.number == LEGIBLE[name]
+        found = colour.get_truecolor()
+        assert min(contrast(found, (0, 0, 0)), contrast(found, (255, 255, 255))) > 3.4
+    monkeypatch.setenv("TERM", "xterm")  # of sixteen colours each terminal has its own
+    assert make_console(Terminal(), color="auto").get_style(name).color.number < 16
 
 
 def test_a_message_is_broken_at_blanks_on_a_terminal_and_nowhere_else(monkeypatch):
