@@ -8,6 +8,7 @@ reader can check it entry by entry.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntFlag, StrEnum
 from typing import cast
 
@@ -220,6 +221,7 @@ def walk(
     user: bool = False,
     alignment_check: bool = False,
     stack: bool = False,
+    upper: Sequence[Step] = (),
 ) -> Walk:
     """Translate ``address`` as the CPU would, with every entry it reads.
 
@@ -232,6 +234,7 @@ def walk(
         user: Whether it is a user-mode access (CPL 3); implicit accesses to IDT, GDT and TSS never are.
         alignment_check: RFLAGS.AC of an explicit supervisor access, which suspends SMAP (SDM 3A 4.6.1).
         stack: Whether it goes through SS, so that a non-canonical address is #SS instead of #GP.
+        upper: The first steps, out of a walk of the same tables to an address that shares them; they are not read.
 
     Returns:
         The walk; a fault or an unknown frame is a result, not an exception.
@@ -239,11 +242,11 @@ def walk(
     if not mode.is_canonical(address):
         fault = Fault(STACK_FAULT if stack else GENERAL_PROTECTION, 0, f"{address:#x} is not canonical")
         return Walk(address, access, cr3, (), fault=fault)
-    steps: list[Step] = []
+    steps = [*upper]
     # once a walk, not once a step: the masks were a fifth of its time
     address_mask, reserved_mask = mode.address_mask, mode.reserved_mask
-    table = cr3 & address_mask
-    for level in range(mode.levels, 0, -1):
+    table = (upper[-1].entry if upper else cr3) & address_mask
+    for level in range(mode.levels - len(upper), 0, -1):
         frame = memory.frame(table >> PAGE_SHIFT)
         if frame is None:
             return Walk(address, access, cr3, tuple(steps), unknown_pfn=table >> PAGE_SHIFT)

@@ -12,7 +12,7 @@ from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.view import KernelView
 from hibercheck.x86.memory import PhysicalMemory, UnknownMemory, read
-from hibercheck.x86.paging import PagingMode, Walk, walk
+from hibercheck.x86.paging import PagingMode, Step, Walk, walk
 
 LARGE_PAGE = 1 << 21
 """The smaller of the two large pages, 2 MiB: all of it is mapped by one entry."""
@@ -39,10 +39,14 @@ class KernelSpace:
     phys_base: int
     _pages: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
     _large: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
+    _upper: dict[int, tuple[Step, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def walk(self, address: int) -> Walk:
-        """Walk to a virtual address."""
-        return walk(self.memory, self.mode, self.cr3, address)
+        """Walk to a virtual address; what it shares with a walk before, down to the last table, is not read again."""
+        found = walk(self.memory, self.mode, self.cr3, address, upper=self._upper.get(address // LARGE_PAGE, ()))
+        if found.page_size == PAGE_SIZE:
+            self._upper[address // LARGE_PAGE] = found.steps[:-1]
+        return found
 
     def physical(self, address: int) -> int:
         """Translate a virtual address.

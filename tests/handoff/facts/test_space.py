@@ -9,7 +9,7 @@ import pytest
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.x86.memory import MappedFrames
-from hibercheck.x86.paging import LARGE, PRESENT, WRITABLE, PagingMode
+from hibercheck.x86.paging import LARGE, PRESENT, WRITABLE, PagingMode, walk
 from tests.support.made_inputs import asking
 
 DIRECT = 0xFFFF888000000000
@@ -76,6 +76,17 @@ def test_what_lies_beside_a_page_that_was_asked_for_is_still_not_mapped(offset):
         space.physical(DIRECT + known)
     with pytest.raises(MissingFact):
         space.physical(DIRECT + offset)
+
+
+def test_a_walk_that_shares_tables_with_one_before_is_the_whole_walk():
+    memory = made()
+    space = space_in(memory)
+    addresses = [DIRECT + offset for offset in (*PLACES, 0x1000, 2 * LARGE_PAGE, 0x3FF000, 1 << 50)]
+    for address in addresses * 2:
+        assert space.walk(address) == walk(memory, space.mode, ROOT, address)
+    looked = memory.looked
+    space.walk(DIRECT)
+    assert memory.looked == looked + 1
 
 
 def test_a_large_page_is_walked_to_once():
