@@ -69,17 +69,17 @@ class _Names:
 
 
 class MemoryBytes:
-    """A range of virtual memory as the contents to search; what cannot be read counts as zeros.
+    """A range of virtual memory as the contents to search.
 
     Args:
-        read: Gives the bytes at an address, or None where it knows nothing; asked for whole pages.
+        read: Gives so many bytes from an address on, zeros where it knows nothing; asked for whole pages.
         start: First address, page-aligned.
         end: Address after the last.
     """
 
     _page = 4096
 
-    def __init__(self, read: Callable[[int, int], bytes | None], start: int, end: int) -> None:
+    def __init__(self, read: Callable[[int, int], bytes], start: int, end: int) -> None:
         self._read = read
         self._start = start
         self._size = end - start
@@ -90,11 +90,8 @@ class MemoryBytes:
     def __getitem__(self, index: slice, /) -> bytes:
         start, stop, _ = index.indices(self._size)
         first = start - start % self._page
-        pages = [
-            self._read(self._start + at, self._page) or bytes(self._page)
-            for at in range(first, max(stop, first), self._page)
-        ]
-        return b"".join(pages)[start - first : max(stop, start) - first]
+        whole = self._read(self._start + first, -(-max(stop - first, 0) // self._page) * self._page)
+        return whole[start - first : max(stop, start) - first]
 
     def find(self, sub: bytes, start: int = 0, end: int | None = None, /) -> int:
         """Return the first offset of ``sub``, or -1; reads in pieces."""

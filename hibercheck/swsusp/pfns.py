@@ -199,6 +199,11 @@ class PfnList:
             return -1
         return self.data[segment] + pfn - self.starts[segment]
 
+    def run_from(self, pfn: int) -> int:
+        """Return how many frames from a listed one on have data pages that follow one another, or none of them any."""
+        segment = self._segment(pfn)
+        return self.starts[segment] + self.ranks[segment + 1] - self.ranks[segment] - pfn
+
     def pfn_of(self, data_index: int) -> int:
         """Return the frame to which the ``data_index``-th data page belongs; ``data_index`` is below `data_pages`."""
         segment = bisect_right(self.data, data_index) - 1

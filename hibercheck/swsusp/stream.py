@@ -327,9 +327,16 @@ class Stream:
         Raises:
             MalformedImage: It cannot be read or decoded.
         """
-        chunk = self._chunk(number // BLOCK_PAGES)
+        return self.pages_from(number, 1)
+
+    def pages_from(self, number: int, count: int) -> bytes:
+        """Return page ``number`` and those that follow it, ``count`` in all, but none behind the chunk's end.
+
+        Raises:
+            MalformedImage: They cannot be read or decoded.
+        """
         start = number % BLOCK_PAGES * PAGE_SIZE
-        return chunk[start : start + PAGE_SIZE]
+        return self._chunk(number // BLOCK_PAGES)[start : start + count * PAGE_SIZE]
 
     def _chunk(self, number: int) -> bytes:
         cache = self._cache

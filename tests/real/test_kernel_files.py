@@ -123,9 +123,9 @@ def test_symbols_out_of_an_images_own_pages(unpacked: Callable[[str], Path], nam
         slide = image.record.jump_address - kernel.require("restore_registers").address
         moved = image.record.jump_address_phys - image.record.jump_address
 
-        def read(address: int, size: int) -> bytes | None:
-            assert size == 4096
-            return image.frame(address + moved >> 12)
+        def read(address: int, size: int) -> bytes:
+            assert size % 4096 == 0
+            return image.frames(address + moved >> 12, size >> 12)
 
         start = section.address + slide
         found = find(MemoryBytes(read, start, start + section.size), start)

@@ -27,6 +27,9 @@ def test_reader_of_writer_is_identity(tmp_path_factory, writer):
         zeros = {pfn for pfn, content in writer.frames.items() if (content or ZERO) == ZERO}
         assert {pfn for pfn in writer.frames if image.pfns.is_zero(pfn)} == (zeros if writer.zero_flag else set())
         assert image.frame(max(writer.frames) + 1) is None
+        for pfn in sorted(writer.frames)[:8]:
+            around = range(max(pfn - 1, 0), pfn + 70)
+            assert image.frames(around.start, len(around)) == b"".join(image.frame(one) or ZERO for one in around)
         assert image.record.cr3 == writer.cr3
         assert image.record.jump_address == writer.jump
         assert image.header.consumed == writer.consumed

@@ -138,6 +138,10 @@ class _Place:
         """Return the page at a run-time address of the kernel's image, or None where the image does not hold it."""
         return self.image.frame((address - self.shift) >> PAGE_SHIFT)
 
+    def frames(self, address: int, size: int) -> bytes:
+        """Return pages at a run-time address of the kernel's image, zeros for those that the image does not hold."""
+        return self.image.frames((address - self.shift) >> PAGE_SHIFT, size >> PAGE_SHIFT)
+
     def read(self, address: int, size: int) -> bytes:
         """Read at any run-time virtual address, through the page tables; nothing where that does not work."""
         found = walk(self.image, self.mode, self.cr3, address)
@@ -191,7 +195,7 @@ class _Pages:
 
 
 def _memory(place: _Place, start: int, end: int) -> kallsyms.MemoryBytes:
-    return kallsyms.MemoryBytes(lambda at, _size: place.frame(at), start, end)
+    return kallsyms.MemoryBytes(place.frames, start, end)
 
 
 def _embedded(place: _Place, symbols: str | None) -> Kernel:
