@@ -145,8 +145,10 @@ SIGNS = (
 COME_BACK = "in_suspend", "restore_registers()"
 """Not saved, so that no image shows it; the first code that runs of the resumee clears it
 (arch/x86/power/hibernate_asm_64.S)."""
-ONLINE = ("__cpu_online_mask", "__num_online_cpus")
+ONLINE_MASK, ONLINE_COUNT = "__cpu_online_mask", "__num_online_cpus"
 """Written as each CPU comes up (set_cpu_online(), kernel/cpu.c), so for all but the first before its INIT."""
+QUIET = "mwait_cpu_dead"
+"""Written to send a dead CPU from MWAIT to HLT, before a kexec."""
 COMING_UP = "cpuhp_state"
 """Its first two members, state and target, change while a CPU is made ready (_cpu_up(), kernel/cpu.c)."""
 
@@ -212,7 +214,7 @@ class Owners:
         read_only = kernel.symbol("__end_rodata") or kernel.require("_etext")
         if link < read_only.address:
             return Owner(start, size, Use.CODE, names[:_SHOWN], writes=Writes.NEVER)
-        found = self._certain(names, cpu)
+        found = self._certain(link, size, cpu)
         if found is None:
             return Owner(start, size, Use.DATA, names[:_SHOWN], writes=Writes.ORDINARY)
         symbol, writer = found
@@ -256,15 +258,23 @@ class Owners:
         found = (self._space.kernel.nearest(address) for address in range(link, link + size, 4))
         return tuple(dict.fromkeys(one[0].name for one in found if one is not None))
 
-    def _certain(self, names: tuple[str, ...], cpu: int) -> tuple[str, str] | None:
-        """Return which of some variables is certainly written before a CPU's INIT, and by whom."""
+    def _certain(self, link: int, size: int, cpu: int) -> tuple[str, str] | None:
+        """Return which variable in a line is certainly written before a CPU's INIT, and by whom.
+
+        It counts where it is written: a mask of many CPUs goes through several lines.
+        """
+
+        def holds(symbol: str, offset: int = 0) -> bool:
+            found = self._space.kernel.symbol(symbol)
+            return found is not None and link <= found.address + offset < link + size
+
         for sign in SIGNS:
-            if sign.symbol in names and sign.shows(self._space.variable(sign.symbol, 4)):
+            if holds(sign.symbol) and sign.shows(self._space.variable(sign.symbol, 4)):
                 return sign.symbol, sign.writer
-        for symbol in ONLINE:
-            if symbol in names and self._before(cpu) - {cpu}:
-                return symbol, "set_cpu_online()"
-        return None
+        earlier = self._before(cpu) - {cpu}
+        if any(holds(ONLINE_MASK, other // 64 * 8) for other in earlier):
+            return ONLINE_MASK, "set_cpu_online()"
+        return (ONLINE_COUNT, "set_cpu_online()") if earlier and holds(ONLINE_COUNT) else None
 
     def _before(self, cpu: int) -> frozenset[int]:
         """Return the CPUs that are started no later than one: thaw_secondary_cpus() goes up, one after the other."""
@@ -278,8 +288,8 @@ class Owners:
         kernel = self._space.kernel
         static = kernel.require("__per_cpu_end").address - kernel.percpu_start
         names = self._names(kernel.percpu_start + offset, size) if offset < static else ()
-        if "mwait_cpu_dead" in names:
-            return Owner(start, size, Use.OWN_LINE, ("mwait_cpu_dead",), owner, Writes.NEVER)
+        if QUIET in names and self._begins(QUIET, offset, size):
+            return Owner(start, size, Use.OWN_LINE, (QUIET,), owner, Writes.NEVER)
         if COMING_UP in names and owner in self._before(cpu) and self._begins(COMING_UP, offset, size):
             return Owner(start, size, Use.PERCPU, (COMING_UP,), owner, Writes.BEFORE_INIT, "_cpu_up()")
         writes = Writes.ORDINARY if owner in self._running else Writes.UNKNOWN

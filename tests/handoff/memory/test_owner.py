@@ -81,6 +81,16 @@ def test_the_mask_of_online_cpus_is_written_before_all_but_the_first_come_up(fou
     assert owners(four, frozen).of_line(four.variable("__cpu_online_mask"), cpu).writes is writes
 
 
+@pytest.mark.parametrize(("frozen", "offset", "writes"), [
+    ({1, 2}, 0, Writes.BEFORE_INIT), ({1, 2}, 8, Writes.ORDINARY), ({2, 64}, 8, Writes.ORDINARY),
+    ({64, 65}, 8, Writes.BEFORE_INIT), ({64, 65}, 0, Writes.ORDINARY),
+])  # fmt: skip
+def test_of_a_mask_only_the_word_of_a_cpu_that_comes_up_is_written(four, frozen, offset, writes):
+    """With 8192 CPUs it fills 16 lines; here a line is a word."""
+    known = owners(four, frozenset(frozen), line_size=8)
+    assert known.of_line(four.variable("__cpu_online_mask") + offset, max(frozen)).writes is writes
+
+
 @pytest.mark.parametrize(("owner", "cpu", "writes"), [
     (1, 1, Writes.BEFORE_INIT), (1, 3, Writes.BEFORE_INIT), (2, 1, Writes.ORDINARY), (0, 1, Writes.ORDINARY),
 ])  # fmt: skip
@@ -98,6 +108,8 @@ def test_only_the_line_in_which_a_variable_begins_is_sure_to_be_written(four):
 def test_the_line_of_its_own_dead_cpus_is_quiet(four, cpu):
     found = owners(four).of_line(four.percpu("mwait_cpu_dead", cpu) + 4, 2)
     assert (found.use, found.cpu, found.writes) == (Use.OWN_LINE, cpu, Writes.NEVER)
+    behind = owners(four, line_size=8).of_line(four.percpu("mwait_cpu_dead", cpu) + 8, 2)
+    assert behind.use is Use.PERCPU
 
 
 @pytest.mark.parametrize(("running", "writes"), [(FOUR, Writes.ORDINARY), (frozenset({0, 1}), Writes.UNKNOWN)])
@@ -257,3 +269,4 @@ def test_whatever_the_resumees_memory_holds_there_is_an_answer(allocator, conten
     known = owners(damaged)
     for first, length in list(allocator.covered.runs())[:400]:
         assert known.of_line(first + length // 2 << 12, 1).use in Use
+        assert known.of_line(first + length << 12, 1).use in Use  # the first frame behind them, which the image lacks
