@@ -38,7 +38,7 @@ now, 2 usage, 3 bad input, 4 one became undetermined."""
     group=SCENARIO,
     multiple=True,
     metavar="SCENARIO",
-    help="As for matrix; or default, nosmt, offline; repeatable.",
+    help="As for matrix (default, nosmt, offline); repeatable.",
 )
 @shared("--spurious-mwait", "--mwait-spins", "--suppose", "--image-share", "--cpus", "--threads", "--vendor")
 @shared("--mwait", "--la57", "--memory")

@@ -387,5 +387,5 @@ def formats_option(formats: tuple[str, ...]) -> Callable[[Decorated], Decorated]
         group=OUTPUT,
         multiple=True,
         type=OutputType(formats),
-        help=f"{'|'.join(formats)}.",
+        help=f"{', '.join(formats)}.",  # with blanks, at which a line may end
     )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LABEL = 52
 INDENT = "      "
+NARROW = 20
+"""Columns in which a value still can be read."""
 
 _STYLES = {"yes": "green", "no": "yellow", "unknown": "red"}
 
@@ -35,7 +37,8 @@ def render(shown: KernelView, console: Console, *, evidence: bool = True) -> Non
         line(title, "bold")
         for label, trait in rows:
             value = one_line(words(trait))
-            put(console, Text.assemble((f"{label.ljust(LABEL)}  ", "cyan"), (value, _STYLES.get(value, ""))), indent=2)
+            for name, part in _in_columns(label, value, None if console.soft_wrap else console.width - 2):
+                put(console, Text.assemble((name, "cyan"), (part, _STYLES.get(value, ""))), indent=2)
             for text in _grounds(trait, evidence=evidence):
                 line(f"{INDENT}{one_line(text)}", "dim")
     line("")
@@ -45,6 +48,24 @@ def render(shown: KernelView, console: Console, *, evidence: bool = True) -> Non
             line(text)
     if not shown.traits.park_loops:
         line("  none found")
+
+
+def _in_columns(label: str, value: str, width: int | None) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a trait: what it is called, and beside it what it is; below it where there is no room."""
+    room = None if width is None else width - LABEL - 2
+    if room is None or len(value) <= room:
+        yield f"{label.ljust(LABEL)}  ", value
+        return
+    import textwrap  # noqa: PLC0415 - only a terminal needs it
+
+    if room < NARROW:
+        yield label, ""
+        indent, room = INDENT, max(width or 0, NARROW) - len(INDENT)
+    else:
+        indent = " " * (LABEL + 2)
+    for number, line in enumerate(textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False)):
+        first = number == 0 and indent is not INDENT
+        yield f"{label.ljust(LABEL)}  " if first else indent, line
 
 
 def _identity(shown: KernelView) -> Iterator[str]:

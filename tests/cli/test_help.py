@@ -10,6 +10,7 @@ import pytest
 from hibercheck.cli.commands import root_help, summaries
 from hibercheck.cli.group import root
 from hibercheck.cli.options import GENERAL, GroupedOption
+from hibercheck.cli.values import OutputType
 
 SCREEN = 39
 NAMES = list(summaries())
@@ -31,6 +32,16 @@ def test_it_fits_a_screen(hibercheck, monkeypatch, name):
     assert len(lines) <= SCREEN
     assert max(map(len, lines)) <= 80
     assert not any(line != line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_format_is_broken(hibercheck, monkeypatch, name):
+    """A list of values with bars between them is one long word, which click breaks wherever the line ends."""
+    monkeypatch.setenv("COLUMNS", "80")
+    words = set(re.findall(r"[\w-]+", hibercheck(name, "--help").out))
+    for option in options(name):
+        if isinstance(option.type, OutputType):
+            assert set(option.type.formats) <= words
 
 
 def test_so_does_the_help_of_the_whole():

@@ -6,6 +6,10 @@ import json
 
 import pytest
 
+from tests.fuzz.seeds import unpack
+
+KERNEL = str(unpack("kernels/small-hlt.vmlinux.xz"))
+
 
 @pytest.fixture
 def vmlinux(unpacked):
@@ -47,3 +51,18 @@ def test_a_missing_file(hibercheck):
     assert (ran.status, ran.out) == (3, "")
     assert len(ran.err.splitlines()) == 1
     assert "nowhere" in ran.err
+
+
+def test_what_does_not_fit_beside_its_name_goes_on_below_itself(hibercheck):
+    """In a pipe lines are whole; a terminal that leaves no room beside the names has the values below them."""
+    shown = {width: hibercheck("kernel", KERNEL, "--no-evidence", "--width", width).out for width in (60, 80, 300)}
+    lines = shown[80].splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("  cpuidle drivers park it by"))
+    column = lines[at].index("acpi_idle:")
+    assert lines[at + 1] == " " * column + "acpi_idle:hlt"
+    narrow = shown[60].splitlines()
+    at = next(number for number, line in enumerate(narrow) if line == "  cpuidle drivers park it by")
+    assert narrow[at + 1].strip() == "acpi_idle:port_io, acpi_idle:hlt"
+    assert max(map(len, narrow)) <= 60
+    words = [text.split() for text in shown.values()]
+    assert words[0] == words[1] == words[2]
