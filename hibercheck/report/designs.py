@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hibercheck import __version__
 from hibercheck.report.conditions import settled
+from hibercheck.report.grouped import numbered
 from hibercheck.report.sanitise import one_line
 from hibercheck.report.words import cpu_phrase, sentence
 
@@ -71,14 +72,13 @@ def _row(row: Row) -> dict[str, Any]:
             EVENTS[exposure.event.value]: {"window": exposure.window, "after": exposure.after}
             for exposure in row.exposures
         },
-        "cpus": [
-            {"cpu": one.cpu, "state": one.state, "why": one.why, "fate": str(one.fate), "sentence": one.sentence}
+        "cpus": numbered(
+            (one.cpu, {"state": one.state, "why": one.why, "fate": str(one.fate), "sentence": one.sentence})
             for one in row.cpus
-        ],
-        "rest": [
-            {"cpu": one.cpu, "state": one.state and one.state.value, "by": one.whose, "why": one.why}
-            for one in row.rest
-        ],
+        ),
+        "rest": numbered(
+            (one.cpu, {"state": one.state and one.state.value, "by": one.whose, "why": one.why}) for one in row.rest
+        ),
         "asks_resumer": design.asks_resumer,
         "asks_resumee": design.asks_resumee,
         "cost": design.cost,

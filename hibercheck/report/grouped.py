@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any
 
 from hibercheck.data import dataclass, replace
 from hibercheck.handoff.verdict.findings import CpuReport, Finding, Level
@@ -17,6 +18,15 @@ _CPU = re.compile(r"\bCPU (\d+)\b")
 def _of_any(text: str | None, cpu: int | None) -> str | None:
     """Return a sentence of a CPU without its number, which is all by which it may differ from that of another."""
     return text and _CPU.sub(lambda found: "CPU" if found[1] == str(cpu) else found[0], text)
+
+
+def numbered(rows: Iterable[tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Put rows of JSON together that are the same but for the CPU, each with the number of the first and of all."""
+    groups: dict[Hashable, tuple[list[int], dict[str, Any]]] = {}
+    for cpu, row in rows:
+        key = tuple(_of_any(value, cpu) if isinstance(value, str) else value for value in row.values())
+        groups.setdefault(key, ([], row))[0].append(cpu)
+    return [{"cpu": cpus[0], "cpus": cpus, **row} for cpus, row in groups.values()]
 
 
 def alike_cpus(cpus: Iterable[CpuReport]) -> list[list[CpuReport]]:

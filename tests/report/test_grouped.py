@@ -6,7 +6,7 @@ import json
 
 from hibercheck.report import formats, gate
 from hibercheck.report.gate import Mark
-from hibercheck.report.grouped import defects
+from hibercheck.report.grouped import defects, numbered
 from tests.report.samples import SAMPLES
 
 
@@ -50,3 +50,14 @@ def test_sarif_and_gitlab_list_defects():
     listed = [one for one in json.loads(formats.renderer("gitlab")(found)) if one["check_name"].startswith("HC")]
     assert [one["fingerprint"] for one in listed] == [one.fingerprint for one in groups]
     assert any("The same on CPU" in one["description"] for one in listed)
+
+
+def test_rows_of_json_that_differ_in_the_cpu_alone():
+    rows = [(1, {"why": "CPU 1 waits", "state": "hlt"}), (12, {"why": "CPU 12 waits", "state": "hlt"})]
+    rows += [(2, {"why": "CPU 1 waits", "state": "hlt"}), (3, {"why": "CPU 3 waits", "state": None})]
+    assert numbered(rows) == [
+        {"cpu": 1, "cpus": [1, 12], "why": "CPU 1 waits", "state": "hlt"},
+        {"cpu": 2, "cpus": [2], "why": "CPU 1 waits", "state": "hlt"},
+        {"cpu": 3, "cpus": [3], "why": "CPU 3 waits", "state": None},
+    ]
+    assert numbered([]) == []
