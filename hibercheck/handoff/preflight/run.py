@@ -25,7 +25,7 @@ from hibercheck.handoff.preflight.waiting import waiting_image
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.scenario.plan import Plan, make_plan
 from hibercheck.handoff.scenario.sources import Inputs
-from hibercheck.handoff.verdict.conditions import Decided, vary
+from hibercheck.handoff.verdict.conditions import Decided, Varied, vary
 from hibercheck.handoff.verdict.findings import Condition, Outcome, Verdict
 from hibercheck.host.bootconfig import of_system
 from hibercheck.host.entries import BootEntry, boot_entries
@@ -94,7 +94,7 @@ def preflight(asked: Asked) -> Preflight:
         warnings: list[str] = [*place.doubts, *asked.notes]
         session = _session(asked, kernels, entries, least, warnings)
         share = _share(asked)
-        rows = tuple(_Entry(one, asked, place, session, kernels, share).row() for one in entries)
+        rows = tuple(_Entry(one, asked, place, session, kernels, share, warnings).row() for one in entries)
         _note_location(root, warnings)
         return Preflight(
             root=str(root),
@@ -295,9 +295,10 @@ class _Entry:
         session: Session | None,
         kernels: _Kernels,
         share: float,
+        warnings: list[str],
     ) -> None:
         self.entry, self.asked, self.place, self.session = entry, asked, place, session
-        self.kernels, self.share = kernels, share
+        self.kernels, self.share, self.warnings = kernels, share, warnings
 
     @property
     def _text(self) -> str:
@@ -367,12 +368,16 @@ class _Entry:
         except HibercheckError as error:
             step = Step(Answer.UNKNOWN, str(error), "run this as root")
             return self._row(kernel.release, RowVerdict.UNDETERMINED, find, step)
-        conditions = judged.conditions(plan, load, cell)
+        varied = judged.varied(plan, load, cell)
+        told = (*(one.text for one in plan.disagreements), *plan.remarks, *varied.warnings)
+        self.warnings.extend(f"{self.entry.title}: {one}" for one in told)
         verdict = _verdict(load, cell)
         if find.answer is Answer.UNKNOWN and verdict not in {RowVerdict.REFUSED, RowVerdict.FATAL}:
             verdict = RowVerdict.UNDETERMINED
         survive = NOT_ASKED if cell is None else _survives(cell, plan)
-        return self._row(kernel.release, verdict, find, load, survive, None if cell is None else cell.share, conditions)
+        return self._row(
+            kernel.release, verdict, find, load, survive, None if cell is None else cell.share, varied.conditions
+        )
 
     def _attached(self) -> str | None:
         """Return the bootconfig that ends the entry's initramfs; None where that cannot be read."""
@@ -404,14 +409,14 @@ class _Judge:
             return load, None
         return load, judge_survival(plan, self.kernel, self.session.kernel, self.session.traits, self.settings)
 
-    def conditions(self, plan: Plan, load: Step, cell: Cell | None) -> tuple[Condition, ...]:
+    def varied(self, plan: Plan, load: Step, cell: Cell | None) -> Varied:
         """Judge what could be otherwise."""
 
         def judge_with(options: CheckOptions) -> Decided:
             other = make_plan(plan.inputs, options)
             return Decided(other, *_decided(*self.both(other)))
 
-        return vary(Decided(plan, *_decided(load, cell)), judge_with, acceptance_alternatives).conditions
+        return vary(Decided(plan, *_decided(load, cell)), judge_with, acceptance_alternatives)
 
 
 def _loads(plan: Plan, acceptance: Acceptance) -> Step:

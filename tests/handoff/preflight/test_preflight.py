@@ -416,6 +416,18 @@ def test_siblings_that_are_offline_now(system, rows):
     assert verdicts(rows(root)[2]) == ["latent"]  # it stays parked in the resumee's memory until it is brought online
 
 
+def test_what_was_not_judged_for_want_of_time_is_told(system, rows):
+    """As a check tells it: with so many CPUs two alternatives are judged, and here there are more."""
+    line = f"{LINE} {HERE} nosmt mem_encrypt=on mds=full,nosmt"
+    told = []
+    for cpus in (4, 700):
+        root = system((NEW, line), runs=NEW, line=LINE, cpus=cpus, threads=2, flags=f"{made.FLAGS} hypervisor")
+        _, document, _ = rows(root, "--spurious-mwait")
+        told.append([one for one in document["warnings"] if "alternatives were not judged" in one])
+    assert told[0] == []
+    assert [one.startswith("entry 0: ") for one in told[1]] == [True]
+
+
 def test_another_number_of_levels(system, rows):
     line = f"{HERE} no5lvl"
     root = system((NEW, line), (NEW, HERE), runs=NEW, line="", flags=f"{made.FLAGS} la57")
