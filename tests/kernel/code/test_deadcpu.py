@@ -167,3 +167,10 @@ def test_static_functions_under_clangs_suffix(made):
 def test_static_enter_dead_under_any_suffix(made, suffix):
     extra = MWAIT + INTEL.replace("intel_idle_enter_dead", f"intel_idle_enter_dead{suffix}")
     assert made.traits(native=NATIVE_NEW, extra=extra).enter_dead.value == ("intel_idle:mwait",)
+
+
+def test_since_when_cpuidle_comes_first(made):
+    first = made.traits(native=NATIVE_NEW, extra=MWAIT + INTEL).play_dead_order
+    assert first.value[0] == "cpuidle"
+    assert first.commit is not None
+    assert made.traits().play_dead_order.commit is None

@@ -289,3 +289,17 @@ def test_a_value_of_another_kind_is_refused():
         decode(Touch, encode(Touch("line", "read", 1, None, None, 0, 4, 5)) | {"kind": "lines"})
     with pytest.raises(DocumentError, match=r"\$\.value: bool was expected, not int"):
         decode(Trait[bool], encode(Trait("x", True)) | {"value": 1})
+
+
+@pytest.mark.parametrize(("kind", "document", "value"), [
+    (tuple[int, str], [1, "a"], (1, "a")), (tuple[int, ...], [1, 2, 3], (1, 2, 3)), (tuple[int, ...], [], ()),
+    (tuple[int, int, int], [1, 2, 3], (1, 2, 3)), (tuple[int, int], [1, 2, 3], None), (tuple[int, str], [1, 2], None),
+    (tuple[int, ...], [1, "x"], None), (int | None, None, None), (bytes, "AAE=", b"\0\1"), (bytes, "AAE", None),
+    (bytes, "\u00e9", None), (bytes, 5, None), (bool, 1, None), (int, "0x10", 16), (str, "x", "x"),
+])  # fmt: skip
+def test_types_are_read_as_they_are_annotated(kind, document, value):
+    if value is None and document is not None:
+        with pytest.raises(DocumentError):
+            decode(kind, document)
+    else:
+        assert decode(kind, document) == value

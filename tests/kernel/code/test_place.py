@@ -284,3 +284,19 @@ def test_frames_that_nobody_keeps_leave_it_open(made):
     found = made.traits(header=RESTORE, save=SAVE, back=careless, inbox=INBOX).takes_parked_over
     assert found.value is None
     assert found.reason
+
+
+def deeper(depth):
+    """A snapshot that looks into the image's object so many calls down."""
+    calls = "".join(
+        f"fn look_{number}\n {f'call look_{number + 1}' if number < depth else 'mov inbox+4(%rip), %eax'}\n ret\n"
+        f"end look_{number}\n"
+        for number in range(1, depth + 1)
+    )
+    return BACK.replace("call look_early", "call look_1") + calls
+
+
+@pytest.mark.parametrize(("depth", "value"), [(1, True), (2, True), (3, None)])
+def test_how_far_down_the_way_back_is_read(made, depth, value):
+    found = made.traits(header=RESTORE, save=f".text{SAVE}", back=deeper(depth), inbox=INBOX)
+    assert found.takes_parked_over.value is value

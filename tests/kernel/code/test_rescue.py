@@ -166,3 +166,53 @@ RESUMED = "fn arch_resume_nosmt\n call cpuhp_smt_enable\n ret\nend arch_resume_n
 )
 def test_whom_a_kernel_resumed_with_smt_off_brings_up(made, extra, parts, targets):
     assert made.traits(extra=extra, **parts).nosmt_resume_targets.value == targets
+
+
+FREEZES = "fn freeze_secondary_cpus\n xor %eax, %eax\n ret\nend freeze_secondary_cpus"
+
+
+@pytest.mark.parametrize(("name", "order"), [
+    ("find_next_bit", "ascending"), ("_find_next_bit", "ascending"), ("cpumask_next", "ascending"),
+    ("cpumask_next.isra.0", "ascending"), ("cpumask_next_and", None), ("other", None),
+])  # fmt: skip
+def test_what_walks_a_mask_by_its_name_or_a_copy_of_it(made, name, order):
+    function = f"""
+fn freeze_secondary_cpus
+1: call {name}
+ cmp nr_cpu_ids(%rip), %eax
+ jae 9f
+ call _cpu_up
+ jmp 1b
+9: ret
+end freeze_secondary_cpus
+fn {name}
+ ret
+end {name}
+"""
+    other = PARTS["other"].replace(
+        "fn freeze_secondary_cpus\n xor %eax, %eax\n ret\nend freeze_secondary_cpus", function
+    )
+    assert made.traits(other=other).freeze_order.value == order
+
+
+@pytest.mark.parametrize(("step", "down"), [
+    ("dec %ebx", True), ("sub $1, %ebx", True), ("add $-1, %ebx", True), ("lea -1(%rbx), %ebx", True),
+    ("sub $2, %ebx", False), ("add $1, %ebx", False), ("lea -2(%rbx), %ebx", False), ("lea -1(%rbx,%rcx), %ebx", False),
+    ("inc %ebx", False),
+])  # fmt: skip
+def test_what_counts_down(made, step, down):
+    function = f"""
+fn freeze_secondary_cpus
+1: {step}
+ js 9f
+ bt %rbx, __cpu_online_mask(%rip)
+ jae 1b
+ call _cpu_up
+ jmp 1b
+9: ret
+end freeze_secondary_cpus
+"""
+    other = PARTS["other"].replace(
+        "fn freeze_secondary_cpus\n xor %eax, %eax\n ret\nend freeze_secondary_cpus", function
+    )
+    assert made.traits(other=other).freeze_order.value == ("descending" if down else None)

@@ -187,3 +187,27 @@ end __x86_indirect_thunk_rax
 def test_an_init_is_sent_where_the_driver_of_the_apic_is_called(made, call, sends):
     body = f" call cpuhp_smt_enable\n mov $0x4500, %edi\n mov apic(%rip), %rax\n {call}"
     assert made.traits(hook=hook(body), extra=THUNKS).sends_init.value is sends
+
+
+KICK = "fn smp_kick_mwait_play_dead\n ret\nend smp_kick_mwait_play_dead\n"
+
+
+@pytest.mark.parametrize(("depth", "kicks"), [(0, True), (1, True), (2, False)])
+def test_how_far_down_a_kick_is_looked_for(made, depth, kicks):
+    calls = "".join(
+        f"fn step_{number}\n call {f'step_{number + 1}' if number < depth else 'smp_kick_mwait_play_dead'}\n ret\n"
+        f"end step_{number}\n"
+        for number in range(1, depth + 1)
+    )
+    body = REPLACE.replace(" ret", f" call {'step_1' if depth else 'smp_kick_mwait_play_dead'}\n ret")
+    assert made.traits(hook=hook(body), extra=KICK + calls).kicks_offline.value is kicks
+
+
+def test_the_mask_is_that_of_the_function_that_sends(made):
+    """The hook looks at another one."""
+    sends = (
+        "fn sends\n mov $__cpu_present_mask, %rdi\n mov $0xc500, %edi\n call native_apic_icr_write\n ret\nend sends\n"
+    )
+    body = " mov __cpu_online_mask(%rip), %rax\n call sends\n ret"
+    found = made.traits(hook=hook(body), extra=sends + WRITE_ICR)
+    assert (found.sends_init.value, found.init_targets.value) == (True, "present")

@@ -213,5 +213,12 @@ def test_members_that_are_kept_are_those_that_are_asked_for():
     assert set(re.findall(r'size_of\("(\w+)"\)', handoff)) <= SIZES
 
 
+def test_a_loop_is_native_and_without_a_kick_unless_it_is_said():
+    loop = park_loop()
+    assert (loop.role, loop.after_kick, loop.interrupts, loop.incomplete, loop.driver) == (
+        "native", False, False, None, None,
+    )  # fmt: skip
+
+
 def test_fixtures_are_there():
     assert len(KERNELS) >= 10
