@@ -21,6 +21,7 @@ class ApContext:
         line: Address of the line it monitors, or None.
         line_kept: Whether the line is in a frame that both kernels keep for it.
         line_frame: The frame of the line, where the kernel's code says it and no walk has to; or None.
+        line_withheld: Whether the resumer keeps that frame from images, so that the copy does not write to it.
         rip: Its next instruction, where that is known.
         registers: Its general registers, as far as they are known; None to judge by what the loop may access.
         gdt: Base and limit of its GDT, where known.
@@ -35,6 +36,7 @@ class ApContext:
     line: int | None = None
     line_kept: bool = False
     line_frame: int | None = None
+    line_withheld: bool = False
     rip: int | None = None
     registers: dict[str, int] | None = None
     gdt: tuple[int, int] | None = None

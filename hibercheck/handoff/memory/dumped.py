@@ -15,7 +15,7 @@ from hibercheck.handoff.memory.context import ApContext, ParkedCpu
 from hibercheck.handoff.memory.copied import copied_loop
 from hibercheck.handoff.memory.exact import DumpedResumer, cpus_are_parked, open_resumer, park_state, registers_by_cpu
 from hibercheck.handoff.memory.fred import dumped_fred
-from hibercheck.handoff.memory.placed import owners
+from hibercheck.handoff.memory.placed import owners, withheld
 from hibercheck.handoff.scenario.park import NO_MEMORY, Parked, Unsettled
 from hibercheck.handoff.scenario.plan import Plan
 from hibercheck.kernel.code.model import ParkLoop
@@ -195,6 +195,7 @@ def _context(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> ApContext:
     line = _line(plan, parked, own, resumer)
     paging = own is None or _pages(own)
     found = ApContext(parked.cpu, cr3 if paging else 0, base, placed=True, stack=stack, line=line, paging=paging)
+    found = replace(found, line_withheld=line is not None and withheld(plan))
     if parked.loop is None or plan.rearranged:
         return found  # a design's loop is not the one that the kernel's file has
     if one.registers is not None and one.registers.gdt_base is not None and one.registers.gdt_limit is not None:

@@ -57,8 +57,13 @@ def _cpu(plan: Plan, parked: Parked, resumer: PlacedKernel | CollectedKernel) ->
     context = known or _stand_in(plan, parked, resumer)
     if parked.state is ParkState.MWAIT and (fixed := fixmap_address(plan.traits.monitored.value)) is not None:
         frame = next(iter(plan.traits.monitored_frame.value or ()), None)
-        context = replace(context, line=fixed, line_frame=frame)
+        context = replace(context, line=fixed, line_frame=frame, line_withheld=withheld(plan))
     return ParkedCpu(parked, context, entry, tables_placed, event_facts(plan, parked))
+
+
+def withheld(plan: Plan) -> bool:
+    """Whether the resumer keeps the frame of the lines that CPUs monitor from images."""
+    return plan.traits.line_withheld.value is True
 
 
 def _resumer(plan: Plan, kernel: PlacedKernel) -> PlacedKernel | CollectedKernel:

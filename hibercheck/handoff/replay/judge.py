@@ -214,11 +214,11 @@ def _line(memory: Composite, cpu: ParkedCpu) -> tuple[bool | None, int | None]:
     if cpu.parked.state is not ParkState.MWAIT or context.line_kept:
         return False, None
     if context.line_frame is not None:
-        return memory.overwritten(context.line_frame), context.line_frame
+        return memory.overwritten(context.line_frame) and not context.line_withheld, context.line_frame
     if context.line is None or not context.placed:
         return None, None
     frame = own_frame(memory.resumer, context, context.line)
-    return (None if frame is None else memory.overwritten(frame)), frame
+    return (None if frame is None else memory.overwritten(frame) and not context.line_withheld), frame
 
 
 def _owner(memory: Composite, cpu: ParkedCpu, frame: int | None) -> Owner | None:

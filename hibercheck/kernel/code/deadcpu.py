@@ -51,6 +51,7 @@ FIXADDR_TOP = 0xFFFF_FFFF_FF7F_F000
 """Address of the fixmap's first page, from which the others go down: arch/x86/include/asm/fixmap.h."""
 _FIXMAP_PAGES = 1024
 _SET_FIXMAP = ("native_set_fixmap", "__native_set_fixmap")
+_WITHHOLD = ("register_nosave_region", "__register_nosave_region")
 
 
 class DeadReader:
@@ -340,6 +341,23 @@ class DeadReader:
                 if argument(function, call, "rdi") == index and (frame := argument(function, call, "rsi")) is not None:
                     return Trait(name, (frame >> 12,), (quote_call(self.program, function, call),))
         return Trait(name, None, reason="setup_arch was not seen to map that page")
+
+    def line_withheld(self, frames: Trait[tuple[int, ...]]) -> Trait[bool]:
+        """Whether the kernel keeps that frame from images, by register_nosave_region().
+
+        What an image of another kernel has for such a frame goes straight there as it is loaded, before anything is
+        parked, and not with the copy: get_buffer() of kernel/power/snapshot.c finds it both forbidden and wanted.
+        """
+        name = "line_withheld"
+        if not frames.value:
+            return Trait(name, None if frames.value is None else False, frames.evidence, reason=frames.reason)
+        withholds = [self.program.address(one) for one in _WITHHOLD]
+        for function in closure(self.program, [self.program.address("setup_arch") or 0], withholds, 1):
+            for call in calls_to(function, withholds):
+                first, end = (argument(function, call, register) for register in ("rdi", "rsi"))
+                if first is not None and end is not None and all(first <= frame < end for frame in frames.value):
+                    return Trait(name, True, (quote_call(self.program, function, call),))
+        return Trait(name, False, (absent("register_nosave_region", "setup_arch was not seen to call it for that"),))
 
     @staticmethod
     def _of_the_line(function: Function, compare: Decoded, line: str | None) -> bool:

@@ -243,6 +243,14 @@ class Traits:
         only_if="monitored_frame",
         show=lambda frames: ", ".join(map(hex, frames)),
     )
+    line_withheld = Declared(
+        bool,
+        _OFFLINE,
+        "which it keeps from images",
+        lambda by, its: by.dead.line_withheld(its.monitored_frame),
+        symbols=(*_MWAIT_LINE, "setup_arch", "register_nosave_region", "__register_nosave_region"),
+        only_if="monitored_frame",
+    )
     kick_value = Declared(
         int,
         _OFFLINE,

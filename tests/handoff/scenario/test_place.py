@@ -11,8 +11,10 @@ from hibercheck.handoff.replay.fate import Doubt, Fate
 from hibercheck.handoff.replay.judge import judge
 from hibercheck.handoff.scenario.park import ParkRules, park_all
 from hibercheck.handoff.scenario.plan import make_plan
+from hibercheck.handoff.verdict.check import open_inputs
 from hibercheck.kernel.code.model import Trait
 from hibercheck.x86.cpu import ParkState
+from tests.support.cases import options_of
 
 PLACE = ("hlt", "GDT", "IDT", "page tables", "stack", "frames of no image")
 WORD = 0x1122334455667788
@@ -120,6 +122,24 @@ def test_a_line_in_a_frame_that_the_code_names_is_overwritten_where_the_image_ha
     plan = make_plan(replace(plan.inputs, traits=traits), plan.options)
     (ap,) = judge(plan, None).aps
     assert ap.line is (frame in plan.image.pfns)
+
+
+@pytest.mark.parametrize("withheld", [False, True])
+def test_the_copy_does_not_write_to_a_line_whose_frame_is_kept_from_images(judged, committed, withheld):
+    """Measured in Bochs: what the image has for it goes there as it is loaded; no store of the copy woke the CPU."""
+    plan, _ = judged("fatal", memory=False, spurious_mwait=False)
+    frame = next(pfn for first, length in plan.image.pfns.runs() for pfn in range(first, first + length))
+    kept = {"line_withheld": Trait("line_withheld", withheld)}
+    fixed = {"monitored": Trait("monitored", "fixmap:0xffffffffff5fe000"), "monitored_frame": Trait("frame", (frame,))}
+    plan = make_plan(replace(plan.inputs, traits=plan.traits.replaced(**fixed, **kept)), plan.options)
+    (ap,) = judge(plan, None).aps
+    assert ap.line is not withheld
+    case = committed("fatal")  # and the same where a dump shows the line
+    options = options_of(case["args"], resumer_memory=case["memory"], spurious_mwait=False)
+    with open_inputs(case["image"], case["resumer"], case["resumee"], options) as (measured, _, dump):
+        inputs = replace(measured.inputs, traits=measured.traits.replaced(**kept))
+        (ap,) = judge(replace(measured, inputs=inputs), dump).aps
+        assert ap.line is not withheld
 
 
 def test_code_that_was_not_followed_is_named_with_what_stood_in_the_way(judged):

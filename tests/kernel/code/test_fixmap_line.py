@@ -52,3 +52,25 @@ def test_a_line_of_the_cpu_is_in_no_frame_that_the_code_names(made):
     traits = made.traits(setup=SETUP)
     assert traits.monitored.value == "percpu:mwait_cpu_dead"
     assert traits.monitored_frame.value == ()
+
+
+WITHHOLDS = (
+    SETUP.replace(
+        "call native_set_fixmap\n ret",
+        "call native_set_fixmap\n mov ${end}, %esi\n mov ${first}, %edi\n jmp register_nosave_region",
+    )
+    + "fn register_nosave_region\n ret\nend register_nosave_region\n"
+)
+
+
+@pytest.mark.parametrize(("first", "end", "withheld"), [(8, 9, True), (0, 16, True), (9, 16, False), (1, 8, False)])
+def test_a_frame_that_is_kept_from_images(made, first, end, withheld):
+    setup = WITHHOLDS.replace("{first}", str(first)).replace("{end}", str(end))
+    traits = made.traits(native=PARTS["native"].replace(OWN, LEA), setup=setup)
+    assert traits.monitored_frame.value == (8,)
+    assert traits.line_withheld.value is withheld
+
+
+def test_a_frame_of_which_nothing_is_said_is_in_images_as_any_other(made):
+    assert made.traits(native=PARTS["native"].replace(OWN, LEA), setup=SETUP).line_withheld.value is False
+    assert made.traits(setup=SETUP).line_withheld.value is False
