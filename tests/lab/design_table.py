@@ -21,8 +21,6 @@ OTHERS = {
     "kaslr": "kaslr",
     "levels-5": "5-level",
     "levels-4": "4-level",
-    "boot-none": "bsp",
-    "boot-nmi": "bspN",
 }
 """Experiments of one kind each, by the heads of their columns."""
 LEGEND = """\
@@ -31,8 +29,7 @@ another, ? where it did not commit itself; . not run.  Events: none, NMI, SMI,
 machine check, to a CPU that the resumee leaves offline.
 new-old: the resumer has the design, the resumee is today's; old-new: the other
 way round; both: two builds that have it; same: one build on both sides.
-hand: a CPU was taken offline by hand; R: in the resumer, E: in the resumee;
-bsp, bspN (NMI): both started by kexec on CPU 1, with the BSP as an AP."""
+hand: a CPU was taken offline by hand; R: in the resumer, E: in the resumee."""
 
 
 REST = """\

@@ -62,15 +62,6 @@ def others(design: str) -> Iterator[Experiment]:
             machine=FOUR,
             event="nmi",
         )
-    second = {"kexec_from": plain, "kexec_cpu": 1}
-    for event in ("none", "nmi"):
-        yield Experiment(
-            f"design-{design}-boot-{event}",
-            Side(plain, OFF, offline=(1,), **second),
-            Side(new, "nokaslr", **second),
-            machine=CORES,
-            event=event,
-        )
     yield Experiment(f"design-{design}-kaslr", Side(new, "iomem=relaxed", offline=(1,)), Side(new, ""), event="nmi")
     for tag, e, r in (("5", "", ""), ("4", " no5lvl", " no5lvl")):
         yield Experiment(

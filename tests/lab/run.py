@@ -118,7 +118,6 @@ class Lab:
         kernel = side.kernel
         if side.kexec_from:
             kernel, cmdline = side.kexec_from, f"{CONSOLE} {FIRST}"
-            cmdline += f" reboot=smp{side.kexec_cpu}" if side.kexec_cpu else ""
             initrd = self._kexec_initrd(side, initrd, place)
         kind = machine.acpi_table
         ssdt = cst.table(place, kind, machine.cpus) if kind else None

@@ -51,7 +51,7 @@ FIXADDR_TOP = 0xFFFF_FFFF_FF7F_F000
 """Address of the fixmap's first page, from which the others go down: arch/x86/include/asm/fixmap.h."""
 _FIXMAP_PAGES = 1024
 _SET_FIXMAP = ("native_set_fixmap", "__native_set_fixmap")
-_WITHHOLD = ("register_nosave_region", "__register_nosave_region")
+_WITHHOLD = ("register_nosave_region",)
 
 
 class DeadReader:

@@ -248,7 +248,7 @@ class Traits:
         _OFFLINE,
         "which it keeps from images",
         lambda by, its: by.dead.line_withheld(its.monitored_frame),
-        symbols=(*_MWAIT_LINE, "setup_arch", "register_nosave_region", "__register_nosave_region"),
+        symbols=(*_MWAIT_LINE, "setup_arch", "register_nosave_region"),
         only_if="monitored_frame",
     )
     kick_value = Declared(

@@ -169,7 +169,7 @@ def test_code_that_was_not_followed_is_named_with_what_stood_in_the_way(judged):
     ],
 )
 def test_what_an_init_does_to_the_bsp_is_left_open(judged, apic_ids, kexec, sends, open_):
-    """Measured: after kexec with reboot=smp1 it ran the firmware, and the machine was reset with the next NMI."""
+    """Seen in QEMU: after kexec with reboot=smp1 it ran the firmware, and the machine was reset with the next NMI."""
     plan, _ = judged("latent", memory=False, suppose=frozenset())
     topology = replace(plan.resumee.topology, apic_ids=apic_ids)
     resumee = replace(plan.resumee, booted_by_kexec=kexec, topology=topology)
