@@ -313,3 +313,8 @@ def test_more_cpus_than_any_machine_has_are_none():
     with pytest.raises(MissingFact, match="8193 CPUs"):
         hidden_apic_ids(space, frozenset(), limited=True)
     assert len(hidden_apic_ids(Variables(num_processors=0, disabled_cpus=8192), frozenset(), limited=True)) == 8192
+
+
+def test_a_vendor_that_is_not_where_one_can_be_is_none():
+    with pytest.raises(MissingFact, match="vendor"):
+        read_features(WithoutTypes(b"GenuineIntel" + bytes(64)))

@@ -8,7 +8,14 @@ import pytest
 
 from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.facts.standing import Standing
-from hibercheck.handoff.scenario.known_place import KASLR_OFFSET, LEVELS, LOAD_ADDRESS, linked_at, resumee_address
+from hibercheck.handoff.scenario.known_place import (
+    FRED,
+    KASLR_OFFSET,
+    LEVELS,
+    LOAD_ADDRESS,
+    linked_at,
+    resumee_address,
+)
 from tests.support.made_inputs import INTEL, LINKED, Kernel, asking, made_dumped, made_resumee, made_space
 
 MEASURED, READ, GIVEN, INFERRED, USUAL = Standing
@@ -132,3 +139,22 @@ def test_an_address_that_nokaslr_does_not_explain_is_told(line, address, resumee
     found = asking(**given, resumee=made_resumee(**resumee))
     assert found.need(LOAD_ADDRESS).value == address
     assert any("nokaslr" in remark for remark in found.remarks) is told
+
+
+HAS = replace(INTEL, flags=frozenset({"fred", "lkgs"}))
+
+
+@pytest.mark.parametrize(("built", "default", "line", "features", "uses"), [
+    (True, True, "", HAS, True), (True, True, "fred=off", HAS, False), (True, True, "fred=on", HAS, True),
+    (True, False, "", HAS, False), (True, False, "fred=on", HAS, True), (True, False, "fred=off", HAS, False),
+    (False, True, "fred=on", HAS, False), (None, True, "", HAS, None), (True, None, "", HAS, None),
+    (None, None, "", HAS, None), (True, True, "", INTEL, False), (None, None, "", INTEL, False),
+    (True, True, "", None, None), (False, None, "", None, False),
+    (True, True, "", replace(INTEL, flags=frozenset({"lkgs"})), True),  # hidden by a kernel that did not use it
+])  # fmt: skip
+def test_whether_it_takes_exceptions_by_fred(built, default, line, features, uses):
+    run = asking(
+        traits={"fred": built, "fred_default": default}, resumer_cmdline=line, resumee=made_resumee(features=features)
+    )
+    found = run.known(FRED)
+    assert (None if found is None else found.value) is uses

@@ -240,3 +240,27 @@ end get_cpu_entry_area
     assert size or trait.reason == (
         "has no .BTF section, so no structure layouts, and get_cpu_entry_area() does not multiply by one size"
     )
+
+
+@pytest.mark.parametrize("lacking", [None, 2, 8, 14])
+def test_tables_without_a_gate_that_a_handoff_needs_are_not_understood(made, lacking):
+    gates = "".join(
+        f" .long {vector}, 0x10, 0x8e00, 0\n .quad crc32_le\n" for vector in (2, 8, 14) if vector != lacking
+    )
+    table = (
+        f".section .rodata\n.balign 32\n.globl def_idts\n.type def_idts, @object\ndef_idts:\n{gates} .zero 24\n.text\n"
+    )
+    found = made.traits(extra=table).idt_gates
+    assert (found.value is None) is (lacking is not None)
+
+
+@pytest.mark.parametrize(("data", "found", "known"), [
+    (("init_task", "smp_ops"), False, True), (("smp_ops",), False, True), (("init_task",), False, True),
+    ((), True, False),
+])  # fmt: skip
+def test_absence_means_something_where_data_are_listed(made, data, found, known):
+    """smp_ops may have been found by the code that uses it, which says nothing of other symbols."""
+    strip = tuple(name for name in ("init_task", "smp_ops") if name not in data)
+    idle = "fn arch_cpu_idle_dead\n call *smp_ops+0x10(%rip)\n ret\nend arch_cpu_idle_dead\n"
+    traits = made.traits(strip=strip, extra=idle if found else "")
+    assert (traits.la57.value is False) is known
