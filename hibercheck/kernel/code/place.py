@@ -448,7 +448,7 @@ class _Walker:
 
     def _follow(self, node: Decoded) -> int | str:
         """Do one instruction; return where the next is, or why that is not known."""
-        if node.mnemonic in ("retf", "retfq", "retfd"):
+        if node.mnemonic == "retf":
             return self._far_return(node)
         if node.flow is Flow.JUMP and node.target is not None:
             return node.target if self.bits == 64 else self.copied.source & ~0xFFFF_FFFF | node.target & 0xFFFF_FFFF
