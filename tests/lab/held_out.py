@@ -18,8 +18,13 @@ from tests.lab.records import Entry
 BEGIN = "<!-- held out: written by python -m tests.lab table -->"
 END = "<!-- held out: end -->"
 FAMILY = re.compile(r"standings(\d+)-\d+")
-REPLACED = {"standings11-98": "standings11-150"}
-"""Drawn and begun, but without an outcome, and the experiment that was drawn in its place."""
+REPLACED = {
+    "standings11-98": ("standings11-150", ""),
+    "standings12-6": ("standings12-20", ": 7.3.4 does not boot on this CPU without XSAVE"),
+    "standings12-11": ("standings12-21", ": its resumer, built with a command line of its own, was not there"),
+    "standings12-15": ("standings12-22", ": its resumer, built with a command line of its own, was not there"),
+}
+"""Drawn, but without an outcome: the experiment that was drawn in its place, and why where that is known."""
 WENT_WRONG = ("resets", "hangs", "survives")
 
 
@@ -48,9 +53,9 @@ def of_seed(seed: int, own: Sequence[Entry]) -> Iterator[str]:
     not_right = [one for one in dumped if one.dump and grade(one, one.dump, dump=True) != "right"]
     commits = ", ".join(dict.fromkeys(one.commit for one in own))
     yield f"**Seed {seed}**: {len(own)} experiments, predicted first by hibercheck at {commits}."
-    for name, other in REPLACED.items():
+    for name, (other, why) in REPLACED.items():
         if any(one.name == other for one in own):
-            yield f"`{name}` was drawn and gave no outcome; `{other}` was drawn in its place and is counted."
+            yield f"`{name}` was drawn and gave no outcome{why}; `{other}` was drawn in its place and is counted."
     yield ""
     yield "| bound | of | count | which |"
     yield "|---|--:|--:|---|"
