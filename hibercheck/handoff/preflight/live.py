@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from hibercheck.addresses import START_KERNEL_MAP
+from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.dump.dump import Dump, open_dump
 from hibercheck.errors import HibercheckError, MissingFact
 from hibercheck.files.vmcoreinfo import number
@@ -38,6 +38,10 @@ class _Live:
     def frame(self, pfn: int) -> bytes | None:
         """Return a frame of its memory, or None."""
         return self._core.frame(pfn)
+
+    def frames(self, first: int, count: int) -> bytes:
+        """Return frames of its memory, zeros for those that are not there."""
+        return b"".join(self.frame(pfn) or bytes(PAGE_SIZE) for pfn in range(first, first + count))
 
     def __getattr__(self, name: str) -> NoReturn:
         """Raise MissingFact."""
