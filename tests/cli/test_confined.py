@@ -13,6 +13,7 @@ from hibercheck.cli.run import run as run_command
 from hibercheck.files import landlock
 from tests.conftest import ROOT
 from tests.fuzz.seeds import unpack
+from tests.support.effort import told
 
 pytestmark = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock, or it is not enabled")
 
@@ -114,7 +115,7 @@ def shell(line, *arguments, **options):
 )
 def test_every_kind_of_output(tmp_path, line):
     ran = shell(line, FIXTURES / RESUMER, cwd=tmp_path)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, told(ran.stderr)) == (0, "")
     assert (tmp_path / "out").stat().st_size
     assert not list(tmp_path.glob(".*"))
 
@@ -126,14 +127,14 @@ def test_a_reader_that_leaves_early(tmp_path):
         FIXTURES / RESUMEE,
         cwd=tmp_path,
     )
-    assert (ran.stdout, ran.stderr) == ("{", "")
+    assert (ran.stdout, told(ran.stderr)) == ("{", "")
     assert (tmp_path / "status").read_text() in {"0\n", "141\n"}
 
 
 def test_temporary_files_and_the_cache(tmp_path):
     """A compressed image is unpacked in TMPDIR; a matrix keeps what it read."""
     ran = shell('$H image "$1" --verify', FIXTURES / IMAGE, cwd=tmp_path)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, told(ran.stderr)) == (0, "")
     for jobs in (1, 2):
         environment = {
             **os.environ,
@@ -143,7 +144,7 @@ def test_temporary_files_and_the_cache(tmp_path):
         kernels = [FIXTURES / RESUMER, FIXTURES / RESUMEE]
         ran = shell(f'$H matrix "$1" "$2" --jobs {jobs} -o out', *kernels, cwd=tmp_path, env=environment)
         assert ran.returncode in {0, 1}
-        assert ran.stderr == ""
+        assert told(ran.stderr) == ""
         assert len(list((tmp_path / f"cache{jobs}").rglob("*.facts"))) == 2
 
 

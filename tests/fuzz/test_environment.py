@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from tests.fuzz.seeds import cases, unpack
+from tests.support.effort import told
 
 COMMAND = [sys.executable, "-m", "hibercheck"]
 
@@ -30,6 +31,7 @@ def run(*more, environment=None, **options):
 
 
 def one_line(text):
+    text = told(text)
     return text.startswith("hibercheck: ") and text.count("\n") == 1
 
 
@@ -42,7 +44,9 @@ def test_too_little_address_space_is_no_verdict(megabytes):
 
     ran = run(*arguments("safe"), preexec_fn=limit)
     aborted = ran.returncode == -signal.SIGABRT and "memory allocation" in ran.stderr  # a library's own way
-    assert aborted or (ran.returncode, ran.stderr) == (0, "") or (ran.returncode, one_line(ran.stderr)) == (3, True)
+    assert (
+        aborted or (ran.returncode, told(ran.stderr)) == (0, "") or (ran.returncode, one_line(ran.stderr)) == (3, True)
+    )
 
 
 def test_some_of_those_limits_were_too_low():
@@ -60,7 +64,7 @@ def test_an_emulator_without_memory_is_no_verdict(limit):
     ran = run(*arguments("random-address", dump=True), "--execute", "--max-memory", limit, "--format", "json")
     assert ran.returncode == 0, ran.stderr
     assert ("the emulator ended without an answer" in ran.stdout) == (limit == "64M")
-    assert ran.stderr == ""
+    assert told(ran.stderr) == ""
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,7 @@ def test_an_emulator_without_memory_is_no_verdict(limit):
 def test_no_variable_changes_the_verdict(variables):
     plain = run(*arguments("fatal"))
     ran = run(*arguments("fatal"), environment=variables)
-    assert (ran.returncode, ran.stderr) == (1, "")
+    assert (ran.returncode, told(ran.stderr)) == (1, "")
     assert ran.stdout.split() == plain.stdout.split() or variables.keys() & {"COLUMNS", "FORCE_COLOR", "LC_ALL"}
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import hibercheck
 from hibercheck.report import drawing
+from tests.support.effort import told
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,7 +46,7 @@ def test_the_main_command_predicts_the_reset(command, more, name):
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"PYTHONUTF8": "1"}
     arguments = [sys.executable, "-m", "hibercheck", *command, *more]
     run = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", check=False)
-    assert (run.returncode, run.stderr) == (1, "")
+    assert (run.returncode, told(run.stderr)) == (1, "")
     committed = (ROOT / "man" / "examples" / name).read_text(encoding="utf-8")
     assert run.stdout == committed, "python man/examples/report.py"
 
