@@ -58,13 +58,18 @@ def test_some_of_those_limits_were_too_low():
     assert "memory" in ran.stderr
 
 
-@pytest.mark.parametrize("limit", ["64M", "2G"])
+@pytest.mark.parametrize("limit", ["64M", "72M", "80M", "2G"])
 def test_an_emulator_without_memory_is_no_verdict(limit):
+    """Whether the emulator or the check beside it comes to the limit first is chance; neither is an answer."""
     pytest.importorskip("unicorn")
     ran = run(*arguments("random-address", dump=True), "--execute", "--max-memory", limit, "--format", "json")
-    assert ran.returncode == 0, ran.stderr
-    assert ("the emulator ended without an answer" in ran.stdout) == (limit == "64M")
-    assert told(ran.stderr) == ""
+    if ran.returncode == 3 and limit != "2G":
+        assert one_line(ran.stderr)
+        assert "more memory is needed" in ran.stderr
+        return
+    assert (ran.returncode, told(ran.stderr)) == (0, "")
+    if limit in {"64M", "2G"}:
+        assert ("the emulator ended without an answer" in ran.stdout) == (limit == "64M")
 
 
 @pytest.mark.parametrize(
