@@ -53,6 +53,24 @@ def test_large_pages_and_ignored_bits(entries, address, physical, size):
     assert (done.physical, done.page_size) == (physical, size)
 
 
+@pytest.mark.parametrize("levels", [4, 5])
+@pytest.mark.parametrize("first", [0x7063, 0x7061, 0x8000_0000_0000_0063, 0])
+def test_steps_of_a_walk_before_are_not_read_again(levels, first):
+    """What is below them is, for another address that shares them too.  The table of a level lies in frame LEVEL."""
+    chain = [(level, level - 1) for level in range(levels, 0, -1)]
+    entries = [(table, 1, below << 12 | 0x63) for table, below in chain[:-1]]
+    memory = tables(*entries, (1, 1, first), (1, 2, 0x9063))
+    mode = PagingMode(levels=levels)
+    address = sum(1 << (3 + 9 * level) for level in range(1, levels + 1))
+    whole = [walk(memory, mode, levels << 12, address + page, Access.WRITE) for page in (0, 4096)]
+    assert whole[1].physical == 0x9000
+    for count in range(levels):
+        below = tables(*entries[count:], (1, 1, first), (1, 2, 0x9063))
+        for one, page in zip(whole, (0, 4096), strict=True):
+            upper = whole[0].steps[:count]
+            assert walk(below, mode, levels << 12, address + page, Access.WRITE, upper=upper) == one
+
+
 def test_five_level_walk():
     memory = tables((9, 0x110, 0x1003), (1, 0, 0x2003), (2, 0, 0x3003), (3, 0, 0x4003), (4, 1, 0x7003))
     done = walk(memory, PagingMode(levels=5), 0x9000, 0xFF11000000000000 & MASK64 | 0x1FFF, Access.WRITE)
