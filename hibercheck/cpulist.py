@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import takewhile
 
 from hibercheck.patterns import pattern
 
 MAX_CPUS = 8192
 """The largest CONFIG_NR_CPUS that x86-64 offers (arch/x86/Kconfig, NR_CPUS_RANGE_END)."""
+
+_MANY = 8
+"""So many ranges at equal distances are written as one."""
 
 _RANGE = pattern(r"(?P<first>\d{1,9})(?:-(?P<last>\d{1,9})(?::(?P<used>\d{1,9})/(?P<group>\d{1,9}))?)?\Z", re.ASCII)
 
@@ -61,11 +65,32 @@ def _bits(length: int, used: int, group: int) -> int:
 
 
 def format_cpu_list(cpus: Iterable[int]) -> str:
-    """Return CPUs as the kernel prints them, ``0,2-5``: there may be a thousand."""
+    """Return CPUs as the kernel reads them, ``0,2-5``; many at equal distances, as siblings are, as ``1-1023:1/2``."""
     ranges: list[list[int]] = []
     for cpu in sorted(set(cpus)):
         if ranges and cpu == ranges[-1][1] + 1:
             ranges[-1][1] = cpu
         else:
             ranges.append([cpu, cpu])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+    parts, at = [], 0
+    while at < len(ranges):
+        first, last = ranges[at]
+        alike = _alike(ranges, at)
+        if alike >= _MANY:
+            group = ranges[at + 1][0] - first
+            parts.append(f"{first}-{ranges[at + alike - 1][1]}:{last + 1 - first}/{group}")
+        else:
+            alike = 1
+            parts.append(str(first) if first == last else f"{first}-{last}")
+        at += alike
+    return ",".join(parts)
+
+
+def _alike(ranges: list[list[int]], at: int) -> int:
+    """Count the ranges from one on that are as long as it, and as far from one another as the next is from it."""
+    if at + 1 == len(ranges):
+        return 1
+    group, length = ranges[at + 1][0] - ranges[at][0], ranges[at][1] - ranges[at][0]
+    following = zip(ranges[at:], ranges[at + 1 :], strict=False)
+    alike = takewhile(lambda two: two[1][0] - two[0][0] == group and two[1][1] - two[1][0] == length, following)
+    return 1 + sum(1 for _ in alike)

@@ -41,7 +41,7 @@ do not change it: `hibercheck IMAGE --park NAME` judges by one design."""
     metavar="NAME",
     multiple=True,
     type=click.Choice(DESIGNS),
-    help=f"Only this one: {', '.join(DESIGNS[:-1])} or {DESIGNS[-1]}; repeatable.",
+    help=f"Judge only this design: {', '.join(DESIGNS[:-1])} or {DESIGNS[-1]}; repeatable.",
 )
 @shared("--format", "--output")
 @option("--details/--no-details", group=OUTPUT, more=True, default=True, help="Say what each design asks and costs.")

@@ -31,14 +31,20 @@ now, 2 usage, 3 bad input, 4 one became undetermined."""
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("old", metavar="OLD", type=PathType())
 @click.argument("new", metavar="NEW", type=PathType())
-@option("--against", group=SCENARIO, multiple=True, metavar="KERNEL", help="Must go on to work with it; repeatable.")
+@option(
+    "--against",
+    group=SCENARIO,
+    multiple=True,
+    metavar="KERNEL",
+    help="A kernel that NEW has to work with; repeatable.",
+)
 @option(
     "--scenario",
     "scenarios",
     group=SCENARIO,
     multiple=True,
     metavar="SCENARIO",
-    help="As for matrix (default, nosmt, offline); repeatable.",
+    help="As in matrix; default, nosmt, offline; repeatable.",
 )
 @shared("--spurious-mwait", "--mwait-spins", "--suppose", "--image-share", "--cpus", "--threads", "--vendor")
 @shared("--mwait", "--la57", "--memory")
@@ -63,6 +69,7 @@ def command(**given: Any) -> int:
     from hibercheck.cli.waiting import waiting
     from hibercheck.handoff.diff import compare_kernels
     from hibercheck.report import pairs
+    from hibercheck.report.matrix import told
 
     prepare_standard_streams()
     scenarios = given["scenarios"] or (("default", "nosmt", "offline") if given["cpus"] > 1 else ("default",))
@@ -80,6 +87,7 @@ def command(**given: Any) -> int:
 
             difference, warnings = spare_in_difference(difference, entries, today())
             tell(warnings)
+        tell(told((pair.scenario, pair.after) for pair in difference.pairs))
         gate = {"refused_fails": not given["allow_refused"], "strict": given["strict"]}
         cases = spared(pairs.of_difference(difference, given["fail_on"], **gate), given)
         status = pairs.status_of(cases)

@@ -33,8 +33,8 @@ input or output, 130 interrupted."""
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("image", metavar="FILE", type=PathType())
 @click.argument("out", metavar="OUT", type=PathType())
-@option("--kernel", group=INPUTS, metavar="KERNEL", help="The image's kernel: adds its boot CPU's registers.")
-@option("--symbols", group=INPUTS, metavar="FILE", help="System.map or kallsyms of that kernel.")
+@option("--kernel", group=INPUTS, metavar="KERNEL", help="The kernel that hibernated: adds its boot CPU's registers.")
+@option("--symbols", group=INPUTS, metavar="FILE", help="System.map or a copy of /proc/kallsyms for KERNEL.")
 @option("--keep-going", group=INPUTS, is_flag=True, help="Leave out what cannot be read, and list it.")
 @shared("--resume-offset", "--resume", "--progress")
 @general_options

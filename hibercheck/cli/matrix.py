@@ -89,7 +89,12 @@ class ImageType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @click.argument("kernels", metavar="KERNEL...", type=PathType(), nargs=-1, required=True)
 @option(
-    "--scenario", "scenarios", group=SCENARIO, multiple=True, metavar="SCENARIO", help="What is assumed; repeatable."
+    "--scenario",
+    "scenarios",
+    group=SCENARIO,
+    multiple=True,
+    metavar="SCENARIO",
+    help="A scenario to judge, such as nosmt; repeatable.",
 )
 @shared("--spurious-mwait", "--mwait-spins", "--suppose")
 @option("--image", "images", group=SCENARIO, multiple=True, type=ImageType(), help="An image that KERNEL wrote.")
@@ -124,6 +129,7 @@ def command(**given: Any) -> int:
 
             matrix, warnings = spare_in_matrix(matrix, entries, today())
             tell(warnings)
+        _tell_of_cells(matrix)
         cases = _Cases(matrix, given)
         if given["write_baseline"] is not None:
             from hibercheck.report.pairs import write_baseline
@@ -340,6 +346,14 @@ def tell(warnings: Sequence[str]) -> None:
 
     for warning in warnings:
         say(f"hibercheck: warning: {one_line(warning)}")
+
+
+def _tell_of_cells(matrix: Matrix) -> None:
+    """Say what there is to say of how pairs were judged; a large matrix is gone through only if there is."""
+    if any(cell.warnings for cell in matrix.cells):
+        from hibercheck.report.matrix import told
+
+        tell(told((matrix.scenarios[scenario], cell) for scenario, _, _, cell in matrix.pairs()))
 
 
 def _gate(given: dict[str, Any]) -> dict[str, Any]:

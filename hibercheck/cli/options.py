@@ -297,7 +297,7 @@ def general_options(function: Decorated) -> Decorated:
             is_flag=True,
             expose_value=False,
             callback=pager.none,
-            help="Print it at once.",
+            help="Print long text at once, without a pager.",
         ),
         option(
             "--color",

@@ -41,21 +41,21 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             group=INPUTS,
             metavar="KERNEL",
             reads=True,
-            help="What loads the image; else the boot loader's.",
+            help="What loads the image; default: the boot loader's.",
         ),
         "--root": option(
             "--root",
             group=INPUTS,
             metavar="DIR",
             more=True,
-            help="The root directory of the system that is meant; default: /.",
+            help="Root directory of the system whose kernels and boot entries are read; default: /.",
         ),
         "--resumee": option(
             "--resumee",
             group=INPUTS,
             metavar="KERNEL",
             reads=True,
-            help="The image's kernel, to compare with what is in it.",
+            help="The kernel that hibernated; compared with the image.",
         ),
         "--resume-offset": option(
             "--resume-offset",
@@ -76,7 +76,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             "--verify",
             group=INPUTS,
             is_flag=True,
-            help="Decode all of it; check lengths, PFNs and checksum.",
+            help="Decode all pages; check lengths, PFNs, checksum.",
         ),
         "--resumer-memory": option(
             "--resumer-memory",
@@ -192,7 +192,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             group=SCENARIO,
             more=True,
             type=CpuListType(),
-            help="CPUs that the resumee takes offline again before that.",
+            help="CPUs that the resumee takes offline again before what is supposed happens.",
         ),
         "--spurious-mwait": option(
             "--spurious-mwait",
@@ -213,7 +213,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="EVENT",
             multiple=True,
             type=click.Choice(["nmi", "mce", "smi", "store"]),
-            help="Suppose nmi, mce, smi or store after it; repeatable.",
+            help="After the handoff: nmi, mce, smi, store; repeatable.",
         ),
         "--wake-latency": option(
             "--wake-latency",
@@ -308,9 +308,15 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             group=WORK,
             metavar="DIR",
             more=True,
-            help="Where to keep what was read; default in XDG_CACHE_HOME.",
+            help="Where to keep what was read of kernels; default: in XDG_CACHE_HOME.",
         ),
-        "--no-cache": option("--no-cache", group=WORK, more=True, is_flag=True, help="Keep nothing."),
+        "--no-cache": option(
+            "--no-cache",
+            group=WORK,
+            more=True,
+            is_flag=True,
+            help="Keep nothing of the kernels that are read, and use nothing kept.",
+        ),
         "--width": option(
             "--width",
             group=OUTPUT,
@@ -339,7 +345,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             multiple=True,
             more=True,
             reads=True,
-            help="What does not count, and why (TOML).",
+            help="A TOML file of what does not count, with reasons.",
         ),
         "--baseline": option(
             "--baseline",
@@ -347,7 +353,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="FILE",
             more=True,
             reads=True,
-            help="Fail only on what this earlier run did not find.",
+            help="Fail only on what is not in FILE, by --write-baseline.",
         ),
         "--write-baseline": option(
             "--write-baseline", group=GATE, metavar="FILE", more=True, help="Write what this run found, for --baseline."

@@ -67,6 +67,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "reason": cell.reason,
         "share": cell.share,
         "conditions": conditions_of(cell),
+        "warnings": list(cell.warnings),
     }
 
 

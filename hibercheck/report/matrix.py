@@ -21,6 +21,7 @@ from hibercheck.numbers import decimal, is_version
 from hibercheck.report.conditions import stated
 from hibercheck.report.gate import NEVER, SEVERITY, Exit
 from hibercheck.report.sanitise import one_line
+from hibercheck.report.words import count
 
 KIND = "hibercheck matrix"
 SCHEMA_VERSION = 3
@@ -62,6 +63,7 @@ def json_parts(matrix: Matrix) -> Iterator[str]:
                 "exact": cell.exact,
                 "conditions": conditions_of(cell),
                 "rules": list(cell.rules),
+                "warnings": list(cell.warnings),
             }
             for cell in matrix.cells
         ],
@@ -84,7 +86,17 @@ def reasons(matrix: Matrix, scenario: int) -> list[tuple[Cell, int, tuple[int, i
             for resumee, index in enumerate(row):
                 example.setdefault(index, (resumer, resumee))
     cells = ((matrix.cells[index], count, example[index]) for index, count in counts.most_common())
-    return [one for one in cells if one[0].verdict is not Verdict.SAFE or one[0].conditions]
+    return [one for one in cells if one[0].verdict is not Verdict.SAFE or one[0].conditions or one[0].warnings]
+
+
+def told(pairs: Iterable[tuple[str, Cell]]) -> list[str]:
+    """Return the warnings of judged pairs, each once for a scenario, with of how many pairs it is.
+
+    Args:
+        pairs: The name of a scenario, and a cell of it.
+    """
+    found = Counter((scenario, warning) for scenario, cell in pairs for warning in cell.warnings)
+    return [f"{scenario}: {warning} ({count(number, 'pair')})" for (scenario, warning), number in found.items()]
 
 
 def read_json(path: str) -> Matrix:
@@ -149,9 +161,9 @@ def _cell(row: Any) -> Cell:  # noqa: ANN401 - anything a file may hold
     share = None if share is None else float(share)
     conditions = tuple(_condition(one) for one in row["conditions"])
     spared = frozenset(_text(one["id"]) for one in row["conditions"] if one["suppressed"])
-    rules = tuple(_text(one) for one in row["rules"])
+    rules, warnings = (tuple(map(_text, row[member])) for member in ("rules", "warnings"))
     verdict, reason = Verdict(row["verdict"]), _text(row["reason"])
-    return Cell(Outcome(row["outcome"]), verdict, reason, share, exact, conditions, spared, rules)
+    return Cell(Outcome(row["outcome"]), verdict, reason, share, exact, conditions, spared, rules, warnings)
 
 
 def _condition(row: Any) -> Condition:  # noqa: ANN401 - anything a file may hold

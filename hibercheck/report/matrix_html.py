@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from html import escape as escape_markup
@@ -53,6 +54,11 @@ thead th{white-space:normal;max-height:18em;overflow-wrap:anywhere}}
 def escape(text: str) -> str:
     """Return untrusted text as the content of an element or of a quoted attribute."""
     return escape_markup(one_line(text))
+
+
+def _marked(text: str) -> str:
+    """Return a text of the catalogues; what it has between backquotes is a command."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def html_parts(matrix: Matrix) -> Iterator[str]:
@@ -113,6 +119,7 @@ def _reasons(matrix: Matrix, scenario: int) -> str:
         share = "" if cell.share is None else f", {cell.share:.0%}"
         pair = f"{own[resumer]} resumes {own[resumee]}"
         unless = "".join(f"<br>{escape(said(one, cell))}{_explained(one.id)}" for one in cell.conditions)
+        unless += "".join(f"<br>warning: {escape(one)}" for one in cell.warnings)
         items.append(
             f'<li><span class="mark {cell.verdict}">{_MARKS[cell.verdict][0]}</span> '
             f'<a href="#{cell.verdict}">{cell.verdict}</a>{share}: '
@@ -140,7 +147,7 @@ def _meanings(matrix: Matrix) -> str:
         f'<dt id="{verdict}">{verdict}</dt><dd>{escape(text)}</dd>' for verdict, text in MEANINGS.items()
     )
     kinds = "".join(
-        f'<dt id="condition-{kind.id}">{kind.id}</dt><dd>{escape(kind.means)} {escape(sentence(kind.settle))}</dd>'
+        f'<dt id="condition-{kind.id}">{kind.id}</dt><dd>{_marked(kind.means)} {_marked(sentence(kind.settle))}</dd>'
         for kind in KINDS.values()
         if kind.id in occur
     )
@@ -157,7 +164,7 @@ def _meanings(matrix: Matrix) -> str:
 def _rules(there: bool, broken: set[str]) -> str:
     """Explain the rules that are broken, or the others."""
     return "".join(
-        f'<dt id="{rule.id}">{rule.id} {escape(rule.name)}</dt><dd>{escape(rule.meaning)} {escape(rule.advice)}</dd>'
+        f'<dt id="{rule.id}">{rule.id} {escape(rule.name)}</dt><dd>{_marked(rule.meaning)} {_marked(rule.advice)}.</dd>'
         for rule in RULES.values()
         if (rule.id in broken) is there
     )

@@ -118,6 +118,8 @@ def _reasons(matrix: Matrix, scenario: int, console: Console) -> None:
         put(console, text, indent=2)
         for condition in cell.conditions:
             put(console, said(condition, cell), indent=6)
+        for warning in cell.warnings:
+            put(console, f"warning: {one_line(warning)}", indent=6)
     if len(shown) > _REASONS:
         put(console, f"and {len(shown) - _REASONS} more, see --format json", "dim", indent=2)
 

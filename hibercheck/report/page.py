@@ -40,6 +40,7 @@ th,td{text-align:left;vertical-align:top;padding:.25rem .6rem .25rem 0;border-bo
 th{font-weight:600}dl.bars{display:grid;grid-template-columns:8rem 1fr;gap:.4rem .8rem;margin:0}
 dl.bars dt{font-weight:600}dl.bars dd{margin:0}.bars svg{display:block;width:100%;height:1.4rem}
 .axis{display:flex;justify-content:space-between;color:var(--soft);font-size:.8rem}
+.option{white-space:nowrap}
 .legend{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;font-size:.9rem}
 .legend svg{width:1rem;height:1rem;vertical-align:-.15rem;margin-right:.35rem}
 td code{overflow-wrap:normal}summary{cursor:pointer;font-weight:600;padding:.4rem 0}
@@ -235,7 +236,7 @@ def _assumptions(report: Report) -> Iterator[str]:
             escape(one.fact),
             f"<code>{escape(one.value)}</code>",
             escape(f"{one.standing or 'not known'}: {one.source}"),
-            f"<code>{escape(one.option)}</code>" if one.option else "",
+            f'<code class="option">{escape(one.option)}</code>' if one.option else "",
         ]
         for one in report.assumptions
         if not one.detail

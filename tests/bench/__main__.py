@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import lzma
 import os
 import platform
 import shutil
@@ -20,11 +21,14 @@ from pathlib import Path
 
 from hibercheck.files.compression import FORMATS
 from hibercheck.kernel.kernel import open_kernel
+from hibercheck.swsusp.export import export
+from hibercheck.swsusp.image import open_image
 from tests.bench import programs
 from tests.bench.made_facts import write_facts
 from tests.bench.measure import Used, command, in_turns, python, table
 from tests.bench.rates import rates
 from tests.bench.rates import table as rates_table
+from tests.lab.kernels import debug_units
 from tests.support.image_large import enlarge
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -165,6 +169,33 @@ class Bench:
             note = f"{Path(path).stat().st_size >> 20} MiB, {_payload(path)}."
             yield table(f"Thirty symbols of {Path(path).name}", note, in_turns(contenders, 3), "hibercheck")
 
+    def debuggers(self) -> str:
+        """A whole check of a committed image beside what one would open it in otherwise, to the first answer."""
+        fixtures = ROOT / "fixtures"
+        image, resumer = fixtures / "images" / "b65f345bef.bin.xz", fixtures / "kernels" / "small-hlt.vmlinux.xz"
+        core, kernel, quit_ = (self.room / name for name in ("core", "with-types", "quit"))
+        with open_image(str(image)) as opened:
+            export(opened, str(core))
+        for name in ("vmlinux", "debug"):
+            packed = fixtures / "kernels" / f"small-current.{name}.xz"
+            (self.room / name).write_bytes(lzma.decompress(packed.read_bytes()))
+        debug_units.write(debug_units.read(self.room / "debug"), kernel, base=self.room / "vmlinux")
+        quit_.write_text("sys\nquit\n")
+        plain = [self.room / name for name in ("image", "resumer")]
+        for packed, path in zip((image, resumer), plain, strict=True):
+            path.write_bytes(lzma.decompress(packed.read_bytes()))
+        check = (plain[0], "--resumer", plain[1])
+        contenders = {
+            "`hibercheck I --resumer R`": [command(*check, "--cache-dir", self.room / "kept")],
+            "the same, kernels never read before": [command(*check, "--no-cache")],
+        }
+        if self._installed("drgn"):
+            contenders["drgn, the kernel's release"] = [python(programs.DRGN, core, kernel)]
+        if self._on_path("crash"):
+            contenders["`crash`, `sys`"] = [("crash", "--no_kmem_cache", "-s", "-i", *map(str, (quit_, kernel, core)))]
+        note = "crash and drgn read the core that `hibercheck export` makes of I, and a vmlinux with some types."
+        return table("Debuggers", note, in_turns(contenders, self.runs), next(iter(contenders)))
+
     def walk(self) -> str:
         """Translations through one set of page tables, in memory."""
         contenders = {"hibercheck": [python(programs.WALK)], "the tables only": [python(programs.TABLES)]}
@@ -227,6 +258,7 @@ TABLES: dict[str, Callable[[Bench], str | Iterator[str]]] = {
     "symbols": Bench.symbols,
     "kallsyms": Bench.kallsyms,
     "vmlinuz": Bench.vmlinuz,
+    "debuggers": Bench.debuggers,
     "walk": Bench.walk,
     "memory": Bench.growth_of_memory,
     "cpus": Bench.growth_of_cpus,

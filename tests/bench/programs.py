@@ -90,3 +90,12 @@ context.config["paged.memory_layer"], context.config["paged.page_map_offset"] = 
 layer = intel.Intel32e(context, "paged", "paged")
 assert all(layer.translate(one & (1 << 48) - 1)[0] == 4096 * 4096 + one - BASE for one in addresses)
 """
+
+DRGN = """
+import sys
+import drgn
+program = drgn.Program()
+program.set_core_dump(sys.argv[1])
+program.load_debug_info([sys.argv[2]])
+print(program["UTS_RELEASE"].string_().decode())
+"""

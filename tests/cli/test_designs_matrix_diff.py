@@ -170,6 +170,16 @@ def test_a_matrix_writes_all_its_formats_at_once(capsys, tmp_path):
     assert len((tmp_path / "csv").read_text().splitlines()) == 1 + 4
 
 
+@pytest.mark.parametrize("command", ["matrix", "diff"])
+def test_what_was_not_judged_for_want_of_time_is_told(command, capsys):
+    kernels = [str(KERNELS / "v73-stock.bzImage"), str(KERNELS / "bare-prepended.bzImage")]
+    assert run([command, *kernels, "--cpus", "1024", "--scenario", "offline-core", "-q"]) == 0
+    err = capsys.readouterr().err
+    assert "hibercheck: warning: offline-core: 1 alternative was not judged: there are too many CPUs" in err
+    assert run([command, *kernels, "--scenario", "offline-core", "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_one_kernel_twice_counts_once(capsys):
     assert run(["matrix", CURRENT, str(KERNELS / "small-current.bzImage"), HLT, "--format", "json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["kernels"]) == 2

@@ -45,6 +45,25 @@ def test_a_written_cpu_list_is_read_back(numbers):
     assert parse_cpu_list(format_cpu_list(numbers)) == numbers
 
 
+@given(st.integers(0, 9), st.integers(1, 40), st.integers(1, 5), st.integers(1, 4), st.sets(st.integers(300, 320)))
+def test_cpus_at_equal_distances_are_read_back(first, count, distance, length, others):
+    numbers = {first + place * distance + part for place in range(count) for part in range(length)} | others
+    assert parse_cpu_list(format_cpu_list(numbers)) == numbers
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        (range(1, 1024, 2), "1-1023:1/2"),
+        ((0, 2, 4, 6), "0,2,4,6"),
+        ([cpu for cpu in range(64) if cpu % 4 < 2], "0-61:2/4"),
+        ((0, *range(1, 40, 3), 41), "0-1,4-37:1/3,41"),
+    ],
+)
+def test_many_cpus_at_equal_distances_are_written_as_one(numbers, text):
+    assert format_cpu_list(numbers) == text
+
+
 @pytest.mark.parametrize(
     ("text", "expected"), [("0x1000000", 0x1000000), ("16M", 0x1000000), ("16777216", 1 << 24), ("1g", 1 << 30)]
 )

@@ -19,7 +19,7 @@ from hibercheck.handoff.matrix.table import Matrix, Member
 from hibercheck.handoff.verdict.findings import Condition, Outcome, Verdict
 from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report import matrix_text
-from hibercheck.report.matrix import csv_parts, groups, json_parts, read_json, scenario_parts
+from hibercheck.report.matrix import csv_parts, groups, json_parts, read_json, scenario_parts, told
 from hibercheck.report.matrix_html import escape, html_parts
 from tests.support.browser import CHROMIUM, axe_core, violations
 
@@ -38,6 +38,8 @@ IDLE = Condition(
     (("--resumer-idle", "mwait"),), "look",
 )  # fmt: skip
 CELLS[0] = replace(CELLS[0], conditions=(IDLE,))
+WARNING = "7 alternatives were not judged"
+CELLS[1] = replace(CELLS[1], warnings=(WARNING,))
 CELLS[6] = replace(CELLS[6], conditions=(replace(IDLE, verdict=Verdict.FATAL),), spared=frozenset({"idle-driver"}))
 
 
@@ -230,6 +232,13 @@ def test_the_page_names_every_kernel_and_says_why(matrix):
         assert escape(cell.reason) in page
 
 
+def test_the_page_marks_commands_and_ends_its_sentences(matrix):
+    page = "".join(html_parts(matrix))
+    assert "`" not in page
+    assert "Run <code>hibercheck collect</code> on the resumer" in page
+    assert all(text.endswith(".") for text in re.findall(r'<dt id="HC[^>]*>[^<]*</dt><dd>(.*?)</dd>', page))
+
+
 def test_the_page_has_the_day_that_is_asked_for(matrix, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1574812800")
     assert ", 2019-11-27." in "".join(html_parts(matrix))
@@ -305,6 +314,24 @@ def test_a_condition_stands_in_every_format_with_what_judges_so(matrix):
     assert {(one["id"], one["scenario"], one["suppressed"]) for cell in cells for one in cell["conditions"]} == {
         ("idle-driver", ";idle=mwait", False), ("idle-driver", ";idle=mwait", True),
     }  # fmt: skip
+
+
+def test_a_warning_of_how_a_pair_was_judged_stands_in_every_format_that_says_why(matrix):
+    console = Console(file=io.StringIO(), width=200)
+    matrix_text.render(matrix, console)
+    assert f"warning: {WARNING}" in console.file.getvalue()
+    assert f"warning: {WARNING}" in "".join(html_parts(matrix))
+    cells = json.loads("".join(json_parts(matrix)))["cells"]
+    assert [cell["reason"] for cell in cells if cell["warnings"] == [WARNING]] == [CELLS[1].reason]
+    pairs = [(matrix.scenarios[scenario], cell) for scenario, _, _, cell in matrix.pairs()]
+    number = sum(1 for scenario, cell in pairs if scenario == "default" and cell == CELLS[1])
+    assert f"default: {WARNING} ({number} pairs)" in told(pairs)
+
+
+def test_a_pair_that_is_safe_but_for_what_was_not_judged_has_its_reason_said():
+    console = Console(file=io.StringIO(), width=200)
+    matrix_text.render(_alone(replace(CELLS[0], conditions=(), warnings=(WARNING,))), console)
+    assert f"warning: {WARNING}" in console.file.getvalue()
 
 
 def test_strict_counts_the_worst_condition_that_is_not_suppressed(matrix):

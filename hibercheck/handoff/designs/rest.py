@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hibercheck.data import dataclass
+from hibercheck.data import dataclass, replace
 from hibercheck.handoff.replay.fate import Fate
 from hibercheck.handoff.replay.judgement import ApResult
 from hibercheck.handoff.scenario.park import NO_MEMORY, ParkRules, Unsettled, idle_by_driver
@@ -52,13 +52,17 @@ def resting(plan: Plan, results: Iterable[ApResult]) -> tuple[Rest, ...]:
     """
     running = plan.resumee.frozen | {min(plan.resumee.present, default=0)} | plan.options.resumee_online
     left = running - plan.options.resumee_offline
-    return tuple(_rest(plan, one) for one in results if one.parked.cpu not in left and one.fate is not Fate.DIES)
+    staying = [one for one in results if one.parked.cpu not in left and one.fate is not Fate.DIES]
+    anew = [one.parked.cpu for one in staying if one.parked.cpu in plan.reinitialised]
+    # all of these wait alike, and what the resumee's code does is read for each question anew
+    theirs = _by_resumee(plan, anew[0]) if anew else None
+    return tuple(_rest(plan, one, theirs) for one in staying)
 
 
-def _rest(plan: Plan, result: ApResult) -> Rest:
+def _rest(plan: Plan, result: ApResult, theirs: Rest | None) -> Rest:
     parked = result.parked
-    if parked.cpu in plan.reinitialised:
-        return _by_resumee(plan, parked.cpu)
+    if theirs is not None and parked.cpu in plan.reinitialised:
+        return replace(theirs, cpu=parked.cpu)
     if parked.unsettled is not None:
         return Rest(parked.cpu, None, "resumer", f"depends on {parked.unsettled.fact}")
     return Rest(parked.cpu, parked.state, None if parked.state in NO_MEMORY else "resumer", DEPTH[parked.state])

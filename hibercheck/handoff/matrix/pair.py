@@ -83,6 +83,7 @@ class Cell:
         conditions: What would change the verdict, the worst first.
         spared: Names of the conditions that a suppression is about.
         rules: The rules that are broken, by which a check with an image would name what it finds.
+        warnings: What the user should know of how it was judged, a line each.
     """
 
     outcome: Outcome
@@ -93,6 +94,7 @@ class Cell:
     conditions: tuple[Condition, ...] = ()
     spared: frozenset[str] = frozenset()
     rules: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def strict(self) -> Verdict:
@@ -141,7 +143,7 @@ class Judge:
             return Decided(other, found.outcome, found.verdict)
 
         varied = vary(Decided(plan, cell.outcome, cell.verdict), judge_with, acceptance_alternatives)
-        return replace(cell, conditions=varied.conditions)
+        return replace(cell, conditions=varied.conditions, warnings=varied.warnings)
 
     def _judged(self, scenario: Scenario, options: CheckOptions) -> tuple[Plan, Cell]:
         found = pairing_of(self.resumer, self.resumee, scenario, self.settings, options)

@@ -239,5 +239,12 @@ def _replayed(resumer: Summary, resumee: Summary, image: str, scenario: Scenario
     share = None if report.share is None else round(report.share.failing / max(report.share.placements, 1), 2)
     rules = tuple(sorted({one.rule for one in report.findings if one.level >= Level.WARNING}))
     return Cell(
-        report.outcome, report.verdict, report.headline, share, exact=True, conditions=report.conditions, rules=rules
+        report.outcome,
+        report.verdict,
+        report.headline,
+        share,
+        exact=True,
+        conditions=report.conditions,
+        rules=rules,
+        warnings=report.warnings,
     )

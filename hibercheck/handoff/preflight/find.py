@@ -186,7 +186,7 @@ def _compared(looked: Looked, target: Target, root: Path) -> Step:
         return Step(Answer.UNKNOWN, text, "run this as root where the system runs")
     if looked.offset != target.offset:
         given = f"page {looked.offset}" + ("" if looked.offset else ", for want of resume_offset=")
-        advice = f"make it resume_offset={target.offset}" if target.offset else "leave resume_offset= away"
+        advice = f"make it resume_offset={target.offset}" if target.offset else "leave out resume_offset="
         there = at if target.offset else f"{at} at page 0"
         return Step(Answer.NO, f"it looks at {given}, and {there}", advice)
     return Step(Answer.YES, f"it looks at {looked.device} ({looked.source}), where the image will be")

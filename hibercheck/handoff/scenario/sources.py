@@ -245,7 +245,7 @@ class Asking:
 
 def _advice(other: Known[Any]) -> str:
     if other.standing is Standing.GIVEN:
-        return f"leave {other.option or 'that option'} away, or add --what-if to judge a run that was not measured"
+        return f"leave out {other.option or 'that option'}, or add --what-if to judge a run that was not measured"
     return "take both on the same boot"
 
 

@@ -73,8 +73,10 @@ class Varied:
     @property
     def warnings(self) -> tuple[str, ...]:
         """That some were not judged, if so."""
-        what = f"{self.left_out} alternatives were not judged: there are too many CPUs to judge them in time"
-        return (what,) if self.left_out else ()
+        if not self.left_out:
+            return ()
+        what = "1 alternative was" if self.left_out == 1 else f"{self.left_out} alternatives were"
+        return (f"{what} not judged: there are too many CPUs to judge them in time",)
 
 
 def vary(usual: Decided, judge: Judge, more: More) -> Varied:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hibercheck.data import replace
+from hibercheck.handoff.designs import rest
 from hibercheck.handoff.designs.compare import compare_designs
 from hibercheck.handoff.designs.rest import Rest, resting
+from hibercheck.handoff.scenario.park import ParkRules
 from hibercheck.x86.cpu import ParkState
 from tests.support.cases import options_of
 
@@ -36,6 +38,18 @@ def test_one_that_is_taken_over_waits_as_the_resumee_has_it(rests):
     (one,) = found["self-contained", True]
     assert (one.cpu, one.whose) == (1, "resumee")
     assert found["init", True] == found["self-contained-nopaging", True] == (one,)
+
+
+def test_the_resumees_code_is_asked_once_however_many_cpus_it_takes_over(judged, monkeypatch):
+    plan, judgement = judged("latent", memory=False, suppose=frozenset())
+    asked = []
+    monkeypatch.setattr(rest, "ParkRules", lambda *given: asked.append(given) or ParkRules(*given))
+    (one,) = judgement.aps
+    many = [replace(one, cpu=replace(one.cpu, parked=replace(one.parked, cpu=cpu))) for cpu in range(1, 100)]
+    found = resting(replace(plan, reinitialised=frozenset(range(100))), many)
+    assert [each.cpu for each in found] == list(range(1, 100))
+    assert {(each.whose, each.why) for each in found} == {("resumee", found[0].why)}
+    assert len(asked) == 1
 
 
 def test_a_machine_that_resets_has_no_end(rests):

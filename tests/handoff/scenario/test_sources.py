@@ -66,7 +66,7 @@ def test_what_was_measured_or_given_must_not_differ(best, other):
     assert found.value.path == "facts.json"
     assert found.value.advice == (
         "take both on the same boot" if other is MEASURED
-        else "leave that option away, or add --what-if to judge a run that was not measured"
+        else "leave out that option, or add --what-if to judge a run that was not measured"
     )  # fmt: skip
     assert asking().need(fact(says(1, best), says(1, other))).value == 1
 
