@@ -91,7 +91,9 @@ def journal(boot: str) -> bytes:
         raise InputProblem(f"cannot be run: {error.strerror}", path="journalctl", advice=advice) from error
     if run.returncode or not content.strip():
         why = said[-1] if said else "it has no such log"
-        raise InputProblem(f"has no kernel log of boot {boot}: {why}", path="journalctl", advice="see --list-boots")
+        raise InputProblem(
+            f"has no kernel log of boot {boot}: {why}", path="journalctl", advice="see `journalctl --list-boots`"
+        )
     return content
 
 

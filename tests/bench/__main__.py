@@ -180,7 +180,7 @@ class Bench:
             packed = fixtures / "kernels" / f"small-current.{name}.xz"
             (self.room / name).write_bytes(lzma.decompress(packed.read_bytes()))
         debug_units.write(debug_units.read(self.room / "debug"), kernel, base=self.room / "vmlinux")
-        quit_.write_text("sys\nquit\n")
+        quit_.write_text("log\nquit\n")
         plain = [self.room / name for name in ("image", "resumer")]
         for packed, path in zip((image, resumer), plain, strict=True):
             path.write_bytes(lzma.decompress(packed.read_bytes()))
@@ -192,7 +192,9 @@ class Bench:
         if self._installed("drgn"):
             contenders["drgn, the kernel's release"] = [python(programs.DRGN, core, kernel)]
         if self._on_path("crash"):
-            contenders["`crash`, `sys`"] = [("crash", "--no_kmem_cache", "-s", "-i", *map(str, (quit_, kernel, core)))]
+            contenders["`crash`, the log"] = [
+                ("crash", "--no_kmem_cache", "-s", "-i", *map(str, (quit_, kernel, core)))
+            ]
         note = "crash and drgn read the core that `hibercheck export` makes of I, and a vmlinux with some types."
         return table("Debuggers", note, in_turns(contenders, self.runs), next(iter(contenders)))
 
