@@ -46,9 +46,9 @@ class PlainHelp(click.Command):
         self._help: click.Option | None = None
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """Return the option, made once: click compares parameters by identity."""
-        if self._help is None:
-            names = self.get_help_option_names(ctx)
+        """Return the option, made once for each set of names: click compares parameters by identity."""
+        names = self.get_help_option_names(ctx)
+        if self._help is None or self._help.opts != names:  # a command by itself has none of the group's names
             text = "Show this message and exit."
             self._help = PlainOption(
                 names, is_flag=True, is_eager=True, expose_value=False, callback=_show_help, help=text

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hibercheck.data import replace
 from hibercheck.dump.dump import Dump
 from hibercheck.dump.registers import GENERAL, CpuRegisters
-from hibercheck.errors import Mismatch, MissingFact
+from hibercheck.errors import MalformedDump, Mismatch, MissingFact
 from hibercheck.handoff.facts.cpufacts import cpu_count, read_mask
 from hibercheck.handoff.facts.pending import PendingCopies
 from hibercheck.handoff.memory.composite import Composite
@@ -71,6 +72,7 @@ def dumped(plan: Plan, dump: Dump) -> Dumped:
     )
     present = _present(resumer)
     registers = registers_by_cpu(resumer, plan.bringup.present | (present or frozenset()))
+    check_registers(resumer, registers)
     parked = plan.parked if present is None or plan.rearranged else _as_present(plan, present, frozenset(registers))
     waiting = frozenset(one.cpu for one in parked if not one.left_behind and one.state not in NO_MEMORY)
     over = cpus_are_parked(resumer, waiting, registers)
@@ -143,6 +145,24 @@ def _in_dump(plan: Plan, planned: Parked, own: CpuRegisters | None, resumer: Dum
     why = planned.why if agrees else f"found by its registers at {own.rip:#x} in the dump"
     parked = replace(planned, state=state, loop=loop, why=why, unsettled=None)
     return _OneCpu(parked, own, in_place=True)
+
+
+def check_registers(resumer: DumpedResumer, registers: Mapping[int, CpuRegisters]) -> None:
+    """See that each CPU can be where its registers say: without paging there is no 64-bit mode (SDM 3A 2.2).
+
+    A CPU that seems not to page would be taken to find its code wherever physical memory has it.
+
+    Raises:
+        MalformedDump: A CPU has an RIP beyond 4 GiB and CR0.PG clear.
+    """
+    for cpu, own in sorted(registers.items()):
+        if not _pages(own) and own.rip >> 32:
+            raise MalformedDump(
+                f"the registers of CPU {cpu} contradict one another: CR0 is {own.cr0 or 0:#x}, without paging, "
+                f"and RIP {own.rip:#x}",
+                path=resumer.dump.path,
+                advice="the dump is damaged: take it again",
+            )
 
 
 def check_code(resumer: DumpedResumer, loop: ParkLoop) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.dump.registers import GENERAL, CpuRegisters
-from hibercheck.errors import Mismatch, MissingFact
+from hibercheck.errors import MalformedDump, Mismatch, MissingFact
 from hibercheck.handoff.memory.dumped import check_code, dumped, relocated
 from hibercheck.handoff.scenario.park import Parked
 from hibercheck.kernel.code.model import Patch
@@ -279,9 +279,19 @@ def test_efer_that_a_dump_has_is_not_worked_out(efer):
 
 
 def test_a_cpu_out_of_paging_has_no_efer_to_be_worked_out():
+    plan = planned(Parked(1, ParkState.NEVER_BOOTED, None, "made"))
+    for rip in (0x9_8000, 0xFFFF_FFFF):
+        one = taken(plan, cpu_of(1, rip, cr0=0x11, efer=None, rsp=NOWHERE))[0][1]
+        assert (one.entry.efer, one.context.paging, one.context.cr3) == (0, False, 0)
+
+
+@pytest.mark.parametrize("cr0", [0, 0x11, 0x7FFF_FFFF])
+@pytest.mark.parametrize("rip", [1 << 32, TEXT + 0x1E + SHIFT])
+def test_a_cpu_out_of_paging_is_nowhere_beyond_four_gigabytes(cr0, rip):
+    """Damage that takes CR0 away would else let it find its code by physical addresses: a reset was called safe."""
     plan = planned(Parked(1, ParkState.MWAIT, LOOP, "made"))
-    one = taken(plan, cpu_of(1, cr0=0x11, efer=None, rsp=NOWHERE))[0][1]
-    assert (one.entry.efer, one.context.paging, one.context.cr3) == (0, False, 0)
+    with pytest.raises(MalformedDump, match=r"registers of CPU 1 contradict .* without paging, and RIP 0x"):
+        taken(plan, cpu_of(1, rip, cr0=cr0))
 
 
 @pytest.mark.parametrize("missing", ["cr3", "cr4", "tr_base"])
