@@ -86,7 +86,7 @@ def line(title: str, entries: Sequence[Entry]) -> str:
 
 
 def facts(entries: Iterable[Entry]) -> str:
-    """Dates, commits, kernels."""
+    """Dates, commits (a few, for each record has its own), kernels."""
     rows = list(entries)
     names = {side.kernel for entry in rows for side in (entry.experiment.resumee, entry.experiment.resumer)}
     debian = sorted((name.removeprefix("debian-") for name in names if name.startswith("debian-")), key=numbers)
@@ -95,7 +95,8 @@ def facts(entries: Iterable[Entry]) -> str:
     days = sorted({entry.date for entry in rows}) or ["never"]
     commits = list(dict.fromkeys(entry.commit for entry in rows)) or ["none"]
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{when}, predicted first by hibercheck at {', '.join(commits)}. Kernels: {kernels}."
+    at = ", ".join(commits) if len(commits) <= 3 else f"the commit that each record names, {len(commits)} in all"
+    return f"{when}, predicted first by hibercheck at {at}. Kernels: {kernels}."
 
 
 def numbers(release: str) -> list[int]:
