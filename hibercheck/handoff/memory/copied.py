@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 from hibercheck.dump.registers import CpuRegisters
-from hibercheck.handoff.memory.exact import DumpedResumer
+from hibercheck.handoff.memory.exact import DumpedResumer, pages
 from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Flow, Instruction, decode
 from hibercheck.kernel.code.model import ParkKind, ParkLoop
 from hibercheck.x86.memory import UnknownMemory, read
-from hibercheck.x86.paging import CR0_PG, walk
+from hibercheck.x86.paging import walk
 
 _WAITS: dict[bytes, ParkKind] = {b"\xf4": "hlt", b"\x0f\x01\xc9": "mwait"}
 _MAX_LOOP = 16
@@ -27,7 +27,7 @@ def copied_loop(resumer: DumpedResumer, registers: CpuRegisters) -> ParkLoop | N
         resumer: The dump.
         registers: The CPU's.
     """
-    paging = registers.cr0 is None or bool(registers.cr0 & CR0_PG)
+    paging = pages(registers)
     for code, kind in _WAITS.items():
         wait = registers.rip - len(code)
         if _fetch(resumer, registers, wait, len(code), paging=paging) != code:

@@ -14,7 +14,14 @@ from hibercheck.handoff.facts.pending import PendingCopies
 from hibercheck.handoff.memory.composite import Composite
 from hibercheck.handoff.memory.context import ApContext, ParkedCpu
 from hibercheck.handoff.memory.copied import copied_loop
-from hibercheck.handoff.memory.exact import DumpedResumer, cpus_are_parked, open_resumer, park_state, registers_by_cpu
+from hibercheck.handoff.memory.exact import (
+    DumpedResumer,
+    cpus_are_parked,
+    open_resumer,
+    pages,
+    park_state,
+    registers_by_cpu,
+)
 from hibercheck.handoff.memory.fred import dumped_fred
 from hibercheck.handoff.memory.placed import owners, withheld
 from hibercheck.handoff.scenario.park import NO_MEMORY, Parked, Unsettled
@@ -23,7 +30,6 @@ from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.kernel.code.patching import same_code
 from hibercheck.x86.cpu import RFLAGS_IF, CpuState, ParkState, infer_efer
 from hibercheck.x86.events import Facts
-from hibercheck.x86.paging import CR0_PG
 
 _MASK = (1 << 64) - 1
 KERNEL_CS, KERNEL_DS = 0x10, 0x18
@@ -156,7 +162,7 @@ def check_registers(resumer: DumpedResumer, registers: Mapping[int, CpuRegisters
         MalformedDump: A CPU has an RIP beyond 4 GiB and CR0.PG clear.
     """
     for cpu, own in sorted(registers.items()):
-        if not _pages(own) and own.rip >> 32:
+        if not pages(own) and own.rip >> 32:
             raise MalformedDump(
                 f"the registers of CPU {cpu} contradict one another: CR0 is {own.cr0 or 0:#x}, without paging, "
                 f"and RIP {own.rip:#x}",
@@ -213,7 +219,7 @@ def _context(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> ApContext:
     base = own.gs_base if own is not None and own.gs_base else _attempt_base(resumer, parked.cpu)
     stack = own.rsp if own is not None and parked.state not in NO_MEMORY else None
     line = _line(plan, parked, own, resumer)
-    paging = own is None or _pages(own)
+    paging = own is None or pages(own)
     found = ApContext(parked.cpu, cr3 if paging else 0, base, placed=True, stack=stack, line=line, paging=paging)
     found = replace(found, line_withheld=line is not None and withheld(plan))
     if parked.loop is None or plan.rearranged:
@@ -249,7 +255,7 @@ def _entry(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> tuple[CpuState |
     if own is None or not own.cr3:
         return None, Facts()
     try:
-        efer = own.efer if own.efer is not None else _infer_efer(resumer, own) if _pages(own) else 0
+        efer = own.efer if own.efer is not None else _infer_efer(resumer, own) if pages(own) else 0
         mask = resumer.mode.encryption_mask
         state = CpuState.of(own, efer=efer, max_phys_bits=plan.physical_bits, encryption_mask=mask)
         if state.uses_fred:
@@ -260,11 +266,6 @@ def _entry(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> tuple[CpuState |
         state = _once_parked(state, one.parked, resumer)
     facts = Facts(interrupts_enabled=state.interrupts_enabled, machine_checks_enabled=state.machine_checks_enabled)
     return state, facts
-
-
-def _pages(own: CpuRegisters) -> bool:
-    """Tell whether a CPU pages; one that does not has left long mode."""
-    return own.cr0 is None or bool(own.cr0 & CR0_PG)
 
 
 def _infer_efer(resumer: DumpedResumer, own: CpuRegisters) -> int:

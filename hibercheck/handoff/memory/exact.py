@@ -18,7 +18,7 @@ from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.kernel.view import KernelView
 from hibercheck.patterns import pattern
 from hibercheck.x86.cpu import ParkState
-from hibercheck.x86.paging import CR4_LA57, PagingMode, walk
+from hibercheck.x86.paging import CR0_PG, CR4_LA57, PagingMode, walk
 
 ENCRYPTION_BITS = 1 << 47 | 1 << 51
 """Where the C-bit is: APM 2 7.10, CPUID.8000001FH:EBX[5:0]; 47 on family 17h, 51 from family 19h."""
@@ -139,6 +139,11 @@ def _holds(space: KernelSpace, address: int, banner: bytes) -> bool:
         return space.read(address, len(banner)) == banner
     except MissingFact:
         return False
+
+
+def pages(own: CpuRegisters) -> bool:
+    """Tell whether a CPU pages; one that does not has left long mode."""
+    return own.cr0 is None or bool(own.cr0 & CR0_PG)
 
 
 def registers_by_cpu(resumer: DumpedResumer, cpus: frozenset[int]) -> dict[int, CpuRegisters]:
