@@ -13,7 +13,7 @@ from tests.kernel.code.test_acceptance import ALWAYS, ASKED, CRYPTO, LZO, SECURE
 from tests.kernel.code.test_deadcpu import INTEL, MWAIT, NATIVE_NEW
 from tests.kernel.code.test_fixmap_line import LEA, OWN, SETUP
 from tests.kernel.code.test_idle import MODERN, OLD, tables
-from tests.kernel.code.test_parkloops import PEELED
+from tests.kernel.code.test_parkloops import ACPI, PEELED
 from tests.kernel.code.test_place import (
     ALLOCATORS,
     BACK,
@@ -49,24 +49,6 @@ from tests.kernel.code.test_startup import (
 
 TOLD = Path(__file__).resolve().parents[1] / "kernel" / "code" / "told"
 PLACED = {"hook": HOOK, "resume": "", "leave": LEAVE, "room": ROOM, "page": PAGE, "objects": OBJECTS}
-ACPI = """
-fn acpi_idle_play_dead
- mov %rsi, %rbx
-1: movzbl 8(%rbx), %eax
- cmp $2, %al
- je 2f
- test %al, %al
- jne 3f
- mov 4(%rbx), %edx
- in (%dx), %al
- jmp 1b
-2: sti
- hlt
- jmp 1b
-3: mov $-19, %eax
- ret
-end acpi_idle_play_dead
-"""
 MADE = {
     "plain": {},
     "without data symbols": {"strip": ("init_task", "smp_ops")},

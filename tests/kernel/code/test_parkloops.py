@@ -252,8 +252,7 @@ def test_waiting_with_interrupts_on(made):
     assert not made.traits().loops("resume", "hlt")[0].interrupts
 
 
-def test_hlt_and_port_of_one_cycle_are_two_loops(made):
-    idle = """
+ACPI = """
 fn acpi_idle_play_dead
  mov %rsi, %rbx
 1: movzbl 8(%rbx), %eax
@@ -271,7 +270,10 @@ fn acpi_idle_play_dead
  ret
 end acpi_idle_play_dead
 """
-    traits = made.traits(extra=idle)
+
+
+def test_hlt_and_port_of_one_cycle_are_two_loops(made):
+    traits = made.traits(extra=ACPI)
     assert sorted(traits.enter_dead.value) == ["acpi_idle:hlt", "acpi_idle:port_io"]
     (port,) = traits.loops("cpuidle", "port_io")
     (halt,) = traits.loops("cpuidle", "hlt")
