@@ -470,34 +470,33 @@ class _Walker:
             self._cr0(node, known)
         elif node.mnemonic == "mov" and target == "rsp" and not node.operands:
             self._has("stack", node)
-        elif target is not None:
-            self._compute(node, target, known)
+        else:
+            made = None if target is None else self._computed(node, target, known)
+            self.values |= dict.fromkeys(node.written, ("unknown", 0))
+            if made is not None and target is not None:
+                self.values[target] = made
 
     def _cr0(self, node: Decoded, value: tuple[str, int] | None) -> None:
         if value is not None and value[0] == "cr0" and value[1] & _PG:
             self._has("paging off", node)
             self.seen.discard("page tables")
 
-    def _compute(self, node: Decoded, target: str, known: tuple[str, int] | None) -> None:
-        """Keep what is known of a register that an instruction writes."""
+    def _computed(self, node: Decoded, target: str, known: tuple[str, int] | None) -> tuple[str, int] | None:
+        """Return what is known of a register that an instruction writes; None if nothing is."""
         own, immediate = self.values.get(target, ("entry " + target, 0)), node.immediate
-        made: tuple[str, int] | None = None
         if node.mnemonic == "mov" and not node.operands:
-            made = ("constant", immediate) if immediate is not None else known
-            if node.source is not None and node.source == "cr0":
-                made = ("cr0", 0)
-        elif node.mnemonic == "lea" and node.effective is not None and node.effective.address is not None:
-            made = ("code", node.effective.address)
-        elif node.mnemonic == "add" and immediate is not None and not node.operands:
-            made = (own[0], own[1] + immediate)
-        elif node.mnemonic == "and" and immediate is not None and own[0] == "cr0":
-            made = ("cr0", own[1] | ~immediate & 0xFFFF_FFFF)
-        elif node.mnemonic == "btr" and immediate is not None and own[0] == "cr0":
-            made = ("cr0", own[1] | 1 << (immediate & 31))
-        for register in node.written:
-            self.values.pop(register, None)
-        if target in node.written or made is not None:
-            self.values[target] = made if made is not None else ("unknown", 0)
+            if node.source == "cr0":
+                return "cr0", 0
+            return ("constant", immediate) if immediate is not None else known
+        if node.mnemonic == "lea" and node.effective is not None and node.effective.address is not None:
+            return "code", node.effective.address
+        if node.mnemonic == "add" and immediate is not None and not node.operands:
+            return own[0], own[1] + immediate
+        if node.mnemonic == "and" and immediate is not None and own[0] == "cr0":
+            return "cr0", own[1] | ~immediate & 0xFFFF_FFFF
+        if node.mnemonic == "btr" and immediate is not None and own[0] == "cr0":
+            return "cr0", own[1] | 1 << (immediate & 31)
+        return None
 
     def _far_return(self, node: Decoded) -> int | str:
         """Go where two pushed words say: an address and a code segment."""

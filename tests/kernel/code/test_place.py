@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from hibercheck.kernel.code.place import Origin, origins
+from hibercheck.kernel.code.traits import traits_on_demand
+from hibercheck.kernel.kernel import open_kernel
+
 HOOK = """
 fn hibernate_resume_nonboot_cpu_disable
  push %rbx
@@ -300,3 +304,218 @@ def deeper(depth):
 def test_how_far_down_the_way_back_is_read(made, depth, value):
     found = made.traits(header=RESTORE, save=f".text{SAVE}", back=deeper(depth), inbox=INBOX)
     assert found.takes_parked_over.value is value
+
+
+CALLED, ARGUMENT, UNKNOWN = Origin("call", 0), Origin("argument"), Origin("unknown")
+"""``CALLED`` stands for what `get_safe_page` returned."""
+
+
+def numbers(*values):
+    return {Origin("constant", value % (1 << 64)) for value in values}
+
+
+ORIGINS = {
+    # constants, and what is added to them
+    " mov $5, %eax": numbers(5),
+    " mov $-5, %rax": numbers(-5),
+    " mov $5, %eax\n add $3, %rax": numbers(8),
+    " mov $5, %eax\n sub $7, %rax": numbers(-2),
+    " mov $5, %eax\n add $3, %rax\n sub $1, %rax\n add $16, %rax": numbers(23),
+    " mov $5, %eax\n add $3, %rcx": numbers(5),
+    " mov $5, %ecx\n mov %rcx, %rdx\n add $1, %rdx\n mov %rdx, %rax": numbers(6),
+    " xor %eax, %eax": numbers(0),
+    " xor %eax, %eax\n add $9, %rax": numbers(9),
+    " xor %ecx, %eax": {UNKNOWN},
+    " mov $5, %eax\n add %rcx, %rax": {UNKNOWN},
+    " mov $5, %eax\n add 8(%rcx), %rax": {UNKNOWN},
+    " mov $5, %eax\n addq $1, 8(%rcx)": numbers(5),
+    " mov $5, %eax\n or $1, %rax": {UNKNOWN},
+    " mov $5, %eax\n and $1, %rax": {UNKNOWN},
+    " mov $5, %eax\n lea 4(%rax), %rax": {UNKNOWN},
+    " mov $5, %eax\n xchg %rax, %rcx": {UNKNOWN},
+    # as the function was called
+    **{f" mov %{one}, %rax": {ARGUMENT} for one in ("rdi", "rsi", "rdx", "rcx", "r8", "r9")},
+    **{f" mov %{one}, %rax": {UNKNOWN} for one in ("rbx", "rbp", "r10", "r12")},
+    " mov %rdi, %rax\n add $24, %rax": {ARGUMENT},
+    " mov %rdi, %rax\n sub $8, %rax": {ARGUMENT},
+    " nop": {UNKNOWN},
+    # what a call returns, and what it keeps
+    " call get_safe_page": {CALLED},
+    " call get_safe_page\n add $64, %rax": {Origin("call", 0, 64)},
+    " call get_safe_page\n mov %rax, %rbx\n call get_zeroed_page\n mov %rbx, %rax": {CALLED},
+    " call *%rcx": {Origin("call")},
+    " call *8(%rcx)": {Origin("call")},
+    **{f" mov $5, %{one}\n call get_safe_page\n mov %{one}, %rax": numbers(5)
+       for one in ("rbx", "rbp", "r12", "r13", "r14", "r15")},
+    **{f" mov $5, %{one}\n call get_safe_page\n mov %{one}, %rax": {UNKNOWN}
+       for one in ("rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11")},
+    " mov $5, %ecx\n call *%rdx\n mov %rcx, %rax": {UNKNOWN},
+    # through memory
+    " movq $9, 8(%rsp)\n movq $3, 16(%rsp)\n movq $4, 8(%rbp)\n mov 8(%rsp), %rax": numbers(9),
+    " mov %rdi, 8(%rbx)\n nop\n mov 8(%rbx), %rax": {ARGUMENT},
+    " mov %rdi, 8(%rsp)\n call get_safe_page\n mov 8(%rsp), %rax": {UNKNOWN},
+    " mov %rdi, 8(%rbx)\n call get_safe_page\n mov 8(%rbx), %rax": {ARGUMENT},
+    " mov $9, %ecx\n mov %rcx, 8(%rbx)\n mov $1, %ecx\n mov 8(%rbx), %rax\n add $1, %rax": numbers(10),
+    " movq $9, 8(%rbx)\n mov $1, %ebx\n mov 8(%rbx), %rax": {UNKNOWN},
+    " movq $9, 8(%rbx)\n addq $1, 8(%rbx)\n mov 8(%rbx), %rax": numbers(9),
+    " movq $9, 8(%rbx)\n mov 8(%rbx), %rcx\n mov 8(%rbx), %rax": numbers(9),
+    " movq $9, 8(%rbx,%rcx)\n mov 8(%rbx,%rcx), %rax": {UNKNOWN},
+    " movq $9, %gs:8(%rbx)\n mov %gs:8(%rbx), %rax": {UNKNOWN},
+    " movq $9, somewhere(%rip)\n mov somewhere(%rip), %rax": {UNKNOWN},
+    " mov 8(%rbx), %rax": {UNKNOWN},
+    " mov 8(%rdi), %rax": {UNKNOWN},
+    # on several ways
+    " mov $1, %eax\n cmp $3, %edi\n je 1f\n mov $2, %eax\n1: nop": numbers(1, 2),
+    " mov $2, %ecx\n mov %rdi, %rax\n cmp $3, %edi\n jne 1f\n mov %rcx, %rax\n1: nop": {ARGUMENT, *numbers(2)},
+    # what a branch has found to be zero
+    " call get_safe_page\n test %rax, %rax\n jne 1f\n nop\n ret\n1: nop": {CALLED},
+    " call get_safe_page\n test %rax, %rax\n je 1f\n ret\n1: nop": numbers(0),
+    " call get_safe_page\n test %rax, %rax\n jne 1f\n jmp 2f\n1: ud2\n2: nop": numbers(0),
+    " call get_safe_page\n test %rax, %rax\n je 1f\n1: nop": {CALLED},
+    " call get_safe_page\n test %rax, %rax\n js 1f\n ret\n1: nop": {CALLED},
+    " call get_safe_page\n cmp %rax, %rax\n je 1f\n ret\n1: nop": {CALLED},
+    " call get_safe_page\n test %rax, %rcx\n je 1f\n ret\n1: nop": {CALLED},
+    " call get_safe_page\n test %rcx, %rax\n je 1f\n ret\n1: nop": {CALLED},
+    " call get_safe_page\n test %rcx, %rcx\n je 1f\n ret\n1: nop": {CALLED},
+    " call get_safe_page\n test %rax, %rax\n je 1f\n ret\n1: add $4, %rax": numbers(4),
+    # without an end
+    " mov $5, %eax\n1: add $1, %rax\n jmp 1b\n ret": {UNKNOWN},
+}  # fmt: skip
+"""What a function does, and where that which is in RAX at the last of its NOPs or returns comes from."""
+
+
+def test_where_a_value_comes_from(made):
+    names = {text: f"origin_{number}" for number, text in enumerate(ORIGINS)}
+    functions = "".join(f"fn {name}\n{text}\n ret\nend {name}\n" for text, name in names.items())
+    program = made.program(allocators=ALLOCATORS, objects=OBJECTS, extra=f".text\n{functions}")
+    safe = program.address("get_safe_page")
+
+    def found(name):
+        function = program.function_of(name)
+        *_, last = (node.address for node in function)
+        return {
+            Origin(one.kind, 0 if one.kind == "call" and one.value == safe else one.value, one.added)
+            for one in origins(function, last, "rax")
+        }
+
+    assert {text: found(name) for text, name in names.items()} == ORIGINS
+
+
+OFF = " mov %rax, %cr0\n"
+CR0 = " mov %cr0, %rax\n"
+AWAY = " and $0x7fffffff, %eax\n"
+CODE = " lea 3f(%rip), %rax\n"
+JUMP = " push %rax\n lretq\n nop\n ud2\n3:\n"
+WAYS = {
+    # how it waits
+    LOOP: ("hlt",),
+    "1: mwait\n jmp 1b\n": ("mwait",),
+    "1: mwaitx\n jmp 1b\n": ("mwait",),
+    "1: monitor\n mwait\n nop\n jmp 1b\n": ("mwait",),
+    f" hlt\n{LOOP}": ("hlt",),
+    " hlt\n1: nop\n jmp 1b\n": "in a loop in which none of the instructions wait",
+    "1: hlt\n hlt\n jmp 1b\n": "in a loop in which 2 of the instructions wait",
+    "1: hlt\n mwait\n hlt\n jmp 1b\n": "in a loop in which 3 of the instructions wait",
+    # what it has of its own
+    f" lgdt 8(%rdi)\n{LOOP}": ("hlt", "GDT"),
+    f" lidt 8(%rdi)\n{LOOP}": ("hlt", "IDT"),
+    f" sgdt 8(%rdi)\n{LOOP}": ("hlt",),
+    f" mov %rdx, %rsp\n{LOOP}": ("hlt", "stack"),
+    f" mov 8(%rdx), %rsp\n{LOOP}": ("hlt",),
+    f" mov %rdx, %rbp\n{LOOP}": ("hlt",),
+    f" mov %rsi, %cr3\n{LOOP}": ("hlt", "page tables"),
+    f" mov %cr3, %rsi\n{LOOP}": ("hlt",),
+    f" mov %rsi, %cr4\n{LOOP}": ("hlt",),
+    # out of paging: bit 31 of CR0 has been taken away
+    CR0 + AWAY + OFF + LOOP: ("hlt", "paging off"),
+    f" mov %rsi, %cr3\n{CR0}{AWAY}{OFF}{LOOP}": ("hlt", "paging off"),
+    f"{CR0} btr $31, %rax\n{OFF}{LOOP}": ("hlt", "paging off"),
+    f"{CR0} btr $30, %rax\n{OFF}{LOOP}": ("hlt",),
+    f"{CR0} and $0xfffeffff, %eax\n{OFF}{LOOP}": ("hlt",),
+    f"{CR0} and $0xfffeffff, %eax\n{AWAY}{OFF}{LOOP}": ("hlt", "paging off"),
+    f"{CR0}{AWAY} and $0xfffeffff, %eax\n{OFF}{LOOP}": ("hlt", "paging off"),
+    f"{CR0} btr $0, %rax\n btr $31, %rax\n btr $1, %rax\n{OFF}{LOOP}": ("hlt", "paging off"),
+    f"{CR0}{AWAY} mov %rax, %rcx\n mov %rcx, %cr0\n{LOOP}": ("hlt", "paging off"),
+    f"{CR0}{AWAY} mov %rcx, %cr0\n{LOOP}": ("hlt",),
+    f"{CR0}{AWAY} mov $1, %eax\n{OFF}{LOOP}": ("hlt",),
+    f"{CR0}{AWAY} mov %rdx, %rax\n{OFF}{LOOP}": ("hlt",),
+    f"{CR0}{AWAY} mov 8(%rdx), %rax\n{OFF}{LOOP}": ("hlt",),
+    f"{CR0}{AWAY} or %rdx, %rax\n{OFF}{LOOP}": ("hlt",),
+    f"{CR0}{AWAY} xor %eax, %eax\n{OFF}{LOOP}": ("hlt",),
+    f"{CR0}{AWAY} cpuid\n{OFF}{LOOP}": ("hlt",),
+    CR0 + OFF + LOOP: ("hlt",),
+    AWAY + OFF + LOOP: ("hlt",),
+    f" mov %cr4, %rax\n{AWAY}{OFF}{LOOP}": ("hlt",),
+    # where a far return goes, and in code of how many bits
+    f" pushq $0x10\n{CODE}{JUMP}{LOOP}": ("hlt", 64),
+    f" pushq $0x8\n{CODE}{JUMP}{LOOP}": ("hlt", 32),
+    f" mov $0x10, %eax\n push %rax\n{CODE}{JUMP}{LOOP}": ("hlt", 64),
+    f" mov $0x10, %eax\n mov %rax, %rcx\n push %rcx\n{CODE}{JUMP}{LOOP}": ("hlt", 64),
+    f" push %rcx\n{CODE}{JUMP}{LOOP}": ("hlt", 32),
+    f" push 8(%rcx)\n{CODE}{JUMP}{LOOP}": ("hlt", 32),
+    f" pushq $1\n pushq $0x10\n{CODE}{JUMP}{LOOP}": ("hlt", 64),
+    f" pushq $0x10\n{CODE} add $2, %rax\n{JUMP} ud2\n{LOOP}": ("hlt", 64),
+    f" pushq $0x10\n{CODE} mov %rax, %rcx\n push %rcx\n lretq\n3:\n{LOOP}": ("hlt", 64),
+    f" pushq $0x10\n add $3f - blob, %rcx\n push %rcx\n lretq\n3:\n{LOOP}": ("hlt", 64),
+    f" pushq $0x10\n add $3f - blob - 4, %rcx\n add $4, %rcx\n push %rcx\n lretq\n3:\n{LOOP}": ("hlt", 64),
+    f" pushq $0x10\n mov %rcx, %rax\n{JUMP}{LOOP}": "where is not known",
+    f" pushq $0x10\n{CODE} mov %rdx, %rax\n{JUMP}{LOOP}": "where is not known",
+    f" pushq $0x10\n{CODE} sub $0, %rax\n{JUMP}{LOOP}": "where is not known",
+    f" pushq $0x10\n{CODE} add 8(%rdx), %rax\n{JUMP}{LOOP}": "where is not known",
+    f" pushq $0x10\n{CODE} mov %cr0, %rax\n{JUMP}{LOOP}": "where is not known",
+    f" pushq $0x10\n lea 8(%rdx), %rax\n{JUMP}{LOOP}": "where is not known",
+    f" pushq $0x10\n mov $3f, %rax\n{JUMP}{LOOP}": "where is not known",
+    f" pushq $0x10\n cpuid\n add $3f - blob, %rcx\n push %rcx\n lretq\n3:\n{LOOP}": "where is not known",
+    f" pushq $0x10\n push 8(%rcx)\n lretq\n3:\n{LOOP}": "where is not known",
+    f"{CODE}{JUMP}{LOOP}": "to where it was called from",
+    f" lretq\n{LOOP}": "to where it was called from",
+    # where it is lost
+    f" jmp 2f\n ud2\n2:\n{LOOP}": ("hlt",),
+    f" ud2\n{LOOP}": "has ud2",
+    f" jmp *%rdi\n{LOOP}": "has jmp",
+    f" call 1f\n{LOOP}": "has call",
+    f" je 1f\n{LOOP}": "has je",
+    f" jmp blob_end\n{LOOP}": "has no instruction at",
+    f" jmp blob - 4\n{LOOP}": "has no instruction at",
+    " nop\n" * 253 + LOOP: ("hlt",),
+    " nop\n" * 254 + LOOP: "for more than 256 instructions",
+}
+"""Code that is copied, and what is seen of its way, or why it was lost."""
+
+
+def own_place(made, code, **parts):
+    given = {"hook": HOOK, "resume": "", "leave": LEAVE, "room": ROOM, "page": PAGE, "objects": OBJECTS, **parts}
+    with open_kernel(made.path(allocators=ALLOCATORS, blob=blob(code), **given)) as kernel:
+        return traits_on_demand(kernel).own_place
+
+
+@pytest.mark.parametrize("code", WAYS)
+def test_the_way_through_the_copied_code(made, code):
+    expected, found = WAYS[code], own_place(made, code)
+    if isinstance(expected, str):
+        assert found.value is None
+        assert expected in str(found.reason)
+        return
+    wide = [one for one in expected if isinstance(one, int)]
+    assert found.value == (*(one for one in expected if isinstance(one, str)), "frames of no image")
+    on = [one.text.partition("on in ")[2] for one in found.evidence if "on in " in one.text]
+    assert on == [f"{bits}-bit code" for bits in wide]
+
+
+def test_each_thing_is_shown_once(made):
+    twice = " lgdt 8(%rdi)\n lidt 8(%rdi)\n mov %rsi, %cr3\n mov %rdx, %rsp\n" * 2
+    notes = [one.text.rpartition("  # ")[2] for one in own_place(made, twice + LOOP).evidence[2:-1]]
+    assert notes == ["GDT", "IDT", "page tables", "stack", "waits"]
+    lost = own_place(made, "1: pause\n nop\n jmp 1b\n").evidence
+    assert lost[-1].text.startswith("pause")
+    assert lost[-1].text.endswith("  # the loop")
+
+
+@pytest.mark.parametrize(("source", "size", "pieces"), [
+    ("blob", "1", None), ("blob", "4096", None), ("blob", "4097", "no piece"), ("blob", "0", "no piece"),
+    ("0x1000", "16", "no piece"), ("0x7fffffffffff", "16", "no piece"), ("0xffffffff00001000", "16", "no piece"),
+])  # fmt: skip
+def test_what_is_taken_for_a_copied_piece(made, source, size, pieces):
+    room = ROOM.replace("mov %r13, %rdx", f"mov ${size}, %rdx").replace("mov $blob, %rsi", f"movabs ${source}, %rsi")
+    found = own_place(made, LOOP, room=room)
+    assert (pieces in str(found.reason)) if pieces else "seen to copy" not in str(found.reason)

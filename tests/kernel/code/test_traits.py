@@ -172,7 +172,7 @@ __ubsan_handle_shift_out_of_bounds printk tboot_shutdown
 """
 """What is asked for and no committed kernel has: of other versions, or other configurations."""
 UNSEEN_BY_HANDOFF = """
-builtin_cmdline embedded_bootconfig_data embedded_bootconfig_data_end init_level4_pgt init_s4_sigcheck
+builtin_cmdline embedded_bootconfig_data embedded_bootconfig_data_end init_s4_sigcheck
 intel_iommu_enabled irq_remapping_enabled kernel_locked_down node_data pcpu_hot pgtable_l5_enabled sme_me_mask
 swapper_pg_dir x2apic_mode x86_hyper_type
 """
@@ -198,17 +198,36 @@ def test_every_symbol_that_is_asked_for_is_one_of_some_kernel(symbols):
     assert every - symbols <= set(UNSEEN.split())
 
 
-def test_members_that_are_kept_are_those_that_are_asked_for():
-    """The committed kernels have no types: what is kept is held to the names by which the package asks."""
-    package = FIXTURES.parent / "hibercheck"
-    asked = set()
-    for path in package.rglob("*.py"):
+PACKAGE = FIXTURES.parent / "hibercheck"
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """Every text by which the package may ask a kernel for something, and the words of it."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
         if path.name != "needed.py":
-            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            asked |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            said = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}  # docstrings
+            texts = {
+                node.value
+                for node in nodes
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said
+            }
+            found |= texts | {word for text in texts for word in text.split()}
+    return found
+
+
+def test_symbols_that_are_kept_are_those_that_are_asked_for(asked):
+    assert set(SYMBOLS) - asked == set()
+    assert asked >= TEXT
+
+
+def test_members_that_are_kept_are_those_that_are_asked_for(asked):
+    """The committed kernels have no types: what is kept is held to the names by which the package asks."""
     assert {name for pair in MEMBERS for name in pair} <= asked
     assert asked >= SIZES
-    handoff = "\n".join(path.read_text(encoding="utf-8") for path in (package / "handoff").rglob("*.py"))
+    handoff = "\n".join(path.read_text(encoding="utf-8") for path in (PACKAGE / "handoff").rglob("*.py"))
     assert set(re.findall(r'offset_of\("(\w+)", "(\w+)"\)', handoff)) <= MEMBERS
     assert set(re.findall(r'size_of\("(\w+)"\)', handoff)) <= SIZES
 
