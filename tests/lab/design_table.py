@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.designs import ALL, EVENTS
-from tests.lab.experiment import Event
+from tests.lab.designs import ALL, EVENTS, ON_7, designs, designs_7, shows
+from tests.lab.experiment import Event, Experiment
 from tests.lab.predict import grade
 from tests.lab.records import Entry
 
@@ -21,15 +22,19 @@ OTHERS = {
     "kaslr": "kaslr",
     "levels-5": "5-level",
     "levels-4": "4-level",
+    "boot-none": "ap",
+    "boot-nmi": "apN",
 }
 """Experiments of one kind each, by the heads of their columns."""
 LEGEND = """\
-+ resumes; X reset, hung, or a CPU ran away; ! where the first prediction was
-another, ? where it did not commit itself; . not run.  Events: none, NMI, SMI,
-machine check, to a CPU that the resumee leaves offline.
++ resumes; X reset, hung, or a CPU ran away; - the image was refused; ! where
+the first prediction was another, ? where it did not commit itself; . not run;
+/ not to be run on this emulator.  Events: none, NMI, SMI, machine check, to a
+CPU that the resumee leaves offline.
 new-old: the resumer has the design, the resumee is today's; old-new: the other
 way round; both: two builds that have it; same: one build on both sides.
-hand: a CPU was taken offline by hand; R: in the resumer, E: in the resumee."""
+hand: a CPU was taken offline by hand; R: in the resumer, E: in the resumee;
+ap, apN (NMI): both copy on an AP after kexec, and the BSP is their CPU 1."""
 
 
 REST = """\
@@ -39,57 +44,96 @@ was reset, ? where it was not recorded."""
 WIDE = 16
 SETTLED: tuple[Event, ...] = ("nmi", "smi", "none")
 """The runs that show it, the best first: an INIT that QEMU keeps pending in HLT is taken with the next event."""
+VERSIONS = {"design-": "6.1", ON_7: "7.3"}
+"""Of the resumer's source, by how names of experiments begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One emulator, and one version of the source.
+
+    Args:
+        machine: The emulator.
+        head: How the names of its experiments begin.
+        found: What is recorded.
+        wanted: What is designed, by name.
+    """
+
+    machine: str
+    head: str
+    found: dict[str, Entry]
+    wanted: dict[str, Experiment]
+
+    def cell(self, name: str) -> str:
+        """What a machine did, and whether it was foretold."""
+        entry = self.found.get(self.head + name)
+        if entry is not None:
+            mark = {"right": "", "abstained": "?"}.get(grade(entry, entry.first, dump=False), "!")
+            return {"resumes": "+", "refused": "-"}.get(entry.outcome, "X") + mark
+        wanted = self.wanted.get(self.head + name)
+        return "" if wanted is None else "." if shows(wanted, self.machine) else "/"
+
+    def events(self) -> tuple[Event, ...]:
+        """The events that any design meets in pairs of builds."""
+        return tuple(event for event in EVENTS if f"{self.head}{ALL[0]}-{PAIRS[0]}-{event}" in self.wanted)
+
+    def others(self) -> dict[str, str]:
+        """The columns of the rest."""
+        return {one: head for one, head in OTHERS.items() if f"{self.head}{ALL[0]}-{one}" in self.wanted}
+
+    def lines(self) -> list[str]:
+        """All of it."""
+        events, others = self.events(), self.others()
+        heading = " " * 9 + "  ".join(pair.ljust(3 * len(events)) for pair in PAIRS).rstrip()
+        out = ["", f"{self.machine}, linux-source-{VERSIONS[self.head]}, {len(self.found)} experiments", heading]
+        out += [self._row(design, events) for design in ALL]
+        out += ["", " " * 9 + " ".join(others.values())]
+        for design in ALL:
+            cells = (self.cell(f"{design}-{one}").ljust(len(head)) for one, head in others.items())
+            out.append(f"{design:9}{' '.join(cells)}".rstrip())
+        out += ["", REST, " " * 9 + "".join(pair.ljust(WIDE) for pair in PAIRS).rstrip()]
+        return out + [
+            f"{design:9}{''.join(self._rest(design, pair).ljust(WIDE) for pair in PAIRS)}".rstrip() for design in ALL
+        ]
+
+    def _row(self, design: str, events: Collection[Event]) -> str:
+        cells = ("".join(self.cell(f"{design}-{pair}-{event}").ljust(3) for event in events) for pair in PAIRS)
+        return f"{design:9}{'  '.join(cells)}".rstrip()
+
+    def _rest(self, design: str, pair: str) -> str:
+        """Where the CPU spends its time that the resumee has offline, by the first run that tells."""
+        runs = [self.found.get(f"{self.head}{design}-{pair}-{event}") for event in SETTLED]
+        lived = [run for run in runs if run is not None and run.outcome == "resumes"]
+        rows = next((rows for run in lived if (rows := run.events.get("rest"))), None)
+        if not rows:
+            return "?" if lived else "-" if any(runs) else self.cell(f"{design}-{pair}-none")
+        _, state, *more = rows[0]
+        who = {"resumee": " E", "resumer": " R"}[more[0]] if more else ""
+        return f"{state}{who}{f' {more[1]:#x}' if len(more) > 1 else ''}"
 
 
 def table(entries: Sequence[Entry]) -> str:
-    """The outcome of every design, a block for each machine on which one was run."""
-    own = [entry for entry in entries if entry.name.startswith("design-")]
-    machines = sorted({entry.machine for entry in own})
+    """The outcome of every design, a block for each machine and source on which one was run."""
     lines = [LEGEND]
-    for machine in machines:
-        found = {entry.name: entry for entry in own if entry.machine == machine}
-        lines += ["", f"{machine}, {len(found)} experiments", _heading(), *(_row(found, design) for design in ALL)]
-        lines += ["", " " * 9 + " ".join(OTHERS.values()), *(_other(found, design) for design in ALL)]
-        lines += ["", REST, " " * 9 + "".join(pair.ljust(WIDE) for pair in PAIRS).rstrip()]
-        lines += [_rest_row(found, design) for design in ALL]
-    return "\n".join([*lines, *([] if machines else ["", "Nothing has been run yet."])]) + "\n"
+    for one in blocks(entries):
+        lines += one.lines()
+    return "\n".join([*lines, *([] if len(lines) > 1 else ["", "Nothing has been run yet."])]) + "\n"
 
 
-def _heading() -> str:
-    return " " * 9 + "  ".join(pair.ljust(3 * len(EVENTS)) for pair in PAIRS).rstrip()
+def blocks(entries: Sequence[Entry]) -> list[Block]:
+    """What there is a table of."""
+    wanted = {one.name: one for one in (*designs(), *designs_7())}
+    own = [entry for entry in entries if entry.name in wanted]
+    out = []
+    for head in VERSIONS:
+        theirs = {name: one for name, one in wanted.items() if name.startswith(head)}
+        for machine in sorted({entry.machine for entry in own if entry.name in theirs}):
+            found = {entry.name: entry for entry in own if entry.machine == machine and entry.name in theirs}
+            out.append(Block(machine, head, found, theirs))
+    return out
 
 
-def _row(found: dict[str, Entry], design: str) -> str:
-    cells = (
-        "".join(_cell(found.get(f"design-{design}-{pair}-{event}")).ljust(3) for event in EVENTS) for pair in PAIRS
-    )
-    return f"{design:9}" + "  ".join(cells).rstrip()
-
-
-def _other(found: dict[str, Entry], design: str) -> str:
-    cells = (_cell(found.get(f"design-{design}-{one}")).ljust(len(head)) for one, head in OTHERS.items())
-    return f"{design:9}" + " ".join(cells).rstrip()
-
-
-def _rest_row(found: dict[str, Entry], design: str) -> str:
-    return f"{design:9}{''.join(_rest(found, design, pair).ljust(WIDE) for pair in PAIRS)}".rstrip()
-
-
-def _rest(found: dict[str, Entry], design: str, pair: str) -> str:
-    """Where the CPU spends its time that the resumee has offline, by the first run that tells."""
-    runs = [found.get(f"design-{design}-{pair}-{event}") for event in SETTLED]
-    lived = [run for run in runs if run is not None and run.outcome == "resumes"]
-    rows = next((rows for run in lived if (rows := run.events.get("rest"))), None)
-    if not rows:
-        return "?" if lived else "-" if any(runs) else "."
-    _, state, *more = rows[0]
-    who = {"resumee": " E", "resumer": " R"}[more[0]] if more else ""
-    return f"{state}{who}{f' {more[1]:#x}' if len(more) > 1 else ''}"
-
-
-def _cell(entry: Entry | None) -> str:
-    """What a machine did, and whether it was foretold."""
-    if entry is None:
-        return "."
-    mark = {"right": "", "abstained": "?"}.get(grade(entry, entry.first, dump=False), "!")
-    return {"resumes": "+", "refused": "-"}.get(entry.outcome, "X") + mark
+def lacking(entries: Sequence[Entry], machine: str) -> list[str]:
+    """The experiments that an emulator can show and that the record has not."""
+    done = {entry.name for entry in entries if entry.machine == machine}
+    return [one.name for one in (*designs(), *designs_7()) if shows(one, machine) and one.name not in done]

@@ -25,7 +25,8 @@ class Side:
         take_idle_states: Patch the running kernel so that it accepts MWAIT states under TCG (see ``cst``).
         load: Physical address at which the boot loader puts the kernel, 0 for the usual (Bochs only).
         initrd_at: Physical address of its initramfs, 0 for the usual (Bochs only).
-        kexec_from: A kernel that is booted first, and starts this one by kexec (resumer on QEMU only).
+        kexec_from: A kernel that is booted first, and starts this one by kexec (QEMU only).
+        kexec_cpu: The machine's CPU on which it does: this kernel's CPU 0, to which the BSP is a CPU like others.
         modules: Modules of the kernel's package that are loaded before it resumes, in this order (QEMU only).
     """
 
@@ -37,12 +38,13 @@ class Side:
     load: int = 0
     initrd_at: int = 0
     kexec_from: str = ""
+    kexec_cpu: int = 0
     modules: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """All of it, for names of files: without what came later and has its default."""
         out = asdict(self)
-        return {key: item for key, item in out.items() if item or key not in ("kexec_from", "modules")}
+        return {key: item for key, item in out.items() if item or key not in ("kexec_from", "kexec_cpu", "modules")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ class Experiment:
             "offline": side.offline,
             "online": side.online,
         }
+        if side.kexec_from:
+            run["kexec"] = (side.kexec_from, side.kexec_cpu)
         run["patches"] = ["idle states"] if side.take_idle_states else []
         machine = self.machine.facts()
         if self.machine.disk == "nvme":

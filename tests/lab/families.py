@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from tests.lab.bochs.rows import asleep
 from tests.lab.bochs.rows import stock as asleep_stock
-from tests.lab.designs import designs
+from tests.lab.designs import designs, designs_7
 from tests.lab.experiment import Experiment, Side
 from tests.lab.machine import Machine
 from tests.lab.packages import CLOUD, DEBIAN, bullseye, debian, fix, idle_states, short
@@ -320,7 +321,7 @@ FAMILIES: dict[str, Callable[[], Iterator[Experiment]]] = {
     "collect": collected,
     "asleep": asleep,
     "asleep-stock": asleep_stock,
-    "designs": designs,
+    "designs": lambda: chain(designs(), designs_7()),
 }
 
 

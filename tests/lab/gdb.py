@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab.errors import LabError
@@ -95,7 +96,7 @@ class Stub:
         """Let the machine run; the stop is fetched by :meth:`packet`."""
         self.send("c")
 
-    def run_only(self, cpus: range, seconds: float) -> None:
+    def run_only(self, cpus: Sequence[int], seconds: float) -> None:
         """Let some CPUs of the stopped machine run for a moment, then stop them."""
         if not len(cpus):
             return

@@ -127,10 +127,37 @@ def boot(vm: Vm, side: Side, kernels: Kernels) -> None:
     """Wait until the guest takes orders, patching its kernel on the way if that is asked for."""
     if side.kexec_from:
         kexec(vm, side, f"{CONSOLE} {side.cmdline}".strip())
+        if side.kexec_cpu:
+            vm.numbers = numbered(vm)
         return
     if side.take_idle_states:
         patch(vm, side, kernels, cst.patches(kernels, side.kernel))
     vm.wait_for(r"LAB ready\n", 90)
+
+
+def numbered(vm: Vm) -> tuple[int, ...]:
+    """The machine's CPU for each of the guest's, by their APIC ids.
+
+    Raises:
+        LabError: The guest does not run all of them, and so does not say.
+    """
+    found = apic_ids(vm.shell("cat /proc/cpuinfo"))
+    theirs = {vm.machine.apic_id(cpu): cpu for cpu in range(vm.machine.cpus)}
+    if set(found.values()) != set(theirs) or set(found) != set(range(vm.machine.cpus)):
+        raise LabError(f"the guest says of its CPUs' APIC ids {found}")
+    return tuple(theirs[found[cpu]] for cpu in range(vm.machine.cpus))
+
+
+def apic_ids(cpuinfo: str) -> dict[int, int]:
+    """The APIC id of each CPU in /proc/cpuinfo."""
+    numbers = re.findall(r"^(processor|initial apicid)\s*: (\d+)$", cpuinfo, re.MULTILINE)
+    found, cpu = {}, -1
+    for name, number in numbers:
+        if name == "processor":
+            cpu = int(number)
+        else:
+            found[cpu] = int(number)
+    return found
 
 
 def patch(vm: Vm, side: Side, kernels: Kernels, changes: tuple[tuple[str, str], ...]) -> None:
@@ -259,7 +286,7 @@ def cause(vm: Vm, experiment: Experiment) -> None:
     if experiment.event == "mce":
         # On a CPU that the resumee runs it is the resumee's affair: AMD's handler would panic.
         for cpu in offline_now(vm):
-            vm.monitor.human(MCE.format(cpu=cpu))
+            vm.monitor.human(MCE.format(cpu=vm.numbers[cpu]))
         vm.shell("true")
         return
     if experiment.event == "smi":
@@ -269,7 +296,7 @@ def cause(vm: Vm, experiment: Experiment) -> None:
         stub.detach()
         # All of these enter SMM at one SMBASE, and so save their state in one place: one after the other.
         for cpu in range(1, vm.machine.cpus):
-            vm.shell(f"devmem {ICR_HIGH:#x} 32 {vm.machine.apic_id(cpu) << 24:#x}")
+            vm.shell(f"devmem {ICR_HIGH:#x} 32 {vm.apic_id(cpu) << 24:#x}")
             vm.shell(f"devmem {ICR_LOW:#x} 32 {SMI_TO_ONE:#x}")
             vm.shell("sleep 0.2")
     if experiment.event == "nmi":

@@ -88,6 +88,8 @@ class Machine:
         return [*hardware, "-device", device, *table]
 
 
+RESET = re.compile(r"^CPU Reset \(CPU (\d+)\)$", re.MULTILINE)
+"""Of one CPU, by INIT (``-d cpu_reset``)."""
 CODE_BEFORE = 0x28
 """Bytes of code before and after an instruction that show the loop round it."""
 LATER = {"firmware": "seabios", "hotplug_mib": 0, "nvme_queues": 1}
@@ -108,6 +110,8 @@ class Vm:
         ssdt: A compiled table with the CPUs' idle states.
         variables: The variables of UEFI, which it keeps; None to have them forgotten.
         log_items: What QEMU logs from the start (its option ``-d``).
+        numbers: The machine's CPU for each number that the guest's kernel gives: others where kexec started it on a CPU
+            that is not the first.  Whoever asks this class for a CPU uses the guest's numbers.
     """
 
     machine: Machine
@@ -123,8 +127,10 @@ class Vm:
     monitor: Monitor = field(init=False)
     serial: socket.socket = field(init=False)
     text: str = field(init=False, default="")
+    numbers: tuple[int, ...] = field(init=False)
 
     def __enter__(self) -> Vm:
+        self.numbers = tuple(range(self.machine.cpus))
         self.directory.mkdir(parents=True, exist_ok=True)
         for name in ("qmp", "gdb", "serial", "log"):
             (self.directory / name).unlink(missing_ok=True)
@@ -235,12 +241,16 @@ class Vm:
         rows = [parse_registers(part) for part in split_cpus(self.monitor.human("info registers -a"))]
         if len(rows) != self.machine.cpus:
             raise LabError(f"the monitor told the registers of {len(rows)} of {self.machine.cpus} CPUs")
-        return rows
+        return [rows[number] for number in self.numbers]
+
+    def apic_id(self, cpu: int) -> int:
+        """The APIC id of one of the guest's CPUs."""
+        return self.machine.apic_id(self.numbers[cpu])
 
     def code(self, cpu: int, registers: dict[str, Any]) -> bytes:
         """The code round a CPU's next instruction, by its own page tables; empty where they do not map it."""
         start = max(int(registers["rip"], 16) - CODE_BEFORE, 0)
-        answer = self.monitor.human(f"x /{2 * CODE_BEFORE}xb {start:#x}", cpu)
+        answer = self.monitor.human(f"x /{2 * CODE_BEFORE}xb {start:#x}", self.numbers[cpu])
         return bytes(int(byte, 16) for byte in re.findall(r"\b0x([0-9a-f]{2})\b", answer))
 
     def dump(self, path: Path) -> None:
@@ -250,9 +260,10 @@ class Vm:
         subprocess.run(["fallocate", "--dig-holes", path], check=False)
 
     def log(self) -> str:
-        """What QEMU logged (exceptions, resets)."""
+        """What QEMU logged (exceptions, resets), with the guest's numbers."""
         path = self.directory / "log"
-        return path.read_text(errors="replace") if path.exists() else ""
+        text = path.read_text(errors="replace") if path.exists() else ""
+        return RESET.sub(lambda found: f"CPU Reset (CPU {self.numbers.index(int(found[1]))})", text)
 
 
 def split_cpus(text: str) -> list[str]:

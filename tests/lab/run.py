@@ -118,6 +118,7 @@ class Lab:
         kernel = side.kernel
         if side.kexec_from:
             kernel, cmdline = side.kexec_from, f"{CONSOLE} {FIRST}"
+            cmdline += f" reboot=smp{side.kexec_cpu}" if side.kexec_cpu else ""
             initrd = self._kexec_initrd(side, initrd, place)
         kind = machine.acpi_table
         ssdt = cst.table(place, kind, machine.cpus) if kind else None
@@ -215,7 +216,7 @@ class Lab:
                 errno = errno_of(vm.text) or errno_of(vm.shell("dmesg | tail -40"))
             return Truth("refused", errno=errno)
         # A parked CPU may still be on its last steps (an INIT not yet taken, say), if the host gave its thread no time.
-        stub.run_only(range(1, vm.machine.cpus), SETTLE * PATIENCE)
+        stub.run_only(vm.numbers[1:], SETTLE * PATIENCE)
         registers = [{"cpu": cpu, **found} for cpu, found in enumerate(vm.registers())]
         if experiment.dump:
             path = self.memory(experiment)
@@ -290,6 +291,7 @@ def unfit(experiment: Experiment) -> None:
         "a place for kernel or initramfs": any(side.load or side.initrd_at for side in sides),
         "a latency": experiment.latency > 0,
         "a cold TLB": experiment.tlb == "cold",
+        "a resumee with other numbers for the CPUs": len({side.kexec_cpu for side in sides}) > 1,
     }
     if asked := [what for what, wanted in wants.items() if wanted]:
         raise ImpossibleError(f"not on QEMU: {', '.join(asked)}")

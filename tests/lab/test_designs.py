@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab import design_table
-from tests.lab.designs import ALL, NEW, designs
+from tests.lab.bochs.build import VERSION as BOCHS
+from tests.lab.designs import ALL, NEW, ON_7, designs, designs_7, shows
+from tests.lab.record import EMULATOR
 from tests.lab.records import PLACE, Entry, Said, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,9 +19,13 @@ KERNELS = ROOT / "tests" / "lab" / "kernels"
 SAFE, FATAL = Said(0, "resumes", "safe"), Said(1, "resets", "fatal")
 
 
-def entry(name, outcome="resumes", first=SAFE):
-    experiment = next(one for one in designs() if one.name == name)
-    return Entry(experiment, "QEMU", "2026-11-29", "abc", first, None, outcome)
+def entry(name, outcome="resumes", first=SAFE, machine=EMULATOR):
+    experiment = next(one for one in (*designs(), *designs_7()) if one.name == name)
+    return Entry(experiment, machine, "2026-11-29", "abc", first, None, outcome)
+
+
+def rows(text, design):
+    return [line.split()[1:] for line in text.splitlines() if line.startswith(f"{design} ")]
 
 
 def test_every_design_is_a_patch_that_the_build_knows():
@@ -27,8 +33,16 @@ def test_every_design_is_a_patch_that_the_build_knows():
     known = re.search(r"for one in ([a-z ]+); do", build)[1].split()
     assert known == ["current", *NEW]
     for design in NEW:
-        patch = (KERNELS / f"park-{design}.patch").read_text()
-        assert f"+config HIBERNATE_PARK_{design.upper()}\n" in patch
+        for patch in KERNELS.glob(f"**/park-{design}.patch"):
+            assert f"+config HIBERNATE_PARK_{design.upper()}\n" in patch.read_text()
+    assert {path.name for path in (KERNELS / "7.3").iterdir()} <= {path.name for path in KERNELS.glob("park*.patch")}
+
+
+def test_every_patch_says_what_it_is_for_and_the_same_of_each_source():
+    said = {path: path.read_text().partition("\n---\n")[0] for path in KERNELS.glob("**/park*.patch")}
+    for path, text in said.items():
+        assert re.match(r"x86/(power|smp): .{10,}\n\n.{30,}", text), path
+        assert text == said[KERNELS / path.name]
 
 
 def test_every_design_meets_every_pair_and_event():
@@ -56,6 +70,34 @@ def test_a_cell_says_what_happened_and_what_was_foretold(outcome, first, cell):
     row = next(line for line in text.splitlines() if line.startswith("paged "))
     assert row.split()[1] == cell
     assert set(row.split()[2:]) == {"."}
+
+
+def test_a_cell_that_an_emulator_cannot_show_is_not_one_that_lacks():
+    text = design_table.table([entry("design-hlt-same-none"), entry("design-hlt-same-none", machine=BOCHS)])
+    on_bochs, on_qemu = (part.split("\nWhere CPU 1")[0] for part in text.split("linux-source-6.1")[1:])
+    assert rows(on_qemu, "mwait") == [["/"] * 16, ["/"] * len(design_table.OTHERS)]
+    assert rows(on_bochs, "mwait") == [["."] * 16, ["."] * 8 + ["/"] * 2]  # no kexec on Bochs
+    assert rows(on_qemu, "hlt") == [["."] * 12 + ["+"] + ["."] * 3, ["."] * len(design_table.OTHERS)]
+
+
+def test_an_image_that_was_refused_is_no_reset():
+    text = design_table.table([entry("design7-hlt-old-new-none", "refused", Said(3, "refused", "refused"))])
+    assert "linux-source-7.3" in text
+    assert rows(text, "hlt")[0] == [".", ".", "-", ".", ".", ".", ".", "."]
+
+
+def test_what_lacks_is_what_an_emulator_shows_and_the_record_has_not():
+    lacking = design_table.lacking([entry("design-hlt-same-none"), entry("design-hlt-same-nmi", machine=BOCHS)], BOCHS)
+    assert {"design-hlt-same-none", "design-mwait-same-nmi", "design7-mwait-hand-in-r"} <= set(lacking)
+    assert not {"design-hlt-same-nmi", "design-hlt-boot-nmi"} & set(lacking)
+    assert "design-mwait-same-none" not in design_table.lacking([], EMULATOR)
+    assert len(lacking) + 1 == sum(shows(one, BOCHS) for one in (*designs(), *designs_7()))
+
+
+def test_a_resumer_of_7_3_takes_images_of_both_versions():
+    pairs = {(one.resumee.kernel[:3], one.resumer.kernel[:3]) for one in designs_7()}
+    assert pairs == {("far", "n73"), ("n73", "n73")}
+    assert all(one.name.startswith(ON_7) for one in designs_7())
 
 
 @pytest.mark.parametrize(

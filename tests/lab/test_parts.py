@@ -24,7 +24,7 @@ from tests.lab.families import FAMILIES, every
 from tests.lab.kernels import Kernels
 from tests.lab.pack import compress, pack, unpack
 from tests.lab.record import Record
-from tests.lab.run import retry
+from tests.lab.run import Lab, retry
 
 REGISTERS = """CPU#0
 RAX=0000000000000000 RBX=0000000000000001 RCX=0000000000000080 RDX=0000000000310000
@@ -432,3 +432,64 @@ def test_cpus_at_rest_are_those_that_the_guest_has_offline():
     assert guest.resting(vm, [3]) == [[1, "hlt", "resumer"], [3, "mwait", "resumee"]]
     vm.rows[1] = {"rip": "0xfff0", "halted": True}
     assert guest.resting(vm, [1]) == [[1, "wait-for-sipi"], [3, "mwait", "resumer"]]
+
+
+CPUINFO = """processor\t: 0
+model name\t: Intel
+apicid\t\t: {0}
+initial apicid\t: {0}
+
+processor\t: 1
+initial apicid\t: {1}
+"""
+
+
+class Monitor:
+    """A monitor that knows one answer, and keeps what it was asked."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, []
+
+    def human(self, line, cpu=0):
+        self.asked.append((line, cpu))
+        return self.answer
+
+
+@pytest.fixture
+def second(tmp_path):
+    """A machine whose kernel runs on CPU 1, and calls it CPU 0."""
+    two = machine.Machine(smp="2,sockets=1,cores=2,threads=1")
+    vm = machine.Vm(two, None, None, "", tmp_path / "disk", tmp_path)
+    vm.numbers, vm.monitor = (1, 0), Monitor(REGISTERS)
+    return vm
+
+
+def test_a_kernel_that_kexec_started_on_another_cpu_numbers_them_otherwise(second, monkeypatch):
+    second.numbers = (0, 1)
+    monkeypatch.setattr(machine.Vm, "shell", lambda *_: CPUINFO.format(1, 0))
+    assert guest.numbered(second) == (1, 0)
+    monkeypatch.setattr(machine.Vm, "shell", lambda *_: CPUINFO.format(0, 1))
+    assert guest.numbered(second) == (0, 1)
+    monkeypatch.setattr(machine.Vm, "shell", lambda *_: CPUINFO.format(1, 0).partition("\n\n")[0])
+    with pytest.raises(LabError, match="APIC ids"):
+        guest.numbered(second)
+
+
+def test_all_that_is_said_of_cpus_has_the_guests_numbers(second):
+    assert [row["halted"] for row in second.registers()] == [True, False]  # the machine's CPU 1 is the guest's CPU 0
+    assert second.apic_id(0) == 1
+    second.monitor.answer = "0x1000: 0xf3 0x90"
+    second.code(1, {"rip": "0x1000"})
+    assert second.monitor.asked[-1][1] == 0
+    (second.directory / "log").write_text("CPU Reset (CPU 0)\nCPU Reset (CPU 7) is no line of QEMU\n")
+    assert truth.init_taken(second.log(), 1) == 0
+    assert truth.init_taken(second.log(), 0) == len(second.log())
+
+
+def test_an_image_of_a_kernel_that_kexec_started_is_another():
+    one = Experiment("a", Side("small-current"), Side("small-hlt"))
+    kexec = Experiment("a", Side("small-current", kexec_from="small-hlt"), Side("small-hlt"))
+    second = Experiment("a", Side("small-current", kexec_from="small-hlt", kexec_cpu=1), Side("small-hlt"))
+    assert len({one.image_key(), kexec.image_key(), second.image_key()}) == 3
+    with pytest.raises(ImpossibleError, match="other numbers"):
+        Lab(Path(), Kernels((), Path())).run(second)

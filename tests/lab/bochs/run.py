@@ -206,7 +206,7 @@ def unfit(experiment: Experiment) -> None:
         "idle states by an SSDT": machine.acpi_table is not None,
         "UEFI": machine.firmware == "ovmf",
         "memory that is plugged in": machine.hotplug_mib > 0,
-        "kexec": bool(experiment.resumer.kexec_from),
+        "kexec": bool(experiment.resumee.kexec_from or experiment.resumer.kexec_from),
         "modules": bool(experiment.resumer.modules),
     }
     if asked := [what for what, wanted in wants.items() if wanted]:

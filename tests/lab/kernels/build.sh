@@ -9,6 +9,7 @@
 # rescue, bsp, kick, fixmap, paged, flat or pause: a design that was proposed and never merged (see park-PARK.patch).
 # Layout kcore is small with /proc/kcore, cmd small with a built-in command line.
 # PARK stock builds the source as it is (layout v73 wants Debian's linux-source-7.3), fixed with resume-hazard-6.17.patch.
+# Layout n73 is near for linux-source-7.3; patches that are others for that source lie in 7.3/.
 # Default: small-* and wide-current, wide-hlt.  OUTPUT gets KERNEL.vmlinux (for hibercheck) and KERNEL.bzImage (for QEMU).
 # KERNEL-old has the line and the rules of 2019 on top of that (line-of-2019.patch).
 # With DEBUG=1 the kernel has DWARF, and OUTPUT/build-LAYOUT/vmlinux keeps it: for debug_units.py, not for running.
@@ -24,6 +25,8 @@ shift 2
 
 export KBUILD_BUILD_TIMESTAMP='2026-11-22 00:00:00 +0000' KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=hibercheck KBUILD_BUILD_VERSION=1
 export LC_ALL=C
+
+release=$(sed -n 's/^VERSION = //p' "$source/Makefile").$(sed -n 's/^PATCHLEVEL = //p' "$source/Makefile")
 
 for kernel; do
     base=${kernel%-old}
@@ -43,8 +46,10 @@ for kernel; do
         for one in current rescue bsp kick fixmap paged flat pause; do
             name=park-$one
             [ "$one" != current ] || name=park
+            patch=$here/$release/$name.patch
+            [ -f "$patch" ] || patch=$here/$name.patch
             grep -q "HIBERNATE_PARK_$(echo "$one" | tr a-z A-Z)$" "$source/kernel/power/Kconfig" ||
-                patch -s -p1 -d "$source" <"$here/$name.patch"
+                patch -s -p1 -d "$source" <"$patch"
         done
     fi
     is_old=
