@@ -142,3 +142,223 @@ def test_what_is_found_by_each_of_some_instructions(made, scenario):
     for number, matters in kinds.items():
         found, there = place_of(made, name, **{**others, part: without(lines, number)})
         assert (found != there + offset) is matters, f"without {lines[number].strip()}: {found}"
+
+
+FIND = ("_find_next_bit", "find_next_bit", "cpumask_next")
+JUMPS = """
+.section jumps, "aw"
+.globl __start___jump_table, __stop___jump_table
+__start___jump_table:
+ .long hlt_play_dead - ., native_play_dead - .
+ .quad 0
+ .long native_play_dead - ., hlt_play_dead - .
+ .quad 0
+__stop___jump_table:
+ .zero 64
+.text
+"""
+INIT = """
+ mov $__start___jump_table, %rsi
+ mov $__stop___jump_table, %rax
+ sub $__start___jump_table, %rax
+ cmp $__stop___jump_table, %rbx
+ ret"""
+ONE_GATE = IDT.replace(" .long 8, 0x10, 0x8e01, 0\n .quad native_play_dead\n", "")
+
+
+def monitors(place, how=" mov $mwait_cpu_dead, %rbp\n add %gs:this_cpu_off(%rip), %rbp"):
+    """A kernel whose monitored line is at a place that it does not list, and how that is worked out."""
+    own = " mov $mwait_cpu_dead, %rbp\n add %gs:this_cpu_off(%rip), %rbp"
+    assert own in PARTS["native"]
+    line = f".globl mwait_cpu_dead\n.set mwait_cpu_dead, {place:#x}"
+    return {"native": PARTS["native"].replace(own, how), "data": PARTS["data"].replace("obj mwait_cpu_dead, 64", line)}
+
+
+def gates(text, table=IDT, caller="idt_setup_traps"):
+    return {"extra": table + fn(caller, f"{text}\n ret") + quiet("idt_setup_from_table")}
+
+
+def given(table, count):
+    return f" mov ${table}, %rdi\n mov ${count}, %esi\n call idt_setup_from_table"
+
+
+def tables(old="", new=""):
+    assert old in TABLES
+    return {"extra": TABLES.replace(old, new) + PAGES.replace("!", "")}
+
+
+def code(name, text):
+    return {"extra": fn(name, f"{text}\n ret")}
+
+
+OTHERS = [
+    ("smp_ops", False, code("arch_cpu_idle_dead", " call *smp_ops+8(%rip)")),
+    ("smp_ops", False, code("arch_cpu_idle_dead", " call *0x10(%rax)")),
+    ("smp_ops", 16, code("arch_cpu_idle_dead", " mov smp_ops(%rip), %rax\n call *smp_ops+0x10(%rip)")),
+    ("__cpu_online_mask", True, code("set_cpu_online", """
+ bts %rax, __cpu_online_mask(%rip)
+ btr %rax, __cpu_online_mask(%rip)
+ btc %rax, __cpu_present_mask(%rip)""")),
+    ("__cpu_online_mask", False, code("set_cpu_online", """
+ bts %rax, __cpu_online_mask(%rip)
+ btr %rax, __cpu_present_mask(%rip)""")),
+    ("__cpu_online_mask", False, code("set_cpu_online", " bts %rax, (%rcx)")),
+    *(("__cpu_present_mask", found, {"smt": fn("cpuhp_smt_enable", f"{text}\n call _cpu_up\n ret"),
+                                     "extra": "".join(map(quiet, FIND))}) for text, found in (
+        (" and %gs:__cpu_present_mask(%rip), %rbx\n and __cpu_present_mask(%rip), %rbx", True),
+        (" and %gs:__cpu_present_mask(%rip), %rbx", False),
+        (" and __cpu_online_mask(%rip), %ebx\n and __cpu_present_mask(%rip), %rbx", True),
+        (" and __cpu_present_mask(%rip), %ebx", False),
+        (" or __cpu_present_mask(%rip), %rbx", False),
+        (" and (%rcx), %rbx", False),
+        (" mov %rcx, %rdi\n call find_next_bit\n and __cpu_present_mask(%rip), %rbx", True),
+        (" mov $__cpu_present_mask, %rsi\n mov %rcx, %rdi\n call find_next_bit", False),
+        (" mov %rcx, %rsi\n mov $__cpu_present_mask, %rdi\n call cpumask_next", False),
+        (" mov $__cpu_present_mask, %rdi\n call find_next_bit\n mov $smp_ops, %rdi\n call find_next_bit", True),
+    )),
+    *(("cpu_number", found, code(name, text)) for name in ("cond_wakeup_cpu0", "wakeup_cpu0") for text, found in (
+        (" mov %gs:cpu_number(%rip), %eax", True),
+        (" mov %gs:this_cpu_off(%rip), %rcx\n mov %gs:cpu_number(%rip), %eax", True),
+        (" mov nr_cpu_ids(%rip), %ecx\n mov %gs:(%rcx), %edx\n mov %gs:cpu_number(%rip), %eax", True),
+        (" mov %gs:cpu_number(%rip), %eax\n mov %gs:fixed_percpu_data(%rip), %ecx", True),
+        (" mov %gs:cpu_number(%rip), %rax", False),
+        (" mov cpu_number(%rip), %eax", False),
+    )),
+    *(("apic", found, code("native_send_call_func_single_ipi", text)) for text, found in (
+        (" mov apic(%rip), %rax\n mov apic(%rip), %rcx", True),
+        (" mov %gs:this_cpu_off(%rip), %rcx\n mov nr_cpu_ids(%rip), %edx\n mov apic(%rip), %rax", True),
+        (" mov %rcx, smp_ops(%rip)\n mov (%rcx), %rcx\n mov apic(%rip), %rax", True),
+        (" mov apic(%rip), %rax\n mov smp_ops(%rip), %rcx", False),
+        (" mov apic(%rip), %eax", False),
+        (" mov %gs:apic(%rip), %rax", False),
+        (" mov %rax, apic(%rip)", False),
+    )),
+    *(("boot_cpu_data", found, {"extra": fn("check_bugs", f"{text}\n ret") + quiet("identify_cpu")})
+      for text, found in (
+        (" mov %rcx, %rdi\n call identify_cpu\n mov $boot_cpu_data, %rdi\n call identify_cpu", True),
+        (" mov $boot_cpu_data, %rdi\n call identify_cpu\n mov $smp_ops, %rdi\n call identify_cpu", True),
+        (" mov $boot_cpu_data, %rsi\n call identify_cpu", False),
+        (" mov $boot_cpu_data, %rdi\n call freeze_secondary_cpus", False),
+    )),
+    *(("mwait_cpu_dead", found, monitors(place)) for place, found in (
+        (0xFFF, False), (0x1000, True), (0x3FFFFFFF, True), (0x40000000, False), (0x7FFFFFFF, False),
+        (0xFFFFFFFF80000000, True), (0xFFFFFFFFBFFFFFFF, True), (0xFFFFFFFFC0000000, False),
+    )),
+    *(("mwait_cpu_dead", found, monitors(0x2040, how)) for how, found in (
+        (" mov %gs:this_cpu_off(%rip), %rbp\n lea mwait_cpu_dead(%rbp), %rbp", True),
+        (" lea mwait_cpu_dead(%rip), %rbp", False),
+        (" mov %gs:this_cpu_off(%rip), %rbx\n lea mwait_cpu_dead(%rbx), %rcx", False),
+        (" mov $mwait_cpu_dead, %rbp\n add this_cpu_off(%rip), %rbp", False),
+        (" mov $mwait_cpu_dead, %rbp\n sub %gs:this_cpu_off(%rip), %rbp", False),
+        (" mov $mwait_cpu_dead, %rcx\n add %gs:this_cpu_off(%rip), %rcx", False),
+        (" mov $0x3040, %rcx\n add %gs:this_cpu_off(%rip), %rcx\n mov $mwait_cpu_dead, %rbp\n"
+         " add %gs:this_cpu_off(%rip), %rbp", True),
+    )),
+    ("mwait_cpu_dead", True, monitors(0xFFFFFFFF82003000, " mov %gs:0x40, %rbp\n lea mwait_cpu_dead(%rbp), %rbp")),
+    *((name, found, {"extra": JUMPS + fn("jump_label_init", text)})
+      for name in ("__start___jump_table", "__stop___jump_table") for text, found in (
+        (INIT, True),
+        (" mov $2f, %rax\n mov $2f, %rcx\n2:" + INIT, True),
+        (INIT.replace("sub $__start", "sub $4+__start"), False),
+        (INIT.replace("sub $__start", "add $__start"), False),
+        (INIT.replace("cmp $__stop", "test $__stop"), False),
+        (INIT.replace("$__stop___jump_table", "$__stop___jump_table + 8"), False),
+        (INIT.replace("$__start___jump_table", "$__start___jump_table + 16"), 16 if "start" in name else True),
+        (INIT.replace("__start", "__Start").replace("__stop", "__start").replace("__Start", "__stop"), True),
+        ("".join(f" mov ${n + 1}, %rax\n cmp ${START + n:#x}, %rax\n cmp ${START + n:#x}, %rax\n"
+                 for n in range(6)) + INIT, True),
+        ("".join(f" cmp ${START + n:#x}, %rax\n cmp ${START + n:#x}, %rax\n" for n in range(7)) + INIT, False),
+    )),
+    ("intel_idle_ids", False, {"extra": IDLE + fn("intel_idle_init", """
+ mov %rcx, %rdi
+ call x86_match_cpu
+ mov $intel_idle_ids, %rdi
+ call x86_match_cpu
+ ret""") + quiet("x86_match_cpu")}),
+    # gates: a vector, the kernel's code segment, and code of the kernel
+    *(("def_idts", found, gates(text)) for text, found in (
+        (given("def_idts", 1), True), (given("def_idts", 255), True), (given("def_idts", 0), False),
+        (given("def_idts", 256), False),
+        (given("def_idts + 24", 1), 24), (given("def_idts + 4", 2), False), (given("0x1000", 2), False),
+        (given("smp_ops", 2) + "\n" + given("def_idts", 2), True),
+        (" mov $def_idts, %rbx\n cmp $def_idts + 48, %rbx", True),
+        (" mov $def_idts, %rbx\n cmp $def_idts + 24 * 256 - 1, %rbx", True),
+        (" mov $def_idts, %rbx\n cmp $def_idts + 24 * 256, %rbx", False),
+        (" mov $def_idts, %rbx\n cmp $def_idts, %rbx", False),
+        (" mov $def_idts, %rbx\n add $def_idts + 48, %rbx", False),
+        (" mov $def_idts, %rbx\n cmp $def_idts + 48, %rcx", False),
+        (" lea def_idts(%rip), %rbx\n cmp $def_idts + 48, %rbx", False),
+    )),
+    *(("def_idts", found, gates(text, ONE_GATE)) for text, found in (
+        (" mov def_idts(%rip), %eax", True), (" mov def_idts + 4(%rip), %eax", True),
+        (" mov def_idts + 8(%rip), %eax", True), (" mov def_idts + 16(%rip), %rax", True),
+        (" mov def_idts + 12(%rip), %eax", False), (" mov %eax, def_idts(%rip)", False), (" mov (%rcx), %eax", False),
+        (" mov def_idts + 16(%rip), %rax\n mov def_idts + 4(%rip), %eax", True),
+    )),
+    *(("def_idts", found, gates(given("def_idts", 2), IDT.replace(*change))) for change, found in (
+        (("2, 0x10, 0x8e02", "255, 0x10, 0"), True), (("2, 0x10, 0x8e02", "256, 0x10, 0"), False),
+        (("2, 0x10, 0x8e02", "2, 0x18, 0"), False), (("hlt_play_dead", "0xffffffff80000000"), True),
+        (("hlt_play_dead", "0xffffffff7fffffff"), False),
+    )),
+    *((name, True, gates(given(name, 2), IDT.replace("def_idts", name), caller)) for name, caller in (
+        ("early_idts", "idt_setup_early_traps"), ("early_pf_idts", "idt_setup_early_pf"),
+        ("ist_idts", "idt_setup_ist_traps"))),
+    # page tables, each led to by the one before it
+    *((name, found, tables(*change)) for change, lost in (
+        ((), ""),
+        ((".quad level3_kernel_pgt", ".quad level2_kernel_pgt"), "level4"),
+        (("level3_kernel_pgt - START + 0x67".replace("START", hex(START)),
+          f"level3_kernel_pgt - {START:#x} + 0x66"), "level4"),
+        (("level3_kernel_pgt - START + 0x67".replace("START", hex(START)),
+          f"level3_kernel_pgt - {START:#x} + 0xe7"), "level4"),
+        ((".zero 8 * 511", ".zero 8 * 510"), "level4 level3 level2"),
+        (("+ 0x63", "+ 0x62"), "level4 level3 level2"), (("+ 0x63", "+ 0xe3"), "level4 level3 level2"),
+        (("0x1e3", "0x163"), "level4 level3 level2"), (("0x1e3", "0x1e2"), "level4 level3 level2"),
+        (("level2_fixmap_pgt - START + 0x67".replace("START", hex(START)),
+          f"level2_kernel_pgt - {START:#x} + 0x67"), "level4 level3 level2"),
+        (("level2_kernel_pgt: .quad", " .zero 4096 * 20\nlevel2_kernel_pgt: .quad"), ""),
+        (("level4_kernel_pgt: .zero", " .zero 4096 * 13\nlevel4_kernel_pgt: .zero"), ""),
+        (("level4_kernel_pgt: .zero", " .zero 4096 * 14\nlevel4_kernel_pgt: .zero"), "level4 level3 level2"),
+        (("level3_kernel_pgt: .zero", f" .zero 8 * 511\n .quad level3_kernel_pgt - {START:#x} + 0x67\n"
+          "level3_kernel_pgt: .zero"), "level4"),
+    ) for name in ("init_top_pgt", "level4_kernel_pgt", "level3_kernel_pgt", "level2_kernel_pgt", "level2_fixmap_pgt")
+      for found in [name.partition("_")[0] not in lost]),
+    *(("init_top_pgt", found, {"extra": TABLES + fn("secondary_startup_64", f"{text}\n ret")}) for text, found in (
+        (f" add $(init_top_pgt - {START:#x}), %rax", True),
+        (f" mov $(init_top_pgt - {START:#x}), %rax", False),
+        (f" sub $(init_top_pgt - {START:#x}), %rax", False),
+        (f" add $0, %rax\n add $-4096, %rax\n add $0x40000000, %rax\n add $(init_top_pgt - {START:#x}), %rax", True),
+        (f" add $(init_top_pgt - {START:#x}), %rax\n add $0x1000, %rax", True),
+        (f" add $(init_top_pgt - {START:#x} + 8), %rax", False),
+    )),
+    *(("gdt_page", found, {"extra": GDT + fn("load_direct_gdt", f"{text}\n ret")}) for text, found in (
+        (" mov $gdt_page + 8, %rcx\n movq $gdt_page + 4096, 8(%rcx)\n mov $gdt_page, %rax", True),
+        (" mov $gdt_page, %rax\n mov $0x5000, %rcx", True),
+        (" add $gdt_page, %rax", False), (" movq $gdt_page, 8(%rcx)", False), (" mov $gdt_page + 8, %rax", False),
+    )),
+]  # fmt: skip
+"""A symbol, whether it is found (or so far behind its beginning), and the code that uses it or something else."""
+
+
+@pytest.mark.parametrize("scenario", OTHERS, ids=lambda one: f"{one[0]}-{'' if one[1] else 'not '}found")
+def test_what_is_found_beside_other_code(made, scenario):
+    name, expected, parts = scenario
+    found, there = place_of(made, name, **parts)
+    assert found == (None if expected is False else there + (0 if expected is True else expected))
+
+
+def test_how_long_what_was_found_is(made):
+    with open_kernel(made.path(strip=(*BARE, "init_top_pgt", "gdt_page"), extra=TABLES + PAGES.replace("!", "") + GDT
+                               + fn("load_direct_gdt", " mov $gdt_page, %rax\n ret"))) as bare:  # fmt: skip
+        supplement(bare)
+        assert bare.require("init_top_pgt").size == bare.require("gdt_page").size == 4096
+
+
+def test_where_the_kernel_ends(made):
+    text = ".globl _text\n.set _text, 0xffffffff81000000\n"
+    with open_kernel(made.path(strip=(*BARE, "_end", "linux_banner"), extra=text)) as bare:
+        supplement(bare)
+        last = max(bare.elf.span_end(at) or 0 for at, _, _ in bare.elf.loaded())
+        assert last <= bare.require("_end").address < last + 4096
+        assert bare.require("_end").address % 4096 == 0
+        assert bare.read(bare.require("linux_banner").address, 13) == b"Linux version"
