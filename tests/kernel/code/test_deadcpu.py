@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hibercheck.kernel.code.traits import traits_on_demand
+from hibercheck.kernel.kernel import open_kernel
 from tests.kernel.code.conftest import PARTS
 
 NATIVE_NEW = """
@@ -174,3 +176,155 @@ def test_since_when_cpuidle_comes_first(made):
     assert first.value[0] == "cpuidle"
     assert first.commit is not None
     assert made.traits().play_dead_order.commit is None
+
+
+def native(old, new):
+    assert old in PARTS["native"]
+    return {"native": PARTS["native"].replace(old, new)}
+
+
+VENDORS = {0: "Intel", 1: "Cyrix", 2: "AMD", 3: "UMC", 5: "Centaur", 7: "Transmeta", 8: "NSC", 9: "Hygon",
+           10: "Zhaoxin"}  # fmt: skip
+LOADS, SKIPS = " movzbl boot_cpu_data+1(%rip), %eax\n", " cmp $2, %al\n je 3f\n cmp $9, %al\n je 3f\n"
+OWN = " mov $mwait_cpu_dead, %rbp\n add %gs:this_cpu_off(%rip), %rbp\n"
+KICK = " mov (%rbp), %eax\n cmp $0x4a17dead, %eax\n je 4f\n"
+PERCPU = '.section percpu, "aw"\n{}\n.text\n'
+FIXED = 0xFFFFFFFFFF7FF000
+
+
+def chain(text):
+    return native(LOADS + SKIPS, text)
+
+
+def line(text, extra=""):
+    return {**native(OWN, text), "extra": extra}
+
+
+def kick(text):
+    return native(KICK, text)
+
+
+def mapped(body, more="", function="native_set_fixmap"):
+    """A kernel that monitors page 0x201 of the fixmap, and what setup_arch() does."""
+    setup = f"fn setup_arch\n{body}\n ret\nend setup_arch\n{more}"
+    setup += f"fn {function}\n ret\nend {function}\nfn register_nosave_region\n ret\nend register_nosave_region\n"
+    return {**line(f" mov ${FIXED - 0x201000:#x}, %rbp\n"), "setup": setup}
+
+
+def maps(index=0x201, frame="$0x8000", function="native_set_fixmap"):
+    return f" mov {frame}, %rsi\n mov ${index}, %edi\n call {function}\n"
+
+
+def withholds(first, end):
+    return f" mov ${first}, %edi\n mov ${end}, %esi\n call register_nosave_region\n"
+
+
+TRAITS = [
+    # vendors that are sent away from MWAIT
+    *(("mwait_vendor_check", (name,), chain(f"{LOADS} cmp ${number}, %al\n je 3f\n"))
+      for number, name in VENDORS.items()),
+    *(("mwait_vendor_check", (), chain(f"{LOADS} cmp ${number}, %al\n je 3f\n")) for number in (4, 6, 11)),
+    *(("mwait_vendor_check", found, chain(text)) for text, found in (
+        (f"{LOADS} cmp $2, %al\n jne 7f\n jmp 3f\n7:", ("AMD",)),
+        (f"{LOADS} cmp $2, %al\n jne 3f\n", ()),
+        (f"{LOADS} cmp $2, %al\n ja 3f\n", ()),
+        (f"{LOADS} cmp $2, %al\n nop\n je 3f\n", ()),
+        (f"{LOADS} cmp $2, %cl\n je 3f\n", ()),
+        (f"{LOADS} cmp %cl, %al\n je 3f\n", ()),
+        (f"{LOADS} test $2, %al\n je 3f\n", ()),
+        (LOADS.replace("+1", "+2") + SKIPS, ("AMD", "Hygon")),
+        (LOADS.replace("+1", "+0") + SKIPS, ()),
+        (LOADS.replace("+1", "+3") + SKIPS, ()),
+        (" cmpb $2, boot_cpu_data+1(%rip)\n je 3f\n", ("AMD",)),
+        (" cmpb $2, boot_cpu_data+1(%rip)\n je 3f\n cmp $9, %al\n je 3f\n", ("AMD",)),
+        (LOADS + " mov $2, %ecx\n" + SKIPS, ("AMD", "Hygon")),
+        (LOADS + " mov $2, %eax\n" + SKIPS, ()),
+        (f"{LOADS} cmp $2, %al\n je 3f\n xor %eax, %eax\n cmp $9, %al\n je 3f\n", ("AMD",)),
+        (LOADS + " call play_dead_common\n" + SKIPS, ()),
+        (LOADS + " jmp 7f\n7:" + SKIPS, ()),
+        (LOADS + " test %ecx, %ecx\n je 3f\n" + SKIPS, ("AMD", "Hygon")),
+        (LOADS + " nop\n" * 63 + " cmp $2, %al\n je 3f\n", ("AMD",)),
+        (LOADS + " nop\n" * 64 + " cmp $2, %al\n je 3f\n", ()),
+        (f"{LOADS} cmp $2, %al\n je 3f\n cmp $2, %al\n je 3f\n cmp $0, %al\n je 3f\n", ("AMD", "Intel")),
+        (f"{LOADS}{SKIPS} movzbl boot_cpu_data+2(%rip), %ecx\n cmp $5, %cl\n je 3f\n", ("AMD", "Centaur", "Hygon")),
+    )),
+    ("mwait_vendor_check", None, {"strip": ("boot_cpu_data",)}),
+    # what is monitored
+    *(("monitored", "thread_info.flags", line(f" mov %gs:{task}(%rip), %rbp\n", PERCPU.format(f"obj {task}, 8")))
+      for task in ("current_task", "pcpu_hot", "cpu_current_top_of_stack", "kernel_stack", "cpu_tss", "cpu_tss_rw")),
+    *(("monitored", found, line(text, PERCPU.format("obj current_task, 8\nobj after, 8"))) for text, found in (
+        (" mov %gs:current_task+7(%rip), %rbp\n", "thread_info.flags"),
+        (" mov %gs:after(%rip), %rbp\n", None),
+        (" mov %gs:current_task(%rip), %rcx\n" + OWN, "percpu:mwait_cpu_dead"),
+        (" mov $mwait_cpu_dead+63, %rbp\n add %gs:this_cpu_off(%rip), %rbp\n", "percpu:mwait_cpu_dead"),
+    )),
+    ("monitored", None, line(" mov $mwait_cpu_dead+64, %rbp\n add %gs:this_cpu_off(%rip), %rbp\n")),
+    # a page of the fixmap: its first is FIXADDR_TOP - 4096, and the others go down
+    *(("monitored", found, line(text)) for text, found in (
+        (f" mov ${FIXED:#x}, %rbp\n", f"fixmap:{FIXED:#x}"),
+        (f" mov ${FIXED + 0xFFF:#x}, %rbp\n", f"fixmap:{FIXED:#x}"),
+        (f" mov ${FIXED + 0x1000:#x}, %rbp\n", None),
+        (f" mov ${FIXED - 0x400000 + 1:#x}, %rbp\n", f"fixmap:{FIXED - 0x400000:#x}"),
+        (f" mov ${FIXED - 0x400000:#x}, %rbp\n", None),
+        (f" mov ${FIXED - 1:#x}, %rbp\n", f"fixmap:{FIXED - 0x1000:#x}"),
+        (f" mov ${FIXED - 0x1000:#x}, %rbp\n add $64, %rbp\n", f"fixmap:{FIXED - 0x1000:#x}"),
+        (f" sub ${(1 << 64) - FIXED + 0x1000:#x}, %rbp\n", f"fixmap:{FIXED - 0x1000:#x}"),
+        (f" and ${(1 << 64) - FIXED + 0x1000:#x}, %rbp\n", None),
+        (f" mov ${FIXED:#x}, %rbp\n mov ${FIXED + 8:#x}, %rcx\n", f"fixmap:{FIXED:#x}"),
+        (f" mov ${FIXED:#x}, %rbp\n mov ${FIXED - 8:#x}, %rcx\n", None),
+    )),
+    *(("monitored_frame", found, mapped(*how)) for found, *how in (
+        ((8,), maps()),
+        ((8,), maps(frame="$0x8fff")),
+        ((0,), maps(frame="$0x8")),
+        ((8,), maps(function="__native_set_fixmap"), "", "__native_set_fixmap"),
+        ((8,), maps(0x202, "$0x9000") + maps() + maps(0x201, "$0xa000")),
+        ((9,), maps(frame="%rcx") + maps(frame="$0x9000")),
+        (None, maps(0x200)), (None, maps(0x202)), (None, maps(frame="%rcx")),
+        (None, maps(function="set_it"), "fn set_it\n ret\nend set_it\n"),
+        ((8,), " call deeper", "fn deeper\n" + maps() + " ret\nend deeper\n"),
+        (None, " call deep", "fn deep\n call deeper\n ret\nend deep\nfn deeper\n" + maps() + " ret\nend deeper\n"),
+    )),
+    *(("line_withheld", found, mapped(maps() + how)) for found, how in (
+        (True, withholds(8, 9)), (True, withholds(7, 9)), (True, withholds(8, 10)), (False, withholds(8, 8)),
+        (False, withholds(9, 10)), (False, withholds(7, 8)), (True, withholds(1, 2) + withholds(8, 9)),
+        (True, withholds(8, 9) + withholds(1, 2)), (False, withholds(8, 9).replace("$8, %edi", "%rcx, %rdi")),
+        (False, " mov $8, %edi\n mov %rcx, %rsi\n call register_nosave_region\n"),
+        (False, withholds(8, 9).replace("register_nosave_region", "play_dead_common")),
+    )),
+    ("line_withheld", None, mapped(maps(0x202) + withholds(8, 9))),
+    # the word that ends the wait
+    *(("kick_value", found, kick(text)) for text, found in (
+        (KICK, 0x4A17DEAD),
+        (" mov (%rbp), %eax\n cmp $-1, %eax\n je 4f\n", 0xFFFFFFFF),
+        (" cmpl $7, 4(%rbp)\n je 4f\n", 7),
+        (" cmpl $7, 4(%rbx)\n je 4f\n", None),
+        (" testl $7, 4(%rbp)\n je 4f\n", None),
+        (" cmp %ecx, 4(%rbp)\n je 4f\n", None),
+        (" mov (%rbp), %eax\n cmp $7, %ecx\n je 4f\n", None),
+        (" mov (%rcx), %eax\n cmp $7, %eax\n je 4f\n", None),
+        (" add (%rbp), %eax\n cmp $7, %eax\n je 4f\n", None),
+        (" mov (%rbp), %eax\n nop\n cmp $7, %eax\n je 4f\n", None),
+        (" cmpl $7, (%rbp)\n je 1b\n", None),
+        (" cmpl $7, (%rbp)\n je 1b\n cmpl $9, (%rbp)\n je 4f\n", 9),
+        (" cmpl $7, (%rbp)\n je 4f\n cmpl $9, (%rbp)\n je 4f\n", 7),
+        (" cmpl $7, (%rbp)\n nop\n je 4f\n", None),
+    )),
+    ("kick_value", None, native(OWN, OWN + " cmpl $7, (%rbp)\n je 4f\n") | native(KICK, "")),
+    # the ways, in their order
+    *(("play_dead_order", found, {"native": NATIVE_NEW.replace("native_play_dead\n call play_dead_common",
+                                                              f"native_play_dead\n{text}"), "extra": MWAIT})
+      for text, found in (
+        (" test %edi, %edi\n je 1f\n call mwait_play_dead\n1:", ("mwait", "cpuidle", "hlt")),
+        (" call cpuidle_play_dead\n test %edi, %edi\n je 1f\n call mwait_play_dead\n1:", ("cpuidle", "mwait", "hlt")),
+        (" test %edi, %edi\n je 2f\n1: hlt\n jmp 1b\n2:", ("cpuidle", "hlt")),
+    )),
+]  # fmt: skip
+"""A trait, its value, and the code that it is read from."""
+
+
+@pytest.mark.parametrize("scenario", TRAITS, ids=lambda one: f"{one[0]}-{one[1]}")
+def test_what_is_read_of_code_that_is_nearly_the_same(made, scenario):
+    name, expected, parts = scenario
+    with open_kernel(made.path(**parts)) as kernel:
+        assert getattr(traits_on_demand(kernel), name).value == expected
