@@ -121,7 +121,7 @@ def needs_node(program: Program, *, data_symbols: bool) -> Trait[bool]:
         found = []
     elif online is not None:
         tests = [node for node in function if node.mnemonic == "bt"]
-        found = [node for node in tests if all(one.address not in (None, online.address) for one in node.operands)]
+        found = [node for node in tests if any(one.address not in (None, online.address) for one in node.operands)]
     else:
         return Trait(name, None, (absent("node_states"),), reason="the kernel's symbols lack data")
     if found:

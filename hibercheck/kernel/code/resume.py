@@ -254,7 +254,7 @@ class ResumeReader:
 
 
 def _is_init(command: int) -> bool:
-    return command & _ICR_MODE == _ICR_INIT and not command & ~(_ICR_MODE | _ICR_OTHER | 0xC000)
+    return command & _ICR_MODE == _ICR_INIT and not command & ~(_ICR_MODE | _ICR_OTHER)
 
 
 def _moves(node: Decoded) -> bool:

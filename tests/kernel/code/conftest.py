@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hibercheck.kernel.code.program import Program
-from hibercheck.kernel.code.traits import read_traits
+from hibercheck.kernel.code.traits import read_traits, traits_on_demand
 from hibercheck.kernel.kernel import open_kernel
 
 MACROS = """
@@ -232,6 +232,11 @@ class MadeKernels:
         """The traits of such a kernel."""
         with open_kernel(self.path(**parts)) as kernel:
             return read_traits(kernel)
+
+    def value(self, name, **parts):
+        """The value of one trait of such a kernel."""
+        with open_kernel(self.path(**parts)) as kernel:
+            return getattr(traits_on_demand(kernel), name).value
 
     def program(self, **parts) -> Program:
         """Its code."""

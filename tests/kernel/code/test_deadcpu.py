@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from hibercheck.kernel.code.traits import traits_on_demand
-from hibercheck.kernel.kernel import open_kernel
 from tests.kernel.code.conftest import PARTS
 
 NATIVE_NEW = """
@@ -326,5 +324,4 @@ TRAITS = [
 @pytest.mark.parametrize("scenario", TRAITS, ids=lambda one: f"{one[0]}-{one[1]}")
 def test_what_is_read_of_code_that_is_nearly_the_same(made, scenario):
     name, expected, parts = scenario
-    with open_kernel(made.path(**parts)) as kernel:
-        assert getattr(traits_on_demand(kernel), name).value == expected
+    assert made.value(name, **parts) == expected

@@ -9,8 +9,6 @@ import re
 
 import pytest
 
-from hibercheck.kernel.code.traits import traits_on_demand
-from hibercheck.kernel.kernel import open_kernel
 from tests.kernel.code.conftest import PARTS
 from tests.kernel.code.test_deadcpu import MWAIT, NATIVE_NEW
 from tests.kernel.code.test_place import (
@@ -303,16 +301,11 @@ def without(lines, number):
     return "\n".join([*lines[:number], label[0] if label else "", *lines[number + 1 :]])
 
 
-def value_of(made, name, **parts):
-    with open_kernel(made.path(**parts)) as kernel:
-        return getattr(traits_on_demand(kernel), name).value
-
-
 @pytest.mark.parametrize("scenario", FOUND, ids=lambda one: f"{one[0]}-{one[1]}")
 def test_what_is_recognised_by_each_of_some_instructions(made, scenario):
     name, value, part, text, others = scenario
     lines, kinds = lines_of(text)
-    assert value_of(made, name, **{**others, part: "\n".join(lines)}) == value
+    assert made.value(name, **{**others, part: "\n".join(lines)}) == value
     for number, matters in kinds.items():
-        found = value_of(made, name, **{**others, part: without(lines, number)})
+        found = made.value(name, **{**others, part: without(lines, number)})
         assert (found != value) is matters, f"without {lines[number].strip()}: {found}"

@@ -216,3 +216,95 @@ end freeze_secondary_cpus
         "fn freeze_secondary_cpus\n xor %eax, %eax\n ret\nend freeze_secondary_cpus", function
     )
     assert made.traits(other=other).freeze_order.value == ("descending" if down else None)
+
+
+def stands(name, text):
+    return f"fn {name}\n{text}\n ret\nend {name}\n"
+
+
+def asking(question, extra=""):
+    return {"smt": smt(question), "extra": APICIDS + ".data\nobj node_states, 64\nobj after, 8\n.text\n" + extra}
+
+
+def freezing(text, extra=""):
+    name = "freeze_secondary_cpus"
+    assert FREEZES in PARTS["other"]
+    return {"other": PARTS["other"].replace(FREEZES, stands(name, text).rstrip()), "extra": extra}
+
+
+def walks(name, turn=" call {}\n jne 1b"):
+    return freezing("1: nop\n" + turn.format(name), stands(name, ""))
+
+
+DOWN = "1: dec %ebx\n bt %rbx, __cpu_online_mask(%rip)\n jae 1b"
+CALLS = " call helper\n"
+ONLINE, TOPOLOGY = " bt %rcx, __cpu_online_mask(%rip)\n", " mov cpuid_to_apicid(,%rbx,4), %ecx\n"
+AGAIN = "__freeze_secondary_cpus", "disable_nonboot_cpus"
+SPELLED = [
+    *(("rescue_needs_primary", found, asking(*how)) for found, *how in (
+        (True, TOPOLOGY + ONLINE), (False, TOPOLOGY), (False, ONLINE),
+        (False, TOPOLOGY + ONLINE.replace("bt", "bts")), (True, TOPOLOGY + " testb $1, __cpu_online_mask(%rip)\n"),
+        (True, " mov cpuid_to_apicid+3(%rip), %cl\n" + ONLINE), (False, " mov cpuid_to_apicid+4(%rip), %cl\n" + ONLINE),
+        (True, " mov x86_topo_system(%rip), %cl\n" + ONLINE, ".data\nobj x86_topo_system, 8\n.text\n"),
+        (True, " mov __cpu_primary_thread_mask(%rip), %cl\n" + ONLINE,
+         ".data\nobj __cpu_primary_thread_mask, 8\n.text\n"),
+        (True, CALLS, stands("helper", " call topology_get_primary_thread")),
+        (True, CALLS, stands("helper", TOPOLOGY + ONLINE)), (False, CALLS, stands("helper", TOPOLOGY)),
+        (False, CALLS, stands("helper", ONLINE)), (False, CALLS, stands("helper", "")),
+        (False, CALLS, stands("helper", " call deeper") + stands("deeper", " call topology_get_primary_thread")),
+        (False, " call mutex_lock\n", stands("mutex_lock", " call topology_get_primary_thread")),
+        (False, " call __fentry__\n", stands("__fentry__", " call topology_get_primary_thread")),
+        (False, " call swsusp_read\n", stands("swsusp_read", " call topology_get_primary_thread")),
+    )),
+    ("rescue_needs_primary", None, {"smt": stands("cpuhp_smt_enable", " call _cpu_up\n .byte 6")}),
+    ("rescue_needs_primary", True, {"smt": stands("cpuhp_smt_enable",
+        " call topology_get_primary_thread\n call _cpu_up\n .byte 6")}),
+    ("rescue_needs_primary", True, {"smt": smt(ASK).replace("_cpu_up", "cpu_up"), "extra": stands("cpu_up", "")}),
+    *(("rescue_needs_primary", False, {"smt": smt(ASK), "extra": stands(name, " call _cpu_up"), "hook":
+        PARTS["hook"].replace(" movq $resume", LOOP.replace("bringup_hibernate_cpu", name) + " movq $resume")})
+      for name in ("bringup_hibernate_cpu", "add_cpu", "cpu_up")),
+    *(("rescue_needs_node", found, asking(text)) for text, found in (
+        (" testb $1, node_states(%rip)\n je 2f\n", True), (" testb $1, node_states+63(%rip)\n", True),
+        (" testb $1, after(%rip)\n", False), ("", False),
+    )),
+    *(("rescue_needs_node", found, {"smt": smt(text), "strip": ("init_task", "smp_ops", *stripped)})
+      for text, found, *stripped in (
+        (" bt %rcx, __cpu_present_mask(%rip)\n", True), (" bt %rcx, __cpu_online_mask(%rip)\n", False),
+        (" bt %rcx, %rax\n", False), (" bt %rcx, (%rax)\n", False), (" test %cl, __cpu_present_mask(%rip)\n", False),
+        (" bt %rcx, __cpu_present_mask(%rip)\n", None, "__cpu_online_mask"),
+    )),
+    ("rescue_needs_node", None, {"smt": stands("cpuhp_smt_enable", " call _cpu_up\n .byte 6")}),
+    ("rescue_needs_node", None, {"smt": "", "hook": stands("hibernate_resume_nonboot_cpu_disable", "")}),
+    # in which order
+    *(("freeze_order", "ascending", walks(name)) for name in ("_find_next_bit", "find_next_bit", "cpumask_next")),
+    ("freeze_order", None, walks("find_next_bit", " call {}\n jne 2f\n2:")),
+    ("freeze_order", None, walks("find_last_bit")),
+    *(("freeze_order", found, freezing(text)) for text, found in (
+        (DOWN, "descending"), (DOWN.replace("jae 1b", "jae 2f\n2:"), None),
+        (DOWN.replace("__cpu_online_mask", "__cpu_present_mask"), None), (DOWN.replace("bt ", "bts "), None),
+        (DOWN.replace("bt %rbx", "test %rbx"), "descending"), (DOWN.replace("dec", "inc"), None),
+    )),
+    ("freeze_order", "descending", freezing(DOWN.replace("bt %rbx, __cpu_online_mask(%rip)", "call cpu_online"),
+                                            stands("cpu_online", ""))),
+    *(("freeze_order", "descending", {"other": PARTS["other"].replace(FREEZES, stands(name, DOWN).rstrip()),
+        "hook": stands("hibernate_resume_nonboot_cpu_disable", "")}) for name in AGAIN),
+    ("freeze_order", None, {"other": PARTS["other"].replace(FREEZES, ""),
+        "hook": stands("hibernate_resume_nonboot_cpu_disable", "")}),
+    # after a resume
+    *(("reparks_siblings_after_resume", found, {"extra": stands("arch_resume_nosmt", text)
+        + stands("arch_cpu_rescan_dead_smt_siblings", "")}) for text, found in (
+        (" call cpuhp_smt_enable", True), (" call arch_cpu_rescan_dead_smt_siblings", True), ("", False),
+        (" call crc32_le", False), (" call crc32_le\n .byte 6", None), (" call cpuhp_smt_enable\n .byte 6", True),
+    )),
+    ("reparks_siblings_after_resume", False, {}),
+    ("rescans_dead_siblings", False, {}),
+    ("rescans_dead_siblings", True, {"extra": stands("arch_cpu_rescan_dead_smt_siblings", "")}),
+    ("nosmt_resume_targets", None, {"extra": stands("arch_resume_nosmt", " call crc32_le\n .byte 6")}),
+]  # fmt: skip
+"""A trait, its value, and the code that it is read from."""
+
+
+@pytest.mark.parametrize("scenario", SPELLED, ids=lambda one: f"{one[0]}-{one[1]}")
+def test_what_is_read_of_a_rescue_that_is_nearly_the_same(made, scenario):
+    name, expected, parts = scenario
+    assert made.value(name, **parts) == expected

@@ -211,3 +211,111 @@ def test_the_mask_is_that_of_the_function_that_sends(made):
     body = " mov __cpu_online_mask(%rip), %rax\n call sends\n ret"
     found = made.traits(hook=hook(body), extra=sends + WRITE_ICR)
     assert (found.sends_init.value, found.init_targets.value) == (True, "present")
+
+
+def stands(name, text):
+    return f"fn {name}\n{text}\n ret\nend {name}\n"
+
+
+def command(text):
+    return {"hook": hook(f"{text}\n ret"), "extra": WRITE_ICR}
+
+
+def slots(index):
+    """A kernel whose play_dead is the one that stands so far on in a longer smp_ops."""
+    own = "smp_ops: .quad 0, 0, native_play_dead, 0"
+    assert own in PARTS["data"]
+    data = PARTS["data"].replace(own, f"smp_ops: .zero {8 * index}\n.quad native_play_dead\n.zero 64")
+    return {"data": data, "hook": hook(f" movq $resume_play_dead, smp_ops+{8 * index}(%rip)\n ret")}
+
+
+ICR = "call native_apic_icr_write"
+NATIVE = stands("native_play_dead", "")
+INLINED = " movl $0, cpu_smt_control(%rip)\n call _cpu_up\n ret"
+GONE = {"hook": "", "hibernation": ""}
+SPELLED = [
+    # an INIT: delivery mode 5 with any level, trigger and destination, and no vector
+    *(("sends_init", bit in {11, 12, 13, 14, 15, 18, 19}, command(f" mov ${0x500 ^ 1 << bit:#x}, %edi\n {ICR}"))
+      for bit in range(32)),
+    *(("sends_init", sends, command(f" {text}\n {ICR}")) for text, sends in (
+        ("mov $0x4500, %edi", True), ("or $0x4500, %edi", True), ("push $0x4500", True), ("add $0x4500, %edi", False),
+        ("cmp $0x4500, %edi", False), ("test $0x4500, %edi", False), ("mov %esi, %edi", False),
+    )),
+    *(("sends_init", True, {"hook": hook(f" mov $0x4500, %edi\n call {name}\n ret"), "extra": stands(name, "")})
+      for name in ("native_apic_icr_write", "native_x2apic_icr_write", "apic_icr_write",
+                   "__SCT__apic_call_icr_write")),
+    *(("sends_init", sends, {"hook": hook(f" mov $0x4500, %eax\n{text}\n ret")}) for text, sends in (
+        (" mov $0x830, %ecx\n wrmsr", True), (" mov $0x831, %ecx\n wrmsr", False),
+        (" mov $0x830, %ecx\n rdmsr", False), (" wrmsr", False),
+        (" mov apic(%rip), %rcx\n call *(%rcx)", True), (" mov apic(%rip), %rcx\n call crc32_le", False),
+        (" mov smp_ops(%rip), %rcx\n call *(%rcx)", False), (" call *(%rcx)", False), ("", False),
+    )),
+    # between parking and the copy, two calls down from the hook and one from swsusp_arch_resume()
+    *(("sends_init", depth <= 2, {"hook": hook(" call down_1\n ret"), "extra": WRITE_ICR + "".join(
+        stands(f"down_{n}", f" call down_{n + 1}" if n < depth else SEND_INIT) for n in range(1, depth + 1))})
+      for depth in (1, 2, 3)),
+    *(("sends_init", depth <= 1, {"hibernation": stands("swsusp_arch_resume", " call down_1"), "extra": WRITE_ICR
+        + "".join(stands(f"down_{n}", f" call down_{n + 1}" if n < depth else SEND_INIT)
+                  for n in range(1, depth + 1))}) for depth in (1, 2)),
+    *(("sends_init", False, {"hook": hook(f" call {name}\n ret"), "extra": WRITE_ICR + stands(name, SEND_INIT)})
+      for name in ("__freeze_secondary_cpus", "disable_nonboot_cpus", "suspend_disable_secondary_cpus", "cpu_up",
+                   "restore_image")),
+    ("sends_init", None, {"hook": hook(" mov $0x4500, %eax\n call *(%rcx)\n ret"),
+                          "strip": ("apic",), "hibernation": PARTS["hibernation"]}),
+    ("sends_init", None, {"hook": hook(" call crc32_le\n .byte 6")}),
+    ("sends_init", None, {**GONE, "extra": ""}),
+    ("sends_init", None, {**GONE, "extra": stands("hibernation_restore", "")}),
+    ("sends_init", False, {**GONE, "extra": stands("swsusp_arch_resume", "")}),
+    ("sends_init", None, {**GONE, "extra": stands("swsusp_read", "")}),
+    # to whom: the first of the masks that the function which sends it names
+    *(("init_targets", found, {"hook": hook(f"{text}{SEND_INIT} ret"), "extra": WRITE_ICR
+        + ".data\nobj __cpu_possible_mask, 64\n.text\n"}) for text, found in (
+        (" mov $__cpu_present_mask, %rbx\n", "present"), (" mov $__cpu_possible_mask, %rbx\n", "possible"),
+        (" mov $__cpu_online_mask, %rbx\n", "online"), (" mov $smp_ops, %rbx\n", None),
+        (" mov $__cpu_online_mask, %rbx\n mov $__cpu_present_mask, %rbx\n", "present"),
+        (" mov $__cpu_online_mask, %rbx\n mov $__cpu_possible_mask, %rbx\n", "possible"),
+    )),
+    # what the hook installs
+    *(("replaces_play_dead", True, slots(index)) for index in (0, 1, 23)),
+    ("replaces_play_dead", None, slots(24)),
+    *(("replaces_play_dead", found, {"hook": hook(f"{text}\n ret")}) for text, found in (
+        (" movq $0x1000, smp_ops+0x10(%rip)", False), (" movq $-1, smp_ops+0x10(%rip)", True),
+        (" movq $0x7fffffff, smp_ops+0x10(%rip)", False), (" movq $resume_play_dead, smp_ops(%rip)", False),
+        (" mov %rbx, smp_ops+0x10(%rip)", False),
+        (" mov %rbx, smp_ops+0x10(%rip)\n mov %rcx, smp_ops+0x10(%rip)", None),
+        (" mov %rbx, smp_ops+8(%rip)\n mov %rcx, smp_ops+0x10(%rip)", False), (" call crc32_le\n .byte 6", None),
+        (" movq $resume_play_dead, smp_ops+0x10(%rip)\n .byte 6", True),
+    )),
+    ("replaces_play_dead", None, {"strip": ("smp_ops",)}),
+    ("replaces_play_dead", False, {"hook": ""}), ("replaces_play_dead", None, GONE),
+    # whether it brings CPUs up before
+    *(("rescues_offline", found, {"hook": hook(text), "smt": ""}) for text, found in (
+        (INLINED, True), (INLINED.replace("cpu_smt_control", "nr_cpu_ids"), False),
+        (INLINED.replace(" call _cpu_up\n", ""), False), (" call crc32_le\n .byte 6", None),
+    )),
+    *(("rescues_offline", depth <= 1, {"hook": hook(" call down_1\n ret"), "extra": "".join(
+        stands(f"down_{n}", f" call down_{n + 1}" if n < depth else " call cpuhp_smt_enable")
+        for n in range(1, depth + 1))}) for depth in (1, 2)),
+    ("rescues_offline", False, {"hook": ""}), ("rescues_offline", None, GONE),
+    *(("rescues_offline", False, {"hook": hook(f" call {name}\n ret"), "extra": stands(name, " call cpuhp_smt_enable")})
+      for name in ("__freeze_secondary_cpus", "disable_nonboot_cpus", "suspend_disable_secondary_cpus")),
+    # whether it is x86's own hook
+    *(("hibernate_disable_hook", found, {"hook": hook(text)}) for text, found in (
+        (" mov smp_ops(%rip), %rax\n ret", True), (" mov smp_ops+0x1f(%rip), %al\n ret", True),
+        (" mov smp_ops+0x20(%rip), %rax\n ret", False), (" jmp cpuhp_smt_enable", True),
+        (" call freeze_secondary_cpus\n ret", False), (" call freeze_secondary_cpus\n .byte 6", None),
+        (" mov smp_ops(%rip), %rax\n .byte 6", True),
+    )),
+    *(("kicks_offline", found, {"hook": hook(text), "extra": KICK}) for text, found in (
+        (" call smp_kick_mwait_play_dead\n ret", True), (" call smp_kick_mwait_play_dead\n .byte 6", True),
+        (" call crc32_le\n .byte 6", None), (" ret", False),
+    )),
+    ("kicks_offline", False, {"hook": ""}), ("kicks_offline", None, GONE),
+]  # fmt: skip
+"""A trait, its value, and the code that it is read from."""
+
+
+@pytest.mark.parametrize("scenario", SPELLED, ids=lambda one: f"{one[0]}-{one[1]}")
+def test_what_is_read_of_a_hook_that_is_nearly_the_same(made, scenario):
+    name, expected, parts = scenario
+    assert made.value(name, **parts) == expected
