@@ -45,7 +45,7 @@ def totals(entries: Sequence[Entry], later: Later | None = None, *, outcomes: bo
     if told := [found for found in copies if found is not None]:
         lines += [
             "",
-            f"Which copy wakes which CPU was said with the dump of {len(told)} of these, right of {sum(told)}.",
+            f"Which CPU leaves MWAIT in which copy, and whether it passes, was said with the dump of {len(told)} of these, right of {sum(told)}.",
         ]
     return "\n".join([*lines, "", END])
 

@@ -7,9 +7,10 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from hibercheck.handoff.replay.fate import Doubt
 from tests.lab.bochs.build import VERSION as BOCHS
@@ -112,26 +113,40 @@ def ask(experiment: Experiment, machine: str, files: Inputs, *, dump: bool) -> S
         run = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
     except subprocess.TimeoutExpired:
         return Said(-1, note=f"no answer in {LONGEST} s")
-    return answer(run.returncode, run.stdout, run.stderr)
+    found = answer(run.returncode, run.stdout, run.stderr, experiment)
+    return found if machine == BOCHS else replace(found, wakes=None)
 
 
-def answer(status: int, out: str, errors: str) -> Said:
-    """What a run of hibercheck said."""
+def answer(status: int, out: str, errors: str, experiment: Experiment) -> Said:
+    """What a run of hibercheck said of an experiment."""
     try:
         report = json.loads(out)
         conditions = tuple(one["id"] for one in report.get("conditions", ()))
         usual = report.get("usual_outcome")
-        timed = [
-            (number, cpu["timing"])
-            for cpu in report.get("cpus", ())
-            if cpu.get("timing")
-            for number in cpu.get("cpus", [cpu["cpu"]])
-        ]
-        wakes = tuple((cpu, timing["store"]) for cpu, timing in timed)
+        wakes = tuple(sorted(woken(report, experiment)))
         doubts = tuple(sorted({cpu["doubt"] for cpu in report.get("cpus", ()) if cpu.get("doubt")}))
         return Said(status, report["outcome"], report["verdict"], usual, conditions, wakes=wakes, doubts=doubts)
     except (ValueError, KeyError, TypeError):
         return Said(status, note=errors.strip()[-160:])
+
+
+def woken(report: dict[str, Any], experiment: Experiment) -> Iterator[tuple[int, int, bool]]:
+    """The CPUs that the copy wakes, as a report says it: the copy, and whether the CPU then finds its loop.
+
+    A CPU of which nothing is replaced has no moments: the finding of its line tells that it is woken, and it passes.
+    """
+    timed = set()
+    for cpu in report.get("cpus", ()):
+        timing = cpu.get("timing")
+        if not timing:
+            continue
+        lost = [timing["code"], timing["tables"] if experiment.tlb == "cold" else None]
+        runs = timing["store"] + experiment.latency
+        passes = all(copy is None or runs < copy for copy in lost)
+        timed.update(cpu.get("cpus", [cpu["cpu"]]))
+        yield from ((number, timing["store"], passes) for number in cpu.get("cpus", [cpu["cpu"]]))
+    lines = (one["cpus"] for one in report.get("findings", ()) if one["rule"] == "HC101")
+    yield from ((cpu, 0, True) for cpu in sorted({cpu for cpus in lines for cpu in cpus} - timed))
 
 
 def grade(entry: Entry, said: Said, *, dump: bool) -> str:
@@ -160,19 +175,25 @@ def grade(entry: Entry, said: Said, *, dump: bool) -> str:
 
 
 def woken_right(entry: Entry, said: Said) -> bool | None:
-    """Whether the copies that wake CPUs are those that were predicted; None where none was, or nothing tells.
+    """Whether CPUs leave MWAIT in the copy as predicted; None where none does and none was to, or nothing tells.
 
-    A machine that reset in the copy may not have come as far as the last.
+    Held to the events one by one: which CPU a store wakes, in which copy it then runs, and whether it passes its loop and
+    parks again.  What was to come after the last copy, or after a reset in the copy, need not have been seen.
     """
-    late = {"store": 0, "delay": entry.experiment.latency}
-    first: dict[int, int] = {}
-    for cpu, by, copy, phase, _ in entry.events.get("wakes", ()):
-        if phase == "copy" and by in late:
-            first.setdefault(cpu, copy - late[by])
-    if not said.wakes or entry.machine != BOCHS:
+    events, late = entry.events, entry.experiment.latency
+    ran: dict[int, tuple[int, bool]] = {}
+    for cpu, by, copy, phase, again in events.get("wakes", ()):
+        if phase == "copy" and by in ("store", "delay"):
+            ran.setdefault(cpu, (copy, again))
+    if entry.machine != BOCHS or said.wakes is None or not (said.wakes or ran):
         return None
-    cut = entry.outcome == "resets" and entry.when == "in the handoff"
-    return all(first.get(cpu, copy if cut else None) == copy for cpu, copy in said.wakes)
+    whole = events.get("copies", 0)  # 0 where the copy did not end
+    last = whole or events.get("reset", (0, (), 1))[2] - 1
+    foretold = {cpu: (copy and copy + late, *passes) for cpu, copy, *passes in said.wakes}
+    due = {cpu for cpu, (copy, *_) in foretold.items() if copy <= last and (copy or not late)}
+    return due <= ran.keys() <= foretold.keys() and all(
+        foretold[cpu][0] in (0, found[0]) and foretold[cpu][1:] in ((), found[1:]) for cpu, found in ran.items()
+    )
 
 
 def predict(

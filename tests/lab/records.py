@@ -41,7 +41,8 @@ class Said:
         usual: Usual outcome, where survival rests on timing.
         conditions: Identifiers of the conditions.
         note: The error, where there was no report.
-        wakes: CPUs that a store of the copy wakes, each with the number of that copy.
+        wakes: CPUs that a store of the copy wakes, each with the number of that copy (0 where it is not said) and
+            whether it passes its loop and parks again; older records lack the latter.  None where this was not kept.
         doubts: Why it is chance what becomes of some CPU, by name.
     """
 
@@ -51,7 +52,7 @@ class Said:
     usual: str | None = None
     conditions: tuple[str, ...] = ()
     note: str | None = None
-    wakes: tuple[tuple[int, int], ...] = ()
+    wakes: tuple[tuple[int, ...], ...] | None = None
     doubts: tuple[str, ...] = ()
 
 
