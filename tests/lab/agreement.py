@@ -43,10 +43,8 @@ def totals(entries: Sequence[Entry], later: Later | None = None, *, outcomes: bo
             lines.append(line(f"the same, as predicted at {later.commit}", again))
     copies = [woken_right(entry, entry.dump) for entry in entries if outcomes and entry.dump]
     if told := [found for found in copies if found is not None]:
-        lines += [
-            "",
-            f"Which CPU leaves MWAIT in which copy, and whether it passes, was said with the dump of {len(told)} of these, right of {sum(told)}.",
-        ]
+        what = "Which CPU leaves MWAIT in which copy, and whether it passes"
+        lines += ["", f"{what}, was said with the dump of {len(told)} of these, right of {sum(told)}."]
     return "\n".join([*lines, "", END])
 
 

@@ -155,8 +155,9 @@ def grade(entry: Entry, said: Said, *, dump: bool) -> str:
     Without a dump a condition is an abstention, and so is ``undetermined``, which names the fact that is missing.  A
     pass on a machine that reset is a MISS whatever else was said, unless a condition was named.  Where survival rests
     on the moment of a wake (``risk``), the usual outcome counts: hibercheck is told the latency and the TLB.  Without a
-    dump it does not know where the lines are; `risk` is an abstention then where a CPU was woken in the copy.  Whether
-    a resumee has reused frames of which it knows nothing no input tells.
+    dump it does not know where the lines are; `risk` is an abstention then where a CPU was woken in the copy.  No input
+    tells whether a resumee has reused frames of which it knows nothing, or came to write free memory that a CPU
+    monitors: what is usual is said of one that did not.
     """
     want = OUTCOMES.get(entry.outcome, entry.outcome)
     got = said.usual if said.verdict == "risk" and said.usual else said.outcome
@@ -166,7 +167,8 @@ def grade(entry: Entry, said: Said, *, dump: bool) -> str:
         return "WRONG"
     if (not dump and said.conditions) or (said.verdict == "undetermined" and (not dump or entry.experiment.unread)):
         return "abstained"
-    if said.verdict == "risk" and said.doubts == (Doubt.REUSED,):
+    late = entry.when == "after the handoff" and said.usual == "resumes" and Doubt.STORE in said.doubts
+    if said.verdict == "risk" and (said.doubts == (Doubt.REUSED,) or late):
         return "abstained"
     if said.verdict in ("risk", "undetermined") and not said.usual:
         woken = any(phase == "copy" for _, _, _, phase, _ in entry.events.get("wakes", ()))
@@ -177,8 +179,8 @@ def grade(entry: Entry, said: Said, *, dump: bool) -> str:
 def woken_right(entry: Entry, said: Said) -> bool | None:
     """Whether CPUs leave MWAIT in the copy as predicted; None where none does and none was to, or nothing tells.
 
-    Held to the events one by one: which CPU a store wakes, in which copy it then runs, and whether it passes its loop and
-    parks again.  What was to come after the last copy, or after a reset in the copy, need not have been seen.
+    Held to the events one by one: which CPU a store wakes, in which copy it then runs, and whether it passes its loop
+    and parks again.  What was to come after the last copy, or after a reset in the copy, need not have been seen.
     """
     events, late = entry.events, entry.experiment.latency
     ran: dict[int, tuple[int, bool]] = {}

@@ -78,6 +78,7 @@ def test_entries_are_added_and_found(tmp_path: Path):
         ("resets", Said(1, "may-reset", "risk", doubts=("reused",)), True, "abstained"),
         ("resumes", Said(1, "may-reset", "risk", doubts=("reused",)), True, "abstained"),
         ("resets", Said(1, "may-reset", "risk", doubts=("line", "reused")), True, "WRONG"),
+        ("resets", Said(1, "may-reset", "risk", "resumes", doubts=("store", "timing")), True, "MISS"),
         ("resets", Said(4, "undetermined", "undetermined"), False, "abstained"),
         ("resets", Said(4, "undetermined", "undetermined"), True, "WRONG"),
         ("resets", Said(4, note="no"), False, "WRONG"),
@@ -92,6 +93,21 @@ def test_a_random_address_allows_to_abstain_but_not_with_a_dump():
     risk = Said(1, "may-reset", "risk")
     assert grade(entry, risk, dump=False) == "abstained"
     assert grade(entry, risk, dump=True) == "WRONG"
+
+
+@pytest.mark.parametrize(
+    ("when", "doubts", "usual", "expected"),
+    [
+        ("after the handoff", ("store",), "resumes", "abstained"),
+        ("after the handoff", ("store", "timing"), "resumes", "abstained"),
+        ("in the handoff", ("store", "timing"), "resumes", "MISS"),
+        ("after the handoff", ("timing",), "resumes", "MISS"),
+        ("after the handoff", ("store",), None, "WRONG"),
+    ],
+)
+def test_what_a_resumee_comes_to_write_no_input_tells(when: str, doubts: Any, usual: str | None, expected: str):
+    entry, said = replace(ENTRY, outcome="resets", when=when), Said(1, "may-reset", "risk", usual, doubts=doubts)
+    assert grade(entry, said, dump=True) == expected
 
 
 def test_a_design_that_no_reader_knows_is_to_be_undetermined_with_a_dump_too():
