@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hibercheck.addresses import START_KERNEL_MAP as START
 from hibercheck.kernel.code.model import built_in
 from tests.kernel.code.conftest import PARTS
 
@@ -264,3 +265,188 @@ def test_absence_means_something_where_data_are_listed(made, data, found, known)
     idle = "fn arch_cpu_idle_dead\n call *smp_ops+0x10(%rip)\n ret\nend arch_cpu_idle_dead\n"
     traits = made.traits(strip=strip, extra=idle if found else "")
     assert (traits.la57.value is False) is known
+
+
+def stands(name, text):
+    return f"fn {name}\n{text}\n ret\nend {name}\n"
+
+
+def header(text, *more):
+    return {"header": stands("arch_hibernation_header_restore", text) + functions(*more)}
+
+
+def gated(*rows, table="def_idts", more=""):
+    """A kernel with these rows (vector, segment, the word with the stack, handler) in a table of gates."""
+    data = "".join(f" .long {vector}, {segment}, {word}, 0\n .quad {handler}\n"
+                   for vector, segment, word, handler in rows)  # fmt: skip
+    return {"extra": f".section .rodata\n.balign 32\n.globl {table}\n.type {table}, @object\n"
+            f".size {table}, {24 * len(rows)}\n{table}:\n{data}.text\n{more}"}  # fmt: skip
+
+
+def noted(*words, kind=19, name="Xen"):
+    size = 4 * len(words)
+    data = f" .long {', '.join(map(hex, words))}\n" if words else ""
+    return {"extra": f'.section .notes, "a"\n .long {len(name) + 1}, {size}, {kind}\n .asciz "{name}"\n'
+            f" .balign 4\n{data}.text\n"}  # fmt: skip
+
+
+def area(text, name="get_cpu_entry_area"):
+    return {"extra": stands(name, text)}
+
+
+WORD, OTHER = " movabs $0x23456789abcdef02, %rax\n", " movabs $0x5555555500000000, %rax\n"
+CUT = " call play_dead_common\n .byte 6"
+ROWS = ((2, 16, 0x8E02, "hlt_play_dead"), (8, 16, 0x8E01, "native_play_dead"), (14, 16, 0x8E00, "crc32_le"))
+CODE_ONLY = {"strip": ("init_task", "smp_ops")}
+AREA = " movslq %edi, %rdi\n movabs $0xfffffe0000001000, %rdx\n"
+SPELLED = [
+    *(("zero_pages", found, {"snapshot": snapshot(text)}) for text, found in (
+        (" bts $63, %rax", False), (" bt $62, %rax", False), (" btr $62, %rax", False), (" btr %rcx, %rax", False),
+        (" movabs $0x7ffffffffffffffe, %rcx", False), (CUT, None), (f" btr $63, %rax\n{CUT}", True),
+    )),
+    ("zero_pages", True, {"extra": ".data\nobj zero_bm, 8\n.text\n"}),
+    ("zero_pages", None, {"snapshot": "", "extra": ".data\nobj zero_bm, 8\n.text\n"}),
+    ("hibernation", False, {"hibernation": "", "native": "", "data": PARTS["data"].replace("native_play_dead", "0"),
+                            "extra": functions("start_kernel")}),
+    *(("hibernation", True, {"hibernation": functions(name)})
+      for name in ("hibernation_restore", "swsusp_arch_resume", "swsusp_read")),
+    *(("refuses_while", found, {"extra": functions("security_locked_down", "secretmem_active", "cxl_mem_active")
+        + stands("hibernation_available", text)}) for text, found in (
+        (" call security_locked_down", ("locked down",)), (" call secretmem_active", ("secretmem",)),
+        (" call cxl_mem_active", ("CXL memory",)),
+        (" call cxl_mem_active\n call secretmem_active", ("secretmem", "CXL memory")),
+        (f" call security_locked_down\n{CUT}", None), (CUT, None),
+        (f" call security_locked_down\n call secretmem_active\n call cxl_mem_active\n{CUT}",
+         ("locked down", "secretmem", "CXL memory")),
+    )),
+    *(("locked_down_by", found, {"extra": ASKED + extra}) for extra, found in (
+        (SECURE_BOOT, ("Secure Boot",)), (ALWAYS, ("always",)), (functions("lockdown_param"), ("lockdown=",)),
+        (SECURE_BOOT.replace("lock_kernel_down", "security_locked_down"), ()),
+        (SECURE_BOOT.replace("lock_kernel_down", "security_lock_kernel_down")
+         + functions("security_lock_kernel_down"), ("Secure Boot",)),
+        (functions("efi_set_secure_boot", "lockdown_lsm_init"), ()),
+    )),
+    ("locked_down_by", ("lockdown=",), {"extra": AVAILABLE + functions("security_locked_down", "secretmem_active",
+                                                                       "lockdown_param")}),
+    *(("hw_sig", found, {"extra": stands("swsusp_check", text)}) for text, found in (
+        (" mov 0xfd8(%rax), %esi", True), (" mov %esi, 0xfd8(%rax)", False), (" mov 0xfd4(%rax), %esi", False),
+        (" mov 0xfdc(%rax), %esi", False), (" lea 0xfd8(%rax), %rsi", False), (CUT, False),
+        (f" mov 0xfd8(%rax), %esi\n{CUT}", True),
+    )),
+    ("hw_sig", True, {"extra": ".data\nobj swsusp_hardware_signature, 4\n.text\n" + stands("swsusp_check", "")}),
+    ("hw_sig", None, {**CODE_ONLY, "extra": stands("swsusp_check", CUT)}),
+    # which compressors
+    *(("compressors", ("lzo:builtin", "lz4:absent"), {"extra": LZO + stands(name, " call lzo1x_decompress_safe")})
+      for name in ("lzo_decompress_threadfn", "load_image_lzo", "decompress_threadfn")),
+    *(("compressors", found, {"extra": extra}) for extra, found in (
+        (LZO + functions("lzo_decompress_threadfn"), None),
+        (LZO + stands("other", " call lzo1x_decompress_safe"), None),
+        (LZO + functions("decompress_threadfn", "load_compressed_image", "lzo_mod_init", "lz4_mod_init"),
+         ("lzo:builtin", "lz4:builtin")),
+        (".data\nobj hib_comp_algo, 8\n.text\n" + functions("lz4_mod_init", "start_kernel"),
+         ("lzo:absent", "lz4:builtin")),
+        (".data\nobj hib_comp_algo, 8\n.text\n", None), (functions("start_kernel", "lz4_mod_init"), None),
+    )),
+    # the record of the architecture
+    *(("arch_record_magic", found, header(text)) for text, found in (
+        (OTHER + WORD, 0x23456789ABCDEF02), (OTHER, 0x5555555500000000), (OTHER + OTHER.replace("5555", "6666"), None),
+        (" mov $0x55555555, %eax", None), (" movabs $0x100000000, %rax", 1 << 32),
+        (" movabs $0xffffffff7fffffff, %rax", 0xFFFFFFFF7FFFFFFF), (" mov $-0x80000000, %rax", None),
+        (" mov $0xffffffff, %eax", None), ("", None),
+    )),
+    ("arch_record_magic", None, {"header": ""}),
+    *(("e820_check", "crc32", header(OTHER + f" call {name}", name))
+      for name in ("crc32_le", "crc32_le_base", "crc32_le_arch", "compute_e820_crc32")),
+    *(("e820_check", "md5", header(WORD + f" call {name}", name))
+      for name in ("get_e820_md5", "crypto_alloc_shash", "crypto_shash_digest")),
+    ("e820_check", "crc32", header(WORD, "crc32_le")), ("e820_check", None, header(OTHER, "crc32_le")),
+    ("e820_check", "crc32", header(" call get_e820_md5\n call crc32_le", "crc32_le", "get_e820_md5")),
+    ("e820_check", None, {"header": ""}),
+    # where it lies
+    *(("la57", found, {**CODE_ONLY, "extra": functions(*names)}) for names, found in (
+        (("__p4d_alloc",), True), (("__p4d_alloc", "__pud_alloc"), True), (("__pud_alloc",), False), ((), None),
+    )),
+    ("la57", True, {"extra": ".data\nobj level4_kernel_pgt, 8\n.text\n"}),
+    ("la57", None, {"extra": ".data\nobj pgdir_shift, 8\n.text\n"}),
+    ("la57", True, {"extra": ".data\nobj pgdir_shift, 8\nobj level4_kernel_pgt, 8\n.text\n"}),
+    ("la57", False, {"extra": functions("__p4d_alloc")}),
+    *((name, True, {"extra": functions(symbol)}) for name, symbol in (
+        ("pti", "pti_init"), ("randomize_base", "kaslr_get_random_long"),
+        ("randomize_memory", "kernel_randomize_memory"), ("fred", "asm_fred_entrypoint_kernel"))),
+    *((name, False, {}) for name in ("pti", "randomize_base", "randomize_memory", "fred")),
+    *((name, None, {"native": "", "data": PARTS["data"].replace("native_play_dead", "0")})
+      for name in ("pti", "randomize_base", "randomize_memory", "fred")),
+    ("pti", False, {"native": "", "data": PARTS["data"].replace("native_play_dead", "0"),
+                    "extra": functions("startup_64")}),
+    ("randomize_base", None, {"extra": functions("kernel_randomize_memory")}),
+    ("randomize_base", True, {"extra": functions("kernel_randomize_memory", "kaslr_get_random_long")}),
+    ("cea_random", True, {"extra": '.section percpu, "aw"\nobj _cea_offset, 4\n.text\n'}),
+    ("cea_random", False, area(" mov %gs:cpu_number(%rip), %eax")),
+    *(("cea_random", found, {**CODE_ONLY, **area(text)}) for text, found in (
+        (" mov (%rdi), %eax", True), (" mov %gs:cpu_number(%rip), %eax", True), (" mov nr_cpu_ids(%rip), %eax", True),
+        (" mov 8(%rsp), %eax", False), (" mov 8(%rbp), %eax", False), (" push %rbp\n pop %rbp", False),
+        (" mov %gs:(%rsp), %eax", True), ("", False), (CUT, None), (" mov (%rdi), %eax", True),
+    )),
+    ("cea_random", None, CODE_ONLY),
+    *(("physical_start", found, {"extra": "".join(f".globl {name}\n.set {name}, {START + at:#x}\n"
+                                                  for name, at in places)}) for places, found in (
+        ((("_text", 0x200000), ("startup_64", 0x300000), ("_stext", 0x400000)), 0x200000),
+        ((("startup_64", 0x300000), ("_stext", 0x400000)), 0x300000), ((("_stext", 0x400000),), 0x400000), ((), None),
+    )),
+    *(("physical_align", found, noted(*words, **how)) for found, words, how in (
+        (0x200000, (0x200000, 0, 0), {}), (0x200000, (0x200000,), {}), (1, (1,), {}), (None, (0,), {}),
+        (None, (0x300000,), {}), (None, (0x200000,), {"kind": 18}), (None, (0x200000,), {"kind": 20}),
+        (None, (0x200000,), {"name": "Xeo"}), (None, (), {}), (1 << 31, (1 << 31, 7), {}),
+    )),
+    # the size of a CPU's entry area
+    *(("cea_size", found, area(AREA + text)) for text, found in (
+        (" imul $0x3b000, %rdi, %rax", 0x3B000), (" imul $0x3b001, %rdi, %rax", None),
+        (" imul $0x3b000, %rdi, %rax\n imul $0x3c000, %rcx, %rcx", None),
+        (" imul $0x3b000, %rdi, %rax\n imul $0x18, %rcx, %rcx", 0x3B000), (" imul %rdi, %rax", None),
+        (" mov $0x3b000, %eax", None), (" mov %rdi, %rax\n shl $12, %rax", 0x1000),
+        (" mov %rdi, %rax\n shl $11, %rax", None), (" xor %eax, %eax", None),
+    )),
+    ("cea_size", None, area(" imul $0x3b000, %rdi, %rax", "another")),
+]  # fmt: skip
+"""A trait, its value, and the code that it is read from."""
+
+
+@pytest.mark.parametrize("scenario", SPELLED, ids=lambda one: f"{one[0]}-{one[1]}")
+def test_what_is_read_of_code_that_is_nearly_the_same(made, scenario):
+    name, expected, parts = scenario
+    assert made.value(name, **parts) == expected
+
+
+def told_gates(made, **parts):
+    value = made.value("idt_gates", **parts)
+    return None if value is None else [(gate.vector, gate.ist, gate.symbol) for gate in value]
+
+
+PLAIN = [(2, 2, "hlt_play_dead"), (8, 1, "native_play_dead"), (14, 0, "crc32_le")]
+
+
+@pytest.mark.parametrize(("rows", "more"), [
+    ((), []), (((255, 16, 7, "crc32_le"),), [(255, 7, "crc32_le")]), (((256, 16, 7, "crc32_le"),), []),
+    (((9, 24, 7, "crc32_le"),), []), (((9, 16, 0xFFF8, "crc32_le"),), [(9, 0, "crc32_le")]),
+    (((9, 16, 0, "0xffffffff7fffffff"),), []), (((9, 24, 0, "crc32_le"), (10, 16, 0, "crc32_le")), []),
+    (((9, 16, 0, "0xffffffff80000000"),), [(9, 0, "0xffffffff80000000")]),
+])  # fmt: skip
+def test_which_rows_of_a_table_are_gates(made, rows, more):
+    found = told_gates(made, **gated(*ROWS, *rows))
+    assert [one for one in found if one[0] not in {2, 8, 14}] == more
+    assert [one for one in found if one[0] in {2, 8, 14}] == PLAIN
+
+
+def test_a_later_table_replaces_gates_of_an_earlier_one(made):
+    tables = ("early_idts", "early_pf_idts", "def_idts", "ist_idts")
+    for number, table in enumerate(tables):
+        first = gated(*ROWS, table=table)["extra"]
+        for later in tables[number + 1 :]:
+            more = gated((2, 16, 5, "crc32_le"), table=later)["extra"]
+            assert told_gates(made, extra=first + more) == [(2, 5, "crc32_le"), *PLAIN[1:]]
+            assert told_gates(made, extra=more + first) == [(2, 5, "crc32_le"), *PLAIN[1:]]
+
+
+def test_how_many_gates_are_read(made):
+    rows = [(vector, 16, 0, "crc32_le") for vector in range(70)]
+    assert [one[0] for one in told_gates(made, **gated(*rows))] == list(range(64))
