@@ -184,3 +184,69 @@ end xbc_init
 )  # fmt: skip
 def test_bootconfig(made, extra, value):
     assert made.traits(extra=extra).bootconfig.value == value
+
+
+def stands(name, text):
+    return f"fn {name}\n{text}\n ret\nend {name}\n"
+
+
+def says(text):
+    return f'.section .rodata\nsaid: .asciz "{text}"\n.text\n{stands("xbc_init", "")}'
+
+
+CUT = " call crc32_le\n .byte 6"
+ASKS = " call arch_cpuhp_init_parallel_bringup\n"
+MASK = " mov $__cpu_primary_thread_mask, %rdx\n"
+ANSWERS = stands("arch_cpuhp_init_parallel_bringup", "")
+COPY = " mov $builtin_cmdline, %rsi\n mov $boot_command_line, %rdi\n call strscpy\n"
+JOIN = " mov $builtin_cmdline, %rdi\n mov $boot_command_line, %rsi\n call strlcat\n"
+
+
+def setup(text, lines=LINES):
+    return lines + f"fn setup_arch\n{text}{HAND_OVER}"
+
+
+SPELLED = [
+    *(("parallel_bringup", found, {"extra": OBJECTS + ANSWERS + stands("bringup_nonboot_cpus", text)})
+      for text, found in (
+        (ASKS + MASK, True), (ASKS, False), (MASK, False), (CUT, None), (f"{ASKS}{MASK}{CUT}", True),
+        (f"{ASKS}{CUT}", False),
+    )),
+    *(("parallel_bringup", found, {"extra": OBJECTS + ANSWERS + stands("bringup_nonboot_cpus", "")
+        + stands(name, ASKS + MASK)}) for name, found in (("cpuhp_bringup_cpus_parallel", True), ("another", False))),
+    ("parallel_bringup", True, {"extra": ANSWERS + stands("bringup_nonboot_cpus", ASKS)}),
+    ("parallel_bringup", False, {"extra": ANSWERS + stands("bringup_nonboot_cpus", ASKS), "smt": "", "hook": ""}),
+    # the line that is built in, and what is done with the boot loader's
+    *(("builtin_cmdline_overrides", found, {"extra": setup(text)}) for text, found in (
+        (COPY, True), (COPY.replace("strscpy", "strlcat"), None), (JOIN, False), (JOIN + COPY, False), ("", None),
+        (COPY.replace("$builtin_cmdline", "$command_line"), None), (COPY.replace("%rsi", "%rdx"), None),
+        (" mov $command_line, %rdi\n call strlcat\n" + COPY, True),
+    )),
+    *(("builtin_cmdline_overrides", True, {"extra": setup(COPY.replace("strscpy", name)) + stands(name, "")})
+      for name in ("strlcpy", "sized_strscpy")),
+    *(("builtin_cmdline", found, {"extra": setup("", LINES.replace("nosmt quiet", line))}) for line, found in (
+        (" a b ", "a b"), ("", ""), ("x" * 60, "x" * 60), ("caf\\351", "caf\ufffd"),
+    )),
+    ("builtin_cmdline", "", {}),
+    ("builtin_cmdline", None, {"strip": NO_DATA}),
+    # whether parameters that are attached count
+    *(("bootconfig", found, {"extra": says(text) + stands(name, f" {load}")}) for name, load, text, found in (
+        ("setup_boot_config", "mov $said, %rdi", "skipping bootconfig", "always"),
+        ("start_kernel", "mov $said, %rdi", "skipping bootconfig", "always"),
+        ("another", "mov $said, %rdi", "skipping bootconfig", None),
+        ("start_kernel", "lea said(%rip), %rdi", "skipping bootconfig", "always"),
+        ("start_kernel", "mov said(%rip), %rdi", "skipping bootconfig", None),
+        ("start_kernel", "mov $said, %rdi", "Skipping bootconfig", None),
+        ("start_kernel", "mov $said, %rdi", "x'bootconfig' found on command line, but", "if asked for"),
+        ("start_kernel", "mov $said, %rdi", "'bootconfig' found on command line", None),
+        ("start_kernel", "mov $said, %rdi", "x" * 109 + "skipping bootconfig", "always"),
+        ("start_kernel", "mov $said, %rdi", "x" * 110 + "skipping bootconfig", None),
+    )),
+]  # fmt: skip
+"""A trait, its value, and the code that it is read from."""
+
+
+@pytest.mark.parametrize("scenario", SPELLED, ids=lambda one: f"{one[0]}-{one[1]}")
+def test_what_is_read_of_code_that_is_nearly_the_same(made, scenario):
+    name, expected, parts = scenario
+    assert made.value(name, **parts) == expected
