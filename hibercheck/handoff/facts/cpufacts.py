@@ -217,6 +217,18 @@ def _bugs(space: KernelSpace, words: tuple[int, ...]) -> frozenset[str] | None:
     return frozenset(name for name, bit in BUGS.items() if bits >> bit & 1)
 
 
+def under_known_hypervisor(space: KernelSpace) -> bool:
+    """Whether a kernel runs under a hypervisor that it knows by its CPUID leaves: x86_hyper_type is not 0, NATIVE.
+
+    The enumeration is x86_hypervisor_type, arch/x86/include/asm/hypervisor.h.  A virtual CPU (`FEATURES`) of none of
+    these is an emulator's, such as QEMU's TCG.
+
+    Raises:
+        MissingFact: It is built without CONFIG_HYPERVISOR_GUEST, and looks for none.
+    """
+    return space.variable("x86_hyper_type", 4) != 0
+
+
 def cpu_count(space: KernelSpace) -> int:
     """Return nr_cpu_ids: the number of CPU numbers in use.
 

@@ -103,6 +103,12 @@ FACTS = {
         ),
         GivenFact("pages", "its number of physical pages", "COUNT", _pages),
         GivenFact("free-pages", "how many of them are free when it resumes", "COUNT", _pages),
+        GivenFact(
+            "mwait",
+            "whether a CPU in MWAIT sleeps, or MWAIT ends at once, always",
+            "sleeps|ends",
+            _one_of("sleeps", "ends"),
+        ),
         GivenFact("exit-latency", "microseconds that a parked CPU takes to wake at most", "COUNT", _count),
         GivenFact("copy-rate", "pages that it copies in a millisecond", "COUNT", _count),
         GivenFact("line-size", "bytes of the line that MWAIT monitors, by CPUID.5", "64|128|...", _line_size),

@@ -21,6 +21,8 @@ _COMMAND_LINE = pattern(rf"{_STAMP}(?:Kernel command line|Command line): (.*?)\s
 _CPUS = pattern(
     r"(?:smpboot: )?(?:CPU topo: )?[Aa]llow(?:ing|ed) (\d{1,5}) (?:present )?CPUs(?: plus|,) (\d{1,5}) hotplug CPUs"
 )
+_BROUGHT_UP = pattern(rf"{_STAMP}(?:smp: )?Brought up \d{{1,5}} nodes?, (\d{{1,5}}) CPUs?\s*$")
+"""smp_init(), kernel/smp.c: those that are online then, before any user space."""
 _LOCKED = pattern(r"Kernel is locked down from ([^;]+);")
 _SECURE = pattern(r"(?:secureboot: Secure boot (enabled|disabled)|Secure boot (enabled|disabled))", re.IGNORECASE)
 _SMT_OFF = pattern(rf"{_STAMP}SMT: (?:disabled|Force disabled)")
@@ -41,6 +43,7 @@ class LogFacts:
         banner: The kernel's banner.
         command_line: Its command line.
         present: How many CPUs are present, numbered from 0.
+        brought_up: How many CPUs were online once the kernel had started them.
         firmware: The firmware's memory map.
         lockdown: ``integrity`` where the kernel says that it is locked down.
         secure_boot: Whether it says that Secure Boot is on.
@@ -54,6 +57,7 @@ class LogFacts:
     banner: str | None = None
     command_line: str | None = None
     present: frozenset[int] | None = None
+    brought_up: int | None = None
     firmware: FirmwareMap | None = None
     lockdown: str | None = None
     secure_boot: bool | None = None
@@ -80,7 +84,7 @@ def parse_log_facts(text: str, path: str) -> LogFacts:
         MalformedDump: It says nothing of how a kernel was started, or of several, or has an impossible memory map.
     """
     banners: dict[str, None] = {}
-    line_of = present = lockdown = idle = None
+    line_of = present = brought_up = lockdown = idle = None
     secure: bool | None = None
     modes: dict[str, bool] = {}
     smt_off: bool | None = None
@@ -97,6 +101,8 @@ def parse_log_facts(text: str, path: str) -> LogFacts:
             count, more = int(found.group(1)), int(found.group(2))
             # "Allowing N CPUs, H hotplug CPUs" counts both, since v6.10 "Allowing P present CPUs plus H hotplug CPUs"
             present = frozenset(range(max(count if "plus" in found.group(0) else count - more, 0)))
+        elif "Brought up " in line and (found := _BROUGHT_UP.search(line)):
+            brought_up = int(found.group(1))
         elif "RAM map:" in line or ("[mem 0x" in line and ("BIOS-" in line or "extended: " in line)):
             memory.append(line)
         elif _LOCKED.search(line):
@@ -123,4 +129,6 @@ def parse_log_facts(text: str, path: str) -> LogFacts:
     except ValueError as error:
         raise MalformedDump(f"contradicts itself: {error}", path=path) from error
     banner = next(iter(banners), None)
-    return LogFacts(path, banner, line_of, present, firmware, lockdown, secure, modes, smt_off, kaslr_off, idle)
+    return LogFacts(
+        path, banner, line_of, present, brought_up, firmware, lockdown, secure, modes, smt_off, kaslr_off, idle
+    )

@@ -16,6 +16,7 @@ from hibercheck.handoff.facts.cpufacts import (
     cpu_count,
     read_mask,
     read_mask_variable,
+    under_known_hypervisor,
 )
 from hibercheck.handoff.facts.e820 import E820Entry, e820_checksum, ram_pages, read_e820
 from hibercheck.handoff.facts.identity import check_identity
@@ -148,8 +149,7 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
         boot_pages=attempt({}, "boot_pages", lambda: ram_pages(read_e820(space, "e820_table"))),
         booted_by_efi=attempt({}, "booted_by_efi", lambda: _booted_by_efi(space)),
         secure_boot=attempt({}, "secure_boot", lambda: _secure_boot(space)),
-        # enum x86_hypervisor_type, arch/x86/include/asm/hypervisor.h: 0 is X86_HYPER_NATIVE
-        hypervisor=attempt({}, "hypervisor", lambda: space.variable("x86_hyper_type", 4) != 0),
+        hypervisor=attempt({}, "hypervisor", lambda: under_known_hypervisor(space)),
         cr4=attempt({}, "cr4", lambda: _saved_cr4(image, space)),
         booted_by_kexec=attempt({}, "booted_by_kexec", lambda: _booted_by_kexec(space)),
     )

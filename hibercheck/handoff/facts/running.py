@@ -16,6 +16,7 @@ from hibercheck.handoff.facts.cpufacts import (
     cpu_count,
     read_mask,
     read_mask_variable,
+    under_known_hypervisor,
 )
 from hibercheck.handoff.facts.e820 import E820Entry, read_e820
 from hibercheck.handoff.facts.idle import IdleDriver, read_idle_driver
@@ -51,6 +52,7 @@ class RunningKernelFacts:
         restores: Of an image that it has loaded: where it will jump, and with which CR3; None where it has loaded none.
         missing: Why a field is None.
         modes: States of the machine (`hibercheck.handoff.facts.modes.MODES`), of those that could be read.
+        hypervisor: Whether it runs under a hypervisor that it knows.
     """
 
     command_line: str | None
@@ -70,6 +72,7 @@ class RunningKernelFacts:
     restores: tuple[int, int] | None
     missing: dict[str, str]
     modes: dict[str, bool] = field(default_factory=dict)
+    hypervisor: bool | None = None
 
     @property
     def has_parked(self) -> bool:
@@ -121,6 +124,7 @@ def read_running(space: KernelSpace) -> RunningKernelFacts:
         restores=read("restores", lambda: restores(space)),
         missing=missing,
         modes=read_modes(space),
+        hypervisor=attempt({}, "hypervisor", lambda: under_known_hypervisor(space)),
     )
 
 

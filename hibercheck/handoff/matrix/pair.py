@@ -154,7 +154,8 @@ class Judge:
                 self.asked[loop, levels] = overlap_of(self.resumer, self.resumer.loops[loop], self.resumee, levels)
             return self.asked[loop, levels]
 
-        return found.plan, judge_run(self.resumer, self.resumee, found.run, self.settings, options, overlap)
+        supposed = replace(options, mwait_spins=found.plan.mwait_ends)
+        return found.plan, judge_run(self.resumer, self.resumee, found.run, self.settings, supposed, overlap)
 
 
 def judge_run(

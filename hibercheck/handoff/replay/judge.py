@@ -68,7 +68,7 @@ def suppositions(plan: Plan) -> Suppositions:
         frozenset(SUPPOSED[name] for name in plan.options.suppose),
         plan.options.wake_latency,
         plan.asking.value(TLB) == "cold",
-        plan.options.mwait_spins,
+        plan.mwait_ends,
         plan.asking.value(WAKE_LATENCY) if plan.sleeps else None,
     )
 

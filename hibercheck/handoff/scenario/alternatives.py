@@ -18,7 +18,7 @@ from hibercheck.handoff.facts.cmdline import loader_part
 from hibercheck.handoff.facts.cpufacts import FLAG_NAMES, cleared_by
 from hibercheck.handoff.facts.standing import Known, Standing
 from hibercheck.handoff.scenario.bringup import Order, bring_up, order_of
-from hibercheck.handoff.scenario.known_cpus import BOOTED, IDLE, SMT_OFF, TLB, idle_outlook
+from hibercheck.handoff.scenario.known_cpus import BOOTED, IDLE, MWAIT, SMT_OFF, TLB, idle_outlook
 from hibercheck.handoff.scenario.known_machine import (
     FEATURES,
     MACHINE_MODES,
@@ -37,7 +37,6 @@ from hibercheck.handoff.scenario.known_place import (
 )
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.scenario.plan import Plan
-from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import ENDS_BY_ITSELF
 
 About = Literal[0, 1, 2]
@@ -123,7 +122,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 "mwait-exits",
                 "whether MWAIT ends by itself",
                 "A hypervisor may let MWAIT end at once, so that a CPU parked in it never stops running.",
-                "give --mwait-spins if it does",
+                "give --mwait-spins if it does, --fact mwait=sleeps if not",
             ),
             Kind(
                 "tlb",
@@ -339,15 +338,19 @@ def _idle_driver(plan: Plan) -> Iterator[Alternative]:
 
 def _mwait_exits(plan: Plan) -> Iterator[Alternative]:
     """Under a hypervisor; on the machine itself a spurious exit is a chance that the verdict knows."""
-    options = plan.options
+    options, known = plan.options, plan.asking.known(MWAIT)
     virtual = plan.features is not None and "hypervisor" in plan.features.flags
-    if not virtual or options.spurious_mwait or options.mwait_spins:
+    if not virtual or options.spurious_mwait:
         return
-    if any(parked.state is ParkState.MWAIT for parked in plan.parked):
+    fact = KINDS["mwait-exits"].fact
+    if known is None and plan.sleeps:
         reason = "the CPU is a virtual one, and hypervisors let MWAIT end at once"
-        fact = KINDS["mwait-exits"].fact
         spins = replace(options, mwait_spins=True)
         yield Alternative("mwait-exits", fact, "at once", reason, spins, (("--mwait-spins", ""),))
+    elif known is not None and known.standing.is_open and any(one.state in ENDS_BY_ITSELF for one in plan.parked):
+        reason = "what emulates the CPU is not named in the inputs, and may let it sleep in MWAIT"
+        sleeps = replace(options, facts=with_fact(options, "mwait", "sleeps"))
+        yield Alternative("mwait-exits", fact, "it sleeps", reason, sleeps, (("--fact", "mwait=sleeps"),))
 
 
 def _tlb(plan: Plan) -> Iterator[Alternative]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hibercheck.handoff.facts.standing import Known
-from hibercheck.handoff.scenario.known_cpus import BOOTED, BY_HAND, IDLE, MWAIT_STATES, ONLINE, SMT_OFF, TLB
+from hibercheck.handoff.scenario.known_cpus import BOOTED, BY_HAND, IDLE, MWAIT, MWAIT_STATES, ONLINE, SMT_OFF, TLB
 from hibercheck.handoff.scenario.known_loading import (
     COMPRESSOR,
     FREE,
@@ -28,6 +28,7 @@ TABLE: tuple[RunFact[Any], ...] = (
     BY_HAND,
     IDLE,
     MWAIT_STATES,
+    MWAIT,
     TLB,
     WAKE_LATENCY,
     EXIT_LATENCY,

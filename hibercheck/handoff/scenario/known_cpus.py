@@ -11,7 +11,7 @@ from hibercheck.handoff.facts.standing import Known, Standing
 from hibercheck.handoff.scenario.bringup import Bringup, Order, bring_up, order_of, rescued_cpus, smt_is_off
 from hibercheck.handoff.scenario.idle_outlook import Outlook, idle_choices, outlook, stays_away
 from hibercheck.handoff.scenario.known_machine import BY_COMMAND_LINE, COMMAND_LINE, FEATURES, PRESENT, TOPOLOGY
-from hibercheck.handoff.scenario.options import Idle, Tlb
+from hibercheck.handoff.scenario.options import Idle, Mwait, Tlb
 from hibercheck.handoff.scenario.park import idle_by_driver
 from hibercheck.handoff.scenario.sources import (
     COLLECTED,
@@ -37,6 +37,21 @@ def _smt_in_dump(asking: Asking) -> Known[bool] | None:
     if dumped is None or asking.supposed or dumped.facts.smt_control is None or dumped.facts.has_parked:
         return None
     return Known(dumped.facts.smt_control in _SMT_OFF, Standing.MEASURED, DUMP)
+
+
+def _smt_by_count(asking: Asking) -> Known[bool] | None:
+    """Tell by how many CPUs came up whether the CPU has the bugs for which the command line switches SMT off."""
+    log, line = asking.inputs.logged, asking.need(COMMAND_LINE).value
+    order = order_of(asking.inputs.traits, line) if line.max_cpus else Order.NUMBERS
+    if log is None or asking.supposed or order is None or line.nosmt or not line.nosmt_if_bugs:
+        return None
+    present, topology = asking.need(PRESENT).value, asking.need(TOPOLOGY).value
+    counts = {
+        off: len(bring_up(present, topology, line, smt_off=off, by_hand=frozenset(), order=order).online)
+        for off in (False, True)
+    }
+    fits = [off for off, count in counts.items() if count == log.brought_up]
+    return Known(fits[0], Standing.MEASURED, LOGGED) if len(fits) == 1 else None
 
 
 def _smt_by_command_line(asking: Asking) -> Known[bool]:
@@ -66,6 +81,7 @@ SMT_OFF = RunFact[bool](
         Source(_smt_in_dump),
         collected(lambda facts: None if facts.smt_control is None else facts.smt_control in _OFF, of_run=True),
         logged(lambda log: log.smt_off, of_run=True),
+        Source(_smt_by_count),
         given("--fact smt=", lambda asking: None if "smt" not in asking.given else asking.given["smt"] == "off"),
         Source(_smt_by_command_line),
     ),
@@ -211,6 +227,7 @@ def started(asking: Asking) -> Bringup:
         )
     _threads_agree(asking)
     _line_agrees(asking)
+    _log_agrees(asking)
     once = asking.need(BOOTED)
     if once.source == source and once.standing is Standing.MEASURED and not online <= once.value:
         raise Mismatch(
@@ -276,6 +293,31 @@ def _line_agrees(asking: Asking) -> None:
             f"CPUs {format_cpu_list(later)} are online ({COLLECTED}), which the resumer does not start by itself: "
             "somebody has started them"
         )
+
+
+def _log_agrees(asking: Asking) -> None:
+    """Hold how many CPUs came up, by the log of that boot, against those that its line and its code have it start.
+
+    Raises:
+        MissingFact: They are others, so that it is not known which were started and which are online.
+    """
+    log, line = asking.inputs.logged, asking.need(COMMAND_LINE).value
+    if log is None or log.brought_up is None or asking.supposed:
+        return
+    if line.max_cpus and order_of(asking.inputs.traits, line) is None:
+        return  # which it starts is not known well enough
+    own, booted = by_itself(asking).value.online, asking.need(BOOTED)
+    expected = own if booted.standing.is_open else own & booted.value
+    if len(expected) == log.brought_up:
+        return
+    what = f"{log.brought_up} CPUs came up as the resumer booted ({LOGGED}), which would start CPUs"
+    if asking.need(ONLINE).standing is Standing.MEASURED:
+        asking.remark(f"{what} {format_cpu_list(expected)} by what else is known of it")
+        return
+    raise MissingFact(
+        f"which CPUs run in the resumer: {what} {format_cpu_list(expected)} by what else is known of it",
+        advice="--resumer-facts, or --fact booted= with those that it has started",
+    )
 
 
 def rescue(asking: Asking, bringup: Bringup) -> frozenset[int]:
@@ -379,9 +421,40 @@ def _idle_by_code(asking: Asking) -> Known[Idle] | None:
     return None if found is None else found.known
 
 
+def _mwait_of_emulator(asking: Asking) -> Known[Mwait] | None:
+    """Tell an emulator by a virtual CPU of no hypervisor that a kernel knows, which looks for them (x86_hyper_type).
+
+    QEMU's TCG takes MWAIT for PAUSE where there are several CPUs (helper_mwait()); KVM shows a guest MWAIT only if it
+    sleeps in it.
+    """
+    features, dumped, resumee = asking.value(FEATURES), asking.inputs.dumped, asking.inputs.resumee
+    if asking.options.spurious_mwait or features is None or "hypervisor" not in features.flags:
+        return None
+    own = None if dumped is None else dumped.facts.hypervisor
+    if (resumee.hypervisor if own is None else own) is not False:
+        return None
+    whose = "the resumee's" if own is None else "its"
+    return Known("ends", Standing.INFERRED, f"the CPU is virtual, of no hypervisor that {whose} kernel knows: emulated")
+
+
+MWAIT = RunFact[Mwait](
+    "mwait",
+    "what MWAIT does",
+    (
+        given("--mwait-spins", lambda asking: "ends" if asking.options.mwait_spins else None),
+        given("--fact mwait=", lambda asking: asking.given.get("mwait")),
+        Source(_mwait_of_emulator),
+    ),
+    show=lambda mwait: "ends at once" if mwait == "ends" else "sleeps",
+    option="--fact mwait=",
+    on_demand=True,
+)
+"""Where nothing tells, it sleeps, as on the machine itself."""
+
+
 def _tlb_of_wait(asking: Asking) -> Known[Tlb] | None:
     """Say what a wait that ends by itself leaves of the translations; a wake-up by a store may find either."""
-    if asking.options.mwait_spins:
+    if asking.value(MWAIT) == "ends":
         return Known("warm", Standing.READ, "a CPU that never sleeps goes on using them")
     if not asking.options.spurious_mwait:
         return None

@@ -17,6 +17,9 @@ Idle = Literal["mwait", "halt", "port", "none"]
 Event = Literal["nmi", "mce", "smi", "store"]
 """Something that reaches every CPU but its sender after the handoff."""
 
+Mwait = Literal["sleeps", "ends"]
+"""Whether a CPU in MWAIT sleeps until something wakes it, or MWAIT ends at once, always."""
+
 Tlb = Literal["warm", "cold"]
 """What a CPU that wakes has of its translations: C6 and deeper states flush them."""
 

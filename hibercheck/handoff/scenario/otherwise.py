@@ -36,6 +36,7 @@ OTHERWISE: Mapping[str, Otherwise] = MappingProxyType(
         ),
         "idle-driver": Otherwise(("idle-driver",)),
         "mwait-states": Otherwise((), "only CPUID.5 of the machine tells; without it the idle driver is varied"),
+        "mwait": Otherwise(("mwait-exits",)),
         "tlb": Otherwise(("tlb", "mwait-exits")),
         "wake-latency": Otherwise((), "survival that rests on it is a risk, with the margin in copies"),
         "exit-latency": Otherwise((), "survival that rests on it is a risk, with the margin in copies"),

@@ -17,7 +17,7 @@ from hibercheck.handoff.facts.resumee import Resumee
 from hibercheck.handoff.facts.standing import Known
 from hibercheck.handoff.scenario.bringup import Bringup
 from hibercheck.handoff.scenario.known import TABLE
-from hibercheck.handoff.scenario.known_cpus import IDLE, rescue, started
+from hibercheck.handoff.scenario.known_cpus import IDLE, MWAIT, rescue, started
 from hibercheck.handoff.scenario.known_machine import COMMAND_LINE, FEATURES, TOPOLOGY, remark_bootconfig, settle_modes
 from hibercheck.handoff.scenario.known_place import KASLR_OFFSET, LEVELS, LOAD_ADDRESS
 from hibercheck.handoff.scenario.measured import remark_dump
@@ -146,6 +146,11 @@ class Plan:
     def sleeps(self) -> bool:
         """Whether a CPU is parked in MWAIT, so that it matters when a store wakes it."""
         return any(parked.state is ParkState.MWAIT for parked in self.parked)
+
+    @property
+    def mwait_ends(self) -> bool:
+        """Whether MWAIT ends at once, always, and so does the read of a C-state's port."""
+        return self.asking.value(MWAIT) == "ends"
 
     @property
     def resumee_runs(self) -> frozenset[int]:

@@ -115,7 +115,7 @@ def scenario_summary(plan: Plan) -> ScenarioSummary:
         rescued=tuple(sorted(plan.rescued)),
         supposed=tuple(sorted(plan.options.suppose)),
         spurious_mwait=plan.options.spurious_mwait,
-        mwait_spins=plan.options.mwait_spins,
+        mwait_spins=plan.mwait_ends,
         memory=plan.options.resumer_memory,
     )
 

@@ -17,7 +17,9 @@ from hibercheck.handoff.facts.cpufacts import (
     read_features,
     read_mask_variable,
     read_topology,
+    under_known_hypervisor,
 )
+from tests.support.made_inputs import made_space
 
 AT = 0xFFFF_FFFF_8200_0000
 
@@ -53,6 +55,11 @@ def test_a_mask_in_place(cpus):
     everyone = frozenset(range(cpus))
     bits = sum(1 << cpu for cpu in everyone)
     assert read_mask_variable(Space({AT: bits}), "frozen_cpus", cpus, everyone) == everyone
+
+
+@pytest.mark.parametrize(("kind", "known"), [(0, False), (1, True), (5, True)])
+def test_a_kernel_keeps_the_hypervisor_that_it_found(kind, known):
+    assert under_known_hypervisor(made_space(variables={"x86_hyper_type": kind})) is known
 
 
 class WithoutTypes:

@@ -55,6 +55,15 @@ def test_the_words_of_newer_kernels():
     assert cut.command_line == "b"
 
 
+@pytest.mark.parametrize(("line", "count"), [
+    ("[    0.200000] smp: Brought up 1 node, 4 CPUs", 4), ("smp: Brought up 2 nodes, 128 CPUs", 128),
+    ("Nov 28 10:00:00 tulip kernel: smp: Brought up 1 node, 1 CPU", 1), ("Brought up 4 CPUs", None),
+    ("tulip app: has Brought up 1 node, 3 CPUs", None), ("", None),
+])  # fmt: skip
+def test_how_many_cpus_came_up(line, count):
+    assert parse_log_facts(f"{DMESG}{line}\n", "log").brought_up == count
+
+
 INTEL = "intel_idle: v0.5.1 model 0x5E"
 
 

@@ -10,7 +10,7 @@ from hibercheck.handoff.facts.cpufacts import Topology
 from hibercheck.handoff.facts.idle import IdleDriver
 from hibercheck.handoff.scenario.alternatives import KINDS, alternatives, place_is_open, with_fact
 from tests.support.cases import says_the_same
-from tests.support.made_inputs import INTEL, LINKED, made_plan, made_resumee, made_space
+from tests.support.made_inputs import INTEL, LINKED, made_dumped, made_plan, made_resumee, made_space
 
 CORES = frozenset(range(4))
 
@@ -65,10 +65,32 @@ MWAIT = {"resume_park": "native", "play_dead_order": ("mwait", "hlt"), "mwait_ve
     ({"resumee": made_resumee(features=VIRTUAL)}, False),  # its CPUs are parked in HLT
     ({"traits": MWAIT, "resumee": made_resumee(features=VIRTUAL), "spurious_mwait": True}, False),
     ({"traits": MWAIT, "resumee": made_resumee(features=VIRTUAL), "mwait_spins": True}, False),
+    ({"traits": MWAIT, "resumee": made_resumee(features=VIRTUAL), "facts": (("mwait", "sleeps"),)}, False),
+    ({"traits": MWAIT, "resumee": made_resumee(features=VIRTUAL, hypervisor=True)}, True),
     ({"traits": MWAIT, "resumee": made_resumee(features=None)}, False),
 ])  # fmt: skip
 def test_a_hypervisor_may_let_mwait_end_at_once(given, offers):
     assert offered("mwait-exits", **given) == ([("at once", ("--mwait-spins", ""))] if offers else [])
+
+
+PORT = {"resume_park": "native", "play_dead_order": ("cpuidle", "hlt"), "enter_dead": ("acpi_idle:port",)}
+
+
+@pytest.mark.parametrize(("given", "offers"), [
+    ({"traits": MWAIT}, True),
+    ({"traits": PORT, "resumer_idle": "port"}, True),
+    ({"traits": {}}, False),  # its CPUs are parked in HLT
+    ({"traits": MWAIT, "mwait_spins": True}, False),
+    ({"traits": MWAIT, "facts": (("mwait", "ends"),)}, False),
+    ({"traits": MWAIT, "facts": (("mwait", "sleeps"),)}, False),
+    ({"traits": MWAIT, "spurious_mwait": True}, False),
+    ({"traits": MWAIT, "dumped": made_dumped(features=VIRTUAL, hypervisor=False)}, True),
+])  # fmt: skip
+def test_a_cpu_that_is_emulated_may_sleep_all_the_same(given, offers):
+    resumee = made_resumee(features=VIRTUAL, hypervisor=False)
+    assert offered("mwait-exits", resumee=resumee, **given) == (
+        [("it sleeps", ("--fact", "mwait=sleeps"))] if offers else []
+    )
 
 
 @pytest.mark.parametrize(("given", "offers"), [

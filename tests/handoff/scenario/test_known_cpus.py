@@ -8,8 +8,19 @@ import pytest
 
 from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.facts.idle import IdleDriver
+from hibercheck.handoff.facts.logged import LogFacts
 from hibercheck.handoff.facts.standing import Standing
-from hibercheck.handoff.scenario.known_cpus import BOOTED, BY_HAND, IDLE, ONLINE, SMT_OFF, by_itself, rescue, started
+from hibercheck.handoff.scenario.known_cpus import (
+    BOOTED,
+    BY_HAND,
+    IDLE,
+    MWAIT,
+    ONLINE,
+    SMT_OFF,
+    by_itself,
+    rescue,
+    started,
+)
 from tests.support.made_inputs import INTEL, asking, made_dumped, made_resumee
 
 MEASURED, READ, GIVEN, INFERRED, USUAL = Standing
@@ -297,3 +308,84 @@ def test_a_cpu_that_is_online_was_started(booted, fits):
         return
     with pytest.raises(Mismatch, match="CPUs 3 are online, and were never started"):
         started(run)
+
+
+def log(count, **values):
+    return LogFacts("log", brought_up=count, **values)
+
+
+@pytest.mark.parametrize(("given", "runs"), [
+    ({"logged": log(4)}, ALL),
+    ({"logged": log(None)}, ALL),
+    ({"logged": log(2), "resumer_cmdline": "nosmt"}, cpus(0, 2)),
+    ({"logged": log(2, present=cpus(0, 1)), "resumer_cmdline": ""}, cpus(0, 1)),
+    ({"logged": log(1), "resumer_cmdline": "nosmp"}, cpus(0)),
+    ({"logged": log(4), "resumer_offline": cpus(3)}, cpus(0, 1, 2)),  # by hand, once it had booted
+    ({"logged": log(3), "facts": (("booted", "0-2"),)}, cpus(0, 1, 2)),  # the user says which did not start
+    ({"logged": log(2), "what_if": True}, ALL),
+    # the count tells whether the CPU has the bugs for which SMT is off
+    ({"logged": log(4), "resumer_cmdline": MAYBE, "resumee": made_resumee(features=OPEN)}, ALL),
+    ({"logged": log(2), "resumer_cmdline": MAYBE, "resumee": made_resumee(features=OPEN)}, cpus(0, 2)),
+    ({"logged": log(2), "resumer_cmdline": MAYBE, "resumee": made_resumee(features=WHOLE)}, cpus(0, 2)),
+])  # fmt: skip
+def test_as_many_cpus_run_as_the_log_says(given, runs):
+    assert started(asking(**given)).online == runs
+
+
+@pytest.mark.parametrize("given", [
+    {"logged": log(3)},
+    {"logged": log(4), "resumer_cmdline": "nosmt"},
+    {"logged": log(2), "resumer_cmdline": "maxcpus=3", "traits": {"parallel_bringup": False}},
+    {"logged": log(3), "facts": (("booted", "0-1"),)},
+    {"logged": log(3), "resumer_cmdline": MAYBE, "resumee": made_resumee(features=OPEN)},
+    {"logged": log(4, present=cpus(0, 1))},
+    {"logged": log(4), "facts": (("cpus", "0-1"),)},
+])  # fmt: skip
+def test_other_cpus_than_the_log_counts_are_not_made_up(given):
+    with pytest.raises(MissingFact, match="CPUs came up as the resumer booted") as caught:
+        started(asking(**given))
+    assert "--fact booted=" in caught.value.advice
+
+
+def test_who_was_seen_online_stands_against_the_count_of_the_log():
+    found = asking(logged=log(2), collected={"online": ALL, "present": ALL, "booted": ALL})
+    assert started(found).online == ALL
+    assert any("2 CPUs came up" in remark for remark in found.remarks)
+    agrees = asking(logged=log(4), collected={"online": cpus(0, 1, 2), "present": ALL, "booted": ALL})
+    assert started(agrees).by_hand == cpus(3)
+    assert not any("came up" in remark for remark in agrees.remarks)
+
+
+VIRTUAL = replace(INTEL, flags=INTEL.flags | {"hypervisor"})
+
+
+def guest(hypervisor):
+    return made_resumee(features=VIRTUAL, hypervisor=hypervisor)
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({}, None),
+    ({"resumee": guest(None)}, None),  # its kernel looks for no hypervisor
+    ({"resumee": guest(True)}, None),
+    ({"resumee": guest(False)}, ("ends", INFERRED)),
+    ({"resumee": made_resumee(hypervisor=False)}, None),  # the machine itself
+    ({"resumee": made_resumee(features=None, hypervisor=False)}, None),
+    ({"resumee": guest(False), "facts": (("cpu-flags", "-hypervisor"),)}, None),
+    ({"resumee": guest(False), "spurious_mwait": True}, None),  # the user has said how it ends
+    ({"resumee": guest(False), "facts": (("mwait", "sleeps"),)}, ("sleeps", GIVEN)),
+    ({"facts": (("mwait", "ends"),)}, ("ends", GIVEN)),
+    ({"mwait_spins": True}, ("ends", GIVEN)),
+    ({"mwait_spins": True, "facts": (("mwait", "ends"),)}, ("ends", GIVEN)),
+    ({"resumee": guest(None), "dumped": made_dumped(features=VIRTUAL, hypervisor=False)}, ("ends", INFERRED)),
+    ({"resumee": guest(False), "dumped": made_dumped(features=VIRTUAL, hypervisor=True)}, None),
+    ({"resumee": guest(False), "dumped": made_dumped(features=VIRTUAL, hypervisor=None)}, ("ends", INFERRED)),
+    ({"resumee": guest(False), "collected": {"features": VIRTUAL}}, ("ends", INFERRED)),
+    ({"resumee": guest(False), "collected": {"features": INTEL}}, None),  # it has moved to another machine
+])  # fmt: skip
+def test_mwait_ends_at_once_where_the_cpu_is_emulated(given, expected):
+    assert told(MWAIT, **given) == expected
+
+
+def test_mwait_cannot_both_sleep_and_end():
+    with pytest.raises(Mismatch, match=r"contradicts itself on what MWAIT does: ends at once .* and sleeps"):
+        told(MWAIT, mwait_spins=True, facts=(("mwait", "sleeps"),))

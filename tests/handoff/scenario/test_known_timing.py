@@ -98,6 +98,8 @@ def test_the_states_of_mwait_are_what_cpuid_counts(states, expected):
     ({"spurious_mwait": True, "resumee": made_resumee(features=GUEST)}, ("warm", USUAL)),
     ({"spurious_mwait": True, "resumee": made_resumee(features=None)}, ("cold", USUAL)),
     ({"mwait_spins": True}, ("warm", READ)),
+    ({"resumee": made_resumee(features=GUEST, hypervisor=False)}, ("warm", READ)),  # an emulator's
+    ({"resumee": made_resumee(features=GUEST, hypervisor=False), "spurious_mwait": True}, ("warm", USUAL)),
 ])  # fmt: skip
 def test_a_spurious_exit_finds_a_cold_tlb_but_on_a_virtual_cpu(given, expected):
     assert told(TLB, **given) == expected
