@@ -55,15 +55,15 @@ class AcceptanceReader:
         for function in functions:
             for node in function:
                 if _masks_bit_63(node):
-                    return Trait(name, True, (quote(function, node, "PFN without bit 63"),), commits.ZERO_PAGES)
+                    return Trait(name, True, (quote(function, node, "PFN without bit 63"),))
         if self.program.find("zero_bm") is not None:
             where = self.program.address("zero_bm")
-            return Trait(name, True, (Evidence("zero_bm", where, "the bitmap of zero pages"),), commits.ZERO_PAGES)
+            return Trait(name, True, (Evidence("zero_bm", where, "the bitmap of zero pages"),))
         broken = next((function for function in functions if function.truncated), None)
         if broken is not None:
             return Trait(name, None, reason=f"{broken.name} could not be read to its end: {broken.truncated}")
         evidence = absent(functions[0].name, "PFNs are used as they are: no instruction clears or tests bit 63")
-        return Trait(name, False, (evidence,), commits.ZERO_PAGES)
+        return Trait(name, False, (evidence,))
 
     def _functions(self, wanted: Iterable[str]) -> list[Function]:
         return [function for name in wanted if (function := self.program.function_of(name)) is not None]
@@ -128,17 +128,17 @@ class AcceptanceReader:
         if function is not None:
             for node in function:
                 if any(one.displacement == _HW_SIG_AT and one.access == "read" for one in node.operands):
-                    return Trait(name, True, (quote(function, node, "swsusp_header.hw_sig"),), commits.HW_SIG)
+                    return Trait(name, True, (quote(function, node, "swsusp_header.hw_sig"),))
         symbol = self.program.find("swsusp_hardware_signature")
         if symbol is not None:
             evidence = Evidence(symbol.name, symbol.address, "the machine's signature")
-            return Trait(name, True, (evidence,), commits.HW_SIG)
+            return Trait(name, True, (evidence,))
         if function is not None and not function.truncated:
             evidence = Evidence(function.name, function.entry, "it does not look at swsusp_header.hw_sig")
-            return Trait(name, False, (evidence,), commits.HW_SIG)
+            return Trait(name, False, (evidence,))
         if not self.data_symbols():
             return Trait(name, None, reason="swsusp_check was not found, and the kernel's symbols lack data")
-        return Trait(name, False, (absent("swsusp_hardware_signature"),), commits.HW_SIG)
+        return Trait(name, False, (absent("swsusp_hardware_signature"),))
 
     def compressors(self) -> Trait[tuple[str, ...]]:
         """Return what becomes of images compressed by LZO and LZ4; one that is not compressed is always readable.
@@ -153,7 +153,7 @@ class AcceptanceReader:
             found = calls_to(function, [lzo])
             if found:
                 evidence = quote_call(symbols, function, found[0])
-                return Trait(name, ("lzo:builtin", "lz4:absent"), (evidence,), commits.LZ4)
+                return Trait(name, ("lzo:builtin", "lz4:absent"), (evidence,))
         if symbols.find("hib_comp_algo") is None and symbols.find("load_compressed_image") is None:
             return Trait(name, None, reason="the code that decompresses an image was not found")
         modules, starts = symbols.find("__request_module"), symbols.find("start_kernel")
@@ -171,7 +171,7 @@ class AcceptanceReader:
                 evidence_of.append(absent(initialises))
                 if modules is not None:
                     evidence_of.append(Evidence(modules.name, modules.address, "CONFIG_MODULES"))
-        return Trait(name, tuple(values), tuple(dict.fromkeys(evidence_of)), commits.LZ4)
+        return Trait(name, tuple(values), tuple(dict.fromkeys(evidence_of)))
 
     def record_magic(self) -> Trait[int]:
         """Return the magic number that the arch record in the header must have: its layout's version."""

@@ -380,7 +380,7 @@ class DeadReader:
                 branch = function.nodes.get(node.end)
                 leaves = branch is not None and any(to not in inside for to in function.successors[branch.address])
                 if leaves and self._of_the_line(function, node, loop.line):
-                    return Trait(name, low32(node.immediate), (quote(function, node),), commits.KICK)
+                    return Trait(name, low32(node.immediate), (quote(function, node),))
         return Trait(name, None, reason="the loop compares the line with nothing: no word leads out of MWAIT")
 
 

@@ -8,7 +8,6 @@ from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.files.elf import find_note
-from hibercheck.kernel.code import commits
 from hibercheck.kernel.code.model import Evidence, IdtGate, Trait
 from hibercheck.kernel.code.program import Program
 from hibercheck.kernel.code.values import absent, quote, returned_factor
@@ -49,16 +48,16 @@ class LayoutReader:
         config = self.program.kernel.config
         return None if config is None else config.get(option)
 
-    def _presence(self, name: str, symbol: str, what: str, commit: str | None, *, data: bool) -> Trait[bool]:
+    def _presence(self, name: str, symbol: str, what: str, *, data: bool) -> Trait[bool]:
         """Return a trait that is true if and only if a symbol exists."""
         found = self.program.find(symbol)
         if found is not None:
-            return Trait(name, True, (Evidence(found.name, found.address, what),), commit)
+            return Trait(name, True, (Evidence(found.name, found.address, what),))
         if data and not self.data_symbols:
             return Trait(name, None, reason=f"the kernel's symbols lack data, so absence of {symbol} says nothing")
         if not data and self.program.find("native_play_dead") is None and self.program.find("startup_64") is None:
             return Trait(name, None, reason="the kernel's symbols lack functions")
-        return Trait(name, False, (absent(symbol),), commit)
+        return Trait(name, False, (absent(symbol),))
 
     def la57(self) -> Trait[bool]:
         """Whether it can run with five levels of page tables (CONFIG_X86_5LEVEL, which later kernels always have).
@@ -74,19 +73,19 @@ class LayoutReader:
                 return Trait(
                     "la57", False, (absent("__p4d_alloc"), Evidence(below.name, below.address, "the next one"))
                 )
-        found = self._presence("la57", "level4_kernel_pgt", "the extra level's table", None, data=True)
+        found = self._presence("la57", "level4_kernel_pgt", "the extra level's table", data=True)
         if found.value is False and self.program.find("pgdir_shift") is not None:  # a variable only where it can vary
             return Trait("la57", None, reason="the number of levels can vary, and yet there is no level4_kernel_pgt")
         return found
 
     def pti(self) -> Trait[bool]:
         """Whether page-table isolation is built in."""
-        return self._presence("pti", "pti_init", "CONFIG_PAGE_TABLE_ISOLATION", commits.PTI, data=False)
+        return self._presence("pti", "pti_init", "CONFIG_PAGE_TABLE_ISOLATION", data=False)
 
     def randomize_base(self) -> Trait[bool]:
         """Whether the load address is random (unless ``nokaslr``)."""
         name, symbol = "randomize_base", "kaslr_get_random_long"
-        found = self._presence(name, symbol, "CONFIG_RANDOMIZE_BASE", None, data=False)
+        found = self._presence(name, symbol, "CONFIG_RANDOMIZE_BASE", data=False)
         if found.value is False and self.program.find("kernel_randomize_memory") is not None:
             # CONFIG_RANDOMIZE_MEMORY depends on it (arch/x86/Kconfig)
             return Trait(name, None, reason=f"the direct map's address is random, and yet there is no {symbol}")
@@ -94,9 +93,7 @@ class LayoutReader:
 
     def randomize_memory(self) -> Trait[bool]:
         """Whether the direct map's address is random."""
-        return self._presence(
-            "randomize_memory", "kernel_randomize_memory", "CONFIG_RANDOMIZE_MEMORY", None, data=False
-        )
+        return self._presence("randomize_memory", "kernel_randomize_memory", "CONFIG_RANDOMIZE_MEMORY", data=False)
 
     def cea_random(self) -> Trait[bool]:
         """Whether each CPU's entry area (its exception stacks) has a random place.
@@ -105,18 +102,18 @@ class LayoutReader:
         """
         name = "cea_random"
         if self.data_symbols:
-            return self._presence(name, "_cea_offset", "per-CPU slot of the area", commits.RANDOM_CEA, data=True)
+            return self._presence(name, "_cea_offset", "per-CPU slot of the area", data=True)
         function = self.program.function_of("get_cpu_entry_area")
         if function is None or function.truncated:
             return Trait(name, None, reason="get_cpu_entry_area was not found, and the kernel's symbols lack data")
         reads = [node for node in function if any(_is_data(one) for one in node.operands)]
         if reads:
-            return Trait(name, True, (quote(function, reads[0], "per-CPU slot of the area"),), commits.RANDOM_CEA)
-        return Trait(name, False, (Evidence(function.name, function.entry, "it reads no memory"),), commits.RANDOM_CEA)
+            return Trait(name, True, (quote(function, reads[0], "per-CPU slot of the area"),))
+        return Trait(name, False, (Evidence(function.name, function.entry, "it reads no memory"),))
 
     def fred(self) -> Trait[bool]:
         """Whether it can take exceptions by FRED instead of the IDT (where the CPU has it)."""
-        return self._presence("fred", "asm_fred_entrypoint_kernel", "CONFIG_X86_FRED", None, data=False)
+        return self._presence("fred", "asm_fred_entrypoint_kernel", "CONFIG_X86_FRED", data=False)
 
     def physical_start(self) -> Trait[int]:
         """Physical load address without KASLR: LOAD_PHYSICAL_ADDR, which is where the link put ``_text``."""

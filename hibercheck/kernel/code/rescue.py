@@ -168,10 +168,10 @@ def rescans(program: Program) -> Trait[bool]:
     name = "rescans_dead_siblings"
     function = program.function_of("arch_cpu_rescan_dead_smt_siblings")
     if function is None:
-        return Trait(name, False, (absent("arch_cpu_rescan_dead_smt_siblings"),), commits.RESCAN)
+        return Trait(name, False, (absent("arch_cpu_rescan_dead_smt_siblings"),))
     called = calls_to(function, [program.address("cpuhp_smt_enable")])
     evidence = [quote_call(program, function, address) for address in called]
-    return Trait(name, True, tuple(evidence) or (Evidence(function.name, function.entry, "exists"),), commits.RESCAN)
+    return Trait(name, True, tuple(evidence) or (Evidence(function.name, function.entry, "exists"),))
 
 
 def reparks_siblings(program: Program) -> Trait[bool]:
@@ -179,16 +179,16 @@ def reparks_siblings(program: Program) -> Trait[bool]:
     name = "reparks_siblings_after_resume"
     function = program.function_of("arch_resume_nosmt")
     if function is None:
-        return Trait(name, False, (absent("arch_resume_nosmt"),), commits.RESUME_RESCUE)
+        return Trait(name, False, (absent("arch_resume_nosmt"),))
     ways = ("cpuhp_smt_enable", "arch_cpu_rescan_dead_smt_siblings")
     called = calls_to(function, [program.address(one) for one in ways])
     if called:
         evidence = tuple(quote_call(program, function, address) for address in called)
-        return Trait(name, True, evidence, commits.RESUME_RESCUE)
+        return Trait(name, True, evidence)
     if function.truncated:
         return Trait(name, None, reason=f"arch_resume_nosmt could not be read to its end: {function.truncated}")
     evidence = (Evidence(function.name, function.entry, "it calls neither cpuhp_smt_enable nor the rescan"),)
-    return Trait(name, False, evidence, commits.RESUME_RESCUE)
+    return Trait(name, False, evidence)
 
 
 def nosmt_targets(program: Program, reparks: Trait[bool]) -> Trait[str]:

@@ -29,6 +29,7 @@ from hibercheck.kernel.kernel import open_kernel
 from hibercheck.report.kernel import view, words
 from hibercheck.x86.cpu import ParkState
 from tests.support.made_states import park_loop
+from tests.support.told_traits import MADE
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 KERNELS = sorted([*FIXTURES.glob("compilers/*.xz"), *FIXTURES.glob("kernels/*.vmlinux.xz")])
@@ -49,6 +50,16 @@ def test_every_trait_has_a_line_under_one_heading(kernel):
 
 
 def test_a_trait_declares_the_symbols_that_reading_it_takes(kernel):
+    read_each_alone(kernel)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_trait_declares_what_reading_it_takes_of_made_kernels(made, name):
+    with open_kernel(made.path(**MADE[name])) as kernel:
+        read_each_alone(kernel)
+
+
+def read_each_alone(kernel):
     """Read each trait alone: what it asks for is declared with it, or with a trait that it is read from."""
     for declared in DECLARED:
         readers, asked = Readers(kernel, WANTED), set()
@@ -241,3 +252,31 @@ def test_a_loop_is_native_and_without_a_kick_unless_it_is_said():
 
 def test_fixtures_are_there():
     assert len(KERNELS) >= 10
+
+
+def test_what_a_line_is_worth_only_with():
+    """A line about what another trait says there is none of is left out."""
+    only_if = {one.name: one.only_if for one in DECLARED if one.only_if is not None}
+    assert only_if == {
+        **dict.fromkeys(("rescue_needs_primary", "rescue_needs_node"), "rescues_offline"),
+        **{name: name for name in ("own_place", "park_announcement", "kicks_offline", "monitored_frame")},
+        "init_targets": "sends_init",
+        "line_withheld": "monitored_frame",
+        "nosmt_resume_targets": "reparks_siblings_after_resume",
+        "takes_parked_over": "park_announcement",
+        "locked_down_by": "refuses_while",
+        "parallel_switch": "parallel_bringup",
+        "builtin_cmdline_overrides": "builtin_cmdline",
+        **dict.fromkeys(("fred_default", "fred_stacks"), "fred"),
+    }
+
+
+def test_which_traits_the_report_of_a_check_shows():
+    assert [one.name for one in DECLARED if one.in_check] == [
+        "rescues_offline", "rescue_needs_primary", "resume_park", "sends_init", "play_dead_order", "zero_pages",
+        "compressors",
+    ]  # fmt: skip
+
+
+def test_which_traits_have_another_form_in_older_summaries():
+    assert {one.name: one.since for one in DECLARED if one.since != 1} == {"compressors": 2}
