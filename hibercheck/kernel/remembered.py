@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.btf import Btf
@@ -35,6 +35,43 @@ MOST = 1 << 13
 _MISSING = "missing"
 
 
+class _Missing(NamedTuple):
+    """That a kernel has no answer, and what would help."""
+
+    message: str
+    advice: str | None
+
+
+class _Memory:
+    """What was asked before, and what is asked now.
+
+    Each answer is the same object each time, as a kernel itself gives it: CPUs that wait in one loop are told equal
+    by it.
+    """
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.new = False
+        self._told: dict[tuple[str, str], Any] = {}
+
+    def recall(self, kind: str, question: str, ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - what was kept
+        """Return an answer: as it was told, as it was kept, or as it is found now."""
+        if (kind, question) in self._told:
+            return self._told[kind, question]
+        kept = self.answers.setdefault(kind, {})
+        if question in kept:
+            found = revived(kept[question])
+        else:
+            answer = plain(ask())
+            found = revived(answer)
+            if len(kept) < MOST:
+                kept[question] = answer
+                self.new = True
+        if len(self._told) < MOST:
+            self._told[kind, question] = found
+        return found
+
+
 class RememberedKernel(Kernel):
     """A kernel file behind its answers; see `Kernel` for what can be asked.
 
@@ -49,14 +86,11 @@ class RememberedKernel(Kernel):
         self, path: str, answers: Answers, opened: Callable[[], Kernel], keep: Callable[[Answers], None]
     ) -> None:
         self.path = path
-        self._answers = answers
+        self._memory = _Memory(answers)
         self._opened = opened
         self._keep = keep
-        self._asked = answers.setdefault("asked", {})
         self._table = answers.setdefault("symbols", {})
         self._known: dict[str, Symbol | None] = {}
-        self._told: dict[str, Any] = {}
-        self._new = False
 
     @cached_property
     def _kernel(self) -> Kernel:
@@ -65,9 +99,9 @@ class RememberedKernel(Kernel):
 
     def close(self) -> None:
         """Keep what is new, and release the file if it was opened."""
-        if self._new:
-            self._keep(self._answers)
-            self._new = False
+        if self._memory.new:
+            self._keep(self._memory.answers)
+            self._memory.new = False
         if "_kernel" in vars(self):
             self._kernel.close()
 
@@ -78,26 +112,17 @@ class RememberedKernel(Kernel):
             MissingFact: The kernel has no answer.
         """
         question = " ".join([method, *map(str, about)]) if as_of is None else f"{method} {as_of}"
-        # The same object each time, as the kernel itself gives: CPUs that wait in one loop are told equal by it.
-        if question in self._told:
-            return self._told[question]
-        answer = self._asked.get(question)
-        if question not in self._asked:
-            found = getattr(self._kernel, method)
-            try:
-                answer = plain(found(*about) if about else found)
-            except MissingFact as missing:
-                answer = {_MISSING: [missing.message, missing.advice]}
-            if len(self._asked) < MOST:
-                self._asked[question] = answer
-                self._new = True
-        if isinstance(answer, dict) and _MISSING in answer:
-            message, advice = answer[_MISSING]
-            raise MissingFact(message, path=self.path, advice=advice)
-        told = revived(answer)
-        if len(self._told) < MOST:
-            self._told[question] = told
-        return told
+        found = self._memory.recall("asked", question, lambda: self._ask(method, *about))
+        if isinstance(found, _Missing):
+            raise MissingFact(found.message, path=self.path, advice=found.advice)
+        return found
+
+    def _ask(self, method: str, *about: Any) -> Any:  # noqa: ANN401 - as the method
+        found = getattr(self._kernel, method)
+        try:
+            return found(*about) if about else found
+        except MissingFact as missing:
+            return _Missing(missing.message, missing.advice)
 
     # What the kernel says of itself; see `Kernel` for each
 
@@ -170,7 +195,7 @@ class RememberedKernel(Kernel):
             self._known |= {name: found.get(name) for name in new}
             if len(self._table) + len(new) <= 8 * MOST:
                 self._table |= {name: _row(found.get(name)) for name in new}
-                self._new = True
+                self._memory.new = True
         for name in unknown:
             if name not in self._known:
                 row = self._table[name]
@@ -229,10 +254,7 @@ class RememberedKernel(Kernel):
     @cached_property
     def traits(self) -> Traits:
         """What its code does, as far as it was asked before; the rest is read when it is asked for."""
-        return _RememberedTraits(lambda: traits_on_demand(self._kernel), self._answers, self._note)
-
-    def _note(self) -> None:
-        self._new = True
+        return _RememberedTraits(lambda: traits_on_demand(self._kernel), self._memory)
 
 
 class _RememberedTraits(Traits):
@@ -240,14 +262,12 @@ class _RememberedTraits(Traits):
 
     Args:
         read: Gives those of the kernel itself.
-        answers: What was kept, to which is added what is read now.
-        note: Called when something is.
+        memory: What was kept, to which is added what is read now.
     """
 
-    def __init__(self, read: Callable[[], Traits], answers: Answers, note: Callable[[], None]) -> None:
+    def __init__(self, read: Callable[[], Traits], memory: _Memory) -> None:
         super().__init__(None)
-        self._read, self._answers, self._note = read, answers, note
-        self._told: dict[tuple[str, str], Any] = {}
+        self._read, self._memory = read, memory
 
     @cached_property
     def _own(self) -> Traits:
@@ -261,35 +281,21 @@ class _RememberedTraits(Traits):
     @cached_property
     def park_loops(self) -> tuple[ParkLoop, ...]:
         """See `Traits.park_loops`."""
-        return self._recall("loops", "all", lambda: self._own.park_loops)  # type: ignore[no-any-return]
+        return self._memory.recall("loops", "all", lambda: self._own.park_loops)  # type: ignore[no-any-return]
 
     def of_role(self, role: ParkRole) -> tuple[ParkLoop, ...]:
         """See `Traits.of_role`."""
-        return self._recall("loops", role, lambda: self._own.of_role(role))  # type: ignore[no-any-return]
+        return self._memory.recall("loops", role, lambda: self._own.of_role(role))  # type: ignore[no-any-return]
 
     def read(self, declared: Declared[Any]) -> Trait[Any]:
         """See `Traits.read`."""
-        return self._recall("traits", declared.name, lambda: getattr(self._own, declared.name))  # type: ignore[no-any-return]
+        return self._memory.recall("traits", declared.name, lambda: getattr(self._own, declared.name))  # type: ignore[no-any-return]
 
     def replaced(self, **traits: Trait[Any]) -> Traits:
         """See `Traits.replaced`."""
-        other = _RememberedTraits(lambda: self._own, self._answers, self._note)
-        other._told = self._told
+        other = _RememberedTraits(lambda: self._own, self._memory)
         vars(other).update(traits)
         return other
-
-    def _recall(self, kind: str, name: str, read: Callable[[], Any]) -> Any:  # noqa: ANN401 - what was kept
-        if (kind, name) in self._told:
-            return self._told[kind, name]
-        kept = self._answers.setdefault(kind, {})
-        if name in kept:
-            found = revived(kept[name])
-        else:
-            found = read()
-            kept[name] = plain(found)
-            self._note()
-        self._told[kind, name] = found  # one object, as of `RememberedKernel._answer`
-        return found
 
 
 _RECORDS: dict[str, type] = {one.__name__: one for one in (Symbol, Section, Instruction)} | {
@@ -308,6 +314,8 @@ def plain(value: Any) -> Json:  # noqa: ANN401 - as the types say
         return value
     if isinstance(value, bytes):
         return {"b": value.hex()}
+    if isinstance(value, _Missing):
+        return {_MISSING: list(value)}
     if isinstance(value, tuple | list):
         return [plain(one) for one in value]
     if isinstance(value, frozenset):
@@ -327,6 +335,8 @@ def revived(document: Json) -> Any:  # noqa: ANN401 - as the types say
     ((kind, content),) = document.items()
     if kind == "b":
         return bytes.fromhex(content)
+    if kind == _MISSING:
+        return _Missing(*content)
     if kind == "s":
         return frozenset(map(revived, content))
     return _RECORDS[content[0]](*map(revived, content[1:]))

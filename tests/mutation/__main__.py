@@ -60,7 +60,7 @@ def main() -> int:
     chosen = sample(chosen, size, options.seed)
     with temporary_files():
         files = {path: test_files(part) for path, part in parts.items()}
-        known = measured(sorted({file for own in files.values() for file in own}))
+        known = measured(sorted({file for own in files.values() for file in own}), options.jobs)
         results = Results(known, sources, files)
         if options.fresh:
             results.clear()

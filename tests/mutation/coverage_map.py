@@ -26,6 +26,8 @@ from tests.mutation.session import Forked, run_pytest, silence
 
 CACHE = ROOT / ".mutation"
 MAP = CACHE / "coverage.json"
+AT_ONCE = 30
+"""Files of tests that are measured before what was found is kept."""
 ONCE = "once:"
 """Begins the name of a fixture that several tests share."""
 
@@ -83,8 +85,11 @@ class Map:
         return bool(self.imported.get(path, 0) & _bits(lines))
 
 
-def measured(files: list[str]) -> Map:
-    """Measure these files of tests, but for those that are what they were when they were measured."""
+def measured(files: list[str], jobs: int = 2) -> Map:
+    """Measure these files of tests, but for those that are what they were when they were measured.
+
+    What is measured is kept a few files at a time: a run that is ended has measured something.
+    """
     known, hashes = _load(), {file: _hash(file) for file in files}
     _follow_sources(known)
     stale = [file for file in files if known.stamps.get(file) != hashes[file]]
@@ -92,18 +97,24 @@ def measured(files: list[str]) -> Map:
         return known
     print(f"which test runs which line: {len(stale)} files of tests", file=sys.stderr, flush=True)
     known.tests = {name: test for name, test in known.tests.items() if _file(name) not in stale}
-    for part in _measure(stale):
-        tests = {
-            name: Test(test["seconds"], _numbers(test["lines"]), test["shares"]) for name, test in part["tests"].items()
-        }
-        known.tests |= tests
-        known.shared |= {name: _numbers(lines) for name, lines in part["shared"].items()}
-        for path, lines in _numbers(part["imported"]).items():
-            known.imported[path] = known.imported.get(path, 0) | lines
-        known.preload = sorted({*known.preload, *part["preload"]})
-    known.stamps |= {file: hashes[file] for file in stale}
-    _store(known)
+    known.stamps = {file: stamp for file, stamp in known.stamps.items() if file not in stale}
+    for first in range(0, len(stale), AT_ONCE):
+        some = stale[first : first + AT_ONCE]
+        for part in _measure(some, jobs):
+            _add(known, part)
+        known.stamps |= {file: hashes[file] for file in some}
+        _store(known)
     return known
+
+
+def _add(known: Map, part: dict) -> None:
+    known.tests |= {
+        name: Test(test["seconds"], _numbers(test["lines"]), test["shares"]) for name, test in part["tests"].items()
+    }
+    known.shared |= {name: _numbers(lines) for name, lines in part["shared"].items()}
+    for path, lines in _numbers(part["imported"]).items():
+        known.imported[path] = known.imported.get(path, 0) | lines
+    known.preload = sorted({*known.preload, *part["preload"]})
 
 
 def _hash(file: str) -> str:
@@ -157,8 +168,8 @@ def _bits(lines: Iterable[int]) -> int:
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
 
-def _measure(files: list[str], jobs: int = 2) -> list[dict]:
-    """Run these files of tests in two processes and give what each measured."""
+def _measure(files: list[str], jobs: int) -> list[dict]:
+    """Run these files of tests in so many processes and give what each measured."""
     parts = [files[number::jobs] for number in range(jobs)]
     running = [Forked(functools.partial(_measure_part, part)) for part in parts if part]
     return [json.loads(one.result()) for one in running]
