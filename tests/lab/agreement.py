@@ -106,9 +106,10 @@ def rewrite_all(root: Path, entries: Sequence[Entry]) -> list[Path]:
     """Write all tables; the files."""
     for path, text in tables(root, entries):
         rewrite(path, text)
-    designs = root / design_table.PLACE
-    designs.write_text(design_table.table(entries))
-    return sorted({designs, *(path for path, _ in tables(root, entries))})
+    of_designs = {design_table.PLACE: design_table.table, design_table.IN_SHORT: design_table.in_short}
+    for place, made in of_designs.items():
+        (root / place).write_text(made(entries))
+    return sorted({*(root / place for place in of_designs), *(path for path, _ in tables(root, entries))})
 
 
 def tables(root: Path, entries: Sequence[Entry]) -> list[tuple[Path, str]]:

@@ -12,6 +12,7 @@ from tests.lab.predict import grade
 from tests.lab.records import Entry
 
 PLACE = Path("man") / "examples" / "designs.txt"
+IN_SHORT = PLACE.with_name("designs-in-short.txt")
 PAIRS = ("new-old", "old-new", "both", "same")
 OTHERS = {
     "hand-in-r": "hand-R",
@@ -41,6 +42,12 @@ REST = """\
 Where CPU 1 spends its time in the end: the state, E where the resumee put it
 there, R where the resumer left it, and the hint of MWAIT; - where the machine
 was reset, ? where it was not recorded."""
+SHORT = """\
+Machines lost, of those run.  "In the copy": by what the copy does to a parked
+CPU, over all experiments.  The rest: by an NMI, an SMI or a machine check to a
+CPU that the resumee leaves offline, where the resumer has the design and the
+resumee is today's (new-old), the other way round (old-new), where both have it,
+and where both are the same build."""
 WIDE = 16
 SETTLED: tuple[Event, ...] = ("nmi", "smi", "none")
 """The runs that show it, the best first: an INIT that QEMU keeps pending in HLT is taken with the next event."""
@@ -69,6 +76,8 @@ class Block:
         entry = self.found.get(self.head + name)
         if entry is not None:
             mark = {"right": "", "abstained": "?"}.get(grade(entry, entry.first, dump=False), "!")
+            if mark and entry.first.verdict in ("risk", "undetermined") and not entry.first.usual:
+                mark = "?"
             return {"resumes": "+", "refused": "-"}.get(entry.outcome, "X") + mark
         wanted = self.wanted.get(self.head + name)
         return "" if wanted is None else "." if shows(wanted, self.machine) else "/"
@@ -118,6 +127,40 @@ def table(entries: Sequence[Entry]) -> str:
     for one in blocks(entries):
         lines += one.lines()
     return "\n".join([*lines, *([] if len(lines) > 1 else ["", "Nothing has been run yet."])]) + "\n"
+
+
+def in_short(entries: Sequence[Entry]) -> str:
+    """What became of the machines of each design, over all blocks."""
+    found = blocks(entries)
+    out = [SHORT, " " * 9 + "".join(head.ljust(WIDE) for head in ("in the copy", *PAIRS)).rstrip()]
+    for design in ALL:
+        runs = {
+            name.removeprefix(f"{one.head}{design}-") + one.head + one.machine: run
+            for one in found
+            for name, run in one.found.items()
+            if name.startswith(f"{one.head}{design}-")
+        }
+        cells = [_share(list(runs.values()), in_copy=True)]
+        for pair in PAIRS:
+            after = [
+                run for name, run in runs.items() if name.startswith(f"{pair}-") and run.experiment.event != "none"
+            ]
+            cells.append(_share(after, in_copy=False))
+        out.append(f"{design:9}{''.join(cell.ljust(WIDE) for cell in cells)}".rstrip())
+    return "\n".join(out) + "\n"
+
+
+def _strayed(run: Entry) -> bool:
+    """Whether a CPU was in foreign code or tables while the copy went on; Bochs alone tells."""
+    return any(phase == "copy" for _, _, _, phase in run.events.get("differs", ()))
+
+
+def _share(runs: Sequence[Entry], *, in_copy: bool) -> str:
+    """How many were lost of how many."""
+    ran = [run for run in runs if run.outcome != "refused"]
+    lost = [run for run in ran if run.outcome != "resumes"]
+    early = [run for run in lost if run.experiment.event == "none" or run.when == "in the handoff" or _strayed(run)]
+    return f"{len(early) if in_copy else len(lost) - len(early)}/{len(ran)}" if ran else "."
 
 
 def blocks(entries: Sequence[Entry]) -> list[Block]:

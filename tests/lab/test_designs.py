@@ -63,6 +63,8 @@ def test_every_design_meets_every_pair_and_event():
         ("hangs", FATAL, "X"),
         ("survives", SAFE, "X!"),
         ("resumes", Said(4, "undetermined", "undetermined"), "+?"),
+        ("resumes", Said(1, "resets", "risk"), "+?"),
+        ("resumes", Said(1, "resets", "risk", "resets"), "+!"),
     ],
 )
 def test_a_cell_says_what_happened_and_what_was_foretold(outcome, first, cell):
@@ -84,6 +86,24 @@ def test_an_image_that_was_refused_is_no_reset():
     text = design_table.table([entry("design7-hlt-old-new-none", "refused", Said(3, "refused", "refused"))])
     assert "linux-source-7.3" in text
     assert rows(text, "hlt")[0] == [".", ".", "-", ".", ".", ".", ".", "."]
+
+
+def test_in_short_a_design_is_told_by_the_machines_that_were_lost():
+    strayed = replace(entry("design-hlt-new-old-smi", "survives"), events={"differs": [[1, "fetch", 7, "copy"]]})
+    runs = [
+        entry("design-hlt-new-old-none"),
+        replace(entry("design-hlt-new-old-mce", "resets"), when="after the handoff"),
+        replace(entry("design-hlt-new-old-nmi", "resets"), when="in the handoff"),
+        strayed,
+        entry("design-hlt-same-nmi"),
+        entry("design-hlt-same-nmi", machine=BOCHS),
+        entry("design-hlt-kaslr", "survives"),
+        entry("design-hlt-hand-in-r", "hangs"),
+        entry("design7-hlt-old-new-nmi", "refused"),
+    ]
+    text = design_table.in_short(runs)
+    assert rows(text, "hlt") == [["3/8", "1/3", ".", ".", "0/2"]]
+    assert rows(text, "init") == [["."] * 5]
 
 
 def test_what_lacks_is_what_an_emulator_shows_and_the_record_has_not():
@@ -126,7 +146,9 @@ def test_what_is_not_of_the_family_is_in_no_table():
 
 
 def test_the_committed_table_is_that_of_the_record():
-    assert (ROOT / design_table.PLACE).read_text() == design_table.table(load(PLACE))
+    entries = load(PLACE)
+    assert (ROOT / design_table.PLACE).read_text() == design_table.table(entries)
+    assert (ROOT / design_table.IN_SHORT).read_text() == design_table.in_short(entries)
 
 
 def test_no_line_is_too_long_for_a_manual_page():
