@@ -42,6 +42,11 @@ _CACHED = (
     "that it has cached: its page tables have been replaced, and had it lost what it cached, the machine would reset."
 )
 """Latent without a CPU that stays parked (`hibercheck.handoff.verdict.decide.borrowed_time`)."""
+_MAYBE_CACHED = (
+    "Here every CPU survives the copy and is re-initialised by the resumee, but until then one runs on translations "
+    "that it has cached: whether its page tables have been replaced is not known, and if they were, and it had lost "
+    "what it cached, the machine would reset."
+)
 
 _REFUSED = (
     "To resume, the kernel that was booted (the resumer) looks at what the hibernated kernel (the resumee) has left on "
@@ -81,7 +86,9 @@ def explanation(report: Report) -> str:
     if report.outcome is Outcome.RESETS and report.verdict is not Verdict.RISK:
         return f"{_WHAT} {_RESET}"
     stays = any(cpu.fate is Fate.STAYS_PARKED for cpu in report.cpus)
-    ending = _CACHED if report.verdict is Verdict.LATENT and not stays else _VERDICTS.get(report.verdict, "")
+    ending = _VERDICTS.get(report.verdict, "")
+    if report.verdict is Verdict.LATENT and not stays:
+        ending = _CACHED if any(finding.rule == "HC202" for finding in report.findings) else _MAYBE_CACHED
     return f"{_WHAT} {ending}".strip()
 
 

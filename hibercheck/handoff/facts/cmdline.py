@@ -92,6 +92,7 @@ class CommandLine:
         idle: ``idle=`` (``poll``, ``halt``, ``nomwait``), or None.
         cpuidle_off: ``cpuidle.off=1``.
         intel_idle_max: ``intel_idle.max_cstate=``, or None.
+        acpi_idle_max: ``processor.max_cstate=``, or None.
         cleared: CPU features that it takes away (``clearcpuid=``, ``nosmap``): names of /proc/cpuinfo, or numbers.
         memory_edits: What ``mem=`` and ``memmap=`` do to the memory map, in their order.
         huge_pages: Bytes that ``hugepages=`` sets aside.
@@ -121,6 +122,7 @@ class CommandLine:
     idle: str | None = None
     cpuidle_off: bool = False
     intel_idle_max: int | None = None
+    acpi_idle_max: int | None = None
     cleared: frozenset[str] = frozenset()
     memory_edits: tuple[MapEdit, ...] = ()
     huge_pages: int = 0
@@ -179,6 +181,7 @@ def parse_command_line(text: str, builtin: str = "", *, override: bool = False, 
         idle=_last(early, "idle", _one_of("poll", "halt", "nomwait")),
         cpuidle_off=bool(_last(late, "cpuidle.off", whole_number)),
         intel_idle_max=_last(late, "intel_idle.max_cstate", whole_number),
+        acpi_idle_max=_last(late, "processor.max_cstate", whole_number),
         cleared=_cleared(early, words),
         memory_edits=tuple(_memory_edits(early)),
         huge_pages=_huge_pages(late),

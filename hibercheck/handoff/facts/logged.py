@@ -17,7 +17,9 @@ MAX_LOG = 256 << 20
 _LONGEST = 8192
 _STAMP = r"(?:^|[\]:]\s+|^\s*\[[^\]]*\]\s*)"
 _BANNER = pattern(rf"{_STAMP}(Linux version \S.*?)\s*$")
-_COMMAND_LINE = pattern(rf"{_STAMP}(?:Kernel command line|Command line): (.*?)\s*$")
+_COMMAND_LINE = pattern(rf"{_STAMP}(Kernel command line|Command line): (.*?)\s*$")
+"""What the boot loader passed (setup_arch()), and later the whole line, with what is built in and a bootconfig's
+(start_kernel())."""
 _CPUS = pattern(
     r"(?:smpboot: )?(?:CPU topo: )?[Aa]llow(?:ing|ed) (\d{1,5}) (?:present )?CPUs(?: plus|,) (\d{1,5}) hotplug CPUs"
 )
@@ -83,8 +85,9 @@ def parse_log_facts(text: str, path: str) -> LogFacts:
     Raises:
         MalformedDump: It says nothing of how a kernel was started, or of several, or has an impossible memory map.
     """
-    banners: dict[str, None] = {}
-    line_of = present = brought_up = lockdown = idle = None
+    banners: list[str] = []
+    lines: dict[str, dict[str, None]] = {"Kernel command line": {}, "Command line": {}}
+    present = brought_up = lockdown = idle = None
     secure: bool | None = None
     modes: dict[str, bool] = {}
     smt_off: bool | None = None
@@ -93,10 +96,10 @@ def parse_log_facts(text: str, path: str) -> LogFacts:
     for whole in text.splitlines():
         line = whole[:_LONGEST]
         if "Linux version " in line and (found := _BANNER.search(line)):
-            banners[found.group(1)] = None
+            banners.append(found.group(1))
         elif "ommand line: " in line and (found := _COMMAND_LINE.search(line)):
-            whole_line = not found.group(1).endswith("\\")  # a long one may be printed in pieces
-            line_of = found.group(1) if line_of is None and whole_line else line_of
+            if not found.group(2).endswith("\\"):  # a long one may be printed in pieces
+                lines[found.group(1)][found.group(2)] = None
         elif "hotplug CPUs" in line and (found := _CPUS.search(line)):
             count, more = int(found.group(1)), int(found.group(2))
             # "Allowing N CPUs, H hotplug CPUs" counts both, since v6.10 "Allowing P present CPUs plus H hotplug CPUs"
@@ -119,8 +122,9 @@ def parse_log_facts(text: str, path: str) -> LogFacts:
             idle = None
         else:
             modes |= logged_modes((line,))
-    if len(banners) > 1:
+    if len(banners) > 1 or any(len(found) > 1 for found in lines.values()):
         raise MalformedDump("is of several boots", path=path, advice="give one: journalctl -k -b NUMBER")
+    line_of = next((line for found in lines.values() for line in found), None)
     if not banners and line_of is None and not memory:
         advice = "give dmesg's output from the start of the boot, or journalctl -k -b NUMBER"
         raise MalformedDump("says nothing of how the kernel was started", path=path, advice=advice)

@@ -192,7 +192,10 @@ def _in_copy(state: ParkState, prospects: Prospects, supposed: Suppositions) -> 
     if supposed.waits_end:
         if Difference.FOREIGN in {settled, prospects.spurious}:
             return Ruling(Fate.DIES, When.COPY, Event.SPURIOUS)
-        return Ruling(Fate.UNKNOWN, When.COPY, Event.SPURIOUS) if prospects.fetch_unknown else None
+        # data that it cannot reach does not hurt a CPU that has the way cached: one with a cold TLB has not
+        warm = supposed.mwait_spins or not supposed.cold_tlb
+        lost = prospects.fetch_unknown or (not warm and settled is Difference.UNKNOWN)
+        return Ruling(Fate.UNKNOWN, When.COPY, Event.SPURIOUS) if lost else None
     if settled.parks_again and prospects.worst_at_store is not Difference.FOREIGN:
         return None
     if state is ParkState.PORT_IO:

@@ -100,8 +100,16 @@ class ApResult:
     @property
     def runs_on_cache(self) -> bool:
         """Whether its wait may end by itself, and then only what its TLB has cached leads it back to its loop."""
-        stale = self.iteration is not None and self.iteration.difference is Difference.STALE
-        return stale and self.parked.state in ENDS_BY_ITSELF
+        return self._waits_with(Difference.STALE)
+
+    @property
+    def may_run_on_cache(self) -> bool:
+        """Whether that may be so, and is not known."""
+        return self._waits_with(Difference.UNKNOWN)
+
+    def _waits_with(self, difference: Difference) -> bool:
+        found = self.iteration is not None and self.iteration.difference is difference
+        return found and self.parked.state in ENDS_BY_ITSELF
 
     @property
     def stored_to(self) -> bool:

@@ -41,9 +41,18 @@ class Outlook:
     reason: str = ""
 
 
-def idle_choices(line: CommandLine) -> tuple[bool, str | None, bool]:
+def idle_choices(line: CommandLine) -> tuple[bool, str | None, bool, int | None]:
     """Return what a command line says of idle CPUs: a choice of that boot."""
-    return line.cpuidle_off, line.idle, line.intel_idle_off
+    return line.cpuidle_off, line.idle, line.intel_idle_off, line.acpi_idle_max
+
+
+def _acpi_choices(line: CommandLine) -> tuple[bool, int | None]:
+    """Return what a command line says of ACPI's C-states: which of them, and whether they may be entered by MWAIT.
+
+    With ``idle=nomwait`` C1 is HLT, and the firmware is told to offer no deeper one by MWAIT
+    (acpi_processor_get_power_info_cst(), drivers/acpi/acpi_processor.c; arch_acpi_set_proc_cap_bits()).
+    """
+    return line.idle == "nomwait", line.acpi_idle_max
 
 
 def stays_away(line: CommandLine, driver: IdleDriver) -> str | None:
@@ -152,7 +161,12 @@ def _by_firmware(
         found = idle_by_driver(line, seen, traits)
         if found is None:
             return None
-        known = Known(found, Standing.INFERRED, "the firmware's C-states, as the resumee uses them")
+        source = "the firmware's C-states, as the resumee uses them"
+        if _acpi_choices(line) != _acpi_choices(resumee.parameters):
+            reason = "the two kernels were not told the same of ACPI's C-states (processor.max_cstate=, idle=nomwait)"
+            others = tuple(one for one in (*_ACPI, *(("none",) if module else ())) if one != found)
+            return Outlook(Known(found, Standing.USUAL, source), others, reason)
+        known = Known(found, Standing.INFERRED, source)
         return Outlook(known, ("none",), "its acpi_idle is a module") if module and found != "none" else Outlook(known)
     had_acpi = "acpi_idle:builtin" in (resumee_traits.idle_drivers.value or ())
     nothing_told = not any(idle_choices(resumee.parameters)) and not resumee.parameters.acpi_off

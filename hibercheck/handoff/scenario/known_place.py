@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from hibercheck.addresses import LOAD_ALIGNMENT, START_KERNEL_MAP
-from hibercheck.errors import MissingFact
+from hibercheck.addresses import LOAD_ALIGNMENT, PAGE_SHIFT, START_KERNEL_MAP
+from hibercheck.errors import MissingFact, UsageProblem
 from hibercheck.handoff.facts.cpufacts import FRED_FLAGS
+from hibercheck.handoff.facts.e820 import ram_runs
 from hibercheck.handoff.facts.standing import Known, Standing
+from hibercheck.handoff.scenario.known_loading import MEMORY_MAP
 from hibercheck.handoff.scenario.known_machine import BY_COMMAND_LINE, COMMAND_LINE, FEATURES
 from hibercheck.handoff.scenario.measured import kaslr_offset, phys_base
 from hibercheck.handoff.scenario.sources import COLLECTED, DUMP, Asking, RunFact, Source, collected, derived, given
@@ -76,6 +78,28 @@ def resumee_address(asking: Asking) -> int | None:
     return resumee.kernel.require("_text").address - START_KERNEL_MAP + resumee.space.phys_base
 
 
+def _given_address(asking: Asking) -> int | None:
+    """Return the address that was given, if the machine has room for the kernel there.
+
+    Raises:
+        UsageProblem: It has not.
+    """
+    address, machine = asking.options.resumer_phys_base, asking.known(MEMORY_MAP)
+    if address is None or machine is None:
+        return address
+    text, end = asking.inputs.resumer.require("_text").address, asking.inputs.resumer.symbol("_end")
+    last = address + max(0 if end is None else end.address - text - 1, 0)
+    if not any(
+        first <= address >> PAGE_SHIFT and last >> PAGE_SHIFT < stop for first, stop in ram_runs(machine.value.entries)
+    ):
+        raise UsageProblem(
+            f"--resumer-phys-base puts the resumer at {address:#x}-{last:#x}, where not all is RAM "
+            f"(memory map: {machine.source})",
+            advice="`hibercheck image --map` lists what the machine has",
+        )
+    return address
+
+
 def _address_by_command_line(asking: Asking) -> Known[int | None]:
     if _fixed(asking):
         theirs = resumee_address(asking)
@@ -94,7 +118,7 @@ LOAD_ADDRESS = RunFact[int | None](
     (
         Source(_address_in_dump),
         Source(_address_in_facts),
-        given("--resumer-phys-base", lambda asking: asking.options.resumer_phys_base),
+        given("--resumer-phys-base", _given_address),
         Source(_address_by_command_line),
     ),
     show=lambda address: "random" if address is None else f"{address:#x}",
@@ -113,9 +137,16 @@ def _offset_in_facts(asking: Asking) -> Known[int | None] | None:
     return None if found is None else Known(found, Standing.MEASURED, COLLECTED)
 
 
-def _offset_by_command_line(asking: Asking) -> Known[int | None]:
+def _offset_by_command_line(asking: Asking) -> Known[int | None] | None:
     standing = asking.need(COMMAND_LINE).standing
     if _fixed(asking):
+        measured = _offset_in_dump(asking) or _offset_in_facts(asking)
+        if asking.supposed and measured is not None and measured.value:  # of another run only the line is obeyed
+            asking.remark(
+                f"nokaslr is not obeyed: the resumer is judged where it was measured ({measured.source}), with its "
+                f"virtual addresses moved by {measured.value:#x}"
+            )
+            return None
         return Known(0, standing, "no KASLR")
     return Known(None, standing, "no nokaslr on its command line")
 

@@ -51,12 +51,31 @@ def check_dump(dumped: InDump, image: Image, resumee: Resumee) -> None:
             path=dumped.path,
             advice=f"{_OF_THIS} of another run",
         )
+    strange = None if restores is None else _strange(dumped.copies.frames or (), image)
+    if strange is not None:
+        raise Mismatch(
+            f"shows another image loaded: it is to copy frame {strange:#x}, which this one does not hold",
+            path=dumped.path,
+            advice=f"{_OF_THIS} of another run",
+        )
     theirs = boot_id_of(dumped.space) if restores is None else None
     if theirs is not None and theirs == boot_id_of(resumee.space):
         raise Mismatch(f"is of the boot that hibernated ({theirs}), not of one that resumes", path=dumped.path)
 
 
 _OF_THIS = "give a dump of this resume, or add --what-if to take hardware and placement"
+
+
+def _strange(frames: tuple[int, ...], image: Image) -> int | None:
+    """Return the first frame of an ascending list that an image does not hold, or None."""
+    runs = iter(image.pfns.runs())
+    first, length = 0, 0
+    for pfn in frames:
+        while pfn >= first + length:
+            first, length = next(runs, (pfn + 1, 0))
+        if pfn < first:
+            return pfn
+    return None
 
 
 def remark_dump(asking: Asking) -> None:

@@ -226,7 +226,8 @@ class Asking:
             values = [f"{fact.show(one.value)} ({one.option if one.option else one.source})" for one in (best, other)]
             text = f"{fact.what}: {' and '.join(values)}"
             if not fact.of_machine or other.standing is Standing.GIVEN:
-                raise Mismatch(f"what was given contradicts itself on {text}", path=self.blamed, advice=_advice(other))
+                advice = _advice(other, what_if=self.options.what_if)
+                raise Mismatch(f"what was given contradicts itself on {text}", path=self.blamed, advice=advice)
             self.disagreements.append(Disagreement(fact.name, f"two sources differ on {text}", other.value))
 
     @property
@@ -243,7 +244,9 @@ class Asking:
         return iter([(name, known) for name, known in self._known.items() if known is not None])
 
 
-def _advice(other: Known[Any]) -> str:
+def _advice(other: Known[Any], *, what_if: bool) -> str:
+    if other.standing is Standing.GIVEN and what_if:
+        return f"leave out {other.option or 'that option'}: where the resumer was measured, that cannot be otherwise"
     if other.standing is Standing.GIVEN:
         return f"leave out {other.option or 'that option'}, or add --what-if to judge a run that was not measured"
     return "take both on the same boot"

@@ -116,7 +116,11 @@ def _survival_headline(judgement: Judgement, verdict: Verdict) -> str:
                     "is replaced in some of the places where it may lie"
                 )
             return f"the machine resumes, but {_cpus(exposed)} {stay} asleep in memory that has been replaced"
-        return "the machine resumes, but a CPU runs on page tables that are overwritten, by what it has cached of them"
+        if any(result.runs_on_cache for result in judgement.aps):
+            return (
+                "the machine resumes, but a CPU runs on page tables that are overwritten, by what it has cached of them"
+            )
+        return "the machine resumes, by what a CPU has cached: whether its page tables are overwritten is not known"
     if verdict is Verdict.BENIGN:
         lucky = [result for result in judgement.aps if result.fate is Fate.PARKS_AGAIN]
         runs = "runs" if len(lucky) == 1 else "run"

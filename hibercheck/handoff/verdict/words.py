@@ -128,6 +128,11 @@ def sentence(result: ApResult) -> str:
     maker = makers.get(result.fate)
     if result.fate is Fate.REINITIALISED and result.runs_on_cache:
         return "its page tables are overwritten; it runs on the translations it has cached until the resumee's INIT"
+    if result.fate is Fate.REINITIALISED and result.may_run_on_cache and result.line is not False:
+        return (
+            "its page tables may be overwritten, which is not known; if it runs, it is on the translations it has "
+            "cached, until the resumee's INIT"
+        )
     return maker(result) if maker else "nothing that it can touch is overwritten"
 
 

@@ -64,6 +64,13 @@ def test_how_many_cpus_came_up(line, count):
     assert parse_log_facts(f"{DMESG}{line}\n", "log").brought_up == count
 
 
+def test_the_whole_line_counts_and_not_what_the_boot_loader_passed():
+    """With what is built in, and what a bootconfig adds."""
+    text = "Command line: quiet\nKernel command line: hibernate=no nosmt quiet\n"
+    assert parse_log_facts(text, "log").command_line == "hibernate=no nosmt quiet"
+    assert parse_log_facts("Command line: quiet\n", "log").command_line == "quiet"
+
+
 INTEL = "intel_idle: v0.5.1 model 0x5E"
 
 
@@ -92,6 +99,9 @@ def test_choices_that_a_kernel_tells_of(line, smt_off, kaslr_off, idle):
         ("", "says nothing"),
         ("PM: Image not found (code -22)\n", "says nothing"),
         (f"{DMESG}[    0.000000] Linux version 6.9 (x) #2\n", "several boots"),
+        (DMESG + DMESG, "several boots"),  # of one kernel, as /var/log/kern.log has them
+        ("Command line: nosmt\nCommand line: quiet\n", "several boots"),
+        ("Kernel command line: nosmt\nKernel command line: quiet\n", "several boots"),
         (DMESG.replace("0x0000000007ffffff", "0x0000000000000001"), "contradicts itself"),
     ],
 )

@@ -86,6 +86,15 @@ def test_not_known_while_the_image_is_copied(state, prospects, spurious):
     assert cause is (Event.SPURIOUS if spurious else Event.STORE)
 
 
+@pytest.mark.parametrize("state", [MWAIT, PORT])
+def test_a_cpu_without_translations_may_be_lost_on_the_way_to_any_data(state):
+    prospects = Prospects(UNKNOWN, spurious=UNKNOWN)
+    supposed = Suppositions(spurious_mwait=True, cold_tlb=True)
+    assert told(state, prospects, supposed) == (Fate.UNKNOWN, When.COPY, Event.SPURIOUS, None, None)
+    for warm in (RESTLESS, Suppositions(mwait_spins=True, cold_tlb=True)):
+        assert told(state, prospects, warm) == quiet(Fate.REINITIALISED)
+
+
 SURVIVES = [
     # state, settled, line, spurious, taken over, left where it is
     (MWAIT, INTACT, True, False, Fate.REINITIALISED, Fate.UNTOUCHED),

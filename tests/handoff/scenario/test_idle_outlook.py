@@ -56,6 +56,7 @@ def test_a_kernel_whose_drivers_park_no_dead_cpus_has_none():
     # of another build, or told otherwise, it is another driver's business
     ({"seen": PORT, "kernel": THEIRS}, ("mwait", USUAL, ())),
     ({"seen": PORT, "kernel": OURS, "theirs": "intel_idle.max_cstate=0"}, ("mwait", USUAL, ())),
+    ({"seen": PORT, "kernel": OURS, "theirs": "processor.max_cstate=2"}, ("mwait", USUAL, ())),
     ({"seen": IdleDriver("other", "f"), "kernel": OURS}, ("mwait", USUAL, ())),  # how that parks cannot be told
 ])  # fmt: skip
 def test_the_driver_of_the_same_build_told_the_same(given, expected):
@@ -72,10 +73,9 @@ def test_two_kernels_are_one_build_by_their_ids_or_else_their_banners(ours, thei
 
 
 def test_what_a_command_line_says_of_idle_cpus():
-    assert idle_choices(parse_command_line("quiet")) == (False, None, False)
-    assert idle_choices(parse_command_line("cpuidle.off=1 idle=nomwait intel_idle.max_cstate=0")) == (
-        True, "nomwait", True,
-    )  # fmt: skip
+    assert idle_choices(parse_command_line("quiet")) == (False, None, False, None)
+    line = "cpuidle.off=1 idle=nomwait intel_idle.max_cstate=0 processor.max_cstate=1"
+    assert idle_choices(parse_command_line(line)) == (True, "nomwait", True, 1)
 
 
 VIRTUAL = replace(INTEL, flags=INTEL.flags | {"hypervisor"})
@@ -118,6 +118,13 @@ OTHER_CPU = replace(INTEL, model=1)
     ({"seen": PORT, "idle_drivers": ("acpi_idle:module?",)}, ("port", INFERRED, ("none",))),
     ({"seen": PORT, "idle_drivers": ("acpi_idle:module?",), "enter_dead": ("acpi_idle:mwait",)},
      ("none", INFERRED, ())),
+    # what one of them was told of C-states says nothing of the other's
+    ({"seen": PORT, "theirs": "idle=nomwait"}, ("port", USUAL, ("mwait", "halt"))),
+    ({"seen": PORT, "theirs": "idle=nomwait", "line": "idle=nomwait"}, ("port", INFERRED, ())),
+    ({"seen": FFH, "line": "idle=nomwait"}, ("mwait", USUAL, ("port", "halt"))),
+    ({"seen": FFH, "theirs": "processor.max_cstate=1"}, ("mwait", USUAL, ("port", "halt"))),
+    ({"seen": PORT, "line": "processor.max_cstate=1", "idle_drivers": ("acpi_idle:module?",)},
+     ("port", USUAL, ("mwait", "halt", "none"))),
     ({"seen": PORT, "enter_dead": None}, None),
     ({"seen": IdleDriver("acpi_idle", None)}, None),
     ({"seen": IdleDriver(None), "has_acpi": True}, ("none", INFERRED, ())),

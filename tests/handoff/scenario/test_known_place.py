@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from hibercheck.errors import Mismatch, MissingFact
+from hibercheck.addresses import START_KERNEL_MAP
+from hibercheck.errors import Mismatch, MissingFact, UsageProblem
+from hibercheck.handoff.facts.e820 import RAM, RESERVED, E820Entry
 from hibercheck.handoff.facts.standing import Standing
 from hibercheck.handoff.scenario.known_place import (
     FRED,
@@ -86,6 +88,31 @@ def test_a_dump_and_an_option_that_differ_contradict_each_other():
         told(LOAD_ADDRESS, traits=FIXED, dumped=dumped, resumer_phys_base=0x2000000)
     what_if = {"dumped": dumped, "resumer_phys_base": 0x2000000, "what_if": True}
     assert told(LOAD_ADDRESS, traits=FIXED, **what_if) == (0x2000000, GIVEN)
+
+
+def test_a_supposed_run_lies_where_the_dump_has_it():
+    what_if = {"dumped": made_dumped(made_space(kaslr_offset=0x5000000)), "what_if": True, "traits": RANDOM}
+    one = asking(resumer_cmdline="nokaslr", **what_if)
+    found = one.known(KASLR_OFFSET)
+    assert (found.value, found.standing) == (0x5000000, MEASURED)
+    assert any("nokaslr is not obeyed" in remark for remark in one.remarks)
+    with pytest.raises(Mismatch, match="how far KASLR moves"):
+        told(KASLR_OFFSET, **what_if | {"what_if": False}, resumer_cmdline="nokaslr")
+    with pytest.raises(Mismatch) as five:
+        told(LEVELS, traits=LA57, dumped=made_dumped(made_space(levels=5)), resumer_cmdline="no5lvl", what_if=True)
+    assert "--what-if" not in five.value.advice
+
+
+ROOMS = (E820Entry(0x100000, 0x7F00000, RAM), E820Entry(0x8000000, 0x100000, RESERVED))
+
+
+@pytest.mark.parametrize("address", [0x0, 0x7E00000, 0x8000000, 1 << 40])
+def test_an_address_at_which_the_machine_has_no_room_for_the_kernel(address):
+    kernel = Kernel(_end=START_KERNEL_MAP + LINKED + 0xC00000)
+    given = {"traits": RANDOM, "resumee": made_resumee(e820=ROOMS), "resumer": kernel}
+    with pytest.raises(UsageProblem, match="not all is RAM"):
+        told(LOAD_ADDRESS, **given, resumer_phys_base=address)
+    assert told(LOAD_ADDRESS, **given, resumer_phys_base=0x7000000) == (0x7000000, GIVEN)
 
 
 FIVE = replace(INTEL, virtual_bits=57)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +43,22 @@ def test_a_dump_of_another_resume_is_refused(restores, boots, problem):
         return
     with pytest.raises(Mismatch, match=problem):
         check_dump(dumped, IMAGE, resumee)
+
+
+@pytest.mark.parametrize(("frames", "strange"), [
+    ((0x10, 0x11, 0x20, 0x21), None), ((0x11, 0x21), None), ((), None), (None, None),
+    ((0x0F, 0x10), 0xF), ((0x10, 0x12, 0x20), 0x12), ((0x20, 0x22), 0x22), ((0x1F,), 0x1F),
+])  # fmt: skip
+def test_a_dump_that_copies_frames_which_the_image_does_not_hold_is_of_another(frames, strange):
+    """Images of one kernel are entered alike; what they hold tells them apart."""
+    image = made_image(runs=((0x10, 2), (0x20, 2)), jump_address=0xFFFF_FFFF_8100_0000, cr3=0x1A0A000)
+    given = {"restores": (image.record.jump_address, image.record.cr3)}
+    dumped = replace(made_dumped(spoken(), **given), copies=SimpleNamespace(frames=frames))
+    if strange is None:
+        check_dump(dumped, image, made_resumee(spoken()))
+        return
+    with pytest.raises(Mismatch, match=f"frame {strange:#x}, which this one does not hold"):
+        check_dump(dumped, image, made_resumee(spoken()))
 
 
 @pytest.mark.parametrize(("taken", "written", "restores", "what_if", "told"), [
