@@ -3,6 +3,9 @@
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
 
+ADDRESS_MASK = (1 << 64) - 1
+"""All bits of an address: what the processor keeps of a sum."""
+
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 """``__START_KERNEL_map``: what a link-time address of the kernel's text and data exceeds its physical address by
 (arch/x86/include/asm/page_64_types.h)."""

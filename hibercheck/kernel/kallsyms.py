@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from itertools import accumulate, compress, islice
 from operator import gt, itemgetter
 
+from hibercheck.addresses import ADDRESS_MASK
 from hibercheck.files.binary import Bytes, occurrences
 from hibercheck.kernel.symbols import TableSymbols
 
@@ -47,7 +48,6 @@ _MANY = 4096
 """Names that are decoded by chance nowhere; any kernel has more."""
 _KERNEL_HALF = 1 << 63
 _MAX_SPAN = 1 << 31
-_MASK = (1 << 64) - 1
 _LETTERS = frozenset("AaBbCcDdGgIiNnPpRrSsTtUuVvWw-?")
 
 
@@ -325,7 +325,9 @@ def _own_place(data: Bytes, address: int, at: int, count: int) -> array[int] | N
     if len(raw) < 4 * count:
         return None
     entry = address + at
-    return _plausible([(entry + 4 * n + offset) & _MASK for n, offset in enumerate(struct.unpack(f"<{count}i", raw))])
+    return _plausible(
+        [(entry + 4 * n + offset) & ADDRESS_MASK for n, offset in enumerate(struct.unpack(f"<{count}i", raw))]
+    )
 
 
 def _absolute(data: Bytes, start: int, count_at: int, count: int) -> array[int] | None:
@@ -345,7 +347,7 @@ def _plausible(addresses: Sequence[int]) -> array[int] | None:
     if not _ascend(addresses):
         return None
     upper = bisect_left(addresses, _KERNEL_HALF)
-    if upper == len(addresses) or addresses[-1] - addresses[upper] > _MAX_SPAN or addresses[-1] > _MASK:
+    if upper == len(addresses) or addresses[-1] - addresses[upper] > _MAX_SPAN or addresses[-1] > ADDRESS_MASK:
         return None
     return array("Q", addresses)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from hibercheck.addresses import PAGE_SIZE
+from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.x86.cpu import CpuState
@@ -38,7 +38,6 @@ MAX_EVENTS = 64
 """An exception storm that has not ended by then does not end."""
 MAX_STACK_PAGES = 64
 """Kernel stacks have 4 pages (KASAN: 8) and a page that is not mapped below them."""
-ADDRESS_MASK = (1 << 64) - 1
 
 
 class Role(StrEnum):

@@ -16,12 +16,11 @@ from typing import Any
 
 from iced_x86 import Code, ConditionCode, Decoder, Instruction, MemorySizeExt, Mnemonic, OpKind, Register, RegisterExt
 
-from hibercheck.addresses import PAGE_SIZE
+from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE
 from hibercheck.data import dataclass, replace
 from hibercheck.x86.flags import NOT_KNOWN, arithmetic, flags_of, holds
 from hibercheck.x86.paging import Access
 
-MASK = (1 << 64) - 1
 MAX_INSTRUCTION = 15
 MAX_INSTRUCTIONS = 2048
 """A turn of a park loop, with what it calls, has a few dozen."""
@@ -172,7 +171,7 @@ class _Follower:
             if self.rip in self.waits:
                 return CourseEnd.WAITS
             self.waits.add(self.rip)
-        following = one.next_ip & MASK
+        following = one.next_ip & ADDRESS_MASK
         if not (one.mnemonic in _NOTHING or self._moves(one) or self._computes(one)):
             target = self._goes(one, following)
             if target is None:
@@ -195,7 +194,7 @@ class _Follower:
         return Decoder(64, code, ip=self.rip).decode()
 
     def _known(self, address: int, size: int) -> bytes:
-        content = self.read(address & MASK, size)
+        content = self.read(address & ADDRESS_MASK, size)
         if content is None:
             raise _UnknownError
         return content
@@ -287,7 +286,7 @@ class _Follower:
         if kind == OpKind.MEMORY:
             address = self._address(one)
             return None if address is None else self._load(address, self._size(one, number))
-        return int(one.immediate(number)) & MASK
+        return int(one.immediate(number)) & ADDRESS_MASK
 
     def _set(self, one: Instruction, number: int, value: int | None) -> None:
         if one.op_kind(number) == OpKind.REGISTER:
@@ -309,7 +308,7 @@ class _Follower:
             index = self._read_register(one.memory_index)
             parts.append(None if index is None else index * one.memory_index_scale)
         known = [part for part in parts if part is not None]
-        return sum(known) & MASK if len(known) == len(parts) else None
+        return sum(known) & ADDRESS_MASK if len(known) == len(parts) else None
 
     def _read_register(self, which: Any) -> int | None:  # noqa: ANN401 - iced's Register, an int
         value = self.registers.get(RegisterExt.full_register(which))
@@ -342,7 +341,7 @@ class _Follower:
         first = min(size, PAGE_SIZE - address % PAGE_SIZE)
         parts = [self.read(address, first)]
         if first < size:
-            parts.append(self.read(address + first & MASK, size - first))
+            parts.append(self.read(address + first & ADDRESS_MASK, size - first))
         value: int | None = None
         known = [part for part in parts if part is not None]
         if len(known) == len(parts):
@@ -354,7 +353,7 @@ class _Follower:
     def _store(self, address: int, size: int, value: int | None) -> None:
         self.read(address, 1)  # raises Unmapped, as the page in which it ends does
         if address % PAGE_SIZE + size > PAGE_SIZE:
-            self.read(address + size - 1 & MASK, 1)
+            self.read(address + size - 1 & ADDRESS_MASK, 1)
         for place in range(size):
             self.stores[address + place] = None if value is None else value >> 8 * place & 0xFF
         self.data.append(DataAccess(address, size, Access.WRITE, value, self.rip))
@@ -363,14 +362,14 @@ class _Follower:
         stack = self.registers.get(Register.RSP)
         if stack is None:
             raise _UnknownError
-        self.registers[Register.RSP] = (stack - 8) & MASK
-        self._store((stack - 8) & MASK, 8, value)
+        self.registers[Register.RSP] = (stack - 8) & ADDRESS_MASK
+        self._store((stack - 8) & ADDRESS_MASK, 8, value)
 
     def _pop(self) -> int | None:
         stack = self.registers.get(Register.RSP)
         if stack is None:
             raise _UnknownError
-        self.registers[Register.RSP] = (stack + 8) & MASK
+        self.registers[Register.RSP] = (stack + 8) & ADDRESS_MASK
         return self._load(stack, 8)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from hibercheck.addresses import ADDRESS_MASK
 from hibercheck.dump.registers import CpuRegisters
 from hibercheck.handoff.memory.exact import DumpedResumer, pages
 from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Flow, Instruction, decode
@@ -14,7 +15,6 @@ from hibercheck.x86.paging import walk
 _WAITS: dict[bytes, ParkKind] = {b"\xf4": "hlt", b"\x0f\x01\xc9": "mwait"}
 _MAX_LOOP = 16
 """Instructions of a loop; a jump back is all that those seen have."""
-_MASK = (1 << 64) - 1
 
 
 def copied_loop(resumer: DumpedResumer, registers: CpuRegisters) -> ParkLoop | None:
@@ -48,8 +48,8 @@ def copied_loop(resumer: DumpedResumer, registers: CpuRegisters) -> ParkLoop | N
 
 def _loop(resumer: DumpedResumer, found: list[tuple[int, bytes, str]], kind: ParkKind) -> ParkLoop:
     """Describe it as loops of kernels are: run-time addresses less the offset that is added to a kernel's."""
-    placed = sorted((at - resumer.kaslr_offset & _MASK, code, text) for at, code, text in found)
-    wait = found[0][0] - resumer.kaslr_offset & _MASK
+    placed = sorted((at - resumer.kaslr_offset & ADDRESS_MASK, code, text) for at, code, text in found)
+    wait = found[0][0] - resumer.kaslr_offset & ADDRESS_MASK
     start, end = placed[0][0], placed[-1][0] + len(placed[-1][1])
     whole = all(at + len(code) == later for (at, code, _), (later, _, _) in pairwise(placed))
     first = next(code for at, code, _ in placed if at == wait)
@@ -72,7 +72,7 @@ def _loop(resumer: DumpedResumer, found: list[tuple[int, bytes, str]], kind: Par
 def _fetch(resumer: DumpedResumer, registers: CpuRegisters, at: int, size: int, *, paging: bool) -> bytes | None:
     """Read code as the CPU does; None where it is not in the dump."""
     if paging:
-        found = walk(resumer, resumer.mode, (registers.cr3 or 0) & resumer.mode.address_mask, at & _MASK)
+        found = walk(resumer, resumer.mode, (registers.cr3 or 0) & resumer.mode.address_mask, at & ADDRESS_MASK)
         if found.physical is None:
             return None
         at = found.physical

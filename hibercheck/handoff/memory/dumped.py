@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hibercheck.addresses import ADDRESS_MASK
 from hibercheck.data import replace
 from hibercheck.dump.dump import Dump
 from hibercheck.dump.registers import GENERAL, CpuRegisters
@@ -31,7 +32,6 @@ from hibercheck.kernel.code.patching import same_code
 from hibercheck.x86.cpu import RFLAGS_IF, CpuState, ParkState, infer_efer
 from hibercheck.x86.events import Facts
 
-_MASK = (1 << 64) - 1
 KERNEL_CS, KERNEL_DS = 0x10, 0x18
 """__KERNEL_CS and __KERNEL_DS, arch/x86/include/asm/segment.h."""
 
@@ -229,7 +229,7 @@ def _context(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> ApContext:
     if own is not None:
         return replace(found, rip=own.rip, registers={name: getattr(own, name) for name in GENERAL})
     held = {} if line is None or parked.loop.line is None else {parked.loop.line: line}
-    return replace(found, rip=(parked.loop.resume_at + resumer.kaslr_offset) & _MASK, registers=held)
+    return replace(found, rip=(parked.loop.resume_at + resumer.kaslr_offset) & ADDRESS_MASK, registers=held)
 
 
 def _line(plan: Plan, parked: Parked, own: CpuRegisters | None, resumer: DumpedResumer) -> int | None:

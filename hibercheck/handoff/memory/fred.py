@@ -5,7 +5,7 @@ No machine with FRED was among those that were measured: this follows the specif
 
 from __future__ import annotations
 
-from hibercheck.addresses import PAGE_SIZE
+from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.handoff.scenario.plan import Plan
@@ -15,7 +15,6 @@ _RED_ZONE = 1 << 6
 """FRED_CONFIG_REDZONE; stack level 0 for interrupts, and for the code that a CPU parks in."""
 _STACKS_IN_AREA = 5 * PAGE_SIZE
 """struct cpu_entry_area: gdt, entry_stack_page, tss (with its bitmap of ports 3 pages), then the exception stacks."""
-_MASK = (1 << 64) - 1
 
 
 def placed_fred(plan: Plan, area: int, kaslr_offset: int) -> FredState | None:
@@ -38,6 +37,6 @@ def _state(plan: Plan, base: int, kaslr_offset: int) -> FredState | None:
     if entry is None or told is None:
         return None
     levels, *ends = told
-    config = ((entry.address + kaslr_offset) & ~(PAGE_SIZE - 1) | _RED_ZONE) & _MASK
-    first, second, third = ((base + end) & _MASK for end in ends)
+    config = ((entry.address + kaslr_offset) & ~(PAGE_SIZE - 1) | _RED_ZONE) & ADDRESS_MASK
+    first, second, third = ((base + end) & ADDRESS_MASK for end in ends)
     return FredState(config, levels, (0, first, second, third))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container
 from enum import StrEnum
 from functools import cached_property
 
-from hibercheck.addresses import PAGE_SHIFT, START_KERNEL_MAP
+from hibercheck.addresses import ADDRESS_MASK, PAGE_SHIFT, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.cpufacts import cpu_count
@@ -43,7 +43,6 @@ _NAME_AT = range(0x38, 0xA8, 8)
 _SP_AT = 152
 """``saved_context.regs.sp``: the structure begins with struct pt_regs (arch/x86/include/asm/suspend_64.h)."""
 _SHOWN = 3
-_MASK = (1 << 64) - 1
 
 
 class Use(StrEnum):
@@ -303,13 +302,13 @@ class Owners:
     def _area(self, physical: int) -> tuple[int, int] | None:
         """Return the CPU in whose first per-CPU area an address lies, and the offset there; None if it is in none."""
         space, areas = self._space, self._areas
-        at = bisect_right(areas, (physical, _MASK, 0)) - 1
+        at = bisect_right(areas, (physical, ADDRESS_MASK, 0)) - 1
         if at < 0:
             return None
         first, begin, cpu = areas[at]
         offset = physical - first
         inside = offset < space.variable("pcpu_unit_size", 4)
-        return (cpu, offset) if inside and space.physical(begin + offset & _MASK) == physical else None
+        return (cpu, offset) if inside and space.physical(begin + offset & ADDRESS_MASK) == physical else None
 
     @cached_property
     def _areas(self) -> list[tuple[int, int, int]]:
@@ -318,7 +317,7 @@ class Owners:
         shift = 0 if space.kernel.percpu_zero_based else space.kaslr_offset
         for cpu in range(cpu_count(space)):
             try:
-                begin = (space.percpu_base(cpu) + space.kernel.percpu_start + shift) & _MASK
+                begin = (space.percpu_base(cpu) + space.kernel.percpu_start + shift) & ADDRESS_MASK
                 found.append((space.physical(begin), begin, cpu))
             except MissingFact:  # the area of a CPU that is not there
                 continue
@@ -351,7 +350,7 @@ class Owners:
 
     def _page(self, pfn: int, size: int) -> bytes:
         """Read the struct page of a frame, or of the first frame of the block that it belongs to."""
-        address = self._pages + pfn * size & _MASK
+        address = self._pages + pfn * size & ADDRESS_MASK
         page = self._space.read(address, _HEADER)
         head = int.from_bytes(page[8:16], "little")
         if not head & 1:
@@ -377,7 +376,7 @@ class Owners:
         pfn = space.image_physical(space.kernel.require("_text").address) >> PAGE_SHIFT
         for size in _SIZES:
             try:
-                page = space.read(self._pages + pfn * size & _MASK, _HEADER)
+                page = space.read(self._pages + pfn * size & ADDRESS_MASK, _HEADER)
             except MissingFact:
                 continue
             lru = self._pages + pfn * size + 8
@@ -392,7 +391,7 @@ class Owners:
         try:
             table = space.address("pageflag_names")
             for index in range(_MAX_FLAGS):
-                mask, name = struct.unpack("<QQ", space.read(table + 16 * index & _MASK, 16))
+                mask, name = struct.unpack("<QQ", space.read(table + 16 * index & ADDRESS_MASK, 16))
                 if not mask:
                     break
                 found[space.string(name, 32)] = mask
@@ -422,7 +421,7 @@ class Owners:
             places = _NAME_AT
         for place in places:
             try:
-                pointer = space.number(cache + place & _MASK)
+                pointer = space.number(cache + place & ADDRESS_MASK)
                 text = space.string(pointer, 64) if pointer >> 56 == 0xFF else ""
             except MissingFact:
                 continue

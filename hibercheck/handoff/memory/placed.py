@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hibercheck.addresses import CPU_ENTRY_AREA, PAGE_SIZE
+from hibercheck.addresses import ADDRESS_MASK, CPU_ENTRY_AREA, PAGE_SIZE
 from hibercheck.data import replace
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.memory.collected import CollectedKernel, collected_kernel
@@ -21,7 +21,6 @@ from hibercheck.x86.events import Facts
 from hibercheck.x86.paging import CR4_FRED, CR4_LA57, CR4_MCE, CR4_PAE, CR4_SMAP, CR4_SMEP, PagingMode
 
 _GDT_LIMIT, _IDT_LIMIT, _TSS_LIMIT = 0x7F, 0xFFF, 0x206F
-_MASK = (1 << 64) - 1
 KERNEL_CR0, KERNEL_EFER = 0x8005_0033, 0xD01
 """CR0 and EFER of a CPU on which Linux runs: paging, write protection, long mode and no-execute, among others."""
 
@@ -84,7 +83,7 @@ def _collected_context(plan: Plan, parked: Parked, resumer: CollectedKernel) -> 
         return None
     loop, shift = parked.loop, resumer.kaslr_offset
     if loop is None or not all(
-        resumer.has_text(start + shift & _MASK, end + shift & _MASK) for start, end in loop.ranges
+        resumer.has_text(start + shift & ADDRESS_MASK, end + shift & ADDRESS_MASK) for start, end in loop.ranges
     ):
         return ApContext(parked.cpu, resumer.cr3, base, placed=True, line=line)
     return ApContext(
@@ -93,7 +92,7 @@ def _collected_context(plan: Plan, parked: Parked, resumer: CollectedKernel) -> 
         base,
         placed=True,
         line=line,
-        rip=(loop.resume_at + shift) & _MASK,
+        rip=(loop.resume_at + shift) & ADDRESS_MASK,
         registers={} if line is None or loop.line is None else {loop.line: line},
     )
 

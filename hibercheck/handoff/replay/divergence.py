@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
+from hibercheck.addresses import ADDRESS_MASK, PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.handoff.memory.composite import Composite
 from hibercheck.handoff.memory.context import ApContext
@@ -18,8 +18,6 @@ from hibercheck.handoff.replay.touch import walk_of
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.follow import Course, CourseEnd, DataAccess, Unmapped, follow
 from hibercheck.x86.paging import Access
-
-_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ def follow_loop(memory: Composite, loop: ParkLoop, context: ApContext) -> Follow
     if context.registers is None or context.rip is None:
         return None
     shift = memory.resumer.kaslr_offset
-    ranges = [(start + shift & _MASK, end + shift & _MASK) for start, end in loop.ranges]
+    ranges = [(start + shift & ADDRESS_MASK, end + shift & ADDRESS_MASK) for start, end in loop.ranges]
     translate = _translator(memory, context)
 
     def inside(address: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from hibercheck.addresses import PAGE_SHIFT
+from hibercheck.addresses import ADDRESS_MASK, PAGE_SHIFT
 from hibercheck.errors import Unsupported, UsageProblem
 from hibercheck.handoff.memory.composite import Composite
 from hibercheck.handoff.replay.compare import Difference
@@ -26,7 +26,6 @@ MAX_INSTRUCTIONS = 20_000
 """Enough for any loop, and for a CPU that has left its own to fault or to stop somewhere."""
 
 _WITHOUT_REGISTERS = frozenset({"text", "rodata", "io"})
-_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ class _Runner:
             memory,
             state,
             self.result.cpu.general or {},
-            inside=[(start + shift & _MASK, end + shift & _MASK) for start, end in self.loop.ranges],
+            inside=[(start + shift & ADDRESS_MASK, end + shift & ADDRESS_MASK) for start, end in self.loop.ranges],
             limit=MAX_INSTRUCTIONS,
             uncached=uncached,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hibercheck.addresses import PAGE_SIZE
+from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.space import KernelSpace
@@ -39,7 +39,6 @@ PARK_LOOP, OTHER_CODE, DESCRIPTOR, PERCPU, LINE, RODATA, STACK, DATA = (
 )
 LINE_SIZE = 64
 _ROLES = {"percpu": PERCPU, "line": LINE, "rodata": RODATA, "stack": STACK, "data": DATA}
-_ADDRESS_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +195,11 @@ def _fetches(memory: Composite, loop: ParkLoop, context: ApContext) -> list[Touc
     shift = resumer.kaslr_offset
 
     def equal(address: int, before: bytes, after: bytes) -> bool:
-        return same_code(before, after, (address - shift) & _ADDRESS_MASK, loop.patchable)
+        return same_code(before, after, (address - shift) & ADDRESS_MASK, loop.patchable)
 
     fetches = []
     for start, end in loop.ranges:
-        for address, size in pages_of(start + shift & _ADDRESS_MASK, end + shift & _ADDRESS_MASK):
+        for address, size in pages_of(start + shift & ADDRESS_MASK, end + shift & ADDRESS_MASK):
             fetches.append(
                 touch(
                     memory,
@@ -279,13 +278,13 @@ def _address(memory: Composite, item: Touch, context: ApContext) -> int | None:
     kernel, shift = memory.resumer.kernel, memory.resumer.kaslr_offset
     if item.kind == "percpu" and item.address is not None and context.gs_base is not None:
         moved = 0 if kernel.percpu_zero_based else shift
-        return (context.gs_base + item.address + moved) & _ADDRESS_MASK
+        return (context.gs_base + item.address + moved) & ADDRESS_MASK
     if item.kind == "line":
         return context.line
     if item.kind == "stack":
         return context.stack
     if item.kind in {"rodata", "data"} and item.address is not None:
-        return (item.address + shift) & _ADDRESS_MASK
+        return (item.address + shift) & ADDRESS_MASK
     return None
 
 
@@ -378,4 +377,4 @@ def _handler(space: KernelSpace, vector: int) -> tuple[int | None, int | None]:
     own = space.kernel.symbol("asm_exc_nmi" if vector == VECTORS[Event.NMI] else "asm_exc_machine_check")
     if own is None:
         return None, None
-    return (own.address + space.kaslr_offset) & _ADDRESS_MASK, space.image_physical(own.address)
+    return (own.address + space.kaslr_offset) & ADDRESS_MASK, space.image_physical(own.address)

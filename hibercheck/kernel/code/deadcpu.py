@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
+from hibercheck.addresses import ADDRESS_MASK
 from hibercheck.data import replace
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code import commits
@@ -388,5 +389,5 @@ def _fixmap_addresses(node: Decoded) -> set[int]:
     """Pages of the fixmap that an instruction names: as an address, or as what it adds or takes away."""
     values = set(named(node))
     if node.mnemonic == "sub" and node.immediate is not None:
-        values.add(-node.immediate & (1 << 64) - 1)
+        values.add(-node.immediate & ADDRESS_MASK)
     return {value & -4096 for value in values if FIXADDR_TOP - (_FIXMAP_PAGES << 12) < value < FIXADDR_TOP + 4096}

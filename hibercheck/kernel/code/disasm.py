@@ -9,12 +9,11 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Any
 
+from hibercheck.addresses import ADDRESS_MASK
 from hibercheck.data import dataclass
 
 MAX_INSTRUCTION = 15
 """Longest legal instruction, in bytes (SDM volume 2, section 2.3.11)."""
-
-_U64 = (1 << 64) - 1
 
 
 class Flow(StrEnum):
@@ -204,7 +203,7 @@ class _Iced:
         first, last = self._iced.OpKind.IMMEDIATE8, self._iced.OpKind.IMMEDIATE32TO64
         for index in range(instruction.op_count):
             if first <= instruction.op_kind(index) <= last:
-                return int(instruction.immediate(index)) & _U64
+                return int(instruction.immediate(index)) & ADDRESS_MASK
         return None
 
     def _operand(self, used: Any) -> Operand:  # noqa: ANN401 - foreign object
@@ -243,7 +242,7 @@ class _Iced:
             index=self._name(index),
             scale=scale,
             displacement=signed,
-            address=displacement & _U64 if absolute else None,
+            address=displacement & ADDRESS_MASK if absolute else None,
             size=size,
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
+from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Decoded, Flow, Operand, decode
@@ -29,7 +29,7 @@ _MAX_STEPS = 256
 """Instructions of copied code that are followed; what is known takes under fifty."""
 _MAX_SOUGHT = 2048
 """Places looked at for where a value comes from."""
-_PG, _MASK = 1 << 31, (1 << 64) - 1
+_PG = 1 << 31
 _CODE64 = 0x10
 """__KERNEL_CS, arch/x86/include/asm/segment.h."""
 _WAITS = {"hlt": "hlt", "mwait": "mwait", "mwaitx": "mwait"}
@@ -337,7 +337,7 @@ def origins(function: Function, at: int, register: str) -> set[Origin]:
             if not isinstance(made, Origin):
                 todo.append((previous, made[0], added + made[1]))
             elif made.kind == "constant" and made.value is not None:
-                found.add(Origin("constant", made.value + added & _MASK))
+                found.add(Origin("constant", made.value + added & ADDRESS_MASK))
             else:
                 found.add(Origin(made.kind, made.value, added))
     return found

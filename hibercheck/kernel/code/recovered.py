@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
+from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code.dataless import TELLING
 from hibercheck.kernel.code.disasm import Decoded
@@ -23,7 +23,6 @@ from hibercheck.kernel.symbols import Symbol
 _MAX_IMAGE = 1 << 30
 """KERNEL_IMAGE_SIZE with RANDOMIZE_BASE, arch/x86/include/asm/page_64_types.h."""
 
-_U64 = (1 << 64) - 1
 _MAX_ENDS = 8
 """Constants that are tried as an end of the jump table: jump_label_init() names two more than once."""
 _PRESENT, _LARGE = 1, 1 << 7
@@ -180,7 +179,7 @@ class _Recovery:
             for node in function or ():
                 place = None
                 if node.destination in lines and node.effective is not None and node.effective.base is not None:
-                    place = node.effective.displacement & _U64
+                    place = node.effective.displacement & ADDRESS_MASK
                 elif node.destination in lines and node.mnemonic == "add" and any(one.gs for one in node.operands):
                     place = argument(function, node.address, node.destination) if function is not None else None
                 if place is not None and self._is_percpu(place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from hibercheck.addresses import ADDRESS_MASK
 from hibercheck.data import dataclass
 from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Decoded, Flow
 from hibercheck.kernel.code.model import Evidence
@@ -134,7 +135,7 @@ def named(node: Decoded) -> Iterator[int]:
     operands = [*node.operands, *([node.effective] if node.effective is not None else [])]
     for operand in operands:
         value = operand.address if operand.address is not None else operand.displacement
-        yield value & ((1 << 64) - 1)
+        yield value & ADDRESS_MASK
     if node.immediate is not None:
         yield node.immediate
 
