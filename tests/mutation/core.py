@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.elsewhere import ELSEWHERE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -114,6 +117,15 @@ def test_files(part: Part) -> list[str]:
         assert place.exists(), f"{name}: no such file"
         found |= {place} if place.is_file() else set(place.rglob("test_*.py"))
     return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
+@functools.cache
+def holders(path: str) -> frozenset[str]:
+    """The files of tests that a module is held by: those of its name, and what tests/elsewhere.py says."""
+    module = Path(path).relative_to("hibercheck")
+    mirrored = (ROOT / "tests" / module.parent).glob(f"test_{module.stem}*.py")
+    elsewhere = {f"tests/{test}" for test, modules, _ in ELSEWHERE if str(module) in modules.split()}
+    return frozenset({*(str(one.relative_to(ROOT)) for one in mirrored), *elsewhere})
 
 
 def name_of(path: str) -> str:

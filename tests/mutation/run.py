@@ -18,19 +18,24 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 
 import pytest
 
-from tests.mutation.core import ROOT, name_of
+from tests.mutation.core import ROOT, holders, name_of
 from tests.mutation.coverage_map import Map
 from tests.mutation.mutants import Mutant
 from tests.mutation.session import FAILED, FAULT, Failed, Forked, Place, run_pytest, silence
 
 PER_MUTANT = 8
 """Seconds of processor time of tests that a mutant is tried with: if none kills it in these, it survives."""
+FOR_WHOLE = 2
+"""Seconds of these that are kept for tests that compare whole texts."""
+WHOLE = "test_told.py"
+"""What a file of such tests is called."""
 COLLECT = 0.4
 """Seconds that a file of tests takes to be imported and collected, where that is not done before."""
 SLOWER = 10
@@ -72,7 +77,7 @@ class Outcome:
 
 
 class Order:
-    """Which tests to run first: those that are quick and have killed neighbours."""
+    """Which tests to run first: those that are quick, of the files that hold a module, and have killed neighbours."""
 
     def __init__(self, known: Map, paths: dict[str, list[str]]) -> None:
         self.known = known
@@ -80,40 +85,54 @@ class Order:
         self.kills: dict[str, Counter[str]] = defaultdict(Counter)
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """The tests of a mutant, best first, as many as `PER_MUTANT` allows."""
+        """The tests of a mutant, best first, as many as `PER_MUTANT` allows.
+
+        A part of the time is kept for tests that compare whole texts, which see what nobody has thought of.
+        """
         known, files = self.known, set(self.paths[mutant.path])
         if self.at_import(mutant):
             covering = {name for name, test in known.tests.items() if test.lines.get(mutant.path)}
             # a test that reads a table runs no line of the module
-            beside = {name for name in known.tests if name.partition("::")[0] in files}
+            beside = {name for name in known.tests if _file(name) in files}
         else:
             covering = known.covering(mutant.path, mutant.lines)
             beside = self._beside(covering)
-        stem = f"test_{mutant.path.rpartition('/')[2].removesuffix('.py')}"
+        holding = holders(mutant.path)
         in_scope, in_module = self.kills[f"{mutant.path}:{mutant.scope}"], self.kills[mutant.path]
 
         def worth(name: str) -> float:
-            chance = in_scope[name] + 0.2 * in_module[name] + (0.5 if stem in name else 0.1)
+            chance = in_scope[name] + 0.2 * in_module[name] + (0.5 if _file(name) in holding else 0.1)
             return chance * (1 if name in covering else 0.01) / (known.tests[name].seconds + 0.01)
 
-        chosen = [name for name in covering | beside if name.partition("::")[0] in files]
-        left, result = float(PER_MUTANT), []
-        # one more case of a test that has been tried shows less than another test
-        siblings: Counter[str] = Counter()
-        files_begun: set[str] = set()
-        discounted = {}
-        for name in sorted(chosen, key=lambda name: (-worth(name), name)):
-            siblings[name.partition("[")[0]] += 1
-            discounted[name] = worth(name) / siblings[name.partition("[")[0]]
-        for name in sorted(chosen, key=lambda name: (-discounted[name], name)):
-            if left < 0:
-                break
-            file = name.partition("::")[0]
-            if self.at_import(mutant) and file not in files_begun:
-                left -= COLLECT
-                files_begun.add(file)
-            left -= known.tests[name].seconds
-            result.append(name)
+        ranked = _ranked([name for name in covering | beside if _file(name) in files], worth)
+        whole = [name for name in ranked if Path(_file(name)).name == WHOLE]
+        if not self.at_import(mutant):
+            chosen = set(self._some(whole, FOR_WHOLE))
+            others = [name for name in ranked if name not in set(whole)]
+            chosen.update(self._some(others, PER_MUTANT - self._seconds(chosen)))
+            return [name for name in ranked if name in chosen]
+        by_file: dict[str, list[str]] = {}
+        for name in ranked:
+            by_file.setdefault(_file(name), []).append(name)
+        first = [file for file in by_file if file in holding]
+        first += [file for file in by_file if Path(file).name == WHOLE and file not in holding]
+        result: list[str] = []
+        for file in (*first, *(file for file in by_file if file not in first)):
+            left = PER_MUTANT - self._seconds(result) - COLLECT * len({_file(name) for name in result})
+            if left > COLLECT:
+                result += self._some(by_file[file], min(left, PER_MUTANT / 3) - COLLECT)
+        return result
+
+    def _seconds(self, names: Iterable[str]) -> float:
+        return sum(self.known.tests[name].seconds for name in names)
+
+    def _some(self, names: Sequence[str], seconds: float) -> list[str]:
+        """As many of these tests, in order, as fit into so long; if the first alone takes longer, that one."""
+        result: list[str] = []
+        for name in names:
+            if (own := self.known.tests[name].seconds) <= seconds or not result:
+                seconds -= own
+                result.append(name)
         return result
 
     def _beside(self, covering: set[str]) -> set[str]:
@@ -134,6 +153,20 @@ class Order:
         if outcome.by:
             self.kills[f"{outcome.mutant.path}:{outcome.mutant.scope}"][outcome.by] += 1
             self.kills[outcome.mutant.path][outcome.by] += 1
+
+
+def _file(name: str) -> str:
+    return name.partition("::")[0]
+
+
+def _ranked(names: Sequence[str], worth: Callable[[str], float]) -> list[str]:
+    """Tests by their worth, where one more case of a test that comes before shows less than another test."""
+    cases: Counter[str] = Counter()
+    discounted = {}
+    for name in sorted(names, key=lambda name: (-worth(name), name)):
+        cases[name.partition("[")[0]] += 1
+        discounted[name] = worth(name) / cases[name.partition("[")[0]]
+    return sorted(names, key=lambda name: (-discounted[name], name))
 
 
 # -- in a mutant's process ---------------------------------------------------------------------------------------------

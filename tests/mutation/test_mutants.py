@@ -7,8 +7,10 @@ import textwrap
 
 import pytest
 
+from tests.mutation import coverage_map
 from tests.mutation.core import CORE, ROOT, modules
 from tests.mutation.mutants import mutants_of
+from tests.mutation.run import Order
 
 
 def changed(source: str) -> set[str]:
@@ -131,3 +133,47 @@ def test_mutants_of_the_core_are_other_code_on_the_same_lines(part):
             assert text.count(b"\n") == source.count(b"\n")
             assert ast.dump(ast.parse(text)) != ast.dump(ast.parse(source)), (path, mutant.key)
             compile(text, path, "exec")
+
+
+def order_of(tests, mutant_at="function"):
+    """The tests that are chosen, of these by name: (seconds, whether it runs the mutant's line)."""
+    path = "hibercheck/kernel/code/rescue.py"
+    source = b"LIMIT = 5\n\ndef asks(a):\n    return a > LIMIT\n"
+    mutant = next(one for one in mutants_of(path, source) if bool(one.function) is (mutant_at == "function"))
+    known = coverage_map.Map(
+        {
+            name: coverage_map.Test(seconds, {path: 1 << 4} if runs else {}, [])
+            for name, (seconds, runs) in tests.items()
+        },
+        imported={path: 1 << 1 | 1 << 3},
+    )
+    return Order(known, {path: [name.partition("::")[0] for name in tests]}).tests(mutant)
+
+
+OWN, TOLD, OTHER = (
+    "tests/kernel/code/test_rescue.py",
+    "tests/kernel/code/test_told.py",
+    "tests/kernel/code/test_idle.py",
+)
+
+
+def test_a_mutant_is_tried_with_quick_tests_of_its_line_and_some_that_see_all():
+    tests = {f"{OWN}::test_a": (0.1, True), f"{OTHER}::test_b": (0.1, True), f"{OTHER}::test_c": (0.1, False),
+             f"{TOLD}::test_d": (1.5, True), f"{TOLD}::test_e": (1.9, True)}  # fmt: skip
+    assert order_of(tests) == [f"{OWN}::test_a", f"{OTHER}::test_b", f"{TOLD}::test_d"]
+    many = {f"{OTHER}::test_{n}": (0.5, True) for n in range(30)} | {f"{TOLD}::test_d": (1.5, True)}
+    chosen = order_of(many)
+    assert f"{TOLD}::test_d" in chosen
+    assert sum(many[name][0] for name in chosen) <= 8
+
+
+def test_a_table_is_tried_with_the_files_that_hold_it_and_with_what_sees_all():
+    tests = {f"{OTHER}::test_{n}": (0.01, True) for n in range(20)}
+    tests |= {f"{OWN}::test_{n}": (0.5, False) for n in range(20)} | {
+        f"{TOLD}::test_{n}": (0.5, True) for n in range(9)
+    }
+    chosen = order_of(tests, "table")
+    files = [name.partition("::")[0] for name in chosen]
+    assert list(dict.fromkeys(files)) == [OWN, TOLD, OTHER]
+    assert 3 <= files.count(OWN) < 8
+    assert 3 <= files.count(TOLD) < 8

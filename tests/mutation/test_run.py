@@ -65,6 +65,7 @@ def small(tmp_path):
     shutil.copytree(
         here, tmp_path / "tests/mutation", ignore=shutil.ignore_patterns("test_*", "record.json", "__pycache__")
     )
+    shutil.copy(here.parent / "elsewhere.py", tmp_path / "tests")
     with (tmp_path / "tests/mutation/core.py").open("a") as core:
         core.write(CORE)
     (tmp_path / "hibercheck").mkdir()
