@@ -53,7 +53,8 @@ else:
             raise TypeError(f"in {declared.__name__} a field without a default follows one that has one")
         compared = [name for name in names if _told(given.get(name), "compare")]
         namespace = {"__init__": _first_init(parameters), **_SHARED, **_comparison(compared)}
-        namespace |= {name: value for name, value in own.items() if name not in {*given, "__dict__", "__weakref__"}}
+        left_out = {*given, "__dict__", "__weakref__"}
+        namespace |= {name: value for name, value in own.items() if name not in left_out}
         namespace |= {
             "__slots__": names,
             "__match_args__": tuple(parameters),

@@ -92,7 +92,7 @@ def ending_in_order(*, for_good: bool = False) -> Iterator[Endings]:
 
 
 def leave(status: int) -> None:
-    """End the process at once, after a request to: the interpreter's own way out waits for threads, and can fail."""
+    """End the process at once: the interpreter's own way out waits for threads, and can fail."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()

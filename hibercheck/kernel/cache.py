@@ -6,11 +6,11 @@ that the kernel is read.  The directory holds one file for each kernel, of some 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -63,31 +63,39 @@ def default_directory() -> Path | None:
 def content_key(path: str) -> str | None:
     """Return what a kernel's file is known by: a hash of its contents, and of the program that reads them.
 
-    Of a file above `WHOLE` it is a hash of its beginning and its end, of parts of its symbol tables, and of its inode,
-    size and times: whoever changes the rest changes its ctime.
+    Of a file above `WHOLE` it is its inode, size and times, and a checksum of its beginning and its end and of parts of
+    its symbol tables: whoever changes the rest changes its ctime.
 
     Returns:
-        64 hexadecimal digits; None where it cannot be read, is a facts file, or was changed just now.
+        Hexadecimal digits and hyphens; None where it cannot be read, is a facts file, or was changed just now.
     """
     try:
         file = locate(path)
-        status = file.stat()
+        status = os.stat(file)
         with open_source(file, path) as data:
             if data[:1] in {b"{", b""}:  # it is facts already, or nothing
                 return None
-            digest = hashlib.sha256(reader_state())
             if len(data) <= WHOLE:
-                _add(digest, data, 0, len(data))
-                return digest.hexdigest()
+                return f"{reader_state():08x}-{_digest(data)}"
             if not stat.S_ISREG(status.st_mode) or time.time() - status.st_ctime < MARGIN:
                 return None
-            times = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            digest.update(repr(times).encode("ascii"))
+            told = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            checksum = 0
             for start, end in _sampled(data, path):
-                _add(digest, data, start, end)
-            return digest.hexdigest()
+                for piece in _pieces(data, start, end):
+                    checksum = zlib.crc32(piece, checksum)
+            return "-".join(f"{number:x}" for number in (reader_state(), *told, checksum))
     except (OSError, HibercheckError):
         return None
+
+
+def _digest(data: Source) -> str:
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, and a vmlinux needs it not
+
+    digest = hashlib.sha256()
+    for piece in _pieces(data, 0, len(data)):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _sampled(data: Source, path: str) -> Iterator[tuple[int, int]]:
@@ -103,17 +111,21 @@ def _sampled(data: Source, path: str) -> Iterator[tuple[int, int]]:
                     yield at, min(at + (SAMPLE if section.size > EVERY else EVERY), end)
 
 
-def _add(digest: hashlib._Hash, data: Source, start: int, end: int) -> None:
+def _pieces(data: Source, start: int, end: int) -> Iterator[bytes]:
     for at in range(start, end, _PIECE):
-        digest.update(data[at : min(at + _PIECE, end)])
+        yield data[at : min(at + _PIECE, end)]
 
 
 @cache
-def reader_state() -> bytes:
+def reader_state() -> int:
     """Return what stands for the program that reads kernels: in a checkout it changes while its version does not."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    states = [(file.name, state.st_size, state.st_mtime_ns) for file in files for state in [file.stat()]]
-    return repr((__version__, states)).encode()
+    room = os.path.dirname(__file__)
+    states = [repr(__version__)]
+    for folder in (room, os.path.join(room, "code")):
+        with os.scandir(folder) as entries:
+            found = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".py")]
+        states += sorted(f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in found)
+    return zlib.crc32("\n".join(states).encode())
 
 
 class KernelCache:
@@ -325,4 +337,4 @@ def _listed(folder: int) -> Iterator[tuple[str, os.stat_result]]:
 
 def _checksum(name: str, content: bytes) -> bytes:
     """Return what stands before the content: a damaged file, or one under another's name, is not believed."""
-    return hashlib.sha256(name.encode("ascii") + content).hexdigest().encode("ascii")
+    return b"%08x" % zlib.crc32(content, zlib.crc32(name.encode("ascii")))

@@ -21,9 +21,9 @@ def ran(code: str, cwd: Path = ROOT) -> list[str]:
 
 def test_a_quiet_check_loads_nothing_that_it_does_not_use(tmp_path: Path) -> None:
     words = ["hibercheck", str(IMAGE), "--resumer", str(KERNEL), "--resumee", str(OWN), "-q"]
-    code = f"import sys, atexit; sys.argv = {words!r}; before = set(sys.modules)\n"  # Python 3.13 has linecache for -c
-    code += "atexit.register(lambda: print(*set(sys.modules) - before, sep='\\n'))\n"
-    code += "from hibercheck.cli.main import main; main()"
+    code = f"import sys; sys.argv = {words!r}; before = set(sys.modules)\n"  # Python 3.13 has linecache for -c
+    code += "from hibercheck.cli.main import main\n"
+    code += "try: main()\nfinally: print(*set(sys.modules) - before, sep='\\n')"
     loaded = set(ran(code, tmp_path))
     assert "hibercheck.handoff.verdict.check" in loaded
     rare = {"ast", "dis", "tokenize", "linecache", "rich", "tomllib", "subprocess", "traceback"}

@@ -184,6 +184,6 @@ def test_the_program_that_reads_is_part_of_the_key(cache, monkeypatch):
         banner = kernel.banner
     with cache.opened(CURRENT, no_kernel) as kernel:
         assert kernel.banner == banner
-    monkeypatch.setattr(module, "reader_state", lambda: b"another")
+    monkeypatch.setattr(module, "reader_state", lambda: 0)
     with pytest.raises(AssertionError, match="opened"):
         cache.opened(CURRENT, no_kernel)

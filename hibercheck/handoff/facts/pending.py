@@ -64,4 +64,18 @@ def _follow(space: KernelSpace, most: int) -> list[int] | None:
                 return None
             _address, original, at = _PBE.unpack_from(content, at - page)
             originals.append(original)
-    return [space.physical(original) >> PAGE_SHIFT for original in originals]
+    return _in_direct_map(space, originals)
+
+
+def _in_direct_map(space: KernelSpace, addresses: list[int]) -> list[int] | None:
+    """Return the frames of pages' addresses in the direct map (page_address()); None where they are not all in it.
+
+    It maps all memory in one piece, so that the first and the last address tell what is between them: to walk to each
+    of ten thousand took a fifth of a check with a dump.
+    """
+    if not addresses:
+        return []
+    shift = addresses[0] - space.physical(addresses[0])
+    if addresses[-1] - space.physical(addresses[-1]) != shift:
+        return None
+    return [address - shift >> PAGE_SHIFT for address in addresses]

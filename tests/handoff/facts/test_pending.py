@@ -103,3 +103,9 @@ def test_it_is_read_once_and_a_page_at_a_time():
 
 def test_an_element_may_end_with_its_page():
     assert pending([9, 8], gap=4096 - 48).frames == (8, 9)
+
+
+def test_pages_outside_of_the_direct_map_are_no_such_list():
+    space = Space([9, 4, 2])
+    space.physical = lambda address: address - DIRECT - (0x1000 if address == DIRECT + 0x2000 else 0)
+    assert PendingCopies(space, 3).frames is None
