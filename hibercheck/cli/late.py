@@ -18,8 +18,12 @@ LATE = frozenset(
         "inspect",  # by click and dataclasses, with ast, dis and tokenize: a third of what they take
         "ipaddress",  # by urllib.parse, and so pathlib
         "fnmatch",  # by pathlib
+        "hashlib",  # by construct: it loads OpenSSL
+        "pdb",  # by construct, with bdb, cmd, code and pprint
+        "pickle",  # by construct
         "shlex",  # by whatever may advise a command
         "textwrap",  # by click, for help
+        "traceback",  # by construct, and to show what should not happen
         "iced_x86.Code",  # numbers of 4,800 instructions; ours are told by their mnemonics
     }
 )

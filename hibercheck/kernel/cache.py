@@ -71,7 +71,7 @@ def content_key(path: str) -> str | None:
     """
     try:
         file = locate(path)
-        status = os.stat(file)
+        status = file.stat()
         with open_source(file, path) as data:
             if data[:1] in {b"{", b""}:  # it is facts already, or nothing
                 return None

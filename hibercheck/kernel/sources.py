@@ -27,26 +27,36 @@ class EmbeddedSymbols:
     def __init__(self, elf: ElfFile) -> None:
         self._elf = elf
         self._table: TableSymbols | None = None
+        self._sought = False
 
     def _found(self) -> TableSymbols:
-        if self._table is None:
-            from hibercheck.kernel import kallsyms  # noqa: PLC0415 - a vmlinux with symbols does not need it
+        if self._table is None and not self._sought:
+            self._sought = True
+            found = self._search()
+            if found is not None:
+                _check(self._elf, found, self._elf.path)
+            self._table = found
+        if self._table is not None:
+            return self._table
+        if all(self._elf.data.find(_BANNER, offset, offset + size) < 0 for _, offset, size in self._elf.loaded()):
+            what = "holds no line that begins with 'Linux version'"
+            raise MissingFact(what, path=self._elf.path, advice="is it a Linux kernel?")
+        # LZ4, for one, has no checksum by which damage would have been noticed before.
+        advice = "give its System.map or a copy of its /proc/kallsyms as its symbols, or fetch it again if damaged"
+        raise MissingFact("has no symbols: neither .symtab nor kallsyms", path=self._elf.path, advice=advice)
 
-            # In the section first, because finding nothing in all the code before it would load all of that.
-            section = self._elf.section(".rodata")
-            places = [] if section is None or section.nobits else [(section.address, section.offset, section.size)]
-            for address, offset, size in [*places, *self._elf.loaded()]:
-                self._table = kallsyms.find(self._elf.data, address - offset, offset, offset + size)
-                if self._table is not None:
-                    _check(self._elf, self._table, self._elf.path)
-                    return self._table
-            if all(self._elf.data.find(_BANNER, offset, offset + size) < 0 for _, offset, size in self._elf.loaded()):
-                what = "holds no line that begins with 'Linux version'"
-                raise MissingFact(what, path=self._elf.path, advice="is it a Linux kernel?")
-            # LZ4, for one, has no checksum by which damage would have been noticed before.
-            advice = "give its System.map or a copy of its /proc/kallsyms as its symbols, or fetch it again if damaged"
-            raise MissingFact("has no symbols: neither .symtab nor kallsyms", path=self._elf.path, advice=advice)
-        return self._table
+    def _search(self) -> TableSymbols | None:
+        from hibercheck.kernel import kallsyms  # noqa: PLC0415 - a vmlinux with symbols does not need it
+
+        # In the section first, because finding nothing in all the code before it would load all of that.
+        section = self._elf.section(".rodata")
+        places = [] if section is None or section.nobits else [(section.address, section.offset, section.size)]
+        tried: set[int] = set()  # damaged tables, which would be searched once more with what is around the section
+        for address, offset, size in [*places, *self._elf.loaded()]:
+            found = kallsyms.find(self._elf.data, address - offset, offset, offset + size, tried)
+            if found is not None:
+                return found
+        return None
 
     def __len__(self) -> int:
         return len(self._found())

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from iced_x86 import Code, ConditionCode, Decoder, Instruction, MemorySizeExt, Mnemonic, OpKind, Register, RegisterExt
+from iced_x86 import ConditionCode, Decoder, Instruction, MemorySizeExt, Mnemonic, OpKind, Register, RegisterExt
 
 from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE
 from hibercheck.data import dataclass, replace
@@ -162,7 +162,7 @@ class _Follower:
 
     def _step(self) -> CourseEnd | None:
         one = self._decode()
-        if one.code == Code.INVALID:
+        if one.is_invalid:
             return CourseEnd.NOT_UNDERSTOOD
         self.fetched[self.rip, one.len] = None
         if self.foreign(self.rip, one.len):
@@ -189,7 +189,7 @@ class _Follower:
             if first < MAX_INSTRUCTION:
                 code += self._known(self.rip + first, MAX_INSTRUCTION - first)
         except (Unmapped, _UnknownError):
-            if not code or Decoder(64, code, ip=self.rip).decode().code == Code.INVALID:
+            if not code or Decoder(64, code, ip=self.rip).decode().is_invalid:
                 raise
         return Decoder(64, code, ip=self.rip).decode()
 

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hibercheck.errors import HibercheckError, InputProblem, MalformedKernel, Mismatch, MissingFact, Unsupported
+from hibercheck.kernel.kallsyms import find
 from hibercheck.kernel.kernel import open_kernel
+from tests.support.effort import steps
 from tests.support.elf_writer import BANNER, RODATA, SYMBOLS, TEXT, Section, Sym, write_elf, write_kernel
 from tests.support.kallsyms_writer import LAYOUTS, Layout, write_kallsyms
 from tests.support.text_only import write_text_symbols
@@ -93,6 +95,29 @@ def test_kallsyms_of_another_place_are_refused(tmp_path: Path) -> None:
     path.write_bytes(write_kernel(rodata=bytes(-len(BANNER) % 8) + write_kallsyms(lines, LAYOUTS[5], at) + bytes(64)))
     with open_kernel(str(path)) as kernel, pytest.raises(MalformedKernel, match="damaged: the linux_banner"):
         kernel.symbol("function_3")
+
+
+def test_kallsyms_that_fit_nothing_are_searched_once(tmp_path: Path) -> None:
+    """They were in the section and in each segment around it, and again for every name that was asked for."""
+    lines = [(TEXT + 4 * n, "t", f"function_{n}") for n in range(2000)]
+    at = RODATA + len(BANNER) + -len(BANNER) % 8
+    table = bytearray(write_kallsyms(lines, LAYOUTS[5], at))
+    path = tmp_path / "vmlinux"
+    path.write_bytes(write_kernel(rodata=bytes(-len(BANNER) % 8) + table + bytes(64)))
+    with open_kernel(str(path)) as kernel:
+        content = kernel.read(at, len(table))
+        whole = steps(find, content, at)
+    table[table.rindex((2000).to_bytes(4, "little")) + 8] ^= 0x7F  # the length of the first name
+    path.write_bytes(write_kernel(rodata=bytes(-len(BANNER) % 8) + table + bytes(64)))
+    with open_kernel(str(path)) as kernel:
+
+        def asked() -> None:
+            with pytest.raises(MissingFact, match="no symbols"):
+                kernel.symbol("function_3")
+
+        first, second = steps(asked), steps(asked)
+    assert first < 2 * whole
+    assert second < first / 10
 
 
 def test_a_missing_list(stripped: Path) -> None:

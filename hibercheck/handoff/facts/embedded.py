@@ -42,7 +42,7 @@ from hibercheck.kernel.sources import symbols_of
 from hibercheck.kernel.symbols import SymbolSource, TableSymbols
 from hibercheck.swsusp.image import Image
 from hibercheck.x86.memory import UnknownMemory, read
-from hibercheck.x86.paging import PagingMode, walk
+from hibercheck.x86.paging import Access, PagingMode, walk
 
 WRAPPER = "hibernation image"
 """What `Kernel.wrappers` says of a kernel that was read out of its image."""
@@ -154,6 +154,10 @@ class _Place:
         """Tell whether an address is mapped as the kernel's image is."""
         return walk(self.image, self.mode, self.cr3, address).physical == address - self.shift
 
+    def is_code(self, address: int) -> bool:
+        """Tell whether an address can be fetched from."""
+        return walk(self.image, self.mode, self.cr3, address, Access.FETCH).physical is not None
+
 
 def _place(image: Image) -> _Place:
     mode, cr3, physical = paging_of(image)
@@ -230,7 +234,20 @@ def _own_symbols(place: _Place) -> TableSymbols | None:
     """Recover the kernel's own symbol table, at run-time addresses; it lies in the read-only data behind the code."""
     start = place.entry & -PAGE_SIZE
     end = min(start + _SEARCHED, START_KERNEL_MAP + _KERNEL_SPACE)
-    return kallsyms.find(_memory(place, start, end), start) if start < end else None
+    # First where the code ends, of which ten megabytes would be decompressed and searched for nothing.
+    for begin in (_end_of_code(place, end), start):
+        found = kallsyms.find(_memory(place, begin, end), begin) if begin < end else None
+        if found is not None:
+            return found
+    return None
+
+
+def _end_of_code(place: _Place, end: int) -> int:
+    """Return where the code ends that the entry is in: from there on nothing is executable (mark_rodata_ro())."""
+    at = (place.entry & -_STEP) + _STEP
+    while at < end and place.is_code(at):
+        at += _STEP
+    return at
 
 
 def _addresses(table: TableSymbols | None) -> dict[str, int]:
