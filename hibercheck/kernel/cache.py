@@ -119,9 +119,9 @@ def _pieces(data: Source, start: int, end: int) -> Iterator[bytes]:
 @cache
 def reader_state() -> int:
     """Return what stands for the program that reads kernels: in a checkout it changes while its version does not."""
-    room = os.path.dirname(__file__)
+    room = Path(__file__).parent
     states = [repr(__version__)]
-    for folder in (room, os.path.join(room, "code")):
+    for folder in (room, room / "code"):
         with os.scandir(folder) as entries:
             found = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".py")]
         states += sorted(f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in found)
