@@ -241,6 +241,7 @@ def _cpu(cpus: Sequence[CpuReport], frames: _Shared[FrameUse]) -> dict[str, Any]
         "timing": None if cpu.timing is None else dataclasses.asdict(cpu.timing),
         "line": None if cpu.owner is None else _line(cpu.owner),
         "exposure": list(cpu.exposure),
+        "lent": list(cpu.lent),
         "executed": cpu.executed,
     }
 

@@ -66,7 +66,18 @@ def alike(cpus: Sequence[CpuReport]) -> list[list[CpuReport]]:
     """Put CPUs together that are parked alike, by the same code, and of one fate for one reason."""
     groups: dict[tuple[object, ...], list[CpuReport]] = {}
     for cpu in cpus:
-        key = (cpu.boot_cpu, cpu.state, cpu.loop, cpu.wakes, cpu.fate, cpu.when, cpu.cause, cpu.doubt, cpu.exposure)
+        key = (
+            cpu.boot_cpu,
+            cpu.state,
+            cpu.loop,
+            cpu.wakes,
+            cpu.fate,
+            cpu.when,
+            cpu.cause,
+            cpu.doubt,
+            cpu.exposure,
+            cpu.lent,
+        )
         groups.setdefault(key, []).append(cpu)
     return list(groups.values())
 
@@ -97,6 +108,8 @@ def fate(cpu: CpuReport) -> str:
         return "enters the resumee"
     if cpu.fate is Fate.STAYS_PARKED and cpu.exposure:
         return f"stays parked; the next {one_line(either(cpu.exposure))} resets the machine"
+    if cpu.fate is Fate.STAYS_PARKED and cpu.lent:
+        return "stays parked in memory that is free in the resumee"
     if cpu.fate is Fate.DIES or cpu.doubt is not None:
         verb = "dies" if cpu.fate is Fate.DIES else "may die"
         when = f" {WHEN[When(cpu.when)]}" if cpu.when else ""

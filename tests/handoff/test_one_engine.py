@@ -23,13 +23,29 @@ from hibercheck.handoff.replay.compare import Difference
 from hibercheck.handoff.replay.fate import SUPPOSED, Doubt, Fate, Suppositions, When
 from hibercheck.handoff.replay.judge import judge_cpu
 from hibercheck.handoff.replay.judgement import Judgement
-from hibercheck.handoff.verdict.decide import decide
+from hibercheck.handoff.verdict.decide import decide, usual_outcome
 from hibercheck.handoff.verdict.findings import Outcome, Verdict
 from hibercheck.handoff.verdict.words import sentence
 from hibercheck.kernel.code.traits import Traits
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, Facts
-from tests.support.made_states import CODE, DEAD, GDT, GS, LINE_AT, OTHER, ROOT, made, own_frames, page, tables
+from tests.support.made_states import (
+    CODE,
+    DEAD,
+    GDT,
+    GS,
+    IDT_FRAME,
+    LINE_AT,
+    OTHER,
+    ROOT,
+    STACK_FRAME,
+    TEXT_FRAME,
+    entry_state,
+    made,
+    own_frames,
+    page,
+    tables,
+)
 from tests.support.made_states import TEXT as CODE_AT
 
 FOREIGN, SAME, STALE, KEPT = "other code", "the same code", "other tables", "nothing"
@@ -97,7 +113,11 @@ def test_one_exit_on_a_cold_tlb_is_the_worst_case(change, dies):
 
 def owned_by(writes):
     line = Owner(0x101040, 64, Use.DATA, ("jiffies",), None, writes, "somebody()")
-    return SimpleNamespace(line_size=64, of_line=lambda physical, cpu: line if (physical, cpu) == (0x101040, 1) else 0)
+    return SimpleNamespace(
+        line_size=64,
+        of_line=lambda physical, cpu: line if (physical, cpu) == (0x101040, 1) else 0,
+        handed_out=lambda _: False,
+    )
 
 
 @pytest.mark.parametrize(("reinitialised", "writes", "when", "doubt"), [
@@ -236,12 +256,58 @@ def test_a_certain_death_later_counts_more_than_a_doubtful_one_before():
 def test_frames_that_the_resumee_does_not_know_of_may_be_reused(state, change, suppose):
     memory, cpu = made(image_of(KEPT, line=False), state)
     supposed = Suppositions(events=frozenset(SUPPOSED[name] for name in suppose))
-    found = judge_cpu(memory, replace(cpu, reused=True), supposed, reinitialised=False)
+    found = judge_cpu(memory, replace(cpu, announced=False), supposed, reinitialised=False)
     if suppose:
         assert (found.fate, found.doubt) == (Fate.DIES, Doubt.REUSED)
     else:
         assert found.when is None
         assert Event.SMI in {one.event for one in found.exposure}
+
+
+FREE = {"code": TEXT_FRAME, "tables": ROOT, "gate": IDT_FRAME, "stack of its NMI": STACK_FRAME, "another": 0x300}
+
+
+@pytest.mark.parametrize(("state", "event", "harmed"), [
+    (ParkState.HLT, "nmi", {"code", "tables", "gate", "stack of its NMI"}), (ParkState.HLT, "smi", {"code", "tables"}),
+    (ParkState.MWAIT, "mce", {"code", "tables", "gate", "stack of its NMI"}),
+    (ParkState.MWAIT, "store", {"code", "tables"}), (ParkState.WAIT_FOR_SIPI, "nmi", set()),
+])  # fmt: skip
+@pytest.mark.parametrize("change", [KEPT, SAME])
+def test_a_cpu_in_memory_that_is_free_lives_until_it_is_handed_out(state, event, harmed, change):
+    memory, cpu = made(image_of(change, line=False), state)
+    cpu = replace(cpu, entry=entry_state())
+    supposed = Suppositions(events=frozenset({SUPPOSED[event]}))
+    for what, free in FREE.items():
+        lent = replace(memory, owners=SimpleNamespace(line_size=64, of_line=lambda *_: None, handed_out=free.__eq__))
+        found = judge_cpu(lent, cpu, supposed, reinitialised=False)
+        assert (found.doubt is Doubt.HANDED_OUT) is (what in harmed)
+        if what in harmed:
+            assert (found.fate, found.when, found.cause) == (Fate.DIES, When.AFTER, SUPPOSED[event])
+            verdict = decide(Acceptance(None, ()), Judgement(lent, None, (found,)))
+            assert verdict == (Outcome.MAY_RESET, Verdict.RISK)
+            assert usual_outcome(Outcome.MAY_RESET, Judgement(lent, None, (found,))) is Outcome.RESUMES
+        quiet = judge_cpu(lent, cpu, Suppositions(), reinitialised=False)
+        assert (SUPPOSED[event] in {one.event for one in quiet.exposure if one.lent}) is (what in harmed)
+        if what in harmed:
+            assert quiet.fate is Fate.STAYS_PARKED
+            assert decide(Acceptance(None, ()), Judgement(lent, None, (quiet,))) == (Outcome.RESUMES, Verdict.LATENT)
+        # one that it takes over is gone by then, and one of which it is told waits in frames that it keeps
+        for kept in (
+            judge_cpu(lent, cpu, supposed, reinitialised=True),
+            judge_cpu(lent, replace(cpu, announced=True), supposed, reinitialised=False),
+        ):
+            assert kept.doubt is not Doubt.HANDED_OUT
+
+
+def test_a_line_that_the_resumee_writes_and_code_in_free_memory_are_no_certain_death():
+    """Each store finds the code, until its frame is handed out."""
+    memory, cpu = made(image_of(KEPT, line=True))
+    owners = SimpleNamespace(**vars(owned_by(Writes.ORDINARY)) | {"handed_out": TEXT_FRAME.__eq__})
+    found = judge_cpu(replace(memory, owners=owners), cpu, Suppositions(), reinitialised=False)
+    assert (found.fate, found.when, found.cause, found.doubt) == (
+        Fate.DIES, When.AFTER, Event.STORE, Doubt.HANDED_OUT,
+    )  # fmt: skip
+    assert found.ruling.usual is Fate.PARKS_AGAIN
 
 
 # The matrix: the same loops, at link addresses, with what is certain of both kernels.

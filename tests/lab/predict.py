@@ -167,7 +167,8 @@ def grade(entry: Entry, said: Said, *, dump: bool) -> str:
         return "WRONG"
     if (not dump and said.conditions) or (said.verdict == "undetermined" and (not dump or entry.experiment.unread)):
         return "abstained"
-    late = entry.when == "after the handoff" and said.usual == "resumes" and Doubt.STORE in said.doubts
+    reused = {Doubt.STORE, Doubt.HANDED_OUT} & {*said.doubts}
+    late = bool(reused) and entry.when == "after the handoff" and said.usual == "resumes"
     if said.verdict == "risk" and (said.doubts == (Doubt.REUSED,) or late):
         return "abstained"
     if said.verdict in ("risk", "undetermined") and not said.usual:

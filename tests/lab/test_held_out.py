@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.lab.bochs.build import VERSION as BOCHS
 from tests.lab.experiment import Experiment, Side
 from tests.lab.held_out import REPLACED, is_false_alarm, table
 from tests.lab.machine import Machine
@@ -62,6 +63,21 @@ def test_each_bound_has_a_row_that_names_what_counts_against_it():
     assert "no report | 8 | 1 | `-6` |" in text
     assert "not right: none | 2 | 1 | `-5` |" in text
     assert "in the median | 8 | 0 | at most 1 |" in text
+
+
+def test_moments_have_bounds_of_their_own():
+    def drawn(number: int, **changes: object) -> Entry:
+        slept = {"copies": 9, "parked": [[1, "mwait", 7]], "wakes": [[1, "store", 3, "copy", True]]}
+        entry = replace(ENTRY, machine=BOCHS, dump=replace(SAFE, wakes=((1, 3, True),)), events=slept)
+        return replace(entry, experiment=replace(ONE, name=f"b7-{number}"), **changes)  # type: ignore[arg-type]
+
+    dies = {"copies": 9, "wakes": [[1, "store", 4, "copy", True]]}
+    entries = [drawn(0), drawn(1, events=dies), drawn(2, outcome="resets", first=FATAL), drawn(3, dump=None, events={})]
+    text = table(entries)
+    assert "**Seed 7 in Bochs**: 4 experiments, 2 of them with a CPU asleep in MWAIT, predicted first" in text
+    assert "ran away: none | 1 | 1 | `-2` |" in text
+    assert "usual outcome not right: at most 2 % | 3 | 1 | `-2` |" in text
+    assert "where it was not to: at most 2 % | 3 | 1 | `-1` |" in text
 
 
 def test_what_was_drawn_in_place_of_another_is_said_to_be():

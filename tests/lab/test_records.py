@@ -99,6 +99,7 @@ def test_a_random_address_allows_to_abstain_but_not_with_a_dump():
     ("when", "doubts", "usual", "expected"),
     [
         ("after the handoff", ("store",), "resumes", "abstained"),
+        ("after the handoff", ("handed-out",), "resumes", "abstained"),
         ("after the handoff", ("store", "timing"), "resumes", "abstained"),
         ("in the handoff", ("store", "timing"), "resumes", "MISS"),
         ("after the handoff", ("timing",), "resumes", "MISS"),

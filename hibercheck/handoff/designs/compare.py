@@ -251,14 +251,14 @@ def _exposures(
     found = []
     for event in COLUMNS:
         early, late = (spurious, spurious) if event is Event.SPURIOUS else (window, after)
-        now = [_effect(result, event, early) for result in early.aps]
+        now = [_effect(result, event, early, at_once=True) for result in early.aps]
         later = [_effect(result, event, late) for result in late.aps if result.parked.cpu in stay]
         found.append(Exposure(event, _worst(now), _worst(later)))
     return tuple(found)
 
 
-def _effect(result: ApResult, event: Event, judgement: Judgement) -> str:
-    """Say what an event does to one CPU once the copy is done."""
+def _effect(result: ApResult, event: Event, judgement: Judgement, *, at_once: bool = False) -> str:
+    """Say what an event does to one CPU once the copy is done, or at once, before the resumee hands out memory."""
     if event is Event.SPURIOUS:
         return SURVIVES if result.parked.state is not ParkState.MWAIT else _of_fate(result)
     effect = rule(event, result.parked.state, result.cpu.facts).effect
@@ -267,6 +267,8 @@ def _effect(result: ApResult, event: Event, judgement: Judgement) -> str:
     if not effect.touches_memory:
         return SURVIVES
     exposed = next((one for one in result.exposure if one.event is event), None)
+    if exposed is not None and exposed.lent:
+        return SURVIVES if at_once else DEPENDS
     if exposed is not None:
         return DIES if exposed.difference is Difference.FOREIGN else DEPENDS
     if result.fate is Fate.UNKNOWN or (judgement.memory is None and result.fate is not Fate.UNTOUCHED):
@@ -309,7 +311,7 @@ def _notes(replayed: Replayed, *, known: bool, bsp: int | None) -> tuple[str, ..
         notes.append(f"CPU {bsp} has the BSP flag: an INIT would start it at the reset vector and reset the machine")
     if any(parked.state is ParkState.MWAIT for parked in plan.parked):
         notes.append("an SMI ends MWAIT: the CPU continues with the instruction after it, by its own text and tables")
-    if any(result.cpu.reused for result in replayed.judgement.aps) and not known and left:
+    if any(result.cpu.announced is False for result in replayed.judgement.aps) and not known and left:
         notes.append("this E does not know the announced frames: it may reuse them while CPUs still wait there")
     return tuple(notes)
 

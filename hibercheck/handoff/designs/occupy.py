@@ -121,7 +121,7 @@ def place_island(
             context=ApContext(cpu.number, island.cr3, placed=True, paging=paging),
             entry=island.cpu(cpu.number, cr0, cr4, KERNEL_EFER if paging else 0, bits),
             facts=Facts(),
-            reused=not known,
+            announced=known,
         )
         for cpu in inside
     }

@@ -55,7 +55,8 @@ class ParkedCpu:
         facts: What decides how it takes events.
         general: Its general registers by name, where a dump has them as they are while the CPU is parked.
         seen: Its RIP and CR3 as a dump shows them, whether or not it waits in a loop.
-        reused: Whether it waits in frames of which the resumee knows nothing and which it may reuse.
+        announced: Of a CPU that waits in frames outside the resumer's kernel: whether the resumee is told of them, and
+            leaves them alone; None for any other.
     """
 
     parked: Parked
@@ -65,7 +66,7 @@ class ParkedCpu:
     facts: Facts = Facts()
     general: dict[str, int] | None = None
     seen: tuple[int, int] | None = None
-    reused: bool = False
+    announced: bool | None = None
 
     @property
     def number(self) -> int:

@@ -106,9 +106,9 @@ def _cpu(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> ParkedCpu:
     if one.in_place and one.registers is not None:
         general = {name: getattr(one.registers, name) for name in GENERAL}
         seen = (one.registers.rip, (one.registers.cr3 or 0) & resumer.mode.address_mask)
-    reused = one.parked.in_place and not plan.announced
+    announced = plan.announced if one.parked.in_place else None
     context = _context(plan, one, resumer)
-    return ParkedCpu(one.parked, context, entry, facts=facts, general=general, seen=seen, reused=reused)
+    return ParkedCpu(one.parked, context, entry, facts=facts, general=general, seen=seen, announced=announced)
 
 
 def _present(resumer: DumpedResumer) -> frozenset[int] | None:

@@ -174,6 +174,7 @@ class Owners:
         self._space, self._covered = space, covered
         self._frozen, self._running = frozen, running
         self.line_size = line_size
+        self._free: dict[int, bool] = {}
 
     def of_line(self, physical: int, cpu: int) -> Owner:
         """Say whose the line is that a parked CPU monitors.
@@ -194,6 +195,13 @@ class Owners:
             if found is not None:
                 return found
         return Owner(start, size, Use.UNKNOWN) if saved else self._undescribed(start, size)
+
+    def handed_out(self, pfn: int) -> bool:
+        """Tell whether a frame is free in the resumee, which may hand it out to anyone; no image holds such a one."""
+        if pfn not in self._free:
+            writes = None if pfn in self._covered else self.of_line(pfn << PAGE_SHIFT, 0).writes
+            self._free[pfn] = writes is Writes.HANDED_OUT
+        return self._free[pfn]
 
     def _stack(self, start: int, size: int, _cpu: int) -> Owner | None:
         """Judge the line under the saved stack pointer, where the first call after restore_registers() stores."""

@@ -44,7 +44,7 @@ def _key(cpu: ParkedCpu, reinitialised: bool) -> Hashable:
     # The loop by its identity, for it is long: the results that are kept keep it alive.
     loop = id(cpu.parked.loop)
     waits = cpu.parked.state, loop, cpu.parked.unsettled
-    return *waits, _registers(cpu), entry, cpu.tables_placed, cpu.facts, cpu.reused, reinitialised
+    return *waits, _registers(cpu), entry, cpu.tables_placed, cpu.facts, cpu.announced, reinitialised
 
 
 def _registers(cpu: ParkedCpu) -> Hashable:

@@ -71,6 +71,8 @@ class Doubt(StrEnum):
     """Its line is memory in which the resumee, which leaves it where it is, writes as it runs, or may come to."""
     REUSED = "reused"
     """Whether the resumee, which does not know of the frames that it waits in, has reused them."""
+    HANDED_OUT = "handed-out"
+    """Whether the resumee, in which memory that it goes through is free, has handed it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +108,12 @@ class After:
     Attributes:
         difference: As `hibercheck.handoff.replay.trace.trace` has it, on a cold TLB.
         doubt: Why it is chance that it does, or None.
+        lent: Whether it goes through memory that is free in the resumee, which may hand it out.
     """
 
     difference: Difference
     doubt: Doubt | None = None
+    lent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,17 +233,21 @@ def _stored_to(state: ParkState, prospects: Prospects, supposed: Suppositions) -
 
 
 def _expected(state: ParkState, prospects: Prospects, supposed: Suppositions) -> Mapping[Event, After]:
-    """Return what comes to a CPU after the handoff: what is supposed, and what the resumee does as it runs."""
+    """Return what comes to a CPU after the handoff: what is supposed, and what the resumee does as it runs.
+
+    Whether memory that is free has been handed out by then is chance.
+    """
     after = prospects.after or {}
     came = {event: found for event, found in after.items() if event in supposed.events}
     store = after.get(Event.STORE)
-    if store is None or Event.STORE in came or supposed.mwait_spins:
-        return came
-    if _stored_to(state, prospects, supposed) and prospects.settled is Difference.FOREIGN:
-        came[Event.STORE] = After(Difference.FOREIGN)
-    elif prospects.writes in {Writes.HANDED_OUT, Writes.ORDINARY, Writes.BEFORE_INIT}:
-        came[Event.STORE] = After(store.difference, Doubt.STORE)
-    return came
+    if store is not None and Event.STORE not in came and not supposed.mwait_spins:
+        if _stored_to(state, prospects, supposed) and prospects.settled is Difference.FOREIGN:
+            came[Event.STORE] = After(Difference.FOREIGN)
+        elif prospects.writes in {Writes.HANDED_OUT, Writes.ORDINARY, Writes.BEFORE_INIT}:
+            came[Event.STORE] = After(store.difference, Doubt.STORE, lent=store.lent)
+    return {
+        event: After(Difference.FOREIGN, Doubt.HANDED_OUT) if found.lent else found for event, found in came.items()
+    }
 
 
 def _after(state: ParkState, prospects: Prospects, supposed: Suppositions) -> Ruling:
@@ -247,27 +255,38 @@ def _after(state: ParkState, prospects: Prospects, supposed: Suppositions) -> Ru
     after = prospects.after or {}
     came = {event: found for event, found in after.items() if event in supposed.events}
     expected = _expected(state, prospects, supposed)
-    for certain in (True, False):
-        for event, found in expected.items():
-            if found.difference is Difference.FOREIGN and (found.doubt is None) is certain:
-                usual = _usually(state, prospects) if found.doubt is Doubt.STORE else None
-                return Ruling(Fate.DIES, When.AFTER, event, found.doubt, usual)
+    deaths = [
+        Ruling(Fate.DIES, When.AFTER, event, found.doubt, _usually(state, prospects, found.doubt))
+        for event, found in expected.items()
+        if found.difference is Difference.FOREIGN
+    ]
+    if deaths:  # what is certain comes first, then what is usual
+        return min(deaths, key=lambda one: (one.doubt is not None, _USUAL.index(one.usual)))
     for event, found in came.items():
         if not found.difference.parks_again:
             return Ruling(Fate.UNKNOWN, When.AFTER, event)
     fate = _quiet(state, prospects, Fate.STAYS_PARKED)
+    if any(found.lent for found in after.values()):
+        return Ruling(Fate.STAYS_PARKED)
     exposed = any(found.difference is Difference.FOREIGN for event, found in after.items() if event not in came)
     if fate is Fate.STAYS_PARKED and not exposed and any(one.difference is Difference.SAME for one in came.values()):
         fate = Fate.PARKS_AGAIN
     return Ruling(fate)
 
 
-def _usually(state: ParkState, prospects: Prospects) -> Fate:
-    """Return what becomes of a CPU that sleeps on a line which the resumee writes, or may come to write.
+def _usually(state: ParkState, prospects: Prospects, doubt: Doubt | None) -> Fate | None:
+    """Return what usually becomes of a CPU that the resumee leaves where it is; None where nothing is usual.
 
-    Memory that is free stays so until there is need of it, and until then nothing wakes the CPU.
+    Memory that is free stays so until there is need of it: until then nothing wakes a CPU that monitors it, and one
+    that waits there finds its way back.
     """
-    return _quiet(state, prospects, Fate.STAYS_PARKED) if prospects.writes is Writes.HANDED_OUT else Fate.DIES
+    if doubt is Doubt.STORE and prospects.writes is not Writes.HANDED_OUT:
+        return Fate.DIES
+    return _quiet(state, prospects, Fate.STAYS_PARKED) if doubt in {Doubt.STORE, Doubt.HANDED_OUT} else None
+
+
+_USUAL = (Fate.DIES, None, Fate.UNKNOWN, Fate.STAYS_PARKED, Fate.REINITIALISED, Fate.PARKS_AGAIN, Fate.UNTOUCHED)
+"""What is usual, from harmful to harmless."""
 
 
 def _quiet(state: ParkState, prospects: Prospects, otherwise: Fate) -> Fate:
@@ -288,13 +307,16 @@ def over_places(rulings: list[tuple[float, Ruling]], doubt: Doubt) -> Ruling:
         doubt: Why it is not known which of them holds.
     """
     found = [ruling for _, ruling in rulings]
-    if all(one.fate is Fate.DIES for one in found):
-        certain = all(one.doubt is None for one in found)
-        return found[0] if certain else next(one for one in found if one.doubt is not None)
-    dead = next((one for one in found if one.fate is Fate.DIES), None)
-    if dead is not None:
-        return Ruling(Fate.DIES, dead.when, dead.cause, doubt)
-    return max(found, key=lambda one: _HARM.index(one.fate))
+    deaths = [one for one in found if one.fate is Fate.DIES]
+    if not deaths:
+        return max(found, key=lambda one: _HARM.index(one.fate))
+    doubts = {one.doubt for one in deaths}
+    if doubts == {Doubt.HANDED_OUT} or (doubts == {None} and len(deaths) == len(found)):
+        return deaths[0]
+    # what is usual where it waits in free memory is not usual where it does not
+    dead = [one for one in deaths if one.doubt is not Doubt.HANDED_OUT]
+    own = next((one for one in dead if one.doubt is not None), None)
+    return own if own and len(deaths) == len(found) else Ruling(Fate.DIES, dead[0].when, dead[0].cause, doubt)
 
 
 _HARM = (Fate.UNTOUCHED, Fate.PARKS_AGAIN, Fate.REINITIALISED, Fate.STAYS_PARKED, Fate.UNKNOWN)

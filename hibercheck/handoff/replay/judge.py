@@ -31,7 +31,7 @@ from hibercheck.handoff.replay.fate import (
     over_places,
 )
 from hibercheck.handoff.replay.judgement import ApResult, Judgement, Timing
-from hibercheck.handoff.replay.moments import Moments, moments_of
+from hibercheck.handoff.replay.moments import Moments, frames_of, moments_of
 from hibercheck.handoff.replay.places import Sweep, alignment_of, classes_of
 from hibercheck.handoff.replay.touch import own_frame
 from hibercheck.handoff.replay.trace import Trace, trace
@@ -49,6 +49,7 @@ EVENTS = (Event.STORE, Event.NMI, Event.MACHINE_CHECK, Event.SMI)
 """What may come to a CPU that the resumee leaves where it is; a store only to one that monitors a line."""
 
 REUSED = "the resumee knows nothing of the frames that it waits in, and may have reused them"
+LENT = "it parks again, unless the resumee has handed out the free memory that it goes through"
 
 
 class Rearrangement(Protocol):
@@ -165,6 +166,7 @@ def judge_cpu(memory: Composite, cpu: ParkedCpu, supposed: Suppositions, *, rein
     store = None if moments is None or frame is None else memory.copy_number(frame)
     later = {} if reinitialised else {event: _later(memory, cpu, event) for event in _events_of(parked.state)}
     awake = None if moments is None or store is None else _awake(moments, store, supposed)
+    doubt = Doubt.REUSED if cpu.announced is False else None
     prospects = Prospects(
         settled=None if iteration is None else iteration.difference,
         fetch_unknown=iteration is not None and iteration.fetch_unknown,
@@ -172,7 +174,7 @@ def judge_cpu(memory: Composite, cpu: ParkedCpu, supposed: Suppositions, *, rein
         at_store=None if awake is None else min(awake),
         worst_at_store=None if awake is None else max(awake),
         usual=None if moments is None or store is None else _usual(moments, store, supposed),
-        after={event: After(found.difference, Doubt.REUSED if cpu.reused else None) for event, found in later.items()},
+        after={event: After(found.difference, doubt, found.lent) for event, found in later.items()},
         line=line,
         writes=Writes.UNKNOWN if owner is None else owner.writes,
     )
@@ -185,7 +187,7 @@ def judge_cpu(memory: Composite, cpu: ParkedCpu, supposed: Suppositions, *, rein
         tuple(
             found
             for event, found in later.items()
-            if event not in supposed.events and found.difference >= Difference.UNKNOWN
+            if event not in supposed.events and (found.difference >= Difference.UNKNOWN or found.lent)
         ),
         reinitialised=reinitialised,
         line=line,
@@ -203,8 +205,13 @@ def _events_of(state: ParkState) -> tuple[Event, ...]:
 def _later(memory: Composite, cpu: ParkedCpu, event: Event) -> Trace:
     """Let an event come after the handoff, when nothing is cached any more."""
     found = trace(memory, cpu, event)
-    if cpu.reused and found.effect.touches_memory:
+    if not found.effect.touches_memory:
+        return found
+    if cpu.announced is False:
         return replace(found, difference=Difference.FOREIGN, reason=REUSED)
+    owners = memory.owners if cpu.announced is None and found.difference.parks_again else None
+    if owners is not None and any(map(owners.handed_out, frames_of(found))):
+        return replace(found, lent=True, reason=LENT)
     return found
 
 
@@ -301,24 +308,36 @@ def _over_places(plan: Plan, levels: int, rearrangement: Rearrangement | None) -
         judged.append((one.count, _judged(plan, memory, cpus)))
     aps = tuple(_together([(count, results[index]) for count, results in judged]) for index in range(len(judged[0][1])))
     total = sum(count for count, _ in judged)
-    failing = sum(count for count, results in judged if any(result.fate is Fate.DIES for result in results))
-    fails = [any(result.fate is Fate.DIES for result in results) for _, results in judged]
+    fails = [any(_lost(result.ruling) for result in results) for _, results in judged]
+    failing = sum(count for (count, _), lost in zip(judged, fails, strict=True) if lost)
     places = sorted((*run, lost) for one, lost in zip(classes, fails, strict=True) for run in one.runs)
     return Judgement(None, boot_cpu, aps, Sweep(total, failing, alignment_of(plan), tuple(places)) if failing else None)
+
+
+def _lost(ruling: Ruling) -> bool:
+    """Tell whether a place is to blame for what becomes of a CPU, and not what the resumee does with free memory."""
+    return ruling.fate is Fate.DIES and ruling.doubt is not Doubt.HANDED_OUT
 
 
 def _together(results: list[tuple[int, ApResult]]) -> ApResult:
     """Say what becomes of one CPU over all places."""
     ruling = over_places([(count, _chanced(result)) for count, result in results], Doubt.PLACE)
     shown = next((result for _, result in results if result.ruling == ruling), results[0][1])
-    exposed = {found.event: found for _, result in results for found in result.exposure}
+    exposed = {found.event: found for _, result in results for found in result.exposure if found.lent}
+    exposed |= {found.event: found for _, result in results for found in result.exposure if not found.lent}
     total = sum(count for count, _ in results)
     exposure = []
     for event, found in exposed.items():
-        failing = sum(count for count, result in results if any(one.event is event for one in result.exposure))
+        failing = sum(
+            count for count, result in results if any(one.event is event and not one.lent for one in result.exposure)
+        )
+        if not failing:
+            exposure.append(found)
+            continue
         reason = f"in {failing} of {total} places of the resumer it would not find its loop again"
         certain = found.effect.ends_machine
-        exposure.append(replace(found, difference=found.difference if certain else Difference.UNKNOWN, reason=reason))
+        known = found.difference if certain else Difference.UNKNOWN
+        exposure.append(replace(found, difference=known, reason=reason, lent=False))
     missing = (
         next((result.missing for _, result in results if result.missing), None) if ruling.fate is Fate.UNKNOWN else None
     )

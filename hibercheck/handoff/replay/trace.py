@@ -55,6 +55,7 @@ class Trace:
         delivery: The delivery, where there is one.
         reason: One clause.
         granted: Whether it rests on what is taken for granted of memory that is not known.
+        lent: Whether it goes through memory that is free in the resumee, which may hand it out.
     """
 
     event: Event | None
@@ -66,6 +67,7 @@ class Trace:
     delivery: Delivery | None = None
     reason: str = ""
     granted: bool = False
+    lent: bool = False
 
     @property
     def iterates(self) -> bool:

@@ -46,7 +46,7 @@ def exposed(ap: ApResult, judgement: Judgement) -> bool:
     # with the resumer's place not known, an event that kills it in some places is what there is to say
     deadly = {Difference.FOREIGN} if judgement.memory else {Difference.FOREIGN, Difference.UNKNOWN}
     settled = ap.iteration.difference if ap.iteration else None
-    killers = any(found.difference in deadly for found in ap.exposure)
+    killers = any(found.difference in deadly or found.lent for found in ap.exposure)
     return borrowed_time(ap.parked.state, settled, ap.line, killers=killers)
 
 
@@ -57,7 +57,7 @@ def borrowed_time(state: ParkState, settled: Difference | None, line: bool | Non
         state: How it is parked.
         settled: What one iteration of its loop comes to when all is copied.
         line: Whether its monitored line is overwritten.
-        killers: Whether an event that was not supposed would kill it.
+        killers: Whether an event that was not supposed would kill it, now or once memory that is free is handed out.
     """
     if state in NO_MEMORY:
         return False  # it waits in no memory that the image could overwrite; what kills it would have before

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.handoff.replay.compare import Difference
-from hibercheck.handoff.replay.fate import Fate
+from hibercheck.handoff.replay.fate import Doubt, Fate
 from hibercheck.handoff.replay.judgement import ApResult
 from hibercheck.handoff.replay.touch import Change, Touched
 from hibercheck.handoff.replay.trace import LINE, Trace
@@ -15,7 +15,7 @@ from hibercheck.handoff.scenario.park import NO_MEMORY
 from hibercheck.handoff.verdict.findings import Evidence, Finding, Level, Place
 from hibercheck.handoff.verdict.naming import Namer
 from hibercheck.handoff.verdict.rules import RULES
-from hibercheck.handoff.verdict.words import either, killers_of, owned, with_article, written
+from hibercheck.handoff.verdict.words import either, killers_of, lent_to, owned, with_article, written
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event
@@ -255,15 +255,19 @@ class Explainer:
     def _stays(self, result: ApResult) -> Iterator[Finding]:
         """HC302 and HC502: nobody takes it out of its loop after the handoff."""
         parked = result.parked
-        if result.reinitialised or result.fate is Fate.DIES or parked.loop is None:
+        lent = lent_to(result)
+        if result.reinitialised or (result.fate is Fate.DIES and not lent) or parked.loop is None:
             return
         if parked.state in NO_MEMORY:
             return
         killers = killers_of(result)
         tail = f"; the next {either(killers)} kills the machine" if killers else ""
+        if lent and not killers:
+            tail = f"; that memory is free, and once it is handed out, the next {either(lent)} kills the machine"
+        level = Level.WARNING if killers or lent else Level.NOTE
         yield _finding(
             "HC302",
-            Level.WARNING if killers else Level.NOTE,
+            Level.ERROR if result.doubt is Doubt.HANDED_OUT else level,
             parked.cpu,
             "park state",
             f"the resumee does not start CPU {parked.cpu}, which stays in the resumer's loop{tail}",

@@ -208,6 +208,7 @@ class CpuReport:
         timing: Of a store that wakes it: the number of the copy, and of those that then take its tables and its code.
         owner: Of a CPU that monitors a line: whose that is in the resumee; None where it is not known.
         exposure: The events that were not supposed and would kill it.
+        lent: The events, supposed or not, that kill it once the resumee hands out free memory that it goes through.
         executed: What an emulator makes of it (``--execute``), or None.
     """
 
@@ -230,6 +231,7 @@ class CpuReport:
     timing: WakeTiming | None = None
     owner: LineOwner | None = None
     exposure: tuple[str, ...] = ()
+    lent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

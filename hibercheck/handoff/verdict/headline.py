@@ -110,12 +110,14 @@ def _survival_headline(judgement: Judgement, verdict: Verdict) -> str:
         exposed = [result for result in judgement.aps if result.exposure]
         if exposed:
             stay = "stays" if len(exposed) == 1 else "stay"
-            if judgement.memory is None:
+            if judgement.memory is None and not all(found.lent for result in exposed for found in result.exposure):
                 return (
                     f"the machine resumes, but {_cpus(exposed)} {stay} asleep in memory of the resumer, which "
                     "is replaced in some of the places where it may lie"
                 )
-            return f"the machine resumes, but {_cpus(exposed)} {stay} asleep in memory that has been replaced"
+            lent = all(found.lent for result in exposed for found in result.exposure)
+            where = "is free in the resumee, which may hand it out" if lent else "has been replaced"
+            return f"the machine resumes, but {_cpus(exposed)} {stay} asleep in memory that {where}"
         if any(result.runs_on_cache for result in judgement.aps):
             return (
                 "the machine resumes, but a CPU runs on page tables that are overwritten, by what it has cached of them"

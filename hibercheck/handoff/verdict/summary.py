@@ -19,7 +19,7 @@ from hibercheck.handoff.verdict.findings import (
     WakeTiming,
 )
 from hibercheck.handoff.verdict.naming import Namer
-from hibercheck.handoff.verdict.words import owned, sentence, written
+from hibercheck.handoff.verdict.words import lent_to, owned, sentence, written
 from hibercheck.kernel.code.traits import DECLARED, Traits
 from hibercheck.kernel.view import KernelView
 from hibercheck.swsusp.image import Image
@@ -183,7 +183,8 @@ def _ap(plan: Plan, judgement: Judgement, namer: Namer | None, result: ApResult)
         doubt=result.doubt,
         timing=_timing(result.timing),
         owner=_owner(result.owner),
-        exposure=tuple(found.event.value for found in result.exposure if found.event),
+        exposure=tuple(found.event.value for found in result.exposure if found.event and not found.lent),
+        lent=tuple(lent_to(result)),
     )
 
 

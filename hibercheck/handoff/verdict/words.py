@@ -23,6 +23,7 @@ _DOUBTS = {
     Doubt.PLACE: "the resumer's load address is random",
     Doubt.COVERAGE: "which frames an image covers is chance",
     Doubt.REUSED: "the resumee knows nothing of the frames and may have reused them",
+    Doubt.HANDED_OUT: "it waits in memory that is free in the resumee, which may have handed it out",
 }
 
 
@@ -157,13 +158,21 @@ def _dies(result: ApResult) -> str:
 
 def _stays(result: ApResult) -> str:
     killers = killers_of(result)
-    tail = f"; the next {either(killers)} would kill the machine" if killers else ""
-    return f"the resumee leaves it in the resumer's loop{tail}"
+    if killers:
+        return f"the resumee leaves it in the resumer's loop; the next {either(killers)} would kill the machine"
+    lent = lent_to(result)
+    tail = f"; that memory is free, and once it is handed out, the next {either(lent)} would kill the machine"
+    return f"the resumee leaves it in the resumer's loop{tail if lent else ''}"
 
 
 def killers_of(result: ApResult) -> list[str]:
     """Name the events that were not supposed and would certainly kill a CPU."""
     return [found.event.value for found in result.exposure if found.event and found.difference is Difference.FOREIGN]
+
+
+def lent_to(result: ApResult) -> list[str]:
+    """Name the events, supposed or not, that kill a CPU once the resumee hands out memory that it goes through."""
+    return [found.event.value for found in (*result.events, *result.exposure) if found.event and found.lent]
 
 
 def either(events: Sequence[str]) -> str:

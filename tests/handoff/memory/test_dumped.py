@@ -127,7 +127,7 @@ def test_a_cpu_that_waits_is_taken_as_its_registers_have_it(number):
     assert (context.rip, context.line, context.gdt) == (own.rip, own.rdi, (own.gdt_base, 0x7F))
     assert (one.entry.rip, one.entry.cr3, one.entry.rsp, one.entry.efer) == (own.rip, own.cr3, own.rsp, 0xD01)
     assert one.facts == Facts(interrupts_enabled=False, machine_checks_enabled=True)
-    assert not one.reused
+    assert one.announced is not False
 
 
 @pytest.mark.parametrize("state", [ParkState.HLT, ParkState.RUNNING, ParkState.MWAIT])
@@ -370,7 +370,7 @@ def test_only_a_loop_of_the_kernel_s_file_is_compared_with_it(left):
     dump = Dump((cpu_of(0, rip=1), BUSY), frozen=0, present=0b0011)
     dump.memory.put(TEXT - START_KERNEL_MAP + PLACE, bytes(0x20))
     (one,) = dumped(plan, dump).cpus
-    assert one.reused is (left == "in a place of its own")  # of which the resumee is told nothing
+    assert (one.announced is False) is (left == "in a place of its own")  # of which the resumee is told nothing
     if left == "rearranged":
         with pytest.raises(Mismatch):
             dumped(replace(plan, rearranged=False), dump)

@@ -200,6 +200,19 @@ def test_a_frame_that_is_not_saved_was_free_set_aside_or_used_to_save(descriptio
     assert told(made.of(PAGE << 12)) == (use, (), None, writes, None)
 
 
+@pytest.mark.parametrize(("description", "saved", "expected"), [
+    ({"count": 0}, False, True), ({}, False, True), ({"flags": FLAGS["reserved"]}, False, False),
+    ({"count": 0}, True, False), ({}, True, False),
+])  # fmt: skip
+def test_a_frame_may_be_handed_out_that_is_free_and_not_saved(description, saved, expected):
+    made = Resumee()
+    made.page(PAGE, **description)
+    if not saved:
+        made.lost.add(PAGE)
+    known = made.owners()
+    assert [known.handed_out(PAGE), known.handed_out(PAGE)] == [expected, expected]
+
+
 def test_a_frame_that_nothing_describes_may_be_handed_out_where_it_is_not_known_what_is_memory():
     made = Resumee()
     made.lost.add(1 << 30)

@@ -53,7 +53,7 @@ VALUES = {
     "tss": (TSS_AT, GDT),
     "tables_placed": (True, False),
     "checks": (True, False),
-    "reused": (False, True),
+    "announced": (None, False, True),
 }
 
 
@@ -89,7 +89,7 @@ def cpus_in(image, wanted):
                 entry=replace(entry_state(), gdt_base=one["gdt"], tr_base=one["tss"]) if one["entry"] else None,
                 tables_placed=one["tables_placed"],
                 facts=Facts(machine_checks_enabled=one["checks"]),
-                reused=one["reused"],
+                announced=one["announced"],
             )
         )
     return memory, found
@@ -108,7 +108,7 @@ def test_a_cpu_comes_to_what_it_would_come_to_by_itself(image, wanted, taken, sp
 
 
 PLAIN = {"gs_base": None, "line": None, "stack": None, "placed": False, "followed": False, "entry": True}
-PLAIN |= {"state": ParkState.HLT, "gdt": GDT, "tss": TSS_AT, "tables_placed": True, "checks": True, "reused": False}
+PLAIN |= {"state": ParkState.HLT, "gdt": GDT, "tss": TSS_AT, "tables_placed": True, "checks": True, "announced": None}
 
 
 def alike(image, **other):
@@ -130,8 +130,8 @@ def test_a_gdt_of_its_own_counts_where_a_delivery_gets_that_far(image, same):
 
 
 @pytest.mark.parametrize("other", [
-    {"gs_base": GS}, {"line": LINE_AT}, {"checks": False}, {"reused": True}, {"state": ParkState.PORT_IO},
-    {"entry": False}, {"tables_placed": False},
+    {"gs_base": GS}, {"line": LINE_AT}, {"checks": False}, {"announced": False}, {"announced": True},
+    {"state": ParkState.PORT_IO}, {"entry": False}, {"tables_placed": False},
 ])  # fmt: skip
 def test_what_its_loop_uses_and_what_decides_of_events_counts(other):
     assert not alike({}, **other)

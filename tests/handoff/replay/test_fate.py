@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hibercheck.handoff.memory.owner import Writes
@@ -278,7 +280,9 @@ def test_a_cpu_that_waits_in_no_loop_is_not_lost_in_one():
 
 def test_the_words_of_the_json_are_stable():
     assert [str(one) for one in When] == ["copy", "before-init", "after"]
-    assert [str(one) for one in Doubt] == ["line", "timing", "break-event", "place", "coverage", "store", "reused"]
+    assert [str(one) for one in Doubt] == [
+        "line", "timing", "break-event", "place", "coverage", "store", "reused", "handed-out",
+    ]  # fmt: skip
     assert [str(one) for one in Fate] == [
         "untouched", "parks again", "re-initialised", "stays parked", "dies", "unknown",
     ]  # fmt: skip
@@ -294,7 +298,28 @@ def test_only_a_death_without_doubt_is_certain():
     assert not Ruling(Fate.UNKNOWN).certain_death
 
 
+@pytest.mark.parametrize(("nmi", "smi", "expected"), [
+    (After(INTACT, lent=True), After(INTACT), (NMI, Doubt.HANDED_OUT, Fate.STAYS_PARKED)),
+    (After(INTACT, lent=True), After(FOREIGN), (SMI, None, None)),
+    (After(INTACT, lent=True), After(FOREIGN, Doubt.REUSED), (SMI, Doubt.REUSED, None)),
+    (After(UNKNOWN), After(SAME, lent=True), (SMI, Doubt.HANDED_OUT, Fate.STAYS_PARKED)),
+])  # fmt: skip
+def test_of_several_deaths_that_one_counts_which_is_surer(nmi, smi, expected):
+    cause, doubt, usual = expected
+    found = told(HLT, after(SAME, nmi=nmi, smi=smi), suppose("nmi", "smi"), taken=False)
+    assert found == (Fate.DIES, When.AFTER, cause, doubt, usual)
+
+
+def test_a_line_that_is_written_in_ordinary_running_counts_more_than_free_memory():
+    prospects = replace(asleep(SAME, Writes.ORDINARY, line=False), after={
+        NMI: After(INTACT, lent=True), STORE: After(FOREIGN),
+    })  # fmt: skip
+    found = told(MWAIT, prospects, suppose("nmi"), taken=False)
+    assert found == (Fate.DIES, When.AFTER, STORE, Doubt.STORE, Fate.DIES)
+
+
 DIES = Ruling(Fate.DIES, When.COPY, Event.SPURIOUS)
+LENT = Ruling(Fate.DIES, When.AFTER, NMI, Doubt.HANDED_OUT, Fate.STAYS_PARKED)
 MAY = Ruling(Fate.DIES, When.COPY, Event.STORE, Doubt.LINE)
 
 
@@ -310,6 +335,12 @@ MAY = Ruling(Fate.DIES, When.COPY, Event.STORE, Doubt.LINE)
     ([Ruling(Fate.UNKNOWN), Ruling(Fate.STAYS_PARKED)], Ruling(Fate.UNKNOWN)),
     ([DIES, Ruling(Fate.UNKNOWN)], Ruling(Fate.DIES, When.COPY, Event.SPURIOUS, Doubt.PLACE)),
     ([Ruling(Fate.UNTOUCHED)], Ruling(Fate.UNTOUCHED)),
+    ([LENT, Ruling(Fate.UNTOUCHED)], LENT),
+    ([LENT, LENT], LENT),
+    ([LENT, MAY], MAY),
+    ([LENT, DIES], replace(DIES, doubt=Doubt.PLACE)),
+    ([LENT, DIES, Ruling(Fate.UNTOUCHED)], replace(DIES, doubt=Doubt.PLACE)),
+    ([LENT, MAY, Ruling(Fate.UNTOUCHED)], replace(MAY, doubt=Doubt.PLACE)),
 ])  # fmt: skip
 def test_over_several_places_the_worst_counts_and_what_differs_is_chance(rulings, expected):
     assert over_places([(1, one) for one in rulings], Doubt.PLACE) == expected

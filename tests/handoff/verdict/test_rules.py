@@ -124,7 +124,9 @@ def test_whose_the_line_is(reinitialised, writes, level, text, covered):
     memory, cpu = made({TEXT_FRAME: b"\xcc" * 4096} | ({LINE_FRAME: page(line, DEAD)} if covered else {}))
     level = {Writes.ORDINARY: level and Level.ERROR, Writes.NEVER: None}.get(writes, level) if not covered else level
     owner = Owner(LINE_FRAME << 12 | line, 64, Use.DATA, ("jiffies",), None, writes, "tick()")
-    memory = replace(memory, owners=SimpleNamespace(line_size=64, of_line=lambda physical, cpu: owner))
+    memory = replace(
+        memory, owners=SimpleNamespace(line_size=64, of_line=lambda _, cpu: owner, handed_out=lambda _: False)
+    )
     result = judge_cpu(memory, cpu, Suppositions(), reinitialised=reinitialised)
     told = Explainer(namer_of(memory)).findings(result)
     found = [one for one in told if one.rule == "HC102"]

@@ -78,7 +78,9 @@ def test_a_cpu_is_left_with_the_line_that_it_monitors_and_whose_that_is(image, s
     frames = Frames({OTHER: bytes(4096)} | image)
     memory, cpu = made(frames)
     owner = Owner(LINE_FRAME << 12 | LINE_AT & 0xFFF, 64, Use.FREE, writes=Writes.HANDED_OUT)
-    memory = replace(memory, owners=SimpleNamespace(line_size=64, of_line=lambda _physical, _cpu: owner))
+    memory = replace(
+        memory, owners=SimpleNamespace(line_size=64, of_line=lambda _, _cpu: owner, handed_out=lambda _: False)
+    )
     result = judge_cpu(memory, cpu, Suppositions(), reinitialised=False)
     pfns = PfnList()
     pfns.append_page(struct.pack("<512Q", *sorted(frames), *[(1 << 64) - 1] * (512 - len(frames))))

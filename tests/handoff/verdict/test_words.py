@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from hibercheck.handoff.memory.owner import Owner, Use, Writes
+from hibercheck.handoff.replay.compare import Difference
 from hibercheck.handoff.replay.fate import SUPPOSED, Doubt, Fate, Ruling, Suppositions, When
 from hibercheck.handoff.replay.judge import judge_cpu
 from hibercheck.handoff.replay.judgement import Timing
@@ -14,6 +16,7 @@ from hibercheck.handoff.verdict.words import (
     doubt_of,
     either,
     killers_of,
+    lent_to,
     owned,
     sentence,
     timing_text,
@@ -23,7 +26,19 @@ from hibercheck.handoff.verdict.words import (
 )
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event
-from tests.support.made_states import CODE, GS_FRAME, LINE_FRAME, OTHER, ROOT, TEXT, TEXT_FRAME, made, own_frames, page
+from tests.support.made_states import (
+    CODE,
+    GS_FRAME,
+    LINE_FRAME,
+    OTHER,
+    ROOT,
+    TEXT,
+    TEXT_FRAME,
+    entry_state,
+    made,
+    own_frames,
+    page,
+)
 
 KEPT = {OTHER: bytes(4096)}
 FOREIGN = {TEXT_FRAME: b"\xcc" * 4096}
@@ -65,6 +80,20 @@ def test_what_would_kill_a_cpu_that_is_left_behind_is_named():
     assert killers_of(found) == ["SMI"]  # what it does on others is not known
     assert sentence(found) == "the resumee leaves it in the resumer's loop; the next SMI would kill the machine"
     assert sentence(replace(found, exposure=())) == "the resumee leaves it in the resumer's loop"
+
+
+def test_free_memory_that_a_cpu_is_left_in_is_told():
+    memory, cpu = made(KEPT, ParkState.HLT)
+    memory = replace(memory, owners=SimpleNamespace(line_size=64, of_line=lambda *_: None, handed_out=lambda _: True))
+    found = judge_cpu(memory, replace(cpu, entry=entry_state()), Suppositions(), reinitialised=False)
+    assert (killers_of(found), lent_to(found)) == ([], ["NMI", "machine check", "SMI"])
+    assert sentence(found) == (
+        "the resumee leaves it in the resumer's loop; that memory is free, and once it is handed out, the next NMI, "
+        "machine check or SMI would kill the machine"
+    )
+    killed = replace(found, exposure=(replace(found.exposure[0], difference=Difference.FOREIGN, lent=False),
+                                      *found.exposure[1:]))  # fmt: skip
+    assert sentence(killed) == "the resumee leaves it in the resumer's loop; the next NMI would kill the machine"
 
 
 def test_what_is_missing_is_said_first():
