@@ -371,7 +371,7 @@ def _cpus(plan: Plan) -> Iterator[Alternative]:
     for one in plan.disagreements:
         if one.fact == PRESENT.name:
             yield _stated(plan, "cpus", "cpus", format_cpu_list(one.other), format_cpu_list(one.other), one.text)
-    if plan.cmdline.acpi_off and _open(plan, PRESENT.name) and len(machine) > 1:
+    if plan.cmdline.acpi_off and _open(plan, PRESENT.name) and len(machine) > 1 and not plan.resumee.booted_by_efi:
         reason = "with acpi=off it finds other CPUs only where the firmware has an MP table"
         yield _stated(plan, "cpus", "cpus", listed, listed, reason)
 

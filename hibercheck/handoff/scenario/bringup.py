@@ -148,15 +148,24 @@ def _started(
 
 
 def limited_to(machine: frozenset[int], cmdline: CommandLine) -> frozenset[int]:
-    """Return the CPUs of a machine that a kernel takes note of.
+    """Return the CPUs of those that it finds that a kernel takes note of.
 
     ``nr_cpus=`` and ``possible_cpus=`` hide the rest.  ``nosmp``, ``maxcpus=0`` and ``nolapic`` leave it the boot CPU
-    alone, and so does ``acpi=off`` where no MP table lists the others (disable_smp(), arch/x86/kernel/smpboot.c).
+    alone.
     """
-    if cmdline.max_cpus == 0 or cmdline.lapic_off or cmdline.acpi_off:
+    if cmdline.max_cpus == 0 or cmdline.lapic_off:
         return frozenset(sorted(machine)[:1])
     limits = [count for count in (cmdline.nr_cpus, cmdline.possible_cpus) if count is not None and count > 0]
     return frozenset(cpu for cpu in machine if cpu < min(limits, default=1 << 30))
+
+
+def found_by(machine: frozenset[int], cmdline: CommandLine) -> frozenset[int]:
+    """Return the CPUs of a machine that a kernel takes note of.
+
+    With ``acpi=off`` it is the boot CPU alone where no MP table lists the others (disable_smp(),
+    arch/x86/kernel/smpboot.c).
+    """
+    return limited_to(frozenset(sorted(machine)[:1]) if cmdline.acpi_off else machine, cmdline)
 
 
 def _check_by_hand(by_hand: frozenset[int], present: frozenset[int], boot_cpu: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hibercheck.data import dataclass
 from hibercheck.handoff.facts.cmdline import CommandLine
-from hibercheck.handoff.facts.cpufacts import FLAG_NAMES, CpuFeatures, MonitorLeaf
+from hibercheck.handoff.facts.cpufacts import FLAG_NAMES, CpuFeatures, MonitorLeaf, cleared_by
 from hibercheck.handoff.facts.idle import IdleDriver
 from hibercheck.handoff.facts.resumee import Resumee
 from hibercheck.handoff.facts.standing import Known, Standing
@@ -41,18 +41,22 @@ class Outlook:
     reason: str = ""
 
 
-def idle_choices(line: CommandLine) -> tuple[bool, str | None, bool, int | None]:
-    """Return what a command line says of idle CPUs: a choice of that boot."""
-    return line.cpuidle_off, line.idle, line.intel_idle_off, line.acpi_idle_max
+def idle_choices(line: CommandLine) -> tuple[object, ...]:
+    """Return what a command line says that decides which idle driver there is, and its states: a choice of that boot.
 
-
-def _acpi_choices(line: CommandLine) -> tuple[bool, int | None]:
-    """Return what a command line says of ACPI's C-states: which of them, and whether they may be entered by MWAIT.
-
-    With ``idle=nomwait`` C1 is HLT, and the firmware is told to offer no deeper one by MWAIT
-    (acpi_processor_get_power_info_cst(), drivers/acpi/acpi_processor.c; arch_acpi_set_proc_cap_bits()).
+    Two that are equal make the same choices; of one that says nothing no member is true.
     """
-    return line.idle == "nomwait", line.acpi_idle_max
+    drivers = (line.cpuidle_off, line.idle, line.intel_idle_off, line.acpi_off, line.lapic_off)
+    return (*drivers, *_acpi_choices(line))
+
+
+def _acpi_choices(line: CommandLine) -> tuple[bool, bool, int | None]:
+    """Return what a command line says of ACPI's C-states: whether they may be entered by MWAIT, and which of them.
+
+    With ``idle=nomwait``, and on a CPU whose MWAIT is hidden, C1 is HLT, and the firmware is told to offer no deeper
+    state by MWAIT (acpi_processor_get_power_info_cst(), drivers/acpi/acpi_processor.c; arch_acpi_set_proc_cap_bits()).
+    """
+    return line.idle == "nomwait", "mwait" in cleared_by(line), line.acpi_idle_max
 
 
 def stays_away(line: CommandLine, driver: IdleDriver) -> str | None:
@@ -163,13 +167,14 @@ def _by_firmware(
             return None
         source = "the firmware's C-states, as the resumee uses them"
         if _acpi_choices(line) != _acpi_choices(resumee.parameters):
-            reason = "the two kernels were not told the same of ACPI's C-states (processor.max_cstate=, idle=nomwait)"
+            words = "processor.max_cstate=, idle=nomwait, clearcpuid=monitor"
+            reason = f"the two kernels were not told the same of ACPI's C-states ({words})"
             others = tuple(one for one in (*_ACPI, *(("none",) if module else ())) if one != found)
             return Outlook(Known(found, Standing.USUAL, source), others, reason)
         known = Known(found, Standing.INFERRED, source)
         return Outlook(known, ("none",), "its acpi_idle is a module") if module and found != "none" else Outlook(known)
     had_acpi = "acpi_idle:builtin" in (resumee_traits.idle_drivers.value or ())
-    nothing_told = not any(idle_choices(resumee.parameters)) and not resumee.parameters.acpi_off
+    nothing_told = not any(idle_choices(resumee.parameters))
     if seen is not None and seen.name is None and had_acpi and nothing_told:
         return Outlook(Known("none", Standing.INFERRED, "the resumee, which has acpi_idle too, found no C-states"))
     name = "no driver" if seen is None or seen.name is None else seen.name

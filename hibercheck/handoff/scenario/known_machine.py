@@ -13,7 +13,7 @@ from hibercheck.handoff.facts.cpufacts import FLAG_NAMES, FRED_FLAGS, CpuFeature
 from hibercheck.handoff.facts.modes import MODES, differing_parameters
 from hibercheck.handoff.facts.resumee import Resumee
 from hibercheck.handoff.facts.standing import Known, Standing
-from hibercheck.handoff.scenario.bringup import limited_to
+from hibercheck.handoff.scenario.bringup import found_by, limited_to
 from hibercheck.handoff.scenario.sources import (
     COLLECTED,
     DUMP,
@@ -248,7 +248,7 @@ def remark_bootconfig(asking: Asking) -> None:
 
 
 def _limited(asking: Asking, machine: frozenset[int] | None) -> frozenset[int] | None:
-    """Apply the command line's limits to the CPUs that the machine has."""
+    """Apply the command line's limits to the CPUs that the resumer is said to have."""
     return None if machine is None else limited_to(machine, asking.need(COMMAND_LINE).value)
 
 
@@ -258,7 +258,7 @@ def _machine_of_dump(asking: Asking) -> Known[frozenset[int]] | None:
     if not asking.supposed or dumped is None or dumped.facts.present is None:
         return None
     has = dumped.facts.present | (frozenset(dumped.facts.topology.apic_ids) if dumped.facts.topology else frozenset())
-    return Known(limited_to(has, asking.need(COMMAND_LINE).value), Standing.MEASURED, DUMP)
+    return Known(found_by(has, asking.need(COMMAND_LINE).value), Standing.MEASURED, DUMP)
 
 
 def _machine_of_resumee(asking: Asking) -> Known[frozenset[int]]:
@@ -277,14 +277,14 @@ def _machine_of_resumee(asking: Asking) -> Known[frozenset[int]]:
                 f"--resumer-offline names CPU {max(named)}, which the resumee did not have: the resumer is taken to "
                 f"have CPUs {format_cpu_list(machine)}"
             )
-    return Known(limited_to(machine, asking.need(COMMAND_LINE).value), Standing.INFERRED, source)
+    return Known(found_by(machine, asking.need(COMMAND_LINE).value), Standing.INFERRED, source)
 
 
 def _collected_machine(asking: Asking) -> Known[frozenset[int]] | None:
     facts = asking.inputs.collected
     if not asking.supposed or facts is None or facts.present is None:
         return None
-    return Known(limited_to(facts.present, asking.need(COMMAND_LINE).value), Standing.MEASURED, COLLECTED)
+    return Known(found_by(facts.present, asking.need(COMMAND_LINE).value), Standing.MEASURED, COLLECTED)
 
 
 PRESENT = RunFact[frozenset[int]](

@@ -241,5 +241,5 @@ def hidden_cpus(machine: frozenset[int], bringup: Bringup) -> tuple[Parked, ...]
         machine: Every CPU of the machine.
         bringup: The resumer's.
     """
-    why = "beyond nr_cpus= or possible_cpus=, so that the resumer never started it"
+    why = "hidden from the resumer by its command line, so that it never started it"
     return tuple(Parked(cpu, ParkState.NEVER_BOOTED, None, why) for cpu in sorted(machine - bringup.present))

@@ -108,6 +108,7 @@ def test_a_virtual_cpu_may_wake_without_its_translations(given, offers):
 @pytest.mark.parametrize(("given", "expected"), [
     ({"resumer_cmdline": "acpi=off"}, [("0-3", ("--fact", "cpus=0-3"))]),
     ({"resumer_cmdline": "acpi=off", "facts": (("cpus", "0"),)}, []),
+    ({"resumer_cmdline": "acpi=off", "resumee": made_resumee(booted_by_efi=True)}, []),  # UEFI has no MP table
     ({"resumer_cmdline": "acpi=off", "resumee": made_resumee(present=frozenset({0}), frozen=frozenset(),
                                                              topology=Topology({0: 0}, 0, frozenset({0})))}, []),
     ({"resumer_cmdline": ""}, []),

@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 from hibercheck.errors import MissingFact, UsageProblem
 from hibercheck.handoff.facts.cmdline import parse_command_line
 from hibercheck.handoff.facts.cpufacts import CpuFeatures, Topology, hidden_apic_ids
-from hibercheck.handoff.scenario.bringup import Order, bring_up, limited_to, order_of, rescued_cpus, smt_is_off
+from hibercheck.handoff.scenario.bringup import (
+    Order,
+    bring_up,
+    found_by,
+    limited_to,
+    order_of,
+    rescued_cpus,
+    smt_is_off,
+)
 from tests.support.made_traits import made_traits
 
 
@@ -195,10 +203,16 @@ def test_without_smt_there_are_no_rounds():
 @pytest.mark.parametrize(("text", "left"), [
     ("", range(8)), ("nr_cpus=3", range(3)), ("possible_cpus=5", range(5)), ("nr_cpus=6 possible_cpus=2", range(2)),
     ("nr_cpus=2 possible_cpus=6", range(2)), ("nr_cpus=1", range(1)), ("maxcpus=0", range(1)), ("nosmp", range(1)),
-    ("nolapic", range(1)), ("acpi=off", range(1)), ("maxcpus=2", range(8)), ("nr_cpus=0", range(8)),
+    ("nolapic", range(1)), ("acpi=off", range(8)), ("maxcpus=2", range(8)), ("nr_cpus=0", range(8)),
 ])  # fmt: skip
 def test_of_which_cpus_a_kernel_takes_note(text, left):
     assert limited_to(frozenset(range(8)), parse_command_line(text)) == set(left)
+
+
+def test_with_acpi_off_a_kernel_finds_one_cpu_of_a_machine():
+    machine = frozenset(range(8))
+    assert found_by(machine, parse_command_line("acpi=off")) == {0}
+    assert found_by(machine, parse_command_line("nr_cpus=3")) == set(range(3))
 
 
 def test_the_boot_cpu_is_the_first_there_is():

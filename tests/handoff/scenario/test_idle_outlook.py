@@ -72,10 +72,16 @@ def test_two_kernels_are_one_build_by_their_ids_or_else_their_banners(ours, thei
     assert same_build(ours, theirs) is same
 
 
-def test_what_a_command_line_says_of_idle_cpus():
-    assert idle_choices(parse_command_line("quiet")) == (False, None, False, None)
-    line = "cpuidle.off=1 idle=nomwait intel_idle.max_cstate=0 processor.max_cstate=1"
-    assert idle_choices(parse_command_line(line)) == (True, "nomwait", True, 1)
+@pytest.mark.parametrize("line", [
+    "cpuidle.off=1", "idle=nomwait", "intel_idle.max_cstate=0", "processor.max_cstate=1", "acpi=off", "nolapic",
+    "clearcpuid=monitor",
+])  # fmt: skip
+def test_what_a_command_line_says_of_idle_cpus_is_a_choice_of_that_boot(line):
+    assert not any(idle_choices(parse_command_line("quiet nosmt")))
+    assert any(idle_choices(parse_command_line(line)))
+    # what a resumee of the same build does that was told so says nothing of a resumer that was not
+    halting = IdleDriver("acpi_idle", "acpi_idle_play_dead", "halt")
+    assert told(seen=halting, kernel=OURS, theirs=line) == ("mwait", USUAL, ())
 
 
 VIRTUAL = replace(INTEL, flags=INTEL.flags | {"hypervisor"})
@@ -123,6 +129,7 @@ OTHER_CPU = replace(INTEL, model=1)
     ({"seen": PORT, "theirs": "idle=nomwait", "line": "idle=nomwait"}, ("port", INFERRED, ())),
     ({"seen": FFH, "line": "idle=nomwait"}, ("mwait", USUAL, ("port", "halt"))),
     ({"seen": FFH, "theirs": "processor.max_cstate=1"}, ("mwait", USUAL, ("port", "halt"))),
+    ({"seen": PORT, "theirs": "clearcpuid=monitor"}, ("port", USUAL, ("mwait", "halt"))),
     ({"seen": PORT, "line": "processor.max_cstate=1", "idle_drivers": ("acpi_idle:module?",)},
      ("port", USUAL, ("mwait", "halt", "none"))),
     ({"seen": PORT, "enter_dead": None}, None),

@@ -71,6 +71,13 @@ def test_a_cpu_that_the_resumee_brings_online_is_started_anew(predict):
         taken_over(predict, resumee_online=frozenset({0, 2, 3}))
 
 
+def test_cpus_that_the_resumer_is_said_to_find_without_acpi_are_there():
+    plan = made_plan(resumer_cmdline="acpi=off", facts=(("cpus", "0-3"),))
+    assert {one.cpu: one.state for one in plan.parked} == dict.fromkeys((1, 2, 3), ParkState.HLT)
+    hidden = made_plan(resumer_cmdline="nr_cpus=2", facts=(("cpus", "0-3"),))
+    assert [one.cpu for one in hidden.parked if one.state is ParkState.NEVER_BOOTED] == [2, 3]
+
+
 @pytest.mark.parametrize(("line", "present"), [
     ("nosmp", {0}), ("nolapic", {0}), ("acpi=off", {0}), ("maxcpus=1", {0, 1, 2, 3}),
 ])  # fmt: skip
