@@ -10,7 +10,7 @@ from hibercheck.handoff.acceptance.announced import header_page
 from hibercheck.handoff.acceptance.contents import asks_first
 from hibercheck.handoff.acceptance.machine import least_used
 from hibercheck.handoff.acceptance.refusal import Question
-from hibercheck.handoff.acceptance.willing import knows_guests, looked_at, obeys_signature
+from hibercheck.handoff.acceptance.willing import knows_guests, looked_at, names_another, obeys_signature
 from hibercheck.handoff.scenario.alternatives import Alternative
 from hibercheck.handoff.scenario.known_loading import (
     BY_SECURE_BOOT,
@@ -58,7 +58,8 @@ def _resumed_by(question: Question) -> Iterator[Alternative]:
     """Yield a program in the initramfs, which writes to /sys/power/resume whatever the kernel's parameters are."""
     if question.value(RESUMED_BY) == "user":
         return
-    if question.cmdline.no_resume is None and looked_at(question) == header_page(question.image):
+    here = looked_at(question) == header_page(question.image) and not names_another(question)
+    if question.cmdline.no_resume is None and here:
         return
     reason = "a write to /sys/power/resume loads the image in spite of that"
     yield _stated(question, "resume", "who starts the resume", "resume", "user", "user space", reason)

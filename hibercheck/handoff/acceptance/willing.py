@@ -94,9 +94,31 @@ def looked_at(question: Question) -> int | None:
     return line.resume_offset or 0
 
 
+def names_another(question: Question) -> bool:
+    """Tell whether ``resume=UUID=`` names another swap than the image's, or for a swap file another file system.
+
+    A program in the initramfs looks it up (the kernel itself knows no such name): it finds another device, or none.
+    """
+    name = (question.cmdline.resume or "").removeprefix("UUID=").strip('"')
+    if name == question.cmdline.resume or not name:
+        return False
+    return is_announced(question.image, name, looked_at(question) or 0) is False
+
+
 def looks_elsewhere(question: Question) -> Refusal | None:
     """swsusp_check() reads one page of the device of ``resume=``, and no other."""
     page, looked = header_page(question.image), looked_at(question)
+    if page is not None and looked == page and names_another(question) and question.value(RESUMED_BY) != "user":
+        own = question.image.swap_uuid if page == 0 else None
+        here = f"in UUID={own}" if own else "on another one"
+        return Refusal(
+            "resume-device",
+            f"looks for an image on another device (resume={question.cmdline.resume}), and this one is {here}",
+            None,
+            (),
+            f"boot it with resume=UUID={own}" if own else "boot it with resume= of the file system of the swap file",
+            keeps_image=True,
+        )
     if page is None or looked == page or question.value(RESUMED_BY) == "user":
         return None
     line = question.cmdline

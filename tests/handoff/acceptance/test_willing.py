@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hibercheck.handoff.acceptance import willing
+from hibercheck.handoff.acceptance.alternatives import acceptance_alternatives
 from hibercheck.handoff.acceptance.refusal import EINVAL, Question
 from hibercheck.handoff.verdict.check import check
 from hibercheck.kernel.code.facts import facts_of
@@ -110,6 +111,25 @@ def test_a_kernel_reads_one_page(line, page, by, refuses):
         assert found.advice == f"boot it with resume_offset={page}"
         without = "resume_offset" not in line
         assert ("resume= without resume_offset=" in found.reason) is without
+
+
+@pytest.mark.parametrize(("line", "own", "by", "refuses"), [
+    ("resume=UUID=aaaa-1", "aaaa-1", None, False), ('resume=UUID="AAAA-1"', "aaaa-1", None, False),
+    ("resume=UUID=bbbb-2", "aaaa-1", None, True), ("resume=UUID=bbbb-2", "aaaa-1", "user", False),
+    ("resume=UUID=bbbb-2", None, None, False), ("resume=/dev/sda2", "aaaa-1", None, False),
+    ("resume=UUID=", "aaaa-1", None, False), ("resume=PARTUUID=bbbb-2", "aaaa-1", None, False),
+])  # fmt: skip
+def test_a_resumer_that_is_told_of_another_swap_does_not_find_the_image(line, own, by, refuses):
+    image = at_page(0)
+    image.swap_uuid = own
+    given = {"resumer_cmdline": line, "image": image, "facts": () if by is None else (("resume", by),)}
+    found = asked("looks_elsewhere", **given)
+    assert (found is not None) is refuses
+    if found:
+        assert (found.test, found.keeps_image) == ("resume-device", True)
+        assert found.advice == f"boot it with resume=UUID={own}"
+    offers = [one.id for one in acceptance_alternatives(made_plan(**given))]
+    assert ("resume" in offers) is refuses
 
 
 def test_a_stream_has_no_page_to_look_at():
