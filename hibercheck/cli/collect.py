@@ -32,6 +32,7 @@ COLLECTED = (
     *("proc/version", "proc/cmdline", "proc/cpuinfo", "proc/iomem", "proc/kallsyms", "proc/zoneinfo", "proc/meminfo"),
     *("proc/crypto", "proc/sys/kernel/osrelease", "proc/sys/kernel/modprobe", "var/log/dmesg", "sys/power/disk"),
     *("sys/kernel/security/lockdown", "sys/firmware/acpi/tables/FACS", "dev/cpu/0/cpuid"),
+    "proc/sys/kernel/random/boot_id",
 )
 """Files that the script reads."""
 

@@ -270,6 +270,7 @@ topology() {
 printf '{\n  "hibercheck_facts": 1,\n'
 member version "$ROOT/proc/version"
 member cmdline "$ROOT/proc/cmdline"
+member boot_id "$ROOT/proc/sys/kernel/random/boot_id"
 member present "$SYSTEM/present"
 member online "$SYSTEM/online"
 member smt_control "$SYSTEM/smt/control"

@@ -79,6 +79,7 @@ class ResumerFacts:
         monitor: What CPUID.5 says of MWAIT.
         location: UUID and page where systemd says that an image is (HibernateLocation).
         modes: States of the machine (`hibercheck.handoff.facts.modes.MODES`), of those that were found.
+        boot_id: /proc/sys/kernel/random/boot_id.
     """
 
     path: str
@@ -111,6 +112,7 @@ class ResumerFacts:
     monitor: MonitorLeaf | None = None
     location: tuple[str, int] | None = None
     modes: dict[str, bool] = field(default_factory=dict)
+    boot_id: str | None = None
 
     @property
     def e820(self) -> Map | None:
@@ -231,6 +233,7 @@ def _facts(members: _Members, path: str) -> ResumerFacts:
         monitor=_monitor(members.text("cpuid5")),
         location=_location(members.data.get("hibernate_location")),
         modes=logged_modes(members.texts("modes_log")) | by_variables(members.numbers("modes")),
+        boot_id=members.text("boot_id"),
     )
 
 

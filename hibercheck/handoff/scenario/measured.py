@@ -35,6 +35,25 @@ def check_facts(facts: ResumerFacts | LogFacts, resumer: KernelView) -> None:
         )
 
 
+def check_boot(facts: ResumerFacts, resumer: KernelView, resumee: Resumee) -> None:
+    """Refuse facts of the boot that hibernated: where that kernel lies says nothing of the boot that resumes.
+
+    Raises:
+        Mismatch: The boot has the image's id, or its kernel lies at the same random address, virtual and physical.
+    """
+    space = resumee.space
+    same_boot = facts.boot_id is not None and facts.boot_id.strip() == boot_id_of(space)
+    place = (kaslr_offset(facts, resumer), phys_base(facts, resumer))
+    same_place = bool(space.kaslr_offset) and place == (space.kaslr_offset, space.phys_base)
+    if same_boot or same_place:
+        sign = f"boot id {boot_id_of(space)}" if same_boot else f"at the random address {space.kaslr_offset:#x}"
+        raise Mismatch(
+            f"was collected on the boot that hibernated ({sign}), not on one that resumes",
+            path=facts.path,
+            advice="collect it on the resumer, before it resumes",
+        )
+
+
 def check_dump(dumped: InDump, image: Image, resumee: Resumee) -> None:
     """Refuse a dump of another resume than that of this image.
 

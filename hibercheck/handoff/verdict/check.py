@@ -14,7 +14,7 @@ from hibercheck.handoff.facts.kernels import open_resumee, open_resumer
 from hibercheck.handoff.facts.resumee import Resumee, read_resumee
 from hibercheck.handoff.replay.judge import judge
 from hibercheck.handoff.replay.judgement import Judgement
-from hibercheck.handoff.scenario.measured import check_dump, check_facts
+from hibercheck.handoff.scenario.measured import check_boot, check_dump, check_facts
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.scenario.plan import DEFAULT_PHYS_BITS, Plan, make_plan
 from hibercheck.handoff.scenario.sources import InDump, Inputs
@@ -125,6 +125,8 @@ def open_inputs(
         inputs = Inputs(
             opened, ours, traits_on_demand(ours), found, collected, dumped, _logged(ours, options), _attached(options)
         )
+        if collected is not None:
+            check_boot(collected, ours, found)
         if dumped is not None and not inputs.supposed(options):
             check_dump(dumped, opened, found)
         plan = make_plan(inputs, options)

@@ -286,6 +286,7 @@ WHOLE = {
     "e820_table": [[0, 0x100000, 1]], "booted": "0-1", "modes": {"sme_me_mask": 0}, "cpuid5": "40 40 3 20",
     "frames": {"0x1": base64.b64encode(zlib.compress(bytes(4096))).decode()},
     "hibernate_location": {"uuid": "a", "offset": 0, "kernel": "6.1"},
+    "boot_id": "00010203-0405-0607-0809-0a0b0c0d0e0f",
 }  # fmt: skip
 BETTER = {"e820": ("memory_log", "e820_table"), "memory_log": ("e820_table",)}
 """What is read only where something better is not there."""

@@ -8,9 +8,19 @@ from types import SimpleNamespace
 
 import pytest
 
+from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import Mismatch
-from hibercheck.handoff.scenario.measured import check_dump, remark_dump
-from tests.support.made_inputs import Kernel, asking, made_dumped, made_image, made_resumee, made_space
+from hibercheck.handoff.scenario.measured import check_boot, check_dump, remark_dump
+from tests.support.made_inputs import (
+    LINKED,
+    Kernel,
+    asking,
+    made_collected,
+    made_dumped,
+    made_image,
+    made_resumee,
+    made_space,
+)
 
 EARLY, LATE = 1_700_000_000, 1_700_000_100
 BOOT = bytes(range(16))
@@ -43,6 +53,30 @@ def test_a_dump_of_another_resume_is_refused(restores, boots, problem):
         return
     with pytest.raises(Mismatch, match=problem):
         check_dump(dumped, IMAGE, resumee)
+
+
+ID = "00010203-0405-0607-0809-0a0b0c0d0e0f"
+PLACE = {"text_address": START_KERNEL_MAP + LINKED + 0x5000000, "load_address": LINKED + 0x3000000}
+
+
+@pytest.mark.parametrize(("facts", "boot", "offset", "problem"), [
+    ({"boot_id": f"{ID}\n"}, BOOT, 0, f"boot id {ID}"), ({"boot_id": ID}, BOOT[::-1], 0, None),
+    ({"boot_id": ID}, None, 0, None), ({}, BOOT, 0, None),
+    (PLACE, None, 0x5000000, "at the random address 0x5000000"), (PLACE, None, 0x6000000, None),
+    (PLACE | {"load_address": LINKED}, None, 0x5000000, None), (PLACE | {"load_address": None}, None, 0x5000000, None),
+    # without KASLR every boot lies there
+    ({"text_address": START_KERNEL_MAP + LINKED, "load_address": LINKED + 0x3000000}, None, 0, None),
+])  # fmt: skip
+def test_facts_of_the_boot_that_hibernated_are_refused(facts, boot, offset, problem):
+    resumee = made_resumee(
+        SimpleNamespace(**{**vars(spoken(boot=boot)), "kaslr_offset": offset, "phys_base": 0x3000000})
+    )
+    collected = made_collected(**facts)
+    if problem is None:
+        check_boot(collected, Kernel(), resumee)
+        return
+    with pytest.raises(Mismatch, match=problem):
+        check_boot(collected, Kernel(), resumee)
 
 
 @pytest.mark.parametrize(("frames", "strange"), [
