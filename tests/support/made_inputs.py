@@ -141,7 +141,7 @@ def made_image(compressor="lzo", *, hw_sig=None, swap_uuid=None, pages=32768, ru
     return SimpleNamespace(
         compressor=compressor,
         header=SimpleNamespace(hw_sig=hw_sig),
-        info=SimpleNamespace(num_physpages=pages),
+        info=SimpleNamespace(num_physpages=pages, image_pages=len(frames)),
         record=SimpleNamespace(**{**plain, **record}),
         pfns=Frames(frames),
         swap_map=SimpleNamespace(base=0x100000),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from hibercheck.data import dataclass
+from hibercheck.handoff.scenario.measured import other_image
 from hibercheck.handoff.scenario.plan import Plan
 from hibercheck.handoff.scenario.sources import RunFact
 
@@ -112,5 +113,4 @@ def _was_loaded(plan: Plan) -> bool:
     dumped = plan.inputs.dumped
     if dumped is None or plan.supposed or dumped.facts.restores is None:
         return False
-    record = plan.image.record
-    return dumped.facts.restores == (record.jump_address, record.cr3)
+    return other_image(dumped, plan.image) is None

@@ -7,7 +7,7 @@ beside the member in the structure, and the place is checked by the values found
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hibercheck.cpulist import MAX_CPUS
 from hibercheck.data import dataclass
@@ -288,6 +288,11 @@ class Topology:
         for cpu in sorted(self.apic_ids):
             found.setdefault(self.core(cpu), []).append(cpu)
         return list(found.values())
+
+    def among(self, cpus: Iterable[int]) -> list[list[int]]:
+        """Return which of some CPUs share a core."""
+        chosen = set(cpus)
+        return [some for core in self.cores() if (some := [cpu for cpu in core if cpu in chosen])]
 
     def extended(self, apic_ids: dict[int, int]) -> Topology:
         """Return the topology with the APIC ids of more CPUs."""

@@ -90,6 +90,12 @@ FACTS = {
         GivenFact("smt", "whether it runs with SMT on", "on|off", _one_of("on", "off")),
         GivenFact("cpu-flags", "features that its CPU has or lacks unlike the resumee's", "+FLAG,-FLAG", _signed_flags),
         GivenFact(
+            "cpu-vendor",
+            "who made its CPU",
+            "intel|amd|hygon|zhaoxin",
+            _one_of("intel", "amd", "hygon", "zhaoxin"),
+        ),
+        GivenFact(
             "lockdown",
             "the mode of its kernel lockdown",
             "none|integrity|confidentiality",

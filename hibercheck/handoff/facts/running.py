@@ -53,6 +53,7 @@ class RunningKernelFacts:
         missing: Why a field is None.
         modes: States of the machine (`hibercheck.handoff.facts.modes.MODES`), of those that could be read.
         hypervisor: Whether it runs under a hypervisor that it knows.
+        loads: Of an image that it has loaded: how many pages of data that has.
     """
 
     command_line: str | None
@@ -73,6 +74,7 @@ class RunningKernelFacts:
     missing: dict[str, str]
     modes: dict[str, bool] = field(default_factory=dict)
     hypervisor: bool | None = None
+    loads: int | None = None
 
     @property
     def has_parked(self) -> bool:
@@ -125,6 +127,8 @@ def read_running(space: KernelSpace) -> RunningKernelFacts:
         missing=missing,
         modes=read_modes(space),
         hypervisor=attempt({}, "hypervisor", lambda: under_known_hypervisor(space)),
+        # load_header(), kernel/power/snapshot.c, has it out of the image's header
+        loads=attempt({}, "loads", lambda: space.variable("nr_copy_pages", 4)) or None,
     )
 
 

@@ -15,7 +15,7 @@ from hibercheck.cpulist import format_cpu_list
 from hibercheck.data import dataclass, replace
 from hibercheck.handoff.facts.arguments import split_command_line
 from hibercheck.handoff.facts.cmdline import loader_part
-from hibercheck.handoff.facts.cpufacts import FLAG_NAMES, cleared_by
+from hibercheck.handoff.facts.cpufacts import FLAG_NAMES, VENDORS, cleared_by
 from hibercheck.handoff.facts.standing import Known, Standing
 from hibercheck.handoff.scenario.bringup import Order, bring_up, order_of
 from hibercheck.handoff.scenario.known_cpus import BOOTED, IDLE, MWAIT, SMT_OFF, TLB, idle_outlook
@@ -141,7 +141,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 "cpu-features",
                 "what the resumer's CPU can do",
                 "Whether a CPU has MWAIT decides how it is parked.",
-                f"{_COLLECT}; or look at the flags in its /proc/cpuinfo and give --fact cpu-flags=",
+                f"{_COLLECT}; or look at the flags in its /proc/cpuinfo and give --fact cpu-flags= or cpu-vendor=",
                 about=WHERE,
             ),
             Kind(
@@ -270,8 +270,16 @@ def with_fact(options: CheckOptions, name: str, value: str) -> tuple[tuple[str, 
 
 def _stated(plan: Plan, kind: str, name: str, value: str, words: str, reason: str) -> Alternative:
     """Make an alternative of one ``--fact``."""
-    facts = with_fact(plan.options, name, value)
-    return _made(plan, kind, words, reason, (("--fact", f"{name}={value}"),), facts=facts)
+    return _all_stated(plan, kind, [(name, value)], words, reason)
+
+
+def _all_stated(plan: Plan, kind: str, told: list[tuple[str, str]], words: str, reason: str) -> Alternative:
+    """Make an alternative of some facts."""
+    options = plan.options
+    for name, value in told:
+        options = replace(options, facts=with_fact(options, name, value))
+    arguments = tuple(("--fact", f"{name}={value}") for name, value in told)
+    return _made(plan, kind, words, reason, arguments, facts=options.facts)
 
 
 def _open(plan: Plan, name: str) -> bool:
@@ -389,8 +397,10 @@ def _cpu_features(plan: Plan) -> Iterator[Alternative]:
             more, less = one.other.flags - plan.features.flags, plan.features.flags - one.other.flags
             changed = [*(("+", name) for name in sorted(more)), *(("-", name) for name in sorted(less))]
             flags = ",".join(f"{sign}{shown.get(name, name)}" for sign, name in changed)
-            if flags:
-                yield _stated(plan, "cpu-features", "cpu-flags", flags, flags, one.text)
+            told = [("cpu-vendor", one.other.vendor)] if one.other.vendor != plan.features.vendor else []
+            told += [("cpu-flags", flags)] if flags else []
+            if told and one.other.vendor in VENDORS.values():
+                yield _all_stated(plan, "cpu-features", told, ", ".join(value for _, value in told), one.text)
 
 
 def _smt(plan: Plan) -> Iterator[Alternative]:

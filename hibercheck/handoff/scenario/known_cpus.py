@@ -229,6 +229,12 @@ def started(asking: Asking) -> Bringup:
     _line_agrees(asking)
     _log_agrees(asking)
     once = asking.need(BOOTED)
+    own = by_itself(asking, asking.options.resumer_offline)
+    if once.standing is Standing.GIVEN and not own.standing.is_open and once.value != own.value.booted:
+        asking.remark(
+            f"{once.option} says that it has started CPUs {format_cpu_list(once.value)}; by its command line it starts "
+            f"CPUs {format_cpu_list(own.value.booted)}"
+        )
     if once.source == source and once.standing is Standing.MEASURED and not online <= once.value:
         raise Mismatch(
             f"contradicts itself: CPUs {format_cpu_list(online - once.value)} are online, and were never started, as "
@@ -270,6 +276,15 @@ def _line_agrees(asking: Asking) -> None:
         Mismatch: Siblings run that no hand can have started.
     """
     facts, online, line = asking.inputs.collected, asking.need(ONLINE), asking.need(COMMAND_LINE)
+    known = asking.need(PRESENT)
+    limits = [count for count in (line.value.nr_cpus, line.value.possible_cpus) if count]
+    if known.source == line.source and line.standing is Standing.MEASURED and limits and len(known.value) > min(limits):
+        raise Mismatch(
+            f"contradicts itself: it has CPUs {format_cpu_list(known.value)}, and its command line allows it "
+            f"{min(limits)}",
+            path=asking.blamed,
+            advice="take it again, on the boot that is to resume",
+        )
     if facts is None or not online.source == line.source == COLLECTED:
         return
     present, topology, off = asking.need(PRESENT).value, asking.need(TOPOLOGY).value, _smt_by_command_line(asking)

@@ -212,7 +212,6 @@ PAGES = RunFact[int](
     ),
     show=str,
     option="--fact pages=",
-    same=None,  # as above
     detail=True,
 )
 

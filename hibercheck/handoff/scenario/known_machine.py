@@ -317,12 +317,21 @@ def _topology(asking: Asking) -> Known[Topology] | None:
     if not found:
         return None
     topology, standing, source = found[0]
-    known = topology.apic_ids
-    for other, _, _ in found[1:]:
+    present, known = asking.need(PRESENT).value, topology.apic_ids
+    for other, _, where in found[1:]:
+        seen = inputs.resumee.present if other is inputs.resumee.topology else other.apic_ids.keys()
+        common = present & topology.apic_ids.keys() & seen
+        if topology.among(common) != other.among(common):
+            asking.remark(
+                f"two sources differ on {TOPOLOGY.what}: {_show_cores(topology)} ({source}) and "
+                f"{_show_cores(other)} ({where})"
+            )
+        if present - known.keys():  # who has not seen all CPUs may not have seen that a core has several
+            topology = replace(topology, smt_shift=max(topology.smt_shift, other.smt_shift))
         known = known | {cpu: apic for cpu, apic in other.apic_ids.items() if cpu not in known}
     if known != topology.apic_ids:
         topology = topology.extended(known)
-    beyond = asking.need(PRESENT).value - known.keys()
+    beyond = present - known.keys()
     if not beyond:
         return Known(topology, standing, source)
     more = f"{source}; CPUs {format_cpu_list(beyond)} are taken to follow the others"
@@ -373,10 +382,10 @@ def _as_told(asking: Asking, features: CpuFeatures) -> CpuFeatures:
     return replace(features, flags=features.flags - cleared_by(asking.need(COMMAND_LINE).value))
 
 
-def _changed_flags(asking: Asking) -> CpuFeatures | None:
-    """Apply ``--fact cpu-flags=`` to what is known otherwise."""
-    flags = asking.given.get("cpu-flags")
-    if flags is None:
+def _said_of_cpu(asking: Asking) -> Known[CpuFeatures] | None:
+    """Apply ``--fact cpu-flags=`` and ``cpu-vendor=`` to what is known otherwise."""
+    flags, vendor = asking.given.get("cpu-flags"), asking.given.get("cpu-vendor")
+    if flags is None and vendor is None:
         return None
     inputs = asking.inputs
     of_dump = inputs.dumped.facts.features if inputs.dumped else None
@@ -384,15 +393,32 @@ def _changed_flags(asking: Asking) -> CpuFeatures | None:
     base = of_dump or of_facts or inputs.resumee.features
     if base is None:
         return None
-    named = {FLAG_NAMES.get(name, name): is_on for name, is_on in flags.items()}
+    named = {FLAG_NAMES.get(name, name): is_on for name, is_on in (flags or {}).items()}
     found = (base.flags | {name for name, is_on in named.items() if is_on}) - {
         name for name, is_on in named.items() if not is_on
     }
-    return _as_told(asking, replace(base, flags=frozenset(found)))
+    if vendor not in {None, base.vendor}:
+        base = replace(base, vendor=vendor, family=None, model=None)  # of that one no model is known
+    told = replace(base, flags=frozenset(found))
+    option = "--fact cpu-vendor=" if flags is None else "--fact cpu-flags="
+    return Known(_as_told(asking, told), Standing.GIVEN, "given", option)
 
 
 def _shown_features(features: CpuFeatures) -> str:
-    return f"{features.vendor}: {' '.join(sorted(features.flags)) or 'none of those that matter'}"
+    model = "" if features.family is None or features.model is None else f" {features.family}/{features.model}"
+    wide = ", addresses of 57 bits" if features.virtual_bits == 57 and "la57" not in features.flags else ""
+    return f"{features.vendor}{model}: {' '.join(sorted(features.flags)) or 'none of those that matter'}{wide}"
+
+
+def _same_cpu(ours: CpuFeatures, theirs: CpuFeatures) -> bool:
+    """Compare vendor, flags and, where both are known, model and width of addresses.
+
+    Which kernel shows the flags of FRED is a choice of that kernel; so is how many bits of a physical address it keeps
+    for memory encryption.
+    """
+    numbers = [(one.family, one.model, one.virtual_bits) for one in (ours, theirs)]
+    agree = all(one == other or None in (one, other) for one, other in zip(*numbers, strict=True))
+    return agree and (ours.vendor, ours.flags - FRED_FLAGS) == (theirs.vendor, theirs.flags - FRED_FLAGS)
 
 
 FEATURES = RunFact[CpuFeatures](
@@ -401,13 +427,12 @@ FEATURES = RunFact[CpuFeatures](
     (
         in_dump(lambda facts: facts.features),
         collected(lambda facts: facts.features),
-        given("--fact cpu-flags=", _changed_flags),
+        Source(_said_of_cpu, is_option=True),
         Source(_features_of_resumee),
     ),
     show=_shown_features,
     option="--fact cpu-flags=",
-    # which kernel shows the flags of FRED is a choice of that kernel
-    same=lambda ours, theirs: (ours.vendor, ours.flags - FRED_FLAGS) == (theirs.vendor, theirs.flags - FRED_FLAGS),
+    same=_same_cpu,
     of_machine=True,
     detail=True,
 )

@@ -62,24 +62,28 @@ def check_dump(dumped: InDump, image: Image, resumee: Resumee) -> None:
     Raises:
         Mismatch: It shows another image loaded, or is of the boot that hibernated.
     """
-    record, restores = image.record, dumped.facts.restores
-    if restores is not None and restores != (record.jump_address, record.cr3):
-        raise Mismatch(
-            f"shows another image loaded: it is to be entered at {restores[0]:#x} with CR3 {restores[1]:#x}, and this "
-            f"one at {record.jump_address:#x} with CR3 {record.cr3:#x}",
-            path=dumped.path,
-            advice=f"{_OF_THIS} of another run",
-        )
-    strange = None if restores is None else _strange(dumped.copies.frames or (), image)
-    if strange is not None:
-        raise Mismatch(
-            f"shows another image loaded: it is to copy frame {strange:#x}, which this one does not hold",
-            path=dumped.path,
-            advice=f"{_OF_THIS} of another run",
-        )
-    theirs = boot_id_of(dumped.space) if restores is None else None
+    other = other_image(dumped, image)
+    if other is not None:
+        raise Mismatch(f"shows another image loaded: {other}", path=dumped.path, advice=f"{_OF_THIS} of another run")
+    theirs = boot_id_of(dumped.space) if dumped.facts.restores is None else None
     if theirs is not None and theirs == boot_id_of(resumee.space):
         raise Mismatch(f"is of the boot that hibernated ({theirs}), not of one that resumes", path=dumped.path)
+
+
+def other_image(dumped: InDump, image: Image) -> str | None:
+    """Say what shows that a resumer in a dump has another image loaded; None where it has this one, or none."""
+    record, restores, loads = image.record, dumped.facts.restores, dumped.facts.loads
+    if restores is None:
+        return None
+    if restores != (record.jump_address, record.cr3):
+        return (
+            f"it is to be entered at {restores[0]:#x} with CR3 {restores[1]:#x}, and this one at "
+            f"{record.jump_address:#x} with CR3 {record.cr3:#x}"
+        )
+    if loads is not None and loads != image.info.image_pages:
+        return f"it has {loads} pages of data, and this one {image.info.image_pages}"
+    strange = _strange(dumped.copies.frames or (), image)
+    return None if strange is None else f"it is to copy frame {strange:#x}, which this one does not hold"
 
 
 _OF_THIS = "give a dump of this resume, or add --what-if to take hardware and placement"

@@ -129,7 +129,12 @@ HIDDEN = made_resumee(command_line="nosmep clearcpuid=131", features=replace(INT
     ({"resumee": HIDDEN, "resumer_cmdline": "", "facts": (("cpu-flags", "+smap"),)}, []),
     ({"collected": {"features": replace(INTEL, flags=frozenset({"clflush", "gbpages"}))}},
      [("+monitor,+smep,-pdpe1gb", ("--fact", "cpu-flags=+monitor,+smep,-pdpe1gb"), ("--what-if", ""))]),
-    ({"collected": {"features": replace(INTEL, vendor="amd")}}, []),  # no flag says that
+    ({"collected": {"features": replace(INTEL, vendor="amd")}},
+     [("intel", ("--fact", "cpu-vendor=intel"), ("--what-if", ""))]),
+    ({"collected": {"features": replace(INTEL, vendor="amd", flags=frozenset({"clflush", "smep"}))}},
+     [("intel, +monitor", ("--fact", "cpu-vendor=intel"), ("--fact", "cpu-flags=+monitor"), ("--what-if", ""))]),
+    ({"collected": {"features": replace(INTEL, model=1)}}, []),  # which model decides is not said
+    ({"resumee": made_resumee(features=replace(INTEL, vendor="Shrimp")), "collected": {"features": INTEL}}, []),
 ])  # fmt: skip
 def test_features_that_only_one_kernel_saw(given, expected):
     assert offered("cpu-features", **given) == expected

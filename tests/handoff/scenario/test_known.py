@@ -159,7 +159,7 @@ def test_facts_that_cannot_be_of_one_boot(predict, collected, changes, said):
         ({"present": "0", "online": "0"}, "the resumer's CPUs: 0 (collected on the resumer) and 0-1 (the resumee's"),
         (
             {"cpuinfo": ["processor: 0", "vendor_id: AuthenticAMD", "apicid: 0", "flags: clflush nx"]},
-            "what the resumer's CPU can do: amd: clflush nx (collected on the resumer) and intel: ",
+            "what the resumer's CPU can do: amd: clflush nx (collected on the resumer) and intel 6/94: ",
         ),
     ],
 )

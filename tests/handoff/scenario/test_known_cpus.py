@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from hibercheck.cpulist import parse_cpu_list
 from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.facts.idle import IdleDriver
 from hibercheck.handoff.facts.logged import LogFacts
@@ -308,6 +309,33 @@ def test_a_cpu_that_is_online_was_started(booted, fits):
         return
     with pytest.raises(Mismatch, match="CPUs 3 are online, and were never started"):
         started(run)
+
+
+@pytest.mark.parametrize(("line", "present", "contradicts"), [
+    ("nr_cpus=1", "0-1", True), ("nr_cpus=2", "0-1", False), ("possible_cpus=3", "0-3", True),
+    ("nr_cpus=0", "0-3", False), ("maxcpus=1", "0-3", False), ("", "0-3", False),
+])  # fmt: skip
+def test_no_more_cpus_are_there_than_the_line_of_that_boot_allows(line, present, contradicts):
+    seen = {"command_line": line, "present": frozenset(parse_cpu_list(present)), "online": cpus(0)}
+    for given in ({"collected": seen}, {"dumped": made_dumped(**seen, topology=None)}):
+        if contradicts:
+            with pytest.raises(Mismatch, match="its command line allows it"):
+                started(asking(**given))
+        else:
+            started(asking(**given))
+
+
+def test_who_was_started_is_the_users_to_say_and_not_in_silence():
+    says = asking(resumer_cmdline="nosmt", facts=(("booted", "0,2"),))
+    assert started(says).booted == cpus(0, 2)
+    assert not says.remarks  # whether its CPUs have threads is only inferred
+    seen = {"command_line": "nosmt", "present": ALL, "online": cpus(0, 2), "smt_control": "off"}
+    contradicts = asking(collected=seen, facts=(("booted", "0,2"),))
+    started(contradicts)
+    assert any("--fact booted= says that it has started CPUs 0,2" in remark for remark in contradicts.remarks)
+    agrees = asking(collected=seen, facts=(("booted", "0-3"),))
+    started(agrees)
+    assert not agrees.remarks
 
 
 def log(count, **values):

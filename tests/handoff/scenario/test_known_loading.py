@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hibercheck.errors import Mismatch
 from hibercheck.handoff.facts.e820 import E820Entry
 from hibercheck.handoff.facts.firmware_map import FirmwareMap
 from hibercheck.handoff.facts.logged import LogFacts
@@ -182,3 +183,10 @@ def test_free_memory_and_who_starts_the_resume():
 ])  # fmt: skip
 def test_how_they_are_shown(fact, value, text):
     assert fact.show(value) == text
+
+
+def test_a_number_of_pages_that_was_measured_is_not_said_otherwise():
+    for seen in ({"collected": {"pages": 5}}, {"dumped": made_dumped(pages=5)}):
+        with pytest.raises(Mismatch, match=r"the resumer's number of physical pages: 5 .* and 6"):
+            told(PAGES, **seen, facts=(("pages", "6"),))
+        assert told(PAGES, **seen, facts=(("pages", "5"),)) == (5, MEASURED)

@@ -119,6 +119,32 @@ def test_which_cpus_share_a_core(given, apic_ids, standing):
     assert ("follow the others" in found.source) is (standing is USUAL)
 
 
+ALONE, PAIR = Topology({0: 0}, 0, frozenset({0})), Topology({0: 0, 1: 1}, 1, frozenset({0}))
+
+
+def test_who_saw_one_cpu_does_not_tell_that_cores_have_one_thread():
+    seen = {"collected": {"topology": ALONE, "present": frozenset({0})}, "resumee": made_resumee(topology=PAIR)}
+    assert asking(**seen).need(TOPOLOGY).value.cores() == [[0], [1]]
+    both = asking(**seen, facts=(("cpus", "0-1"),), what_if=True).need(TOPOLOGY).value
+    assert (both.cores(), both.primaries) == ([[0, 1]], frozenset({0}))
+
+
+@pytest.mark.parametrize(("given", "differ"), [
+    ({"collected": {"topology": SMT}}, False),
+    ({"collected": {"topology": OTHER, "present": frozenset({0, 1})}}, True),
+    ({"dumped": made_dumped(topology=OTHER, present=frozenset({0, 1}))}, True),
+    ({"dumped": made_dumped(topology=SMT), "collected": {"topology": OTHER}}, True),
+    ({"collected": {"topology": ALONE, "present": frozenset({0})}}, False),
+    # CPUs 2 and 3 the resumee only counted: where they are is not known
+    ({"collected": {"topology": Topology({0: 0, 1: 1, 2: 4, 3: 6}, 1, frozenset({0, 2, 3}))},
+      "resumee": made_resumee(present=frozenset({0, 1}), frozen=frozenset({1}))}, False),
+])  # fmt: skip
+def test_two_that_put_cpus_into_other_cores_are_told(given, differ):
+    run = asking(**given)
+    run.need(TOPOLOGY)
+    assert any("which of the resumer's CPUs share a core" in remark for remark in run.remarks) is differ
+
+
 def test_without_any_topology_cores_are_not_known():
     assert told(TOPOLOGY, resumee=made_resumee(topology=None)) is None
     with pytest.raises(MissingFact, match="share a core is not known"):
@@ -177,8 +203,34 @@ def test_another_cpu_than_the_resumees_is_told():
     same = asking(collected={"features": replace(INTEL, bugs=frozenset({"mds"}))})
     same.need(FEATURES)
     assert same.disagreements == []
-    assert FEATURES.show(INTEL) == "intel: clflush mwait smep"
-    assert FEATURES.show(replace(INTEL, flags=frozenset())) == "intel: none of those that matter"
+    assert FEATURES.show(INTEL) == "intel 6/158: clflush mwait smep"
+    assert FEATURES.show(replace(INTEL, flags=frozenset(), model=None)) == "intel: none of those that matter"
+
+
+@pytest.mark.parametrize(("changes", "differ"), [
+    ({"model": 0x5E}, True), ({"family": 15}, True), ({"model": None}, False), ({"family": None}, False),
+    ({"virtual_bits": 57}, True), ({"virtual_bits": None}, False), ({"physical_bits": 46}, False),
+    ({"flags": INTEL.flags | {"lkgs"}}, False), ({"cpuid_level": 7}, False),
+])  # fmt: skip
+def test_another_model_is_another_cpu(changes, differ):
+    other = replace(INTEL, **changes)
+    run = asking(collected={"features": other})
+    run.need(FEATURES)
+    assert bool(run.disagreements) is differ
+    assert not differ or FEATURES.show(other) != FEATURES.show(INTEL)
+
+
+@pytest.mark.parametrize(("facts", "option", "expected"), [
+    ((("cpu-vendor", "amd"),), "--fact cpu-vendor=", replace(INTEL, vendor="amd", family=None, model=None)),
+    ((("cpu-vendor", "intel"),), "--fact cpu-vendor=", INTEL),
+    ((("cpu-vendor", "amd"), ("cpu-flags", "-monitor")), "--fact cpu-flags=",
+     replace(INTEL, vendor="amd", family=None, model=None, flags=INTEL.flags - {"mwait"})),
+])  # fmt: skip
+def test_the_vendor_can_be_said(facts, option, expected):
+    found = asking(facts=facts).need(FEATURES)
+    assert (found.value, found.standing, found.option) == (expected, GIVEN, option)
+    with pytest.raises(Mismatch, match="what the resumer's CPU can do"):
+        asking(facts=(("cpu-vendor", "amd"),), collected={"features": INTEL}).need(FEATURES)
 
 
 @pytest.mark.parametrize(("reads", "line", "collected", "told"), [

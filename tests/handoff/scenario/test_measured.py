@@ -10,7 +10,7 @@ import pytest
 
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import Mismatch
-from hibercheck.handoff.scenario.measured import check_boot, check_dump, remark_dump
+from hibercheck.handoff.scenario.measured import check_boot, check_dump, other_image, remark_dump
 from tests.support.made_inputs import (
     LINKED,
     Kernel,
@@ -93,6 +93,18 @@ def test_a_dump_that_copies_frames_which_the_image_does_not_hold_is_of_another(f
         return
     with pytest.raises(Mismatch, match=f"frame {strange:#x}, which this one does not hold"):
         check_dump(dumped, image, made_resumee(spoken()))
+
+
+@pytest.mark.parametrize(("loads", "another"), [
+    (IMAGE.info.image_pages, False), (IMAGE.info.image_pages - 1, True), (None, False),
+])  # fmt: skip
+def test_an_image_of_the_same_kernel_has_another_number_of_pages(loads, another):
+    """One kernel at one address enters every image of it in the same way."""
+    dumped = made_dumped(restores=(IMAGE.record.jump_address, IMAGE.record.cr3), loads=loads)
+    assert (other_image(dumped, IMAGE) is not None) is another
+    if another:
+        with pytest.raises(Mismatch, match="shows another image loaded: it has 4095 pages of data, and this one 4096"):
+            check_dump(dumped, IMAGE, made_resumee(spoken()))
 
 
 @pytest.mark.parametrize(("taken", "written", "restores", "what_if", "told"), [
