@@ -151,7 +151,12 @@ def _read_header(source: Readable) -> Header:
     if head is None:
         raise MalformedDump("its ELF header is cut", path=source.path)
     if (head.ident[4], head.ident[5], head.machine) != (2, 1, EM_X86_64):
-        raise Unsupported("is an ELF file, but not one of a 64-bit x86 machine", path=source.path)
+        raise Unsupported(
+            "is an ELF file, but not one of a 64-bit x86 machine",
+            path=source.path,
+            advice="QEMU writes it with 32 bits while its first CPU is outside 64-bit mode: take raw memory by its "
+            "`pmemsave`, and the registers (--resumer-registers)",
+        )
     if head.type != ET_CORE:
         raise MalformedDump(
             "is an ELF file, but not a memory dump (its type is not CORE)",

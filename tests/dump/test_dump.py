@@ -253,8 +253,9 @@ def test_other_elf_files(write, writers):
         open_dump(write(writers.elf_core([(0, A)], kind=2)))
     with pytest.raises(Unsupported, match="64-bit x86"):
         open_dump(write(writers.elf_core([(0, A)], machine=183)))
-    with pytest.raises(Unsupported, match="64-bit x86"):
+    with pytest.raises(Unsupported, match="64-bit x86") as error:
         open_dump(write(writers.elf_core([(0, A)], ei_class=1)))
+    assert "pmemsave" in error.value.advice
     with pytest.raises(MalformedDump, match="holds no memory"):
         open_dump(write(writers.elf_core([])))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hibercheck.handoff.designs.catalogue import DESIGNS, NAMES
-from hibercheck.handoff.designs.compare import DIES, SURVIVES, compare_designs
+from hibercheck.handoff.designs.compare import DEPENDS, DIES, SURVIVES, compare_designs
 from hibercheck.handoff.designs.occupy import island_of
 from hibercheck.handoff.designs.replay import replay_under
 from hibercheck.handoff.scenario.options import CheckOptions
@@ -117,7 +117,8 @@ def test_a_cpu_that_e_leaves_behind_needs_an_e_that_knows(offline):
         assert rows[design, False].verdict is Verdict.LATENT
         assert rows[design, True].verdict is Verdict.SAFE
         exposed = {exposure.event: exposure for exposure in rows[design, False].exposures}
-        assert (exposed[Event.NMI].window, exposed[Event.NMI].after) == (SURVIVES, DIES)
+        # as `check` has it of a kernel with the design: a risk, and of 18 such runs of the lab 2 were lost
+        assert (exposed[Event.NMI].window, exposed[Event.NMI].after) == (SURVIVES, DEPENDS)
     assert rows["hlt-rescued", False].verdict is Verdict.LATENT
     init = {exposure.event: exposure.after for exposure in rows["init", False].exposures}
     assert init == {

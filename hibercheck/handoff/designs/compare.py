@@ -269,8 +269,9 @@ def _effect(result: ApResult, event: Event, judgement: Judgement, *, at_once: bo
     exposed = next((one for one in result.exposure if one.event is event), None)
     if exposed is not None and exposed.lent:
         return SURVIVES if at_once else DEPENDS
-    if exposed is not None:
-        return DIES if exposed.difference is Difference.FOREIGN else DEPENDS
+    if exposed is not None:  # whether a resumee that was not told has reused its frames by then nothing tells
+        told = result.cpu.announced is not False
+        return DIES if told and exposed.difference is Difference.FOREIGN else DEPENDS
     if result.fate is Fate.UNKNOWN or (judgement.memory is None and result.fate is not Fate.UNTOUCHED):
         return DEPENDS
     return SURVIVES

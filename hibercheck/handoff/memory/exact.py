@@ -147,7 +147,11 @@ def pages(own: CpuRegisters) -> bool:
 
 
 def registers_by_cpu(resumer: DumpedResumer, cpus: frozenset[int]) -> dict[int, CpuRegisters]:
-    """Match the dump's CPUs with logical numbers by their per-CPU bases; by position where that says nothing."""
+    """Match the dump's CPUs with logical numbers by their per-CPU bases; by position where that says nothing.
+
+    Positions say nothing where a base shows that they are no numbers, as in a kernel that kexec started on another CPU
+    than the first: then a CPU without a base (one that waits in a page of its own) is known if it is the only one.
+    """
     space = resumer.space
     bases = {}
     for cpu in cpus:
@@ -156,12 +160,20 @@ def registers_by_cpu(resumer: DumpedResumer, cpus: frozenset[int]) -> dict[int, 
         except MissingFact:
             continue
     matched: dict[int, CpuRegisters] = {}
+    others, in_order = [], True
     for registers in resumer.dump.cpus:
         number = bases.get(registers.gs_base or 0)
         if number is None:
-            number = bases.get(registers.kernel_gs_base or 0, registers.cpu)
-        matched.setdefault(number, registers)
-    return matched
+            number = bases.get(registers.kernel_gs_base or 0)
+        if number is None:
+            others.append(registers)
+        else:
+            matched.setdefault(number, registers)
+            in_order = in_order and number == registers.cpu
+    left = cpus - matched.keys()
+    if in_order:
+        return {registers.cpu: registers for registers in reversed(others)} | matched
+    return matched | ({min(left): others[0]} if len(left) == len(others) == 1 else {})
 
 
 def park_state(

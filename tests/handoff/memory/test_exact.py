@@ -223,10 +223,20 @@ BASES = {0: 0xA000, 1: 0xB000, 2: 0xC000}
     ([cpu_at(gs_base=0xB000, kernel_gs_base=0xC000)], {1: 0}),
     ([cpu_at(cpu=3, gs_base=0x7777)], {3: 0}), ([cpu_at(cpu=3)], {3: 0}),
     ([cpu_at(gs_base=0xB000), cpu_at(cpu=1)], {1: 0}),  # by its base, and not by its place
+    ([cpu_at(cpu=0), cpu_at(cpu=1, gs_base=0xA000)], {0: 1}),  # in whatever order they come
+    ([cpu_at(cpu=0, gs_base=0xA000), cpu_at(cpu=1)], {0: 0, 1: 1}),
+    ([cpu_at(cpu=0, gs_base=0xB000), cpu_at(cpu=1), cpu_at(cpu=2)], {1: 0}),  # places are no numbers there
 ])  # fmt: skip
 def test_cpus_of_a_dump_are_known_by_their_per_cpu_bases(cpus, expected):
     found = registers_by_cpu(Percpu(cpus, BASES), frozenset({0, 1, 2, 9}))
     assert {number: cpus.index(one) for number, one in found.items()} == expected
+
+
+def test_the_only_cpu_without_a_base_is_the_only_one_that_is_left():
+    """A kernel that kexec started on the second CPU, with the first in a page of its own."""
+    parked, copying = cpu_at(cpu=0, rip=0x5000), cpu_at(cpu=1, gs_base=0xA000)
+    found = registers_by_cpu(Percpu([parked, copying], BASES), frozenset({0, 1}))
+    assert found == {0: copying, 1: parked}
 
 
 @pytest.mark.parametrize(("frozen", "flags", "parked"), [
