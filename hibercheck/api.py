@@ -56,20 +56,21 @@ def check(
     Args:
         image: A hibernation image: a swap partition, a disk image, a copy of one; compressed or not.
         resumer: The kernel that loads the image: a vmlinux, vmlinuz, package or release, or one from `open_kernel`.
-        resumee: The same of the kernel whose memory is in the image; read out of the image where it is not given, and
-            compared with it where it is.
+        resumee: The kernel whose memory is in the image, given like ``resumer``.  By default it is read out of the
+            image; if it is given, it is compared with the image.
         options: The scenario and further inputs.
-        cache: A directory in which is kept what was asked of kernels that are given by path, as the command keeps it:
-            a kernel that was read before is not opened again.  By default nothing is kept.
+        cache: A directory that keeps what was read of kernels that are given by path, as the command does: a kernel
+            that was read before is not opened again.  By default nothing is kept.
         **fields: The fields of `CheckOptions` one by one, instead of ``options``.
 
     Returns:
         The report; ``report.outcome`` and ``report.verdict`` are its summary.
 
     Raises:
-        hibercheck.errors.UsageProblem: A value is none that an option can have, or has no effect without another.
+        hibercheck.errors.UsageProblem: An option cannot have this value, or has no effect without another one.
         hibercheck.errors.HibercheckError: An input cannot be read or does not belong to the others.
-        TypeError: A keyword is no field of `CheckOptions`, ``options`` is none, both are given, or an input is no path.
+        TypeError: A keyword is not a field of `CheckOptions`, ``options`` is none, both are given, or an
+            input is not a path.
     """
     found = api.check(image, resumer, resumee, options, _cache_in(cache), **fields)
     return Report(**{field.name: getattr(found, field.name) for field in fields_of(found)})

@@ -125,7 +125,7 @@ def test_pages_of_the_image_are_read_in_few_places():
 
 IN_ONE_PLACE = {
     r'b"PE\\0\\0"': {"files/pe.py"},
-    r'b"HdrS"': {"files/pe.py", "swsusp/foreign.py"},  # which only names what is no image
+    r'b"HdrS"': {"files/pe.py", "swsusp/foreign.py"},  # which only names what is not an image
     r"import .*\bzstd\b": {"files/compression.py"},
     r"(from|import) lzallright": {"files/compression.py"},
     r"(from|import) lz4\b": {"files/compression.py", "swsusp/codec.py"},  # which decodes into place

@@ -25,8 +25,8 @@ Exit status: 0 fine, 2 usage, 3 it cannot be cleared."""
 def command(**given: Any) -> int:
     """Show what is kept of kernels that were read, or remove it.
 
-    What commands ask of a kernel is kept by its contents, in a directory that belongs to the caller alone: root uses
-    no user's.  What was used longest ago goes when there is too much.
+    What commands read of a kernel is kept by a checksum of its file, in a directory that nobody else may write to: root
+    does not use a user's.  What was used longest ago is removed when there is too much.
     """
     from hibercheck.cli.output import prepare_standard_streams, write_answer
     from hibercheck.cli.stored import cache_of

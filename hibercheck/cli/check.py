@@ -67,20 +67,20 @@ class CheckCommand(GroupedCommand):
 )
 @formats_option(FORMATS)
 @shared("--output", "--quiet")
-@option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show what proves it: frames, walks, bytes, traits.")
+@option("-v", "--verbose", group=OUTPUT, is_flag=True, help=("Show the evidence: frames, walks, bytes, traits."))
 @option(
     "--timeline",
     group=OUTPUT,
     is_flag=True,
     more=True,
-    help="Show what each CPU would do between any two copies.",
+    help="Show step by step what each CPU would do during the copy.",
 )
 @option(
     "--execute",
     group=OUTPUT,
     is_flag=True,
     more=True,
-    help="Run each parked CPU in an emulator too (needs unicorn).",
+    help="Run each parked CPU's code in an emulator as well (needs unicorn).",
 )
 @shared("--width", "--fail-on", "--strict", "--suppressions", "--baseline", "--write-baseline")
 @shared("--cache-dir", "--no-cache")

@@ -171,7 +171,7 @@ def defaults(source: Source | None, command: click.Command, name: str) -> dict[s
     """Return the defaults that the file gives to one command, by parameter.
 
     Raises:
-        UsageProblem: The file has a key that is no option, or a value that no option can have.
+        UsageProblem: The file has a key that is not an option, or a value that no option can have.
     """
     if source is None:
         return {}

@@ -44,11 +44,13 @@ do not change it: `hibercheck IMAGE --park NAME` judges by one design."""
     help=f"Judge only this design: {', '.join(DESIGNS[:-1])} or {DESIGNS[-1]}; repeatable.",
 )
 @shared("--format", "--output")
-@option("--details/--no-details", group=OUTPUT, more=True, default=True, help="Say what each design asks and costs.")
+@option(
+    "--details/--no-details", group=OUTPUT, more=True, default=True, help=("Say what each design requires and costs.")
+)
 @shared("--width", "--strict", "--suppressions", "--cache-dir", "--no-cache")
 @general_options
 def command(**given: Any) -> int:
-    """Replay the handoff of IMAGE under every way to park a CPU, once with a resumee that knows it, once without."""
+    """Replay the handoff of IMAGE under every way to park a CPU: with a resumee that knows it, and without."""
     from hibercheck.cli.check import check_options, named_inputs
     from hibercheck.cli.matrix import suppressions_of, tell, today
     from hibercheck.cli.output import opened_outputs, prepare_standard_streams

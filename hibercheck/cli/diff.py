@@ -36,7 +36,7 @@ now, 2 usage, 3 bad input, 4 one became undetermined."""
     group=SCENARIO,
     multiple=True,
     metavar="KERNEL",
-    help="A kernel that NEW has to work with; repeatable.",
+    help="Another kernel that NEW must work with; repeatable.",
 )
 @option(
     "--scenario",
@@ -44,7 +44,7 @@ now, 2 usage, 3 bad input, 4 one became undetermined."""
     group=SCENARIO,
     multiple=True,
     metavar="SCENARIO",
-    help="As in matrix; default, nosmt, offline; repeatable.",
+    help="Scenario to judge, as in matrix; repeatable.",
 )
 @shared("--spurious-mwait", "--mwait-spins", "--suppose", "--image-share", "--cpus", "--threads", "--vendor")
 @shared("--mwait", "--la57", "--memory")
@@ -54,13 +54,13 @@ now, 2 usage, 3 bad input, 4 one became undetermined."""
 @option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show loops, layout and every pair too.")
 @shared("--width", "--fail-on", "--strict", "--suppressions", "--baseline", "--write-baseline")
 @shared("--cache-dir", "--no-cache")
-@option("--allow-refused", group=GATE, is_flag=True, help="A pair that is refused now does not fail.")
+@option("--allow-refused", group=GATE, is_flag=True, help="Do not fail on a pair that is refused now.")
 @general_options
 def command(**given: Any) -> int:
     """Show what changed in the handoff from kernel OLD to kernel NEW, and whether a pair that worked is broken.
 
-    NEW is judged as resumer and as resumee: with itself, with OLD and with every kernel of --against, and compared
-    with OLD in the same places.
+    NEW is judged as resumer and as resumee: with itself, with OLD and with each kernel of --against.  Each verdict is
+    compared with OLD's in that role.
     """
     from hibercheck.cli.check import resolve_outputs
     from hibercheck.cli.matrix import kept_in, settings_of, spared, suppressions_of, tell, today

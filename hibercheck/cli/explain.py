@@ -34,7 +34,7 @@ class RuleType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         if read_log(str(value)):
             return str(value)
         return self.fail(
-            f"{value!r} is no rule (`hibercheck rules` lists all), no condition and no message that is known",
+            f"{value!r} is not a rule (`hibercheck rules` lists them), a condition, or a known message of the kernel",
             param,
             ctx,
         )

@@ -42,8 +42,9 @@ def command(**given: Any) -> int:
     """Write the hibernation image FILE as the vmcore OUT.
 
     OUT is a sparse ELF64 core with every page at its physical address and the kernel's own VMCOREINFO, which crash
-    and drgn open.  It is written under a temporary name and renamed when it is whole.  Every block has to decode, or
-    with --keep-going is left out and listed; the image's checksum is not compared: hibercheck image --verify does that.
+    and drgn open.  It is written under a temporary name and renamed when it is whole.  Every block must decode;
+    with --keep-going those that do not are left out and listed.  The image's checksum is not compared: hibercheck image
+    --verify does that.
     """
     from hibercheck.cli.output import opened_outputs, prepare_standard_streams
     from hibercheck.cli.progress import meter

@@ -41,14 +41,15 @@ def command(**given: Any) -> int:
     FILE is a swap partition, a disk with a swap file on it, a copy of either (also as .gz, .xz, .zst or .lz4), or a
     raw /dev/snapshot stream.  It is only read.
 
-    --verify reads and decodes all of it and compares the CRC-32 that the kernel made of everything behind the info
-    page.  The kernel refuses to load an image that fails it; other commands read only what they need, and do not
+    --verify reads and decodes all of it and compares the CRC-32 that the kernel made of everything after the info
+    page.  The kernel refuses an image whose checksum is wrong.  Other commands read only what they need and do not
     compare it.  A CRC finds accidental damage, not tampering, and does not cover the header and the info page.  The
     frames are also compared with the resumee's own memory map, where that is in the image: a kernel refuses an image
     with a frame beyond memory.  An image without a checksum (not compressed, or a /dev/snapshot stream) can only be
     read through: neither hibercheck nor the kernel can tell whether a page of it was changed.
 
-    systemd's EFI variable HibernateLocation is held against FILE: this machine's for a device, --root's, or the facts'.
+    systemd's EFI variable HibernateLocation is compared with FILE.  It is this machine's if FILE is a device, or
+    that of --root or --resumer-facts.
     """
     from hibercheck.cli.output import opened_outputs, prepare_standard_streams
     from hibercheck.cli.progress import meter

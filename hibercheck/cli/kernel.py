@@ -30,7 +30,7 @@ Exit status: 0 fine, 2 usage, 3 unreadable input, 4 no banner, 130 interrupted."
 @shared("--format", "--output", "--width")
 @general_options
 def command(**given: Any) -> int:
-    """Show how a kernel parks CPUs, whom it rescues before a resume, and which images it accepts.
+    """Show how a kernel parks CPUs, which ones it brings back before a resume, and which images it accepts.
 
     KERNEL is a vmlinux, a vmlinuz, a package with one, the release of an installed kernel, or a facts file.  With
     --format json the output is a facts file: other commands take it in place of the kernel.

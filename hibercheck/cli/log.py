@@ -43,7 +43,7 @@ def command(**given: Any) -> int:
     FILE is what dmesg or journalctl -k prints, of the boot that should have resumed; - is standard input.
     """
     if (given["file"] is None) == (given["boot"] is None):
-        raise click.UsageError("give a log, or --boot for one of the journal's")
+        raise click.UsageError("give a log file, or --boot to take one from the journal")
     from hibercheck.cli.output import as_text, prepare_standard_streams, write_answer
     from hibercheck.files.text import read_whole
     from hibercheck.host.log import conclusion, read_log
@@ -67,7 +67,7 @@ def journal(boot: str) -> bytes:
     """Return the kernel's log of a boot, as journalctl prints it.
 
     Raises:
-        UsageProblem: It is no boot's number or identifier.
+        UsageProblem: It is not a boot's number or identifier.
         InputProblem: There is no journalctl, it has no such boot, or more than `MAX_LOG` bytes of it.
     """
     import subprocess

@@ -33,12 +33,12 @@ MERGE = "merge"
 
 EPILOG = """\b
 Examples:
-  hibercheck matrix /boot --scenario nosmt --scenario "a=nokaslr;idle=mwait"
+  hibercheck matrix /boot --scenario nosmt --scenario "nosmt;idle=mwait"
   hibercheck matrix merge part*.json --format html=matrix.html
 
 A scenario is default, nosmt, offline, offline-core, offline-primary,
-resumee-offline, or NAME=CMDLINE with ;resumee=CMDLINE ;offline=CPUS ;idle=WAY
-;resumee-offline=CPUS ;resumee-online=CPUS ;fact=NAME=VALUE.
+resumee-offline or NAME=CMDLINE, with ;resumee=CMDLINE ;offline=CPUS ;idle=HOW
+;resumee-offline=CPUS ;resumee-online=CPUS ;fact=NAME=VALUE if wanted.
 
 Exit status: 0 fine, 1 one fails, 2 usage, 3 bad input, 4 one is undetermined."""
 
@@ -99,18 +99,25 @@ class ImageType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 @shared("--spurious-mwait", "--mwait-spins", "--suppose")
 @option("--image", "images", group=SCENARIO, multiple=True, type=ImageType(), help="An image that KERNEL wrote.")
 @shared("--image-share", "--cpus", "--threads", "--vendor", "--mwait", "--la57", "--memory")
-@option("--shard", group=WORK, type=ShardType(), default="1/1", help="Only the I-th of N parts of the resumers.")
-@option("--jobs", group=WORK, more=True, type=WholeType(1), metavar="N", help="Processes; default: one for each CPU.")
+@option("--shard", group=WORK, type=ShardType(), default="1/1", help="Judge only the I-th of N parts of the resumers.")
+@option(
+    "--jobs",
+    group=WORK,
+    more=True,
+    type=WholeType(1),
+    metavar="N",
+    help=("Number of processes; default: one for each CPU."),
+)
 @shared("--cache-dir", "--no-cache")
 @formats_option(FORMATS)
 @shared("--output")
 @option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print one sentence only.")
 @shared("--width", "--progress")
 @shared("--fail-on", "--strict", "--suppressions", "--baseline", "--write-baseline")
-@option("--fail-on-refused", group=GATE, more=True, is_flag=True, help="A pair that is refused fails too.")
+@option("--fail-on-refused", group=GATE, more=True, is_flag=True, help="Fail on a pair that is refused, too.")
 @general_options
 def command(**given: Any) -> int:
-    """Judge every pair of KERNELs: kernels, facts files, directories of these, @LIST."""
+    """Judge every pair of KERNELs (also facts files, directories, or @LIST)."""
     from hibercheck.cli.check import resolve_outputs
     from hibercheck.cli.output import opened_outputs, prepare_standard_streams
     from hibercheck.cli.stored import cache_of, directory_of
@@ -207,7 +214,7 @@ def _complain_of_missing(matrix: Matrix) -> bool:
 
     lacking = missing_rows(matrix)
     if lacking is not None:
-        say(f"hibercheck: the matrix is not whole: it lacks {one_line(lacking)}")
+        say(f"hibercheck: the matrix is incomplete: it lacks {one_line(lacking)}")
     return lacking is not None
 
 
@@ -361,7 +368,7 @@ def _gate(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _status(matrix: Matrix, incomplete: bool, *, fail_on: str, refused_fails: bool, strict: bool) -> int:
-    """Return the exit status of the worst cell; a refusal between two kernels is no failure, a missing row no pass."""
+    """Return the exit status of the worst cell; a refusal between two kernels passes, and a missing row does not."""
     from hibercheck.report.matrix import exit_status, worst_status
 
     verdicts = matrix.verdicts(strict=strict)

@@ -23,7 +23,7 @@ class PagedOutputs(Outputs):
     """Outputs of which what goes to a terminal, and is longer than its screen, is shown by a pager."""
 
     def write(self, path: str | None, parts: Iterable[str]) -> None:
-        """Write one of the outputs that were opened; a reader that leaves standard output early is no failure.
+        """Write one of the outputs that were opened; a reader that leaves standard output early is not a failure.
 
         Raises as `hibercheck.files.outputs.Outputs.write` otherwise.
         """

@@ -40,8 +40,8 @@ def command(**given: Any) -> int:
     """Say of each boot entry whether it would resume what hibernated now.
 
     Would it find the image, would its kernel load it, would the machine survive?  No image exists yet: of its contents
-    only the running kernel's own text, tables and data are certain; the rest is chance.  With --root a system that does
-    not run is judged, and --cpus and its kin tell the machine.  Nothing is written but the cache of what was read.
+    only the running kernel's own text, tables and data are certain; the rest is chance.  With --root it judges a
+    mounted system; --cpus and the like describe its machine.  It writes nothing but its cache.
     """
     from pathlib import Path
 

@@ -18,6 +18,7 @@ def resolve(given: dict[str, Any]) -> None:
 
     Raises:
         UsageProblem: There is no entry, or the image is not known to be of this machine.
+        InputProblem: There is no such image.
     """
     if given["resumer"] is not None:
         return
@@ -25,10 +26,13 @@ def resolve(given: dict[str, Any]) -> None:
     from hibercheck.host.entries import boot_entries
     from hibercheck.host.tree import inside
     from hibercheck.report.sanitise import one_line
+    from hibercheck.swsusp.image import open_image
 
     root = Path(given["root"] or "/")
     entries = boot_entries(root)
     if not entries:
+        with open_image(given["image"], resume_offset=given["resume_offset"], resume=given["resume"]):
+            pass  # a name that is mistyped is what to tell first
         raise UsageProblem(
             f"no boot entries found in {root}", advice="name the kernel that will load the image: --resumer"
         )

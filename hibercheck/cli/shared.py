@@ -41,7 +41,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             group=INPUTS,
             metavar="KERNEL",
             reads=True,
-            help="What loads the image; default: the boot loader's.",
+            help="Kernel that loads the image (else what would boot).",
         ),
         "--root": option(
             "--root",
@@ -55,7 +55,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             group=INPUTS,
             metavar="KERNEL",
             reads=True,
-            help="The kernel that hibernated; compared with the image.",
+            help="Kernel that hibernated (else the one that is found).",
         ),
         "--resume-offset": option(
             "--resume-offset",
@@ -63,14 +63,20 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="PAGES",
             more=True,
             type=WholeType(min=0),
-            help="Page of the image's header, as the kernel's resume_offset=; searched for by default.",
+            help=(
+                "Page at which the image's header lies, as in the kernel's resume_offset=; by default it is "
+                "searched for."
+            ),
         ),
         "--resume": option(
             "--resume",
             group=INPUTS,
             metavar="WHICH",
             more=True,
-            help="Which partition of a disk: its number, or what the kernel's resume= takes (UUID=, PARTUUID=).",
+            help=(
+                "Partition of a disk that holds the image: its number, or as in the kernel's resume= (UUID=, "
+                "PARTUUID=)."
+            ),
         ),
         "--verify": option(
             "--verify",
@@ -106,7 +112,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="FILE",
             more=True,
             reads=True,
-            help="The log of the boot that was to resume, from its start (dmesg, journalctl -k).",
+            help="Kernel log of the boot that should have resumed, from its start (dmesg, journalctl -k).",
         ),
         "--resumer-initramfs": option(
             "--resumer-initramfs",
@@ -114,7 +120,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="FILE",
             more=True,
             reads=True,
-            help="The resumer's initramfs, the last of several, to look for a bootconfig at its end.",
+            help="The resumer's initramfs (of several the last), which may end with a bootconfig.",
         ),
         "--resumer-symbols": option(
             "--resumer-symbols",
@@ -154,7 +160,10 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="HOW",
             more=True,
             type=click.Choice(["mwait", "halt", "port", "none"]),
-            help="How the resumer's cpuidle driver parks a dead CPU: mwait, halt, port; none: it has no driver.",
+            help=(
+                "How the resumer's cpuidle driver parks a CPU that goes offline: mwait, halt, port (a port read); "
+                "none: it has no driver."
+            ),
         ),
         "--resumer-phys-base": option(
             "--resumer-phys-base",
@@ -178,21 +187,21 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             group=SCENARIO,
             is_flag=True,
             more=True,
-            help="Judge the run that these options tell of, with the machine that a dump or facts show.",
+            help="Judge the run that the options describe, on the machine that the dump or the facts show.",
         ),
         "--resumee-online": option(
             "--resumee-online",
             group=SCENARIO,
             more=True,
             type=CpuListType(),
-            help="CPUs that the resumee brings online again before what is supposed happens.",
+            help="CPUs that the resumee brings online after it has resumed, before the events of --suppose.",
         ),
         "--resumee-offline": option(
             "--resumee-offline",
             group=SCENARIO,
             more=True,
             type=CpuListType(),
-            help="CPUs that the resumee takes offline again before what is supposed happens.",
+            help="CPUs that the resumee takes offline after it has resumed, before the events of --suppose.",
         ),
         "--spurious-mwait": option(
             "--spurious-mwait",
@@ -205,7 +214,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             group=SCENARIO,
             more=True,
             is_flag=True,
-            help="Suppose that MWAIT ends at once, always, so that a CPU parked in it never sleeps (QEMU's TCG).",
+            help="Suppose that every MWAIT ends at once, so that a CPU parked in it never sleeps (as in QEMU's TCG).",
         ),
         "--suppose": option(
             "--suppose",
@@ -213,7 +222,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="EVENT",
             multiple=True,
             type=click.Choice(["nmi", "mce", "smi", "store"]),
-            help="After the handoff: nmi, mce, smi, store; repeatable.",
+            help="Suppose nmi, mce, smi or store after the handoff.",
         ),
         "--wake-latency": option(
             "--wake-latency",
@@ -221,7 +230,10 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="COPIES",
             more=True,
             type=WholeType(min=0),
-            help="Pages copied from a store to a monitored line until the CPU that it wakes runs.",
+            help=(
+                "Pages that are copied between a store to a monitored line and the first instruction of the CPU "
+                "that it wakes."
+            ),
         ),
         "--tlb": option(
             "--tlb",
@@ -237,7 +249,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="PART",
             more=True,
             type=PartType(),
-            help="What part of memory an image covers, 0 to 1; default 0.4, or more for a large resumee.",
+            help="Part of memory that an image covers, 0 to 1; default: 0.4, or more for a large resumee.",
         ),
         "--cpus": option(
             "--cpus",
@@ -308,14 +320,14 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             group=WORK,
             metavar="DIR",
             more=True,
-            help="Where to keep what was read of kernels; default: in XDG_CACHE_HOME.",
+            help="Directory that keeps what was read of kernels; default: hibercheck in XDG_CACHE_HOME.",
         ),
         "--no-cache": option(
             "--no-cache",
             group=WORK,
             more=True,
             is_flag=True,
-            help="Keep nothing of the kernels that are read, and use nothing kept.",
+            help="Neither keep what is read of kernels nor use what was kept.",
         ),
         "--width": option(
             "--width",
@@ -345,7 +357,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             multiple=True,
             more=True,
             reads=True,
-            help="A TOML file of what does not count, with reasons.",
+            help="A TOML file of findings that do not count, with reasons.",
         ),
         "--baseline": option(
             "--baseline",
@@ -353,7 +365,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="FILE",
             more=True,
             reads=True,
-            help="Fail only on what is not in FILE, by --write-baseline.",
+            help="Fail only on what is not in FILE, which --write-baseline wrote.",
         ),
         "--write-baseline": option(
             "--write-baseline", group=GATE, metavar="FILE", more=True, help="Write what this run found, for --baseline."
@@ -364,7 +376,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             metavar="VERDICT",
             type=click.Choice(FAIL_ON),
             default="risk",
-            help="safe|benign|latent|risk (default)|fatal|never.",
+            help="Fail from this verdict on (default: risk), or never.",
         ),
     }
 )

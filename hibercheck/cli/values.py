@@ -140,7 +140,7 @@ class OutputType(click.ParamType):  # type: ignore[type-arg]  # generic since cl
             return value
         name, _, path = str(value).partition("=")
         if name not in self.formats:
-            self.fail(f"{name!r} is no format; there are {', '.join(self.formats)}", param, ctx)
+            self.fail(f"{name!r} is not a format; there are {', '.join(self.formats)}", param, ctx)
         if "=" in str(value) and not path:
             self.fail(f"{value!r} names no file", param, ctx)
         return Output(name, path or None)

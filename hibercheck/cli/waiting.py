@@ -20,7 +20,7 @@ CLEAR = "\r\x1b[K"
 def waiting(text: str, *, wanted: bool = True) -> Iterator[None]:
     """Show ``text`` on standard error while the body runs, once `PATIENCE` is over, and remove it afterwards.
 
-    Where standard error is no terminal it is one line, written once `LONG` is over.
+    Where standard error is not a terminal it is one line, written once `LONG` is over.
     """
     if not wanted:
         yield

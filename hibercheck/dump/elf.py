@@ -59,7 +59,7 @@ class ElfCore:
 
     def __init__(self, source: Readable) -> None:
         self._source = source
-        # /proc/kcore gives ranges that are no memory of their own, such as vmalloc's, the physical address -1
+        # /proc/kcore gives ranges that are not memory of their own, such as vmalloc's, the physical address -1
         # (fs/proc/kcore.c): they end beyond 2^64, and are passed over.
         segments = []
         self.notes: list[Note] = []

@@ -1,4 +1,4 @@
-"""What a partition or a whole device holds when it is no swap space: by name, with what to do about it."""
+"""What a partition or a whole device holds when it is not a swap space: by name, with what to do about it."""
 
 from __future__ import annotations
 

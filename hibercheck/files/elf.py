@@ -93,7 +93,7 @@ class SectionHeader:
 
 
 def header(head: bytes) -> Header | None:
-    """Return the header that a file begins with; None where it is no ELF file, or cut."""
+    """Return the header that a file begins with; None where it is not an ELF file, or cut."""
     return Header(*EHDR.unpack_from(head)) if len(head) >= EHDR.size and head.startswith(MAGIC) else None
 
 

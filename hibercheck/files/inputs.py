@@ -137,10 +137,10 @@ def open_if(path: str | os.PathLike[str], shown: str, require: Callable[[os.stat
     Args:
         path: The input.
         shown: What messages call it.
-        require: Raises where it is none of what is wanted.
+        require: Raises where it is not one of what is wanted.
 
     Raises:
-        InputProblem: It cannot be opened, or is none of what is wanted.
+        InputProblem: It cannot be opened, or is not one of what is wanted.
         UsageProblem: It is one of the outputs.
     """
     try:
@@ -187,7 +187,7 @@ def backing_files(device: int, descriptor: int | None = None) -> set[Identity]:
     """
     found: set[Identity] = set()
     if descriptor is not None:
-        with suppress(OSError):  # it is no loop device
+        with suppress(OSError):  # it is not a loop device
             info = fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, bytes(_LOOP_INFO_SIZE))
             found.add(struct.unpack_from("=QQ", info))
     _collect_backing(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}", found, _MAX_LAYERS)

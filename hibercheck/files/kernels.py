@@ -48,6 +48,8 @@ _PLACES = _WITH_SYMBOLS + _COMPRESSED
 _IN_BOOT = tuple(place.removeprefix("boot/") for place in _PLACES if place.startswith("boot/"))
 """The same for somebody who names /boot itself."""
 _BUILD_TREE = ("vmlinux", "arch/x86/boot/bzImage", "vmlinuz")
+_OF_A_BUILD = (".config", "Makefile", "arch", "System.map")
+"""What there is beside a kernel where it was built, or in its /lib/modules; there `vmlinux.o` is not another one."""
 SYMBOLS = (
     "usr/lib/debug/boot/System.map-{release}",
     "boot/System.map-{release}",
@@ -87,22 +89,23 @@ class KernelFile:
 def kernel_files(tree: Path) -> list[KernelFile]:
     """Return every kernel file of an installed system, an unpacked package, a build tree, or of /boot.
 
-    Those with symbols go first.  In a directory that is none of these, files that are called like kernels are.
+    Those with symbols go first.  In a directory that is not one of these, files that are called like kernels are.
 
     Raises:
         OSError: The directory cannot be read.
     """
-    own = [KernelFile("", tree / place) for place in _BUILD_TREE if (tree / place).is_file()][:1]
-    if own:
-        return own
-    found: dict[Path, KernelFile] = {}
+    own = [KernelFile("", tree / place) for place in _BUILD_TREE if (tree / place).is_file()]
+    if own and any((tree / name).exists() for name in _OF_A_BUILD):
+        return own[:1]
+    found = {one.path: one for one in own[:1]}
+    others = {one.path for one in own[1:]}  # the same kernel, compressed
     for place in (*_PLACES, *_IN_BOOT):
         for path, release in _matching(tree, place):
             found.setdefault(path, KernelFile(release, path))
     for path in sorted(tree.iterdir()):
         packed = path.suffix in SUFFIXES[1:] and path.with_suffix("").suffix in _PACKED
         loose = path.name.startswith(_LOOSE) or path.suffix in _ENDINGS or packed
-        if path not in found and loose and path.is_file() and not _NO_KERNEL.search(path.name):
+        if path not in found and path not in others and loose and path.is_file() and not _NO_KERNEL.search(path.name):
             found[path] = KernelFile(path.name, path)
     return list(found.values())
 

@@ -80,7 +80,7 @@ class SetupHeader:
 
 
 def read_program(read: Read) -> Program | None:
-    """Read the headers of a PE program; None where a file is none."""
+    """Read the headers of a PE program; None where a file is not one."""
     dos = read(0, _PE_AT.size)
     if len(dos) < _PE_AT.size or dos[:2] != b"MZ":
         return None

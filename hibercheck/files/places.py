@@ -305,7 +305,7 @@ def _identity(status: os.stat_result | None) -> Identity:
 
 
 def _claim(status: os.stat_result | None, path: str, inputs: Inputs) -> None:
-    """See that what is about to be written is no input, and will be none."""
+    """See that what is about to be written is not an input, and will be none."""
     if status is not None and stat.S_ISREG(status.st_mode):
         inputs.claim(_identity(status), path)
 

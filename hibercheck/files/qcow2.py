@@ -112,7 +112,7 @@ class Qcow2Source(Source):
             return bytes(size)
         data = self._file.read(place + within, size)
         if len(data) < size:
-            raise self._damaged("ends before a cluster of its", place)
+            raise self._damaged("ends before one of its clusters", place)
         return data
 
     def _entry(self, offset: int) -> int:
@@ -127,7 +127,7 @@ class Qcow2Source(Source):
         if table is None:
             raw = self._file.read(at, self._cluster)
             if len(raw) < self._cluster or at % self._cluster:
-                raise self._damaged("has a table that is no cluster of its", at)
+                raise self._damaged("has a table outside its clusters", at)
             table = struct.unpack(f">{len(raw) // 8}Q", raw)
             if _repeated(table):
                 raise self._damaged("has two entries for one cluster", at)

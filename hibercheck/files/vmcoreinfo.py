@@ -36,7 +36,7 @@ def parse(text: bytes) -> Mapping[str, str]:
 
 
 def number(values: Mapping[str, str], key: str) -> int | None:
-    """Return a value as a number; None where it is missing or is none.
+    """Return a value as a number; None where it is missing or is not one.
 
     ``SYMBOL(...)`` and KERNELOFFSET are printed by %lx, without a prefix; ``NUMBER(...)`` by %ld: it may be negative.
     """

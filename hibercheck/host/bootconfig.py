@@ -34,13 +34,13 @@ def of_file(path: str) -> str:
     """Return the bootconfig at the end of an initramfs, or of the one in a unified kernel image; "" if it has none.
 
     Raises:
-        InputProblem: The file cannot be read, or is no initramfs.
+        InputProblem: The file cannot be read, or is not an initramfs.
     """
     descriptor = open_input(path)
     with Source(path, descriptor) as source:
         if not is_initramfs(source):
             advice = "give what the boot loader loads beside the kernel, or the unified kernel image"
-            raise InputProblem("is no initramfs", path=path, advice=advice)
+            raise InputProblem("is not an initramfs", path=path, advice=advice)
         return _of(source)
 
 

@@ -31,7 +31,7 @@ def device_of(name: str, root: Path) -> Device | None:
     """Return the device that a name means on a running system; None where it means none.
 
     Args:
-        name: ``/dev/...``, ``UUID=...`` and its kin, or ``major:minor``.
+        name: ``/dev/...``, ``UUID=...`` and the like, or ``major:minor``.
         root: Where proc, sys and dev are.
     """
     if _NUMBER.fullmatch(name):

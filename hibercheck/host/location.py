@@ -150,7 +150,7 @@ def _chosen(root: Path, swaps: list[Swap]) -> tuple[Swap | None, list[str], str]
         known = all(_placed(root, one)[0] is not None for one in swaps)
         if known:
             where = f"{resume}, page {offset}" if offset != "0" else resume
-            return None, [], f"/sys/power/resume names {where}, which is no active swap: no image can be written"
+            return None, [], f"/sys/power/resume names {where}, which is not an active swap: no image can be written"
         return swaps[0], ["which swap /sys/power/resume names could not be told"], ""
     best = swaps[0]
     for one in swaps[1:]:

@@ -39,43 +39,46 @@ _KEEP = "Nothing was overwritten: the machine boots afresh. "
 MESSAGES = (
     Message(
         "found", r"Image signature found, resuming", "Image signature found, resuming", f"swsusp_check(), {_SWAP}",
-        "The kernel found an image where it looked, and put the swap signature back: from here on it is consumed.",
+        "The kernel found an image where it looked, and put the swap signature back: from now on the image counts as "
+        "used.",
     ),
     Message(
         "not-found", r"PM: (?:hibernation: )?Image not found \(code (?P<errno>-?\d+)\)", "Image not found (code %d)",
         f"swsusp_check(), {_SWAP}",
         "There is no image where the kernel looked: -22 is a device without an image's signature, -16 a device in use.",
-        "Compare resume= and resume_offset= with the swap that was hibernated to (hibercheck image finds its numbers). "
-        "A swap file moves when it is made anew. After a fresh start this line is usual.",
+        "Compare resume= and resume_offset= with the swap to which the machine hibernated (hibercheck image finds "
+        "its numbers). A swap file that was made again lies in another place. This line is usual if the machine had "
+        "not hibernated before.",
     ),
     Message(
         "mismatch", r"Image mismatch: (?P<what>[\w ]+)", "Image mismatch: %s", f"check_image_kernel(), {_HIBERNATE}",
-        "The kernel refused the image: it is of another kind of kernel, or of a machine with another amount of memory.",
-        f"{_KEEP}'architecture specific data' is another era of kernel or another memory map, 'memory size' another "
-        "number of pages: hibercheck IMAGE --resumer KERNEL says which.",
+        "The kernel refused the image: it was written by another kind of kernel, or on a machine with another amount "
+        "of memory.",
+        f"{_KEEP}'architecture specific data' means a kernel of another age or another memory map, "
+        "and 'memory size' another number of pages; hibercheck IMAGE --resumer KERNEL says which.",
     ),
     Message(
         "memory-map", r"Hibernate inconsistent memory map detected", "Hibernate inconsistent memory map detected!",
         "arch_hibernation_header_restore(), arch/x86/power/hibernate.c",
-        "The firmware gives another memory map (e820) than at hibernation: its checksum differs.",
-        f"{_KEEP}Firmware settings, docks, added memory and firmware updates change it; hibercheck image shows the "
-        "checksum of the image.",
+        "The firmware's memory map (e820) has another checksum than at hibernation.",
+        f"{_KEEP}It changes with firmware settings, docks, added memory and firmware updates; hibercheck image "
+        "shows the checksum in the image.",
     ),
     Message(
         "hardware-signature", r"hardware signature mismatch \((?P<image>\w+) now (?P<now>\w+)\)",
         "Suspend image hardware signature mismatch (%08x now %08x); aborting resume.", f"swsusp_check(), {_SWAP}",
-        "The firmware's FACS signature differs from the image's: the hardware is configured otherwise.",
-        f"{_KEEP}Put the hardware back, or boot with acpi_sleep=s4_nohwsig in both kernels.",
+        "The firmware's FACS signature differs from the one in the image: the hardware configuration has changed.",
+        f"{_KEEP}Change the hardware back, or boot both kernels with acpi_sleep=s4_nohwsig.",
     ),
     Message(
         "checksum", r"Invalid image CRC32", "Invalid image CRC32!", f"load_compressed_image(), {_SWAP}",
         "The image's data are not those that were written.",
-        "hibercheck image IMAGE --verify says where; then look at the disk and at memory.",
+        "hibercheck image IMAGE --verify says where; then test the disk and the memory.",
     ),
     Message(
         "decompression", r"Invalid \w+ (?:un)?compressed length|\w+ decompression failed", "decompression failed",
         f"load_compressed_image(), {_SWAP}",
-        "The image does not decompress: it is damaged, or of a compressor that this kernel takes for another.",
+        "The image does not decompress: it is damaged, or this kernel takes its compressor for another one.",
         "hibercheck image IMAGE --verify tells the two apart.",
     ),
     Message(
@@ -99,9 +102,9 @@ MESSAGES = (
     ),
     Message(
         "failed", r"hibernation: resume failed \((?P<errno>-?\d+)\)", "resume failed (%d)",
-        f"software_resume(), {_HIBERNATE}", "The kernel gave the resume up and went on booting.",
-        "The reason is in the lines before it: -22 or -1 a mismatch, -14 a frame number it could not take, -12 too "
-        "little memory, -5 a read error or a device.",
+        f"software_resume(), {_HIBERNATE}", "The kernel gave up the resume and went on booting.",
+        "The reason is in the lines before it: -22 or -1 is a mismatch, -14 a frame number that it could not use, "
+        "-12 too little memory, -5 a read error or a device.",
     ),
     Message(
         "given-up", r"Failed to load image, recovering", "Failed to load image, recovering.",
@@ -111,18 +114,18 @@ MESSAGES = (
     Message(
         "lockdown", r"Lockdown: .*hibernation is restricted", "is restricted; see man kernel_lockdown.7",
         "lockdown_is_locked_down(), security/lockdown/lockdown.c",
-        "The kernel is locked down, mostly because Secure Boot is on: it neither hibernates nor resumes.",
-        "Turn Secure Boot off, or use a distribution whose kernel allows signed or encrypted hibernation.",
+        "The kernel is locked down, usually because Secure Boot is on: it neither hibernates nor resumes.",
+        "Turn Secure Boot off, or use a distribution whose kernel allows hibernation that is signed or encrypted.",
     ),
     Message(
         "no-room", r"PM: (?:hibernation: )?Not enough free swap", "Not enough free swap", f"enough_swap(), {_SWAP}",
-        "The image did not fit into the free swap, so that none was written.",
+        "The image did not fit into the free swap, and was not written.",
         "Make the swap larger, or /sys/power/image_size smaller.",
     ),
     Message(
         "not-made", r"hibernation: Error (?P<errno>-?\d+) creating image", "Error %d creating image",
-        f"create_image(), {_HIBERNATE}", "The hibernation was given up: no image was made of memory.",
-        "-12 is too little memory, -16 a device or a wakeup that stopped it; the reason is in the lines before it.",
+        f"create_image(), {_HIBERNATE}", "The hibernation was given up before an image of memory was made.",
+        "-12 is too little memory; -16 is a device or a wakeup that stopped it. The reason is in the lines before it.",
     ),
     Message(
         "not-powered-down", r"ome (?:system )?devices failed to power down, aborting",
@@ -133,12 +136,12 @@ MESSAGES = (
     ),
     Message(
         "saved", r"PM: (?:hibernation: )?Image saving done", "Image saving done", f"save_image(), {_SWAP}",
-        "The whole image was written. Where the session goes on after this line, the hibernation was given up, and the "
-        "mark of the image was taken away.",
+        "The whole image was written. If the session goes on after this line, the hibernation was given up and the "
+        "image's mark was removed.",
     ),
     Message(
         "no-device", r"Cannot find swap device, try swapon -a", "Cannot find swap device, try swapon -a",
-        f"swsusp_write(), {_SWAP}", "No active swap is the one that resume= names, so that no image was written.",
+        f"swsusp_write(), {_SWAP}", "resume= names no active swap, so that no image was written.",
         "Compare resume= and resume_offset= with /proc/swaps.",
     ),
 )  # fmt: skip
@@ -189,8 +192,9 @@ def conclusion(found: tuple[Found, ...]) -> str:
     names = [one.message.name for one in found]
     if not names:
         return (
-            "nothing in it is about an image: if the screen showed it being loaded and then the firmware's logo, "
-            "the machine was reset in the handoff, of which no log can tell (hibercheck IMAGE says whether and why)"
+            "no line is about an image: if the screen showed one being loaded and then the firmware's logo, the "
+            "machine was reset in the handoff, which no log can show (hibercheck IMAGE says whether that happens, "
+            "and why)"
         )
     if "failed" in names or "given-up" in names:
         return "the resume was given up and the machine booted afresh; the lines say why"
@@ -198,7 +202,7 @@ def conclusion(found: tuple[Found, ...]) -> str:
         return "no image was written: the hibernation was given up, and the lines say why"
     if names[-1] in {"loaded", "loading", "found"}:
         return (
-            "the log ends while the image is loaded or right after: the machine was reset in the handoff, or the "
-            "log is of the session that was frozen"
+            "the log ends while the image is loaded or right after: either the machine was reset in the handoff, or "
+            "this is the log of the session that hibernated"
         )
     return "the lines say what happened"

@@ -1,6 +1,6 @@
 """The files of a system below a directory, read as that system itself would read them.
 
-A mounted system may be damaged or hostile: its links are followed inside it, what is no regular file is not opened (a
+A mounted system may be damaged or hostile: its links are followed inside it, only regular files are opened (a
 FIFO would never end), and no more than a bound is taken of any.
 """
 
@@ -39,7 +39,7 @@ def inside(path: Path, root: Path) -> Path:
             continue
         try:
             target = str((here / part).readlink())
-        except OSError:  # it is no link, or not there
+        except OSError:  # it is not a link, or not there
             here = here / part
             continue
         links += 1

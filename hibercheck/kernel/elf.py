@@ -109,7 +109,7 @@ class ElfFile:
 
     Raises:
         Unsupported: It is an ELF file of another machine or class, or a module.
-        MalformedKernel: It is no ELF file, or its headers contradict its length.
+        MalformedKernel: It is not an ELF file, or its headers contradict its length.
     """
 
     def __init__(self, data: Bytes, path: str) -> None:

@@ -228,7 +228,7 @@ def _names(
         for names_at in (count_at + 4, count_at + 8):
             if next(walks, None) is None:
                 return None
-            # The first 256 names are enough to refuse nearly everything that is no table.
+            # The first 256 names are enough to refuse nearly everything that is not a table.
             if _walk(data[names_at : names_at + markers[1] + 2], 0, _MARKER_EVERY) == markers[1]:
                 texts = _expand(data[names_at:markers_at], count, markers, tokens)
                 if texts is not None:

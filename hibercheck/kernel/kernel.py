@@ -232,7 +232,9 @@ class Kernel:
         section = self.section(".BTF")
         if section is None:
             advice = "give its vmlinux with CONFIG_DEBUG_INFO_BTF"
-            raise MissingFact("has no .BTF section, so no structure layouts", path=self.path, advice=advice)
+            raise MissingFact(
+                "has no .BTF section, so that structure layouts are not known", path=self.path, advice=advice
+            )
         return Btf(self.elf.data, self.path, *self.elf.place_of(section))
 
     def offset_of(self, struct: str, member_path: str) -> int:
@@ -348,5 +350,5 @@ def _stranger(elf: ElfFile) -> Unsupported:
     if any(elf.data.find(_BANNER, offset, offset + size) >= 0 for _, offset, size in elf.loaded()):
         what = "is a Linux kernel that runs as a program (user-mode Linux): it never loads an image"
         return Unsupported(what, path=elf.path, advice=advice)
-    what = f"is a program or a library, no Linux kernel: nothing in it lies at {START_KERNEL_MAP:#x} or above"
+    what = f"is a program or a library, not a Linux kernel: nothing in it lies at {START_KERNEL_MAP:#x} or above"
     return Unsupported(what, path=elf.path, advice=advice)

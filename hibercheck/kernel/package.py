@@ -207,7 +207,7 @@ def _tar_number(field: bytes) -> int:
         return int.from_bytes(field[1:], "big")
     digits = field.strip(b" \0")
     if digits.strip(b"01234567"):
-        raise ValueError("a number in a header is none")
+        raise ValueError("a number in a header is not valid")
     return int(digits or b"0", 8)
 
 

@@ -89,7 +89,7 @@ def _take_off(data: Bytes, path: str) -> tuple[str, Bytes]:
 
 
 def _stranger(head: bytes, path: str) -> HibercheckError:
-    """Return the error for a file that is no kernel, naming what it is where that shows."""
+    """Return the error for a file that is not a kernel, naming what it is where that shows."""
     known = (
         (0x38, b"ARM\x64", "is an arm64 kernel"),
         (0x30, b"RISCV\0\0\0", "is a RISC-V kernel"),
@@ -163,7 +163,7 @@ def _kernel_section(data: Bytes, path: str) -> Bytes:
     program = read_program(lambda offset, size: data[offset : offset + size])
     if program is None:
         raise MalformedKernel(
-            "begins like a DOS program and is no kernel", path=path, advice="give a vmlinux or vmlinuz"
+            "begins like a DOS program and is not a kernel", path=path, advice="give a vmlinux or vmlinuz"
         )
     if program.machine != _PE_X86_64:
         what = _PE_MACHINES.get(program.machine, f"machine {program.machine:#x}")

@@ -86,7 +86,7 @@ def load(path: str) -> Baseline:
 
     Raises:
         InputProblem: It cannot be read.
-        UsageProblem: It is no baseline of this version.
+        UsageProblem: It is not a baseline of this version.
     """
     content = read_whole(path, MAX_BYTES, "a baseline")
     try:
@@ -96,7 +96,7 @@ def load(path: str) -> Baseline:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageProblem("not a baseline", path=path, advice="write one with --write-baseline") from error
     if found is None:
-        raise UsageProblem(f"a baseline of version {version!r}, not {VERSION}", path=path, advice="write it anew")
+        raise UsageProblem(f"a baseline of version {version!r}, not {VERSION}", path=path, advice="write it again")
     return found
 
 

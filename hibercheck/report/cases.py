@@ -11,7 +11,7 @@ from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report.gate import Exit, Judged
 from hibercheck.report.grouped import Defect, defects
 from hibercheck.report.sanitise import one_line
-from hibercheck.report.words import in_words, outcome, sentence
+from hibercheck.report.words import condition_text, in_words, outcome, sentence
 
 
 class Status(Enum):
@@ -118,8 +118,8 @@ def unexamined(report: Report, rule: str) -> str | None:
 def describe_condition(condition: Condition) -> str:
     """Return a condition in one line: what it is about, what it leads to, why it may be so, how to judge so."""
     leads = outcome(condition.outcome, condition.verdict)
-    why = f"{condition.reason}; to judge so: {condition.arguments}"
-    return one_line(f"if {condition.fact}: {condition.value}, then {leads} ({why})")
+    about = f"{condition.fact}: {condition.value} ({condition.reason})"
+    return condition_text(about, leads, condition.arguments, condition.id)
 
 
 def describe(finding: Finding) -> str:

@@ -9,7 +9,7 @@ from hibercheck import __version__
 from hibercheck.report.conditions import settled
 from hibercheck.report.grouped import numbered
 from hibercheck.report.sanitise import one_line
-from hibercheck.report.words import cpu_phrase, sentence
+from hibercheck.report.words import condition_text, cpu_phrase, sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,14 +26,15 @@ COLOURS = {
 EVENTS = {"spurious exit": "MWAIT", "NMI": "NMI", "SMI": "SMI", "machine check": "#MC"}
 
 LEGEND = (
-    "E: whether the resumee has the design too (new) or does not know it (old). "
-    "Each event: what it does between the copy and the resumee's INIT / what it does later, to CPUs that the resumee "
-    "leaves in place; - where it has taken over every CPU by then. "
-    "MWAIT is an exit for no reason, which the architecture allows. A verdict with + holds unless a condition does.",
+    "E: the resumee has the design too (new) or does not know it (old). "
+    "Under each event: what it does to a CPU between the copy and the resumee's INIT / what it does later to a CPU "
+    "that the resumee leaves in place (-: it has taken over every CPU by then). "
+    "MWAIT: an exit without a cause, which the architecture allows. "
+    "A verdict with + is another one if a condition holds.",
 )
 SHORT = {"survives": "ok", "depends": "may", "undetermined": "unknown"}
 STRICT_LEGEND = "A verdict with ! is the one if the worst of its conditions holds (--strict)."
-SHORT_LEGEND = "ok: survives; may: it depends on what is not known; one word: the same between and later."
+SHORT_LEGEND = "ok: survives; may: it depends on what is not known; a single word: the same in both."
 
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:
@@ -94,12 +95,11 @@ def _conditions(of: Row | Comparison) -> list[dict[str, Any]]:
     return [{**settled(one), "suppressed": one.id in of.spared} for one in of.conditions]
 
 
-def _unless(of: Row | Comparison) -> Iterator[str]:
+def _told_conditions(of: Row | Comparison) -> Iterator[str]:
     """Yield conditions in one line each."""
     for one in of.conditions:
-        spared = " (suppressed)" if one.id in of.spared else ""
-        text = f"unless {one.fact}: {one.value} -> {one.verdict}{spared}; to judge so: {one.arguments} [{one.id}]"
-        yield f"  {one_line(text)}"
+        leads = f"{one.verdict}{' (suppressed)' if one.id in of.spared else ''}"
+        yield f"  condition: {condition_text(f'{one.fact}: {one.value}', leads, one.arguments, one.id)}"
 
 
 def render(comparison: Comparison, console: Console, *, details: bool = True, strict: bool = False) -> None:
@@ -121,12 +121,12 @@ def render(comparison: Comparison, console: Console, *, details: bool = True, st
         line(f"warning: {one_line(warning)}", "yellow")
     if comparison.refusal is not None:
         line(f"The resumer does not load the image, under any design: it {one_line(comparison.refusal)}")
-        for text in _unless(comparison):
+        for text in _told_conditions(comparison):
             line(text)
         return
     outcome, verdict = comparison.strict if strict else comparison.own
     line(f"As the resumer parks them: {outcome} ({verdict})")
-    for text in _unless(comparison):
+    for text in _told_conditions(comparison):
         line(text)
     line("")
     table = _table(comparison, narrow=False, strict=strict)
@@ -180,8 +180,8 @@ def _details(row: Row) -> Iterator[tuple[str, str]]:
     if not row.known:
         yield f"  {sentence(design.summary)}", ""
         yield f"  Origin: {design.origin}", "dim"
-        yield f"  Asks of the resumer: {design.asks_resumer}", ""
-        yield f"  Asks of the resumee: {design.asks_resumee}", ""
+        yield f"  Requires of the resumer: {design.asks_resumer}", ""
+        yield f"  Requires of the resumee: {design.asks_resumee}", ""
         yield f"  Costs: {design.cost}", ""
     alike: dict[tuple[str, str], list[int]] = {}
     for cpu in row.cpus:
@@ -189,7 +189,7 @@ def _details(row: Row) -> Iterator[tuple[str, str]]:
     for (state, told), cpus in alike.items():
         yield f"  {cpu_phrase(cpus)} ({one_line(state.replace('_', ' '))}): {one_line(told)}", ""
     yield from ((f"  {text}", "") for text in _rests(row))
-    for text in _unless(row):
+    for text in _told_conditions(row):
         yield text, ""
     if row.frames:
         yield f"  Its frames, PFN {', '.join(f'{pfn:#x} ({one_line(role)})' for pfn, role in row.frames)}", "dim"

@@ -144,7 +144,7 @@ def _print_group(group: Sequence[Pair], console: Console) -> None:
         put(console, Text(name, style="dim"), indent=4)
 
 
-_UNLESS = " unless a condition holds"
+_UNLESS = ", another if a condition holds"
 
 
 def _as_before(pairs: Sequence[Pair], line: Any) -> None:  # noqa: ANN401 - a function of render()

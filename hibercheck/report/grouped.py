@@ -62,7 +62,7 @@ class Defect:
         finding: The first of its findings.
         mark: Why they do not count, or None.
         fingerprint: Of the first.
-        cpus: The CPUs that have it, in order; empty where it is no CPU's.
+        cpus: The CPUs that have it, in order; empty where it is not a CPU's.
     """
 
     finding: Finding

@@ -303,7 +303,7 @@ def _verification(result: VerifyResult) -> dict[str, Any]:
 
 
 def _frames(held: Held | None) -> dict[str, Any]:
-    """Frames that are no memory: not compared is told apart from none."""
+    """Frames that are not memory: not compared is told apart from none."""
     return {
         "compared": held is not None,
         "not_memory": [] if held is None else [list(run) for run in held.outside],

@@ -37,7 +37,8 @@ def render(shown: ImageView, console: Surface) -> None:
     image = shown.image
     room = ENDLESS if console.soft_wrap else console.width
     what = f"Linux {one_line(shown.release)}" if shown.release else "a kernel whose banner is not in it"
-    console.print(Text(f"{one_line(image.path)}: hibernation image of {what}", style="bold"), soft_wrap=True)
+    for line in wrap(f"{one_line(image.path)}: hibernation image of {what}", room):
+        console.print(Text(line, style="bold"), soft_wrap=True)
     stale = [
         f"the {one.superblock.kind} file system on {one.place} {one.what}: do not resume the image, it would corrupt "
         "that file system (hibercheck explain HC405)"
@@ -64,8 +65,9 @@ def render(shown: ImageView, console: Surface) -> None:
     if shown.verified is not None:
         console.print()
         good = shown.verified.ok and (shown.held is None or shown.held.refused is None)
-        for line in _verification(shown):
-            console.print(Text(one_line(line), style="green" if good else "red"), soft_wrap=True)
+        for text in _verification(shown):
+            for line in wrap(one_line(text), room):
+                console.print(Text(line, style="green" if good else "red"), soft_wrap=True)
 
 
 def wrap(text: str, width: int) -> list[str]:
@@ -209,7 +211,7 @@ def _verification(shown: ImageView) -> Iterator[str]:
 
 
 def _frames(shown: ImageView) -> Iterator[str]:
-    """Say which frames are no memory by the map that the resumee had, and what a kernel does with them."""
+    """Say which frames are not memory by the map that the resumee had, and what a kernel does with them."""
     if shown.verified is None or not shown.verified.ok:
         return
     held = shown.held

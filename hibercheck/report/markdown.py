@@ -63,16 +63,18 @@ def _lines(judged: Judged) -> Iterator[str]:
 def _conditions(judged: Judged) -> Iterator[str]:
     """Say how far the verdict holds."""
     report = judged.report
-    if not report.conditions:
-        if report.verdict is not Verdict.UNDETERMINED:
-            yield f"\n**{_text(words.holds(report).capitalize())}** {_text(words.taken_for_granted(report) or '')}"
+    if report.verdict is Verdict.UNDETERMINED and not report.conditions:
         return
-    yield f"\n**{_text(words.holds(report).capitalize())}** {_text(words.taken_for_granted(report) or '')}"
-    yield "\n| If | Is | Then | Because | To judge so |\n|---|---|---|---|---|"
+    rests = " ".join(filter(None, (words.supposed(report), words.taken_for_granted(report))))
+    yield f"\n**{_text(words.holds(report))}**"
+    if report.conditions:
+        yield "\n| What | If it is | Then | Because | To judge that case |\n|---|---|---|---|---|"
     for condition, mark in judged.conditions:
         then = f"{words.outcome(condition.outcome, condition.verdict)}{f' ({mark.kind})' if mark else ''}"
         cells = (condition.fact, condition.value, then, condition.reason)
         yield f"| {' | '.join(map(_text, cells))} | {_code(condition.arguments)} |"
+    if rests:
+        yield f"\n{_text(rests)}"
 
 
 def _cpu(cpus: list[CpuReport]) -> str:

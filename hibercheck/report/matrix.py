@@ -21,7 +21,7 @@ from hibercheck.numbers import decimal, is_version
 from hibercheck.report.conditions import stated
 from hibercheck.report.gate import NEVER, SEVERITY, Exit
 from hibercheck.report.sanitise import one_line
-from hibercheck.report.words import count
+from hibercheck.report.words import condition_text, count
 
 KIND = "hibercheck matrix"
 SCHEMA_VERSION = 3
@@ -103,7 +103,7 @@ def read_json(path: str) -> Matrix:
     """Read a matrix that was written as JSON.
 
     Raises:
-        InputProblem: It cannot be read, or is none.
+        InputProblem: It cannot be read, or is not one.
     """
     content = read_whole(path, MAX_BYTES, "a matrix")
     try:
@@ -168,7 +168,7 @@ def _cell(row: Any) -> Cell:  # noqa: ANN401 - anything a file may hold
 
 def _condition(row: Any) -> Condition:  # noqa: ANN401 - anything a file may hold
     if not isinstance(row["suppressed"], bool) or not all(len(pair) == 2 for pair in row["settle"]):
-        raise TypeError("a condition is none")
+        raise TypeError("a condition is not valid")
     return Condition(
         _text(row["id"]),
         _text(row["fact"]),
@@ -185,14 +185,14 @@ def _shard(text: Any) -> tuple[int, int]:  # noqa: ANN401 - anything a file may 
     number, _, whole = _text(text).partition("/")
     shard = decimal(number, MAX_CELLS), decimal(whole, MAX_CELLS)
     if not 1 <= shard[0] <= shard[1]:
-        raise ValueError(f"{text!r} is no shard")
+        raise ValueError(f"{text!r} is not a shard")
     return shard
 
 
 def _text(value: Any, *others: None) -> Any:  # noqa: ANN401 - anything a file may hold
     """Check that a value is text, or one of ``others``."""
     if not isinstance(value, str) and value not in others:
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not text")
     return value
 
 
@@ -234,12 +234,25 @@ LINE = "--resumer-cmdline"
 
 def scenario_parts(condition: Condition) -> str:
     """Return what to add to a scenario, or to the command line, to judge as if a condition held."""
+    return " and ".join(filter(None, _parts(condition)))
+
+
+def _parts(condition: Condition) -> tuple[str, str]:
+    """Return what to add to a scenario, or a scenario that has it, and what to add to the command line."""
     given = dict(condition.settle)
     parts = "".join(f";{PARTS[option]}={value}" for option, value in condition.settle if option in PARTS)
     if LINE in given:  # which a scenario begins with
         parts = f"--scenario {shlex.quote(f'NAME={given[LINE]}{parts}')}"
     others = [word for option, value in condition.settle if option not in (*PARTS, LINE) for word in (option, value)]
-    return " and ".join(filter(None, (parts, shlex.join(filter(None, others)))))
+    return parts, shlex.join(filter(None, others))
+
+
+def _advised(condition: Condition) -> str:
+    """Say what to give to judge as if a condition held, where a scenario is judged."""
+    parts, others = _parts(condition)
+    if parts.startswith(";"):
+        parts = f"add {parts!r} to the scenario"
+    return " and ".join(filter(None, (parts, others)))
 
 
 def conditions_of(cell: Cell) -> list[dict[str, Any]]:
@@ -258,10 +271,9 @@ def conditions_of(cell: Cell) -> list[dict[str, Any]]:
 
 def said(condition: Condition, cell: Cell) -> str:
     """Return a condition in one line: what it is about, what it leads to, how to judge so."""
-    how = condition.arguments if cell.exact else scenario_parts(condition)
-    spared = " (suppressed)" if condition.id in cell.spared else ""
-    text = f"unless {condition.fact}: {condition.value} -> {condition.verdict}{spared}; to judge so: {how}"
-    return one_line(f"{text} [{condition.id}]")
+    how = condition.arguments if cell.exact else _advised(condition)
+    leads = f"{condition.verdict}{' (suppressed)' if condition.id in cell.spared else ''}"
+    return f"condition: {condition_text(f'{condition.fact}: {condition.value}', leads, how, condition.id)}"
 
 
 def exit_status(verdict: Verdict, fail_on: str, *, refused_fails: bool) -> Exit:

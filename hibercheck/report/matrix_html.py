@@ -74,7 +74,7 @@ def html_parts(matrix: Matrix) -> Iterator[str]:
         "resumees (E), those that wrote it.</p>\n"
     )
     if (lacking := missing_rows(matrix)) is not None:
-        yield f"<p><strong>Not whole: without {escape(lacking)}.</strong></p>\n"
+        yield f"<p><strong>Incomplete: without {escape(lacking)}.</strong></p>\n"
     yield _assumed(matrix)
     yield _legend()
     for scenario, name in enumerate(matrix.scenarios):
@@ -182,7 +182,7 @@ def _assumed(matrix: Matrix) -> str:
 
 def _legend() -> str:
     cells = "".join(f'<li class="{verdict}">{mark} {verdict}</li>' for verdict, (mark, _, _) in _MARKS.items())
-    cells += '<li class="x">judged with an image</li><li class="c">unless a condition holds</li>'
+    cells += '<li class="x">judged with an image</li><li class="c">another verdict if a condition holds</li>'
     return f'<ul class="legend">{cells}</ul>\n'
 
 

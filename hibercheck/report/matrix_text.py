@@ -44,7 +44,7 @@ def render(matrix: Matrix, console: Console, conclusion: tuple[str, bool] | None
     together = groups(matrix)
     names = labels(matrix)
     if (lacking := missing_rows(matrix)) is not None:
-        line(f"not whole: without {one_line(lacking)}", "bold")
+        line(f"incomplete: without {one_line(lacking)}", "bold")
     for what, value in matrix.assumptions:
         line(f"{one_line(what)}: {one_line(value)}", "dim")
     line("Rows are resumers (R), which load an image; columns are resumees (E), which wrote it.", "dim")
@@ -136,5 +136,5 @@ def _legend() -> Text:
     for verdict, (mark, style) in MARKS.items():
         text.append(f"{mark} ", style)
         text.append(f" {verdict}  ")
-    text.append("+ unless a condition holds  * judged with an image", "dim")
+    text.append("+ another verdict if a condition holds  * judged with an image", "dim")
     return text

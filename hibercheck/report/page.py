@@ -102,16 +102,15 @@ def _conditions(judged: Judged) -> Iterator[str]:
     report = judged.report
     if report.verdict is Verdict.UNDETERMINED and not report.conditions:
         return
-    yield f"<h2>How sure it is</h2>\n<p>{escape(words.holds(report).capitalize())}</p>\n"
+    yield f"<h2>How sure it is</h2>\n<p>{escape(words.holds(report))}</p>\n"
     rows = []
     for condition, mark in judged.conditions:
         then = f"{words.outcome(condition.outcome, condition.verdict)}{f' ({mark.kind})' if mark else ''}"
         cells = (f"{condition.fact}: {condition.value}", then, condition.reason)
         rows.append([*map(escape, cells), f"<code>{escape(condition.arguments)}</code>"])
-    yield _table("Conditions", ("If", "Then", "Because", "To judge so"), rows)
-    granted = words.taken_for_granted(report)
-    if granted:
-        yield f'<p class="soft">{escape(granted)}</p>\n'
+    yield _table("Conditions", ("If", "Then", "Because", "To judge that case"), rows)
+    for told in filter(None, (words.supposed(report), words.taken_for_granted(report))):
+        yield f'<p class="soft">{escape(told)}</p>\n'
 
 
 def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -88,8 +88,8 @@ def _case(name: str, path: str, cell: Cell, status: Exit, *, strict: bool, was: 
         reason = one_line(f"{cell.verdict}{share}{before}: {cell.reason}")
     else:
         worst = next(one for one in cell.conditions if one.verdict is verdict and one.id not in cell.spared)
-        why = f"if {worst.fact}: {worst.value} ({worst.reason})"
-        reason = one_line(f"{verdict} on condition {worst.id}{before}: {why}; otherwise {cell.verdict}")
+        why = f"{worst.fact}: {worst.value} ({worst.reason})"
+        reason = one_line(f"{verdict} on condition {worst.id}{before}: {why}; without it {cell.verdict}")
     return PairCase(Case(one_line(name), _STATUS[status], reason, (reason,)), path, verdict)
 
 
@@ -128,7 +128,7 @@ def load_baseline(path: str) -> Mapping[str, Verdict]:
 
     Raises:
         InputProblem: It cannot be read.
-        UsageProblem: It is no baseline of pairs of this version.
+        UsageProblem: It is not a baseline of pairs of this version.
     """
     content = read_whole(path, MAX_BASELINE, "a baseline")
     advice = "write one with --write-baseline of the same command"
@@ -140,7 +140,7 @@ def load_baseline(path: str) -> Mapping[str, Verdict]:
         raise UsageProblem("not a baseline of pairs", path=path, advice=advice) from error
     if not is_version(version, BASELINE_VERSION):
         what = f"a baseline of pairs of version {version!r}, not {BASELINE_VERSION}"
-        raise UsageProblem(what, path=path, advice="write it anew")
+        raise UsageProblem(what, path=path, advice="write it again")
     return known
 
 

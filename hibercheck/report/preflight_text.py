@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ STYLES = {
 _ANSWERS = {Answer.YES: "green", Answer.NO: "red", Answer.PERHAPS: "magenta", Answer.UNKNOWN: "cyan"}
 _INDENT = 4
 _LABEL = 10
+_ANSWER = 9
 
 
 def render(shown: Preflight, console: Console, *, brief: bool = False) -> None:
@@ -89,7 +91,7 @@ def _row(row: Row, console: Console) -> None:
         put(console, Text.assemble(("What to do: ", "bold"), sentence(one_line(deciding.advice))), indent=_INDENT)
     for condition in row.conditions:
         said = f"{one_line(condition.fact)}: {one_line(condition.value)}  -> "
-        text = Text.assemble("Unless ", said, (str(condition.verdict), "bold"), (f"  [{condition.id}]", "dim"))
+        text = Text.assemble("Condition: ", said, (str(condition.verdict), "bold"), (f"  [{condition.id}]", "dim"))
         put(console, text, indent=_INDENT)
         put(console, Text(sentence(one_line(condition.reason))), indent=_INDENT + 2)
 
@@ -99,7 +101,10 @@ def _step(label: str, step: Step, console: Console) -> None:
 
     from hibercheck.report.lines import put  # noqa: PLC0415
 
-    answer = (str(step.answer).ljust(9), _ANSWERS[step.answer])
-    put(console, Text.assemble((label.ljust(_LABEL), "dim"), answer, one_line(step.text)), indent=_INDENT)
+    beside = Text.assemble((label.ljust(_LABEL), "dim"), (str(step.answer).ljust(_ANSWER), _ANSWERS[step.answer]))
+    room = max(console.width - _INDENT - len(beside), 1)
+    lines = [one_line(step.text)] if console.soft_wrap else textwrap.wrap(one_line(step.text), room) or [""]
+    for number, line in enumerate(lines):
+        put(console, Text.assemble(beside if number == 0 else " " * len(beside), line), indent=_INDENT)
     for text in step.log:
         put(console, Text(f"its kernel will print: {one_line(text)}", style="dim"), indent=_INDENT + 2)

@@ -7,10 +7,10 @@ from hibercheck.handoff.verdict.findings import Finding, Level, Outcome, Report,
 from hibercheck.report.gate import Judged
 
 _WHAT = (
-    "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the kernel which "
-    "is running (the resumer), and jumps into it: the handoff. All other CPUs are parked before that. "
-    "A parked CPU only sleeps: whatever wakes it makes it go on with the resumer's instructions, found through the "
-    "resumer's page tables."
+    "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the running "
+    "kernel (the resumer), and jumps into it: the handoff. All other CPUs are parked before that. A parked CPU only "
+    "sleeps: when something wakes it, it goes on with the resumer's instructions, found through the resumer's page "
+    "tables."
 )
 
 _RESET = (
@@ -23,12 +23,12 @@ _VERDICTS = {
         "Here nothing that a parked CPU could use is replaced, or nothing supposed wakes it before the resumee's INIT."
     ),
     Verdict.BENIGN: (
-        "Here some of these are replaced, but by the same bytes and equivalent tables, so that a CPU that wakes parks "
-        "again. That is luck, not safety: another build or another load address ends it."
+        "Here some of these are replaced, but by the same bytes and equivalent tables, so that a CPU that wakes "
+        "parks again. That is luck, not safety: it ends with another build or another load address."
     ),
     Verdict.LATENT: (
-        "Here every CPU survives the copy, but one stays asleep in memory that has been replaced. "
-        "What wakes it later, such as an NMI, makes it run what lies there by then."
+        "Here every CPU survives the copy, but one stays asleep in memory that has been replaced. When something "
+        "wakes it later, such as an NMI, it runs whatever is in that memory by then."
     ),
     Verdict.RISK: (
         "Whether these are replaced depends on facts that differ from boot to boot, such as the address at which the "
@@ -49,21 +49,18 @@ _MAYBE_CACHED = (
 )
 
 _REFUSED = (
-    "To resume, the kernel that was booted (the resumer) looks at what the hibernated kernel (the resumee) has left on "
-    "the disk, and loads it if it can. Here it cannot, and boots as if the machine had been switched off. "
-    "Nothing crashes; "
+    "To resume, the kernel that was booted (the resumer) looks at the image that the hibernated kernel (the resumee) "
+    "has left on the disk, and loads it if it can. Here it cannot, and boots as if the machine had been switched "
+    "off. Nothing crashes; "
 )
 _LOST = "but by then it has taken the image's mark off the disk, and the hibernated session is lost."
-_KEPT = (
-    "and the image stays on the disk, from where it can be resumed later, "
-    "if no file system of the session has been used until then."
-)
+_KEPT = "and the image stays on the disk: it can be resumed later, if no file system of the session is used until then."
 
 _OTHER_CPU = (
-    "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the kernel which "
-    "is running (the resumer), and jumps into it. The resumee then goes on with the CPU as it knew it, and here that "
-    "is another model: it sets up the CPU for something that this one cannot do, and the fault meets a kernel that is "
-    "not ready for it. The machine hangs or resets, and nothing is printed."
+    "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the running "
+    "kernel (the resumer), and jumps into it. The resumee then goes on as if it ran on the same CPU, but here that "
+    "is another model: it sets the CPU up for something that this one cannot do, and cannot handle the fault that "
+    "follows yet. The machine hangs or resets, and nothing is printed."
 )
 
 _FIRST = ("HC4", "HC3", "HC6", "HC1", "HC2")
@@ -76,10 +73,10 @@ def explanation(report: Report) -> str:
         return _OTHER_CPU
     if report.outcome is Outcome.RESETS and boot_cpu_dies(report):
         return (
-            "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the kernel "
-            "which is running (the resumer), and jumps into it with the page tables of the resumee. "
-            "Here these are not of the form that the processor has been set up for, so that the first instruction "
-            "after the jump cannot be found, no fault can be handled, and the processor's last resort is a reset."
+            "To resume, one CPU copies the saved memory of the hibernated kernel (the resumee) over that of the "
+            "running kernel (the resumer), and jumps into it with the page tables of the resumee. Here these have "
+            "another number of levels than the processor has been set up for: it cannot find the first instruction "
+            "after the jump, cannot handle the fault, and its last resort is a reset."
         )
     if report.verdict is Verdict.REFUSED:
         return _REFUSED + (_KEPT if report.refusal is not None and report.refusal.keeps_image else _LOST)

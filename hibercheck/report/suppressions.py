@@ -184,7 +184,9 @@ def _check_condition(where: str, entry: dict[str, Any], name: str) -> None:
         raise UsageProblem(f"there is no condition {name!r}", path=where, advice=f"there are {', '.join(KINDS)}")
     wrong = next((key for key in SELECTORS if key in entry and key not in OF_CONDITIONS), None)
     if wrong is not None:
-        raise UsageProblem(f"{wrong} selects no condition", path=where, advice=f"use {' or '.join(OF_CONDITIONS)}")
+        raise UsageProblem(
+            f"{wrong} does not select conditions", path=where, advice=f"use {' or '.join(OF_CONDITIONS)}"
+        )
 
 
 def _required(where: str, entry: dict[str, Any], key: str) -> str:

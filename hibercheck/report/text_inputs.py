@@ -34,7 +34,7 @@ def condition_section(judged: Judged, sheet: Sheet) -> None:
     if report.verdict is Verdict.UNDETERMINED and not report.conditions:
         return
     granted = Text(clean(words.taken_for_granted(report) or ""), style="dim")
-    sheet.print(Text(f"\n{clean(words.holds(report)).capitalize()}", style="bold"), prose=True)
+    sheet.print(Text(f"\n{clean(words.holds(report))}", style="bold"), prose=True)
     for condition, mark in judged.conditions:
         verdict = Text.assemble(
             f"{clean(condition.fact)}: {clean(condition.value)}  -> ",
@@ -43,13 +43,15 @@ def condition_section(judged: Judged, sheet: Sheet) -> None:
         )
         sheet.print(verdict, indent=2, prose=True)
         sheet.print(Text(words.sentence(clean(condition.reason))), indent=4, prose=True)
-        said = Text.assemble("To judge so: ", (clean(condition.arguments), "cyan"))
+        said = Text.assemble("To judge that case: ", (clean(condition.arguments), "cyan"))
         sheet.print(said, indent=4, prose=True)
         if condition.how:
             sheet.print(Text(words.sentence(f"To find out: {clean(condition.how)}")), indent=4, prose=True)
         if mark is not None:
             text = f"Does not count ({mark.kind}): {clean(mark.reason)}"
             sheet.print(Text(words.sentence(text), style="dim"), indent=4, prose=True)
+    if supposed := words.supposed(report):
+        sheet.print(Text(supposed, style="dim"), indent=2, prose=True)
     if granted:
         sheet.print(granted, indent=2, prose=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import shlex
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -40,7 +40,7 @@ def render(judged: Judged, sheet: Sheet, given: Sequence[str] = ()) -> None:
         sheet.print()
     warnings(judged, sheet)
     sheet.print()
-    sheet.print(Text("-v shows what proves it.", style="dim"))
+    sheet.print(Text("-v shows the evidence.", style="dim"))
     sheet.print(verdict_line(judged), prose=True)
 
 
@@ -76,7 +76,15 @@ def _command(command: str, sheet: Sheet) -> None:
 
 
 def _broken(command: str, width: int) -> list[str]:
-    return textwrap.wrap(command, width - INDENT - 2, break_long_words=False, break_on_hyphens=False)
+    """Break a command between the shell's words: within quotes a backslash at the end of a line would count."""
+    first, *others = map(shlex.quote, shlex.split(command))
+    lines = [first]
+    for word in others:
+        if len(lines[-1]) + 1 + len(word) <= width - INDENT - 2:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def _cpus(report: Report, sheet: Sheet) -> None:
@@ -128,7 +136,7 @@ def _rest(judged: Judged, notes: Sequence[Finding]) -> Iterable[str]:
     """Say what has no row: notes, what does not count, and what could not be looked at."""
     if notes:
         rules = ", ".join(sorted({finding.rule for finding in notes}))
-        yield f"{words.count(len(notes), 'note')} that {'does' if len(notes) == 1 else 'do'} not count: {rules}."
+        yield f"{words.count(len(notes), 'note')}, which {'does' if len(notes) == 1 else 'do'} not count ({rules})."
     ordered = sorted((mark.kind, finding.rule) for finding, mark in judged.marked if mark is not None)
     for kind, marked in groupby(ordered, key=lambda one: one[0]):
         yield f"{kind.capitalize()}: {', '.join(sorted({rule for _, rule in marked}))}."
@@ -136,7 +144,7 @@ def _rest(judged: Judged, notes: Sequence[Finding]) -> Iterable[str]:
     if unexamined:
         rules = ", ".join(sorted({rule for note in unexamined for rule in note.rules}))
         supplies = " or ".join(dict.fromkeys(clean(note.supply) for note in unexamined))
-        yield f"Not examined: {rules} (to examine: {supplies})."
+        yield f"Not examined: {rules} (needs {supplies})."
 
 
 def _certainty(judged: Judged, sheet: Sheet) -> None:
@@ -147,15 +155,15 @@ def _certainty(judged: Judged, sheet: Sheet) -> None:
         sheet.print(Text(clean(words.share(report.share))), prose=True)
     if report.conditions or report.verdict is not Verdict.UNDETERMINED:
         sheet.print()
-        sheet.print(Text(clean(words.holds(report)).capitalize(), style="bold"), prose=True)
+        sheet.print(Text(clean(words.holds(report)), style="bold"), prose=True)
     for condition, mark in judged.conditions:
         spared = f" ({mark.kind}: {clean(mark.reason)})" if mark is not None else ""
         text = Text.assemble(
-            f"{clean(condition.id)}: {clean(condition.fact)}: {clean(condition.value)} -> ",
+            f"{clean(condition.fact)}: {clean(condition.value)} -> ",
             (words.outcome(condition.outcome, condition.verdict), "bold"),
-            "; judge so with ",
+            "; to judge that case: ",
             (clean(condition.arguments), "cyan"),
-            spared,
+            f" [{clean(condition.id)}]{spared}",
         )
         sheet.print(text, indent=INDENT, prose=True)
     for standing in (Standing.GIVEN, Standing.MEASURED):
@@ -163,5 +171,7 @@ def _certainty(judged: Judged, sheet: Sheet) -> None:
         if said:
             facts = ", ".join(f"{clean(one.fact)} ({clean(one.value)})" for one in said)
             sheet.print(Text(f"{standing.capitalize()}: {facts}.", style="dim"), prose=True)
+    if supposed := words.supposed(report):
+        sheet.print(Text(supposed, style="dim"), prose=True)
     if granted := words.taken_for_granted(report):
         sheet.print(Text(granted, style="dim"), prose=True)

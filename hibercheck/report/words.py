@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hibercheck.cpulist import format_cpu_list
 from hibercheck.handoff.facts.standing import Standing
-from hibercheck.report.sanitise import clean
+from hibercheck.report.sanitise import clean, one_line
 
 if TYPE_CHECKING:  # what shows an image takes its words from here too, and needs no engine
     from hibercheck.handoff.verdict.findings import NotExamined, Outcome, Report, Share, Verdict
@@ -58,16 +58,31 @@ def outcome(outcome: Outcome, verdict: Verdict) -> str:
     return f"{word} ({verdict})" if outcome in {"resets", "resumes"} else word
 
 
+def condition_text(about: str, leads: str, how: str, name: str) -> str:
+    """Say in one line what a condition is about, what it leads to, how to judge that case, and its name."""
+    return one_line(f"{about} -> {leads}; to judge that case: {how} [{name}]")
+
+
 def headline(report: Report) -> tuple[str, str]:
     """Return the report's first line: what becomes of the machine, and the sentence that says why."""
     return outcome(report.outcome, report.verdict), sentence(clean(report.headline))
 
 
 def holds(report: Report) -> str:
-    """Say how far the verdict holds: ``safe; nothing that the inputs leave open changes it``, or what follows would."""
+    """Say how far the verdict holds: whether something that the inputs leave open would change it."""
+    verdict = str(report.verdict).capitalize()
     if report.conditions:
-        return f"{report.verdict}, but otherwise if:"
-    return f"{report.verdict}; nothing that the inputs leave open changes it."
+        return f"{verdict}. What would change that:"
+    return f"{verdict}. Nothing that the inputs leave open would change that."
+
+
+def supposed(report: Report) -> str | None:
+    """Say what options suppose of the processor and of the time after the handoff; None where they suppose nothing."""
+    scenario, told = report.scenario, []
+    if scenario.spurious_mwait:
+        told.append("MWAIT ends by itself once (--spurious-mwait)")
+    told += [f"{_EVENTS[event]} after the handoff (--suppose {event})" for event in scenario.supposed]
+    return f"Supposed: {', '.join(told)}." if told else None
 
 
 def taken_for_granted(report: Report) -> str | None:
@@ -75,10 +90,12 @@ def taken_for_granted(report: Report) -> str | None:
     if any(one.standing is Standing.MEASURED for one in report.assumptions):
         return None
     return (
-        "Taken for granted: the resumer runs on the machine that hibernated (CPUs, memory, CPU model, firmware), "
-        "started by its boot loader and not by kexec. --resumer-facts tells."
+        "Taken for granted: the resumer runs on the machine that hibernated (same CPUs, memory and firmware), "
+        "started by its boot loader and not by kexec. To know it, run hibercheck collect there (--resumer-facts)."
     )
 
+
+_EVENTS = {"nmi": "an NMI", "mce": "a machine check", "smi": "an SMI", "store": "a store to each monitored line"}
 
 _NAMES = frozenset({"nosmt", "nokaslr", "maxcpus", "idle", "mwait", "hlt", "init"})
 """Words that a sentence may begin with and that are names: they keep their small letter."""

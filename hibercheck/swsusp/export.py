@@ -261,7 +261,7 @@ def _export_to(
     except MalformedImage as problem:
         if not keep_going:
             raise
-        problems.append(f"{problem}; nothing behind it can be found")
+        problems.append(f"{problem}; what follows it cannot be found")
         lost.append((max(done - image.info.meta_pages, 0), image.info.image_pages))
     own = _choose(candidates, image)
     text = own if own is not None or vmcoreinfo is None else vmcoreinfo()

@@ -14,7 +14,7 @@ SIGNATURES = {
 TUXONICE_MAGIC = b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c"
 OTHER_PAGE_SIZES = (8192, 16384, 32768, 65536)
 _A_KERNEL = "kernels are given with --resumer and --resumee"
-_WINDOWS = ("hibernation file of Windows", "it holds no Linux kernel; hibercheck reads the images of Linux")
+_WINDOWS = ("hibernation file of Windows", "it holds not a Linux kernel; hibercheck reads the images of Linux")
 STARTS = (
     (0, b"\x7fELF", "an ELF file, not a hibernation image", _A_KERNEL),
     (0x202, b"HdrS", "a kernel (bzImage), not a hibernation image", _A_KERNEL),

@@ -254,7 +254,7 @@ def _at_resume_offset(source: Source, resume_offset: int) -> Found:
     if other is not None:
         raise other
     message = f"no swap signature at resume offset {resume_offset}"
-    raise MalformedImage(message, path=source.path, offset=offset, advice="leave --resume-offset out to search for it")
+    raise MalformedImage(message, path=source.path, offset=offset, advice="without --resume-offset it is searched for")
 
 
 def _search(source: Source) -> Found:
@@ -311,7 +311,7 @@ def open_problem(source: Source, offset: int) -> HibercheckError:
 
 
 def _try_page(source: Source, offset: int, bases: list[int]) -> Found | HibercheckError | None:
-    """Open a header page with the first device start that makes sense; None where it is none."""
+    """Open a header page with the first device start that makes sense; None if it is not one."""
     if not _is_swap(source.read(offset, PAGE_SIZE)):
         return None
     results = [_try(source, offset, base) for base in dict.fromkeys(bases)]

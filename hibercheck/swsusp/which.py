@@ -35,7 +35,7 @@ def choose_partition(disk: Readable, resume: str) -> Partition:
             return whole
     there = ", ".join(_called(one, contents_at(disk, one.start)) for one in table[:_SHOWN]) or "no partition"
     more = ", ..." if len(table) > _SHOWN else ""
-    raise UsageProblem(f"{resume} is none of its partitions; there is {there}{more}", path=disk.path)
+    raise UsageProblem(f"{resume} is not one of its partitions; there is {there}{more}", path=disk.path)
 
 
 def _is(disk: Readable, one: Partition, kind: str, value: str) -> bool:

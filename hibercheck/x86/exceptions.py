@@ -275,7 +275,7 @@ class _Delivering:
             raise _ExceptionRaised(GENERAL_PROTECTION, selector_code, f"vector {vector} is beyond the IDT's limit")
         gate = int.from_bytes(self._access(Role.IDT_GATE, cpu.idt_base + 16 * vector, 16, Access.READ), "little")
         if (gate >> 40) & 0x1F not in (0xE, 0xF):
-            raise _ExceptionRaised(GENERAL_PROTECTION, selector_code, f"gate {vector} is no interrupt or trap gate")
+            raise _ExceptionRaised(GENERAL_PROTECTION, selector_code, f"gate {vector} is not an interrupt or trap gate")
         if not gate >> 47 & 1:
             raise _ExceptionRaised(NOT_PRESENT, selector_code, f"gate {vector} is not present")
         privilege = self._check_code_segment((gate >> 16) & 0xFFFF)
@@ -304,7 +304,9 @@ class _Delivering:
         current = 3 if self.user else 0
         is_code = descriptor >> 43 & 3 == 3  # S, and the code bit of the type
         if not is_code or privilege > current:
-            raise _ExceptionRaised(GENERAL_PROTECTION, code, f"selector {selector:#x} is no code segment to enter")
+            raise _ExceptionRaised(
+                GENERAL_PROTECTION, code, f"selector {selector:#x} is not a code segment that can be entered"
+            )
         if not descriptor >> 47 & 1:
             raise _ExceptionRaised(NOT_PRESENT, code, f"code segment {selector:#x} is not present")
         if descriptor >> 53 & 3 != 1:  # L set, D clear

@@ -47,11 +47,11 @@ def deliver_flat(memory: PhysicalMemory, cpu: CpuState, vector: int, *, reason: 
     try:
         gate = access(Role.IDT_GATE, cpu.idt_base + 8 * vector, 8, Access.READ)
         if gate >> 40 & 0x1F not in {0xE, 0xF} or not gate >> 47 & 1:
-            return end(DeliveryEnd.SHUTDOWN, f"gate {vector} is no interrupt or trap gate", cpu.rip, cpu.rsp)
+            return end(DeliveryEnd.SHUTDOWN, f"gate {vector} is not an interrupt or trap gate", cpu.rip, cpu.rsp)
         selector, handler = gate >> 16 & 0xFFF8, gate & 0xFFFF | gate >> 32 & 0xFFFF_0000
         descriptor = access(Role.CODE_SEGMENT, cpu.gdt_base + selector, 8, Access.READ)
         if descriptor >> 43 & 3 != 3 or not descriptor >> 47 & 1:
-            return end(DeliveryEnd.SHUTDOWN, f"selector {selector:#x} is no code segment", cpu.rip, cpu.rsp)
+            return end(DeliveryEnd.SHUTDOWN, f"selector {selector:#x} is not a code segment", cpu.rip, cpu.rsp)
         access(Role.STACK, cpu.rsp - _FRAME, _FRAME, Access.WRITE)
         access(Role.HANDLER, handler, 1, Access.FETCH)
     except UnknownMemory as unknown:

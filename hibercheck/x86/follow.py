@@ -252,7 +252,7 @@ class _Follower:
         return True
 
     def _goes(self, one: Instruction, following: int) -> int | None:
-        """Return where a jump, call or return leads, or None if it is none of them."""
+        """Return where a jump, call or return leads, or None if it is not one of them."""
         kind = one.mnemonic
         if one.condition_code != ConditionCode.NONE and one.op0_kind == OpKind.NEAR_BRANCH64:
             taken = holds(self.flags, one.condition_code)

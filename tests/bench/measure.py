@@ -50,7 +50,7 @@ def measured(words: Sequence[str], statuses: Sequence[int] = (0, 1)) -> Used:
     """Run a command once.
 
     Raises:
-        RuntimeError: It ended with a status that is none of ``statuses``: what it took says nothing.
+        RuntimeError: It ended with a status that is not one of ``statuses``: what it took says nothing.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(

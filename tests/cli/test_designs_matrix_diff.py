@@ -107,7 +107,7 @@ def test_a_missing_shard_is_no_pass(capsys, tmp_path):
         captured = capsys.readouterr()
         assert (status, captured.err) == (
             4,
-            f"hibercheck: the matrix is not whole: it lacks the row of {releases[1]} (shard 2/3)\n",
+            f"hibercheck: the matrix is incomplete: it lacks the row of {releases[1]} (shard 2/3)\n",
         )
         assert form == "csv" or "missing_rows" in captured.out or "ot whole: without the row of" in captured.out
     assert run(["matrix", "merge", parts[3], parts[1], "--fail-on", "never", "--format", "json", "-o", some]) == 4
@@ -316,7 +316,7 @@ def test_conditions_of_designs_are_proved_by_their_arguments(image, capsys):
     assert rows["init", False]["conditions"] == []
     assert run(["designs", *arguments, *line]) == 0
     text = capsys.readouterr().out
-    assert "unless how the resumer's cpuidle driver parks a dead CPU" in text
+    assert "condition: how the resumer's cpuidle driver parks a dead CPU" in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])

@@ -154,7 +154,7 @@ def at_level(report, level, verdict):
     ids=str,
 )
 def test_a_baseline_does_not_hide_what_is_worse(hibercheck, engine, before, after, status, warned):
-    """A note of a harmless run is no licence, nor is a warning for an error, nor a risk for what is fatal now."""
+    """A note of a harmless run is not a licence, nor is a warning for an error, nor a risk for what is fatal now."""
     engine.answer = at_level(SAMPLES["fatal"](), *before)
     hibercheck("i", *KERNELS, "--write-baseline", "b.json")
     engine.answer = at_level(SAMPLES["fatal"](), *after)

@@ -102,7 +102,7 @@ def test_text_through_a_pipe(hibercheck, handoff, tmp_path, kind):
     os.mkfifo(tmp_path / "fifo")
     threading.Thread(target=lambda: (tmp_path / "fifo").write_bytes(b"nonsense = 1\n"), daemon=True).start()
     ran = hibercheck(*given(TEXTS[kind], "fifo", handoff, tmp_path))
-    assert ran.status in ({0} if kind == "log" else {2, 3})  # whatever is no message in a log is passed over
+    assert ran.status in ({0} if kind == "log" else {2, 3})  # whatever is not a message in a log is passed over
     assert not {"larger", "came", "a pipe"} & set(ran.err.split())
 
 
@@ -123,7 +123,7 @@ POSITIONAL = {
 
 @pytest.mark.parametrize("kind", POSITIONAL)
 def test_a_path_without_permission(hibercheck, handoff, tmp_path, monkeypatch, kind):
-    """It is no usage, and root may read it."""
+    """It is not usage, and root may read it."""
     (tmp_path / "denied").write_text("text")
     opening = os.open
 

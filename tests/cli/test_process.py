@@ -226,7 +226,7 @@ def test_colours_can_be_read_on_black_and_on_white(monkeypatch, name):
 
 def test_a_message_is_broken_at_blanks_on_a_terminal_and_nowhere_else(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    message = "hibercheck: /a/very/long/path/that/is/longer/than/forty/columns: is no kernel; give its vmlinuz"
+    message = "hibercheck: /a/very/long/path/that/is/longer/than/forty/columns: is not a kernel; give its vmlinuz"
     assert wrapped(message, io.StringIO()) == message
     shown = wrapped(message, Terminal()).splitlines()
     assert " ".join(line.strip() for line in shown) == message

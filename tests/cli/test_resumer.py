@@ -27,10 +27,18 @@ def test_the_default_entry_of_a_mounted_system(hibercheck, engine, tmp_path):
 
 
 def test_without_entries_it_is_asked_for(hibercheck, engine, tmp_path):
-    ran = hibercheck("i", "--root", tmp_path)
+    image = ImageWriter(frames={1: None}).write(tmp_path / "image")
+    ran = hibercheck(image, "--root", tmp_path)
     assert (ran.status, engine.asked) == (2, None)
     assert "no boot entries found" in ran.err
     assert "--resumer" in ran.err
+
+
+def test_a_mistyped_name_is_told_before_the_resumer_is_asked_for(hibercheck, engine, tmp_path):
+    ran = hibercheck(tmp_path / "imgae", "--root", tmp_path)
+    assert (ran.status, engine.asked) == (3, None)
+    assert "imgae: cannot be opened: No such file or directory" in ran.err
+    assert "boot entries" not in ran.err
 
 
 def test_an_image_of_another_machine_needs_a_resumer(hibercheck, engine, tmp_path, monkeypatch):

@@ -161,7 +161,7 @@ def header(version=3, bits=16, size=1 << 26, l1_count=1, l1_at=0x10000, features
         (header(l1_count=1 << 31), MalformedImage, "claims"),
         (header(features=1 << 40), Unsupported, "not known"),
         (header(features=2), MalformedImage, "marked as corrupt"),
-        (header().ljust(0x10000, b"\0") + struct.pack(">Q", 0x12345600), MalformedImage, "no cluster of its"),
+        (header().ljust(0x10000, b"\0") + struct.pack(">Q", 0x12345600), MalformedImage, "outside its clusters"),
         (header(l1_count=2).ljust(0x10000, b"\0") + struct.pack(">2Q", 0x20000, 0x20000), MalformedImage, "one table"),
         (
             header().ljust(0x10000, b"\0")
@@ -175,7 +175,7 @@ def header(version=3, bits=16, size=1 << 26, l1_count=1, l1_at=0x10000, features
             + struct.pack(">Q", 0x20000).ljust(0x10000, b"\0")
             + struct.pack(">Q", 0x7000000).ljust(0x10000, b"\0"),
             MalformedImage,
-            "ends before a cluster",
+            "ends before one of its clusters",
         ),
         (
             header().ljust(0x10000, b"\0")

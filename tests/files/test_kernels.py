@@ -139,3 +139,12 @@ def test_names_with_wildcards_mean_themselves(tmp_path):
     (tmp_path / "boot/vmlinuz-6.1-x").write_bytes(b"")
     assert list(of_release("6.1-*", tmp_path)) == []
     assert [one.path for one in kernel_files(tmp_path)] == [Path(tmp_path / "boot/vmlinuz-6.1-x")]
+
+
+def test_a_directory_is_no_build_tree_because_it_has_a_vmlinux(tmp_path):
+    """Other kernels beside one of that name were passed over: a matrix of three had one."""
+    for name in ("vmlinux", "vmlinux-lts", "vmlinux-released.xz", "vmlinuz"):
+        (tmp_path / name).write_bytes(b"")
+    assert {path.name for path in kernels_in(tmp_path).values()} == {"vmlinux", "vmlinux-lts", "vmlinux-released.xz"}
+    (tmp_path / "Makefile").write_text("")
+    assert {path.name for path in kernels_in(tmp_path).values()} == {"vmlinux"}

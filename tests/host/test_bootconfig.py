@@ -93,5 +93,5 @@ def test_what_is_no_initramfs_is_not_taken_for_one_without_a_bootconfig(made, is
     if is_one:
         assert of_file(str(place)) == ""
         return
-    with pytest.raises(InputProblem, match="is no initramfs"):
+    with pytest.raises(InputProblem, match="is not an initramfs"):
         of_file(str(place))

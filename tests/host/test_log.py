@@ -49,7 +49,7 @@ def test_errors_and_conclusions():
     found = read_log("\n".join(LINES[name] for name in ("found", "mismatch", "failed")))
     assert [one.errno for one in found] == [None, None, -14]
     assert "given up" in conclusion(found)
-    assert "nothing in it is about an image" in conclusion(read_log("hello\n" * 9))
+    assert "no line is about an image" in conclusion(read_log("hello\n" * 9))
     assert "reset in the handoff" in conclusion(read_log(LINES["found"] + "\n" + LINES["loaded"]))
     assert "reset in the handoff" in conclusion(read_log(LINES["loading"]))
     assert read_log("PM: hibernation: Loading image data pages (11411 pages)...")[0].message.name == "loading"
@@ -64,7 +64,7 @@ def test_the_command(hibercheck_log):
     assert "line 3: [    1.9] PM: hibernation: Image mismatch" in ran.out
     document = json.loads(hibercheck_log("\n".join(LINES.values()), "--format", "json").out)
     assert [row["message"] for row in document["lines"]] == list(LINES)
-    assert re.search("Nothing in it is about an image", hibercheck_log("").out)
+    assert re.search("No line is about an image", hibercheck_log("").out)
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_the_banner_among_its_copies(tmp_path: Path, copies: tuple[bytes, ...], 
 @pytest.mark.parametrize(
     ("contents", "what"),
     [
-        (b"x" * 64, "is a program or a library, no Linux kernel"),
+        (b"x" * 64, "is a program or a library, not a Linux kernel"),
         (STRONG, r"is a Linux kernel that runs as a program \(user-mode Linux\)"),
     ],
 )

@@ -173,7 +173,7 @@ class Lab:
                 back = vm.text[start:][-300:].strip().replace("\n", " | ")
                 raise (ImpossibleError if back else LabError)(f"it did not hibernate: {back}")
         if not is_marked(disk):
-            raise LabError("it ended without an image")  # it died on the way, which is no resume
+            raise LabError("it ended without an image")  # it died on the way, which is not a resume
         trim(disk, path)
         disk.unlink()
 

@@ -481,7 +481,7 @@ def test_all_that_is_said_of_cpus_has_the_guests_numbers(second):
     second.monitor.answer = "0x1000: 0xf3 0x90"
     second.code(1, {"rip": "0x1000"})
     assert second.monitor.asked[-1][1] == 0
-    (second.directory / "log").write_text("CPU Reset (CPU 0)\nCPU Reset (CPU 7) is no line of QEMU\n")
+    (second.directory / "log").write_text("CPU Reset (CPU 0)\nCPU Reset (CPU 7) is not a line of QEMU\n")
     assert truth.init_taken(second.log(), 1) == 0
     assert truth.init_taken(second.log(), 0) == len(second.log())
 

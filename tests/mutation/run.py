@@ -520,7 +520,7 @@ class Runner:
                     made[mutant] = found
                 else:
                     say(str(number))
-            # what is here already is no garbage: a collection in a child would only copy all pages
+            # what is here already is not garbage: a collection in a child would only copy all pages
             gc.collect()
             gc.freeze()
             can = [mutant for mutant in mutants if mutant in made]

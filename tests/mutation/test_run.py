@@ -113,7 +113,7 @@ def test_a_run(small):
     assert record["tried"] == record["total"]
     assert {(one["before"], one["after"]) for one in record["survivors"]} == changes
 
-    assert small().returncode == 0  # what is listed is no news
+    assert small().returncode == 0  # what is listed is not new
     small.place.joinpath("tests/test_small.py").write_text(
         TESTS + "\ndef test_one():\n    from hibercheck import small\n    assert small.never(1) == 2\n"
     )

@@ -77,6 +77,34 @@ def test_every_file_it_names_is_there():
         assert (ROOT / link.replace("\n", "")).exists(), link
 
 
+STANDS_FOR = {
+    "IMAGE": ["fixtures/images/9c031ac5a1.bin.xz"],
+    "KERNEL": ["fixtures/kernels/small-hlt.vmlinux.xz"],
+    "vmlinuz": ["fixtures/kernels/small-hlt.bzImage"],
+    "vmlinux-released": ["fixtures/kernels/small-hlt.vmlinux.xz"],
+    "vmlinux-new": ["fixtures/kernels/small-current.vmlinux.xz"],
+    "vmlinux-*": ["fixtures/kernels/small-hlt.vmlinux.xz", "fixtures/kernels/small-current.vmlinux.xz"],
+}
+QUESTIONS = [line.split("#")[0].split()[1:] for line in README.splitlines() if line.startswith("    hibercheck ")]
+
+
+@pytest.mark.parametrize("words", QUESTIONS, ids=" ".join)
+def test_each_question_is_answered(words, tmp_path):
+    """Every command of the list runs, on files of the fixtures."""
+    log, root = tmp_path / "dmesg.txt", tmp_path / "root"
+    log.write_text("[    1.0] PM: Image not found (code -22)\n", encoding="utf-8")
+    (root / "boot/grub").mkdir(parents=True)
+    (root / "boot/vmlinuz-6.1").write_bytes((ROOT / "fixtures/kernels/small-hlt.bzImage").read_bytes())
+    (root / "boot/grub/grub.cfg").write_text("menuentry 'Linux' {\n\tlinux /boot/vmlinuz-6.1\n}\n", encoding="utf-8")
+    stands_for = STANDS_FOR | {"dmesg.txt": [str(log)], "preflight": ["preflight", "--root", str(root)]}
+    arguments = [word for given in words for word in stands_for.get(given, [given])]
+    run = subprocess.run(
+        [sys.executable, "-m", "hibercheck", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
+    )
+    assert run.returncode in {0, 1, 4}, run.stderr
+    assert run.stdout
+
+
 def test_the_python_interface_works_as_shown(monkeypatch, command):
     monkeypatch.chdir(ROOT)
     report = hibercheck.check(command[0], command[2], spurious_mwait=True)

@@ -29,7 +29,7 @@ def project():
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
-        pytest.skip("a release is built from a commit, and this is no checkout")
+        pytest.skip("a release is built from a commit, and this is not a checkout")
     pytest.importorskip("build")
     pytest.importorskip("hatchling")
     target = tmp_path_factory.mktemp("release")

@@ -225,7 +225,7 @@ def safe() -> Report:
         "no parked CPU can touch memory that the image overwrites",
         cpus=(BOOT_CPU, cpu),
         unexamined=(
-            NotExamined(("HC101", "HC102"), (1, 2, 3), "where the line that it monitors lies is not known", DUMP),
+            NotExamined(("HC101", "HC102"), (1, 2, 3), "where the monitored line lies is not known", DUMP),
             NotExamined(("HC404",), (), "only what the check reads of the image was decoded", "--verify"),
         ),
         warnings=("the image was already consumed by a resume",),
@@ -235,7 +235,7 @@ def safe() -> Report:
 CONDITIONS = (
     Condition(
         "load-address",
-        "where the resumer lies",
+        "where the resumer is loaded",
         "0x1600000",
         "the firmware is UEFI, under which a kernel without KASLR lies where there is room",
         Outcome.RESETS,
@@ -245,7 +245,7 @@ CONDITIONS = (
     ),
     Condition(
         "idle-driver+load-address",
-        "how the resumer's cpuidle driver parks a dead CPU, and where the resumer lies",
+        "how the resumer's cpuidle driver parks a dead CPU, and where the resumer is loaded",
         "by MWAIT, and 0x1600000",
         "the resumee does not show it",
         Outcome.MAY_RESET,

@@ -108,7 +108,7 @@ def test_sarif_multitool_finds_no_error(name, tmp_path):
 
 
 def test_what_was_not_examined_is_no_pass_in_any_format():
-    name, why = "safe", "where the line that it monitors lies is not known"
+    name, why = "safe", "where the monitored line lies is not known"
     ktap = rendered(name, "ktap").splitlines()
     assert (
         sum(line.startswith("ok") and f"# SKIP CPUs 1-3: {why} (--resumer-memory DUMP)" in line for line in ktap) == 2

@@ -307,9 +307,10 @@ def test_a_condition_stands_in_every_format_with_what_judges_so(matrix):
     console = Console(file=io.StringIO(), width=200)
     matrix_text.render(matrix, console)
     text, page = console.file.getvalue(), "".join(html_parts(matrix))
-    assert "unless how <it> idles: by MWAIT -> risk; to judge so: ;idle=mwait [idle-driver]" in text
+    how = "add ';idle=mwait' to the scenario [idle-driver]"
+    assert f"condition: how <it> idles: by MWAIT -> risk; to judge that case: {how}" in text
     assert "S+" in text
-    assert "to judge so: ;idle=mwait [idle-driver]" in page
+    assert "to judge that case: add &#x27;;idle=mwait&#x27; to the scenario [idle-driver]" in page
     cells = json.loads("".join(json_parts(matrix)))["cells"]
     assert {(one["id"], one["scenario"], one["suppressed"]) for cell in cells for one in cell["conditions"]} == {
         ("idle-driver", ";idle=mwait", False), ("idle-driver", ";idle=mwait", True),

@@ -158,7 +158,7 @@ def test_what_only_a_condition_makes_fail_names_it(matrix):
     made.add(0, [replace(CELLS[0], conditions=(condition,))], [[0, 0]])
     strict = pairs.of_matrix(made, "risk", refused_fails=False, strict=True)[0]
     assert strict.case.status is Status.FAILED
-    assert strict.case.reason == "fatal on condition idle-driver: if how: by MWAIT (a sign); otherwise safe"
+    assert strict.case.reason == "fatal on condition idle-driver: how: by MWAIT (a sign); without it safe"
 
 
 def test_a_trait_that_this_version_does_not_know_is_shown_as_it_is():

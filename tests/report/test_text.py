@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+import shlex
 
 import pytest
 
@@ -14,7 +15,7 @@ from hibercheck.report import text, words
 from hibercheck.report.gate import judge
 from hibercheck.report.prose import explanation
 from hibercheck.report.text import Detail
-from tests.report.golden import DIRECTORY, WIDTHS, files, render
+from tests.report.golden import DIRECTORY, GIVEN, WIDTHS, files, render
 from tests.report.samples import SAMPLES
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -52,6 +53,15 @@ def test_the_next_command_is_whole():
         joined = " ".join(part.strip() for part in shown.replace(" \\\n", " ").split("  ") if part.strip())
         assert f"{command}--resumer-symbols System.map" in joined
         assert (" \\\n" not in shown) == whole
+
+
+def test_the_next_command_is_broken_between_the_words_of_the_shell():
+    """A backslash at the end of a line counts within quotes: what was copied had it in the command line."""
+    for width in range(40, 100):
+        shown = render("undetermined", width)
+        start = shown.index("  hibercheck image.bin")
+        told = shown[start : shown.index("System.map", start)].replace("\\\n", " ")
+        assert shlex.split(told) == ["hibercheck", *GIVEN, "--resumer-symbols"]
 
 
 def test_the_locale_decides_about_characters(monkeypatch):

@@ -30,7 +30,7 @@ DAMAGES = {
     "length-huge": "a block says that it is longer than a block can be",
     "length-short": "a block says that it is shorter than it is",
     "block-short": "a block in the middle decodes to fewer pages than 32",
-    "block-uneven": "a block decodes to a size that is no multiple of the page size",
+    "block-uneven": "a block decodes to a size that is not a multiple of the page size",
     "block-garbage": "a block is not compressed data",
     "bomb": "a block decodes to far more than 32 pages",
     "pfn-twice": "the PFN list names a frame twice",

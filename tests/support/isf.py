@@ -81,7 +81,7 @@ class Types:
         return {"kind": "base", "name": name if kind in {INT, FLOAT} else "void"}
 
     def reference_shallow(self, number: int) -> dict[str, Any]:
-        """Return a pointer's target; what is only declared is no type that ISF could name."""
+        """Return a pointer's target; what is only declared is not a type that ISF could name."""
         target = self.reference(number)
         if target["kind"] in {"struct", "union"} and target["name"] not in self.user_types:
             return {"kind": "base", "name": "void"}

@@ -289,7 +289,7 @@ def test_behind_a_length_that_is_lost_nothing_can_be_found(tmp_path):
     assert found == {pfn: content or ZERO for pfn, content in MANY.items() if pfn not in gone}
     assert len(found) == 5 * BLOCK_PAGES - 2  # two pages of PFN list
     assert gone | set(found) == set(MANY)
-    assert "nothing behind it can be found" in result.problems[0]
+    assert "what follows it cannot be found" in result.problems[0]
 
 
 def test_a_sound_image_loses_nothing(tmp_path):

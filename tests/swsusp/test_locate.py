@@ -1,4 +1,4 @@
-"""Images are found wherever they are, and what is no image is named."""
+"""Images are found wherever they are, and what is not an image is named."""
 
 import bz2
 import gzip
@@ -227,7 +227,7 @@ def test_what_is_no_partition_of_it_is_answered_with_those_that_are(tmp_path):
     path = write(tmp_path, disk_of([b"LUKS\xba\xbe".ljust(4096, b"\0"), ONE]))
     with pytest.raises(
         UsageProblem,
-        match=r"7 is none of its partitions; there is 1 \(an encrypted .*\), 2 \(swap space, UUID=a1a1.*LABEL",
+        match=r"7 is not one of its partitions; there is 1 \(an encrypted .*\), 2 \(swap space, UUID=a1a1.*LABEL",
     ):
         open_image(str(path), resume="7")
     with pytest.raises(MalformedImage, match="no swap signature at page 0 of partition 1, which holds an encrypted"):

@@ -40,7 +40,7 @@ def test_four_level_walk_says_every_entry():
 @pytest.mark.parametrize(
     ("entries", "address", "physical", "size"),
     [
-        # a 2 MiB page with its PAT bit (12) set, which is no part of the address
+        # a 2 MiB page with its PAT bit (12) set, which is not part of the address
         ([(1, 511, 0x2003), (2, 510, 0x3003), (3, 8, 0x200_1083)], 0xFFFFFFFF_81012345, 0x2012345, 1 << 21),
         # a 1 GiB page, likewise
         ([(1, 273, 0x2003), (2, 1, 0xC000_1083)], 0xFFFF8880_40000010 | 0x1234000, 0xC1234010, 1 << 30),

@@ -60,7 +60,7 @@ TABLE = """
    4       0000000000000000   2063 3063 4063 8000000000005063                               write   5000
 """
 
-# the C-bit, 47, in a machine of 43 physical bits (SME): it is no address bit, in CR3 or in any entry
+# the C-bit, 47, in a machine of 43 physical bits (SME): it is not an address bit, in CR3 or in any entry
 ENCRYPTED = """
    4       ffffffff81012345   800000002063 800000003063 00008000010001e3 -                  read    1012345
    4       0000000000000000   2063 800000003063 4063 0000800005000063                       read    5000000

@@ -50,7 +50,10 @@ def _lockdown(question: Question) -> Iterator[Alternative]:
         reason = "Secure Boot was on when the resumee booted, and is a setting of the firmware"
         yield _stated(question, "lockdown", fact, "lockdown", "none", "none", reason)
     elif resumee.booted_by_efi and resumee.secure_boot is None:
-        reason = "it locks itself down under Secure Boot, and the resumee, which UEFI booted, does not tell of that"
+        reason = (
+            "it locks itself down under Secure Boot, and the resumee, which UEFI booted, does not show whether "
+            "that is on"
+        )
         yield _stated(question, "lockdown", fact, "lockdown", "integrity", "integrity", reason)
 
 

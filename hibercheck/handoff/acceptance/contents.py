@@ -64,10 +64,10 @@ def magic(question: Question) -> Refusal | None:
         return None
     return Refusal(
         "record-magic",
-        f"accepts only images whose arch record has magic {wanted:#x}, and this one has {found:#x}",
+        f"accepts only images whose arch record has the magic number {wanted:#x}, and this one has {found:#x}",
         EPERM,
         failed(EPERM, f"{MISMATCH}architecture specific data"),
-        "resume with a kernel of the same era",
+        "resume with a kernel that is about as old",
     )
 
 

@@ -10,7 +10,7 @@ from hibercheck.handoff.facts.e820 import NAMES, Map, differences, e820_checksum
 from hibercheck.handoff.facts.firmware_map import FirmwareMap
 from hibercheck.handoff.scenario.known_loading import FREE, MEMORY_MAP, PAGES, added_to
 
-_RESIZED = "give the resumer the memory that the hibernated kernel had: same firmware, same size, same devices"
+_RESIZED = "give the resumer the memory map that the hibernated kernel had: the same firmware, memory size and devices"
 _SHOWN = 4
 """Ranges that a sentence names."""
 
@@ -22,7 +22,9 @@ def memory_map(question: Question) -> Refusal | None:
         return _ram_end(question) if found is None or question.open(MEMORY_MAP) else None
     theirs = question.resumee.e820
     if question.open(MEMORY_MAP):
-        reason = "compares a checksum of the firmware's memory map that the image's own map does not have"
+        reason = (
+            "compares the checksum of the firmware's memory map, and that in the image is not even that of its own map"
+        )
         return _map_refusal(reason, "the image is damaged; hibernate again")
     whole = theirs if theirs is not None and _agrees(question, theirs) else None
     if found.source == "sysfs" and (whole is None or found.same_machine(whole)):
@@ -31,7 +33,7 @@ def memory_map(question: Question) -> Refusal | None:
     what = f"{len(found.entries)} ranges, of which the checksum is not the one that the image has"
     if whole is not None:
         what = _ranges(found.entries, whole)
-    return _map_refusal(f"has another firmware memory map than the image was made with: {what}")
+    return _map_refusal(f"has another firmware memory map than that with which the image was made: {what}")
 
 
 def _map_refusal(reason: str, advice: str = _RESIZED) -> Refusal:
@@ -70,8 +72,8 @@ def _kind(kind: int) -> str:
 def _not_the_same(found: FirmwareMap, theirs: Map | None) -> str:
     what = _ranges(found.entries, theirs) if theirs is not None else "its checksum is another"
     return (
-        f"the facts' memory map, out of /sys/firmware/memmap, is not the image's ({what}); the kernel may have changed "
-        "it itself, and compares another: collect the facts as root, for the kernel's own map or its log"
+        f"the memory map in the facts (/sys/firmware/memmap) is not the image's ({what}); the kernel may have changed "
+        "that map, and compares its own: collect the facts as root, with the kernel's own map or its log"
     )
 
 

@@ -63,7 +63,7 @@ def says_no(question: Question) -> Refusal | None:
         f"says that it does not hibernate: /sys/power/disk is [disabled]{f' ({asks}?)' if asks else ''}",
         None,
         (),
-        "see what disables it: lockdown, a program with memfd_secret(), CXL memory",
+        "find out what disables it: lockdown, a program with memfd_secret(), or CXL memory",
         keeps_image=True,
     )
 
@@ -165,7 +165,7 @@ def signature(question: Question) -> Refusal | None:
         f"compares the firmware's hardware signature with the image's, {theirs:#010x}, and {why}",
         EINVAL,
         (f"PM: Suspend image hardware signature mismatch ({theirs:08x} now {now}); aborting resume.",),
-        "boot both kernels with acpi_sleep=s4_hwsig or neither, and change no hardware in between",
+        "boot both kernels with acpi_sleep=s4_hwsig or neither of them, and do not change hardware in between",
     )
 
 

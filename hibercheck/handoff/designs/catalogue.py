@@ -343,7 +343,7 @@ def design_named(name: str) -> Design:
     """Return a design by name.
 
     Raises:
-        UsageProblem: There is none of that name.
+        UsageProblem: There is no design of that name.
     """
     found = next((design for design in DESIGNS if design.name == name), None)
     if found is None:

@@ -3,7 +3,7 @@
 A place needs nothing but its own frames.  A CPU enters at ``entry`` with RSI at its own block and, where the place is
 paged, RDI holding the place's CR3; the entry page is mapped at its physical address on both sides of the switch.
 It then waits in HLT.  An NMI finds an IDT, a GDT, a TSS and a stack and returns to the loop; a machine check clears
-IA32_MCG_STATUS, so that the next one is no shutdown (SDM 3B 15.3.1.2), and returns; anything else stops the CPU in
+IA32_MCG_STATUS, so that the next one is not a shutdown (SDM 3B 15.3.1.2), and returns; anything else stops the CPU in
 HLT.  Every CPU has a block of its own, as several may take a broadcast event at once.
 
 Layout of the code page: IDT at 0, code at 0x200.  Layout of a CPU's block of 1 KiB: pseudo-descriptors of the GDT and

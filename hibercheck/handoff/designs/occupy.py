@@ -22,7 +22,7 @@ from hibercheck.x86.events import Facts
 from hibercheck.x86.memory import UnknownMemory, read
 from hibercheck.x86.paging import CR4_LA57, CR4_MCE, CR4_PAE, PagingMode
 
-ASSUMED = "R is assumed to be able to reserve them; a dump of R would tell"
+ASSUMED = "it is assumed that R can reserve them; a dump of R would show it"
 _NO_PLACE_SUPPLY = "nothing: the design cannot be used with this image"
 _CR0_FLAT = 0x11
 

@@ -1,7 +1,7 @@
 """Where a self-contained parking place can lie: in frames that are free in R and that the image does not hold.
 
 R finds such frames at resume time as it finds those for the copy itself: get_safe_page() (kernel/power/snapshot.c)
-allocates frames and keeps one that is no image frame.  With a dump of R the frames are looked for among those that
+allocates frames and keeps one that is not an image frame.  With a dump of R the frames are looked for among those that
 are free in it; without one they are assumed to be.
 """
 

@@ -19,7 +19,7 @@ DEPTH = {
     ParkState.MWAIT: "as deep as the hint that it gives",
     ParkState.PORT_IO: "as deep as the C-state of its port",
     ParkState.HLT: "no deeper than C1",
-    ParkState.WAIT_FOR_SIPI: "which is no C-state",
+    ParkState.WAIT_FOR_SIPI: "which is not a C-state",
     ParkState.NEVER_BOOTED: "as the firmware left it",
     ParkState.RUNNING: "at full power",
 }

@@ -66,7 +66,7 @@ def _arguments(text: str) -> list[str]:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words that ``cmdline_find_option()`` and its kin compare: between blanks, in the whole line.
+    """Return the words that ``cmdline_find_option()`` and the like compare: between blanks, in the whole line.
 
     Quotes and ``--`` mean nothing to it, and a dash is no underscore (arch/x86/boot/cmdline.c, arch/x86/lib/cmdline.c).
     """
@@ -84,7 +84,7 @@ def _wrapped(number: int) -> int:
 
 
 def option_number(value: str | None) -> int | None:
-    """Parse as ``get_option()`` does (lib/cmdline.c): None leaves what was there; anything that is no number is 0."""
+    """Parse as ``get_option()`` does (lib/cmdline.c): None leaves what was there; what is not a number is 0."""
     if not value:
         return None
     sign, digits = (-1, value[1:]) if value[0] == "-" else (1, value)

@@ -78,7 +78,7 @@ class CommandLine:
         text: The command line itself, as /proc/cmdline would show it.
         nosmt: SMT switched off by ``nosmt`` or ``nosmt=force``.
         nosmt_force: By ``nosmt=force``: siblings cannot be switched on by hand again.
-        nosmt_if_bugs: SMT switched off if the CPU has one of these bugs (``mitigations=auto,nosmt`` and its kin).
+        nosmt_if_bugs: SMT switched off if the CPU has one of these bugs (``mitigations=auto,nosmt`` and the like).
         max_cpus: ``maxcpus=`` (``nosmp`` is 0), the last of them, or None.
         nr_cpus: ``nr_cpus=``, the smallest of them, or None.
         possible_cpus: ``possible_cpus=``, or None.
@@ -228,7 +228,7 @@ def parse_running_line(line: str, builtin: str = "", *, override: bool = False, 
         line: The line.
         builtin: CONFIG_CMDLINE of that kernel.
         override: Whether that takes the place of the boot loader's.
-        bootconfig: What a bootconfig has put before it, which is no part of ``line`` here.
+        bootconfig: What a bootconfig has put before it, which is not part of ``line`` here.
     """
     loader = loader_part(line, builtin, override=override)
     if loader is None:

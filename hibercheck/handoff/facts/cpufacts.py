@@ -88,7 +88,7 @@ class MonitorLeaf:
     """What CPUID leaf 5 says of MONITOR and MWAIT (Intel SDM, volume 2A, "CPUID", leaf 05H).
 
     Attributes:
-        line: Bytes of the largest line that is monitored; None where it is none, as on a CPU without MONITOR.
+        line: Bytes of the largest line that is monitored; None if there is none, as on a CPU without MONITOR.
         sub_states: How many sub-states MWAIT has of C0, C1 and so on, eight numbers; all are 0 where none is counted.
         extended: Whether MWAIT has its extensions: hints that the leaf counts, and an end by an interrupt that is off.
     """

@@ -35,7 +35,7 @@ class GivenFact:
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
-            raise ValueError(f"is none of {', '.join(words)}")
+            raise ValueError(f"is not one of {', '.join(words)}")
         return text
 
     return parse
@@ -78,7 +78,7 @@ def _alignment(text: str) -> int:
     """CONFIG_PHYSICAL_ALIGN as the x86-64 Kconfig has it."""
     sizes = {f"{size}M": size << 20 for size in (2, 4, 8, 16)}
     if text not in sizes:
-        raise ValueError(f"is none of {', '.join(sizes)}")
+        raise ValueError(f"is not one of {', '.join(sizes)}")
     return sizes[text]
 
 
@@ -140,7 +140,7 @@ def parse_fact(text: str) -> tuple[str, Any]:
     """Parse ``NAME=VALUE``.
 
     Raises:
-        UsageProblem: There is no fact of that name, or its value is none.
+        UsageProblem: There is no fact of that name, or its value is not valid.
     """
     name, equals, value = text.partition("=")
     fact = FACTS.get(name)

@@ -54,7 +54,7 @@ def looked_up(kernel: Kernel, names: Iterable[str] = SYMBOLS) -> Kernel:
 
     Raises:
         MissingFact: The kernel has no symbols.
-        MalformedKernel: It is no kernel, or a symbol is where no kernel has it.
+        MalformedKernel: It is not a kernel, or a symbol is where no kernel has it.
     """
     try:
         kernel.symbols([*names, *TELLING])
@@ -92,7 +92,7 @@ def _misplaced(kernel: Kernel, name: str, address: int) -> MalformedKernel:
 
 
 def _no_kernel(kernel: Kernel, missing: MissingFact) -> HibercheckError:
-    """Tell a kernel without symbols from a file that is no kernel at all."""
+    """Tell a kernel without symbols from a file that is not a kernel at all."""
     try:
         _ = kernel.banner
     except MissingFact:
@@ -100,7 +100,7 @@ def _no_kernel(kernel: Kernel, missing: MissingFact) -> HibercheckError:
     else:
         return missing
     return MalformedKernel(
-        "is an x86-64 ELF file, but no Linux kernel: nothing in it begins with 'Linux version'",
+        "is an x86-64 ELF file, but not a Linux kernel: nothing in it begins with 'Linux version'",
         path=kernel.path,
         advice="give a vmlinux or vmlinuz",
     )

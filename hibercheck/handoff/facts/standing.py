@@ -66,7 +66,7 @@ class Assumption:
         source: Where it comes from, in words.
         option: The option that changes it, or None.
         standing: How it is known; None for what is not known at all.
-        name: The fact's stable name, or None for what is none of the run's facts.
+        name: The fact's stable name, or None for what is not one of the run's facts.
         detail: Whether only a verbose report shows it.
     """
 

@@ -37,6 +37,7 @@ from hibercheck.handoff.scenario.plan import Plan
 from hibercheck.handoff.verdict.conditions import Decided, vary
 from hibercheck.handoff.verdict.decide import borrowed_time
 from hibercheck.handoff.verdict.findings import HARM, Condition, Outcome, Verdict
+from hibercheck.handoff.verdict.words import with_article
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, Facts, rule
 from hibercheck.x86.paging import Access
@@ -281,7 +282,7 @@ def _group(
     if waiting.unsettled is not None:
         return [Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, _not_known(waiting.unsettled))]
     if overlap is None and waiting.state not in NO_MEMORY:
-        reason = f"the code in which it waits is not known: {who}"
+        reason = f"the code in which a CPU waits is not known: {who}"
         return [Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, reason)]
     cells = []
     for taken in (True, False):
@@ -354,28 +355,26 @@ def _deadly(found: After) -> bool:
 def _told(ruling: Ruling, who: str, exposed: set[Event], share: float, *, borrowed: bool) -> Cell:
     """Say what becomes of some CPUs, in one clause."""
     if ruling.fate is Fate.UNKNOWN:
-        return Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, f"what it would execute is not known: {who}")
+        return Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, f"what a CPU would execute is not known: {who}")
     if ruling.fate is Fate.DIES:
-        may = "" if ruling.doubt is None else "may "
         cause = {
-            Event.STORE: f"a store to its line {may or 'will '}make it run",
-            Event.SPURIOUS: "its wait may end at any time, which makes it run",
-        }.get(ruling.cause or Event.STORE, f"{ruling.cause} after the handoff makes it run")
-        if ruling.when is When.AFTER and ruling.doubt is None:
-            cause = f"{ruling.cause} after the handoff kills it"
-        what = "in overwritten memory" if ruling.doubt is None else "in what may be overwritten"
-        reason = f"{cause} {what}: {who}"
+            Event.STORE: "a store to the monitored line",
+            Event.SPURIOUS: "a spurious exit from its wait",
+        }.get(ruling.cause or Event.STORE, f"{with_article(str(ruling.cause))} after the handoff")
+        does = "may run" if ruling.doubt is not None else "runs"
+        where = "memory that may be overwritten" if ruling.doubt is not None else "overwritten memory"
+        reason = f"after {cause} a CPU {does} in {where}: {who}"
         if ruling.doubt is None:
             return Cell(Outcome.RESETS, Verdict.FATAL, reason)
         return Cell(Outcome.MAY_RESET, Verdict.RISK, reason, share)
     events = [event for event in _EVENTS if event in exposed]
     if borrowed and events:
-        reason = f"it stays parked in the resumee's memory, until the next {events[0].value}: {who}"
+        reason = f"a CPU stays parked in the resumee's memory, until the next {events[0].value}: {who}"
         return Cell(Outcome.RESUMES, Verdict.LATENT, reason)
     if borrowed:
-        return Cell(Outcome.RESUMES, Verdict.LATENT, f"it lives by the translations that it has cached: {who}")
+        return Cell(Outcome.RESUMES, Verdict.LATENT, f"a CPU runs only on translations that it has cached: {who}")
     if ruling.fate is Fate.PARKS_AGAIN:
-        return Cell(Outcome.RESUMES, Verdict.BENIGN, f"its loop is overwritten with the same bytes: {who}")
+        return Cell(Outcome.RESUMES, Verdict.BENIGN, f"the loop of a CPU is overwritten with the same bytes: {who}")
     return _SAFE
 
 

@@ -38,7 +38,7 @@ _LOW, _HOLE, _HIGH = 0x9FC00, 0xC000_0000, 1 << 32
 """RAM of a PC: 639 KiB, from 1 MiB up to a hole below 4 GiB, and the rest from there on."""
 _MOST_KNOWN = 1 << 13
 
-_WITHOUT_IMAGE = "what becomes, without an image, of the frames to which the resumer copies code for parked CPUs"
+_WITHOUT_IMAGE = "whether an image would overwrite the frames to which the resumer copies code for parked CPUs"
 
 
 @dataclass(frozen=True, slots=True)

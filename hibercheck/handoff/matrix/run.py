@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from hibercheck.children import ChildEnded, mapped
+from hibercheck.cpulist import format_cpu_list
 from hibercheck.data import replace
 from hibercheck.errors import HibercheckError, InputProblem, UsageProblem
 from hibercheck.files.inputs import Identity, note, watching
@@ -115,15 +116,21 @@ def assumptions(settings: Settings, summaries: Sequence[Summary]) -> tuple[tuple
     )
 
 
+def _quoted(command_line: str) -> str:
+    return f"'{command_line}'" if command_line else "an empty command line"
+
+
 def _described(scenario: Scenario) -> str:
-    parts = [f"R boots with '{scenario.resumer_cmdline}'"]
+    parts = [f"R boots with {_quoted(scenario.resumer_cmdline)}"]
     if scenario.resumee_cmdline is not None:
-        parts.append(f"E with '{scenario.resumee_cmdline}'")
-    for cpus, who in ((scenario.resumer_offline, "R"), (scenario.resumee_offline, "E")):
+        parts.append(f"E with {_quoted(scenario.resumee_cmdline)}")
+    for cpus, what in (
+        (scenario.resumer_offline, "offline in R"),
+        (scenario.resumee_offline, "offline in E"),
+        (scenario.resumee_online, "brought online again by E"),
+    ):
         if cpus:
-            parts.append(f"CPU {','.join(map(str, sorted(cpus)))} offline in {who}")
-    if scenario.resumee_online:
-        parts.append(f"CPU {','.join(map(str, sorted(scenario.resumee_online)))} brought online again by E")
+            parts.append(f"CPU{'' if len(cpus) == 1 else 's'} {format_cpu_list(cpus)} {what}")
     parts += [f"{name} is {value}" for name, value in scenario.facts]
     if scenario.idle is not None:
         parts.append(f"cpuidle parks by {scenario.idle}")

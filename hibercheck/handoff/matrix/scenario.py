@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from hibercheck.cpulist import parse_cpu_list
@@ -123,24 +123,25 @@ def presets(machine: Machine) -> dict[str, Scenario]:
 
 
 def parse_scenario(text: str, machine: Machine) -> Scenario:
-    """Understand ``NAME``, a preset, or ``NAME=CMDLINE;KEY=VALUE...``: see `_field` for the keys.
+    """Understand ``NAME``, a preset, or ``NAME=CMDLINE``, each with ``;KEY=VALUE...`` if wanted: see `_field`.
 
     Raises:
         UsageProblem: It is neither, or names CPUs that the machine lacks.
     """
-    name, equals, rest = text.partition("=")
-    if not equals:
-        known = presets(machine)
-        if name not in known:
-            advice = f"there are {', '.join(known)}, or NAME=CMDLINE;offline=CPUS"
-            raise UsageProblem(f"no scenario is called {name!r}", advice=advice)
-        return known[name]
-    cmdline, *parts = rest.split(";")
+    start, *parts = text.split(";")
+    name, equals, cmdline = start.partition("=")
+    if equals:
+        begun = Scenario(name, cmdline.strip())
+    elif (preset := presets(machine).get(name.strip())) is not None:
+        begun = replace(preset, name=text.strip())
+    else:
+        advice = f"there are {', '.join(presets(machine))}, or NAME=CMDLINE;offline=CPUS"
+        raise UsageProblem(f"no scenario is called {name!r}", advice=advice)
     fields: dict[str, Any] = {}
     for part in filter(str.strip, parts):
         field, value = _field(part, machine)
         fields[field] = (*fields.get("facts", ()), value) if field == "facts" else value
-    return Scenario(name, cmdline.strip(), **fields)
+    return replace(begun, **fields)
 
 
 def _field(text: str, machine: Machine) -> tuple[str, object]:
@@ -167,7 +168,7 @@ def _cpus(text: str, machine: Machine) -> frozenset[int]:
     """Parse the CPUs that are offline.
 
     Raises:
-        UsageProblem: The text is no list of CPUs, names none, or names one that the machine lacks or boots from.
+        UsageProblem: The text is not a list of CPUs, names none, or names one that the machine lacks or boots from.
     """
     try:
         numbers = parse_cpu_list(text)

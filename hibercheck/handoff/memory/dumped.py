@@ -70,7 +70,7 @@ def dumped(plan: Plan, dump: Dump) -> Dumped:
     """Take memory and CPUs from a dump.
 
     Raises:
-        Mismatch: It is no dump of the resumer, or its code is another.
+        Mismatch: It is not a dump of the resumer, or its code is another.
     """
     resumer = open_resumer(dump, plan.resumer, plan.options.resumer_memory or "the dump", plan.physical_bits)
     memory = Composite(
@@ -123,7 +123,7 @@ def _present(resumer: DumpedResumer) -> frozenset[int] | None:
 def _as_present(plan: Plan, present: frozenset[int], dumped: frozenset[int]) -> tuple[Parked, ...]:
     """Leave out CPUs that neither the resumer nor the dump has, and add those that the image does not tell of.
 
-    What the image tells of the machine's CPUs is the resumee's view, which ``nr_cpus=`` and its kin narrow.
+    What the image tells of the machine's CPUs is the resumee's view, which ``nr_cpus=`` and the like narrow.
     """
     known = {one.cpu for one in plan.parked} | {plan.bringup.boot_cpu}
     missing = Unsettled("how it came to be parked", "a dump taken after the resumer has parked its CPUs")

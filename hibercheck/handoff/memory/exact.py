@@ -89,7 +89,7 @@ def open_resumer(dump: Dump, kernel: KernelView, path: str, max_phys_bits: int) 
                 return DumpedResumer(kernel, dump, mode, root, offset, phys_base)
     other = _banner_in(dump)
     raise Mismatch(
-        f"is no dump of '{kernel.banner.strip()}'{f' but of {other!r}' if other else ''}",
+        f"is not a dump of '{kernel.banner.strip()}'{f' but of {other!r}' if other else ''}",
         path=path,
         advice="give a dump taken while the resumer runs",
     )

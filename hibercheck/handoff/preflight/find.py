@@ -51,7 +51,7 @@ def would_find(entry: BootEntry, line: CommandLine, initramfs: Initramfs, target
         return Step(Answer.NO, target.problem, target.advice)
     doubt = target.doubts[0] if target.swap is None and target.doubts else ""
     if doubt:
-        return Step(Answer.UNKNOWN, doubt, "name the swap in /etc/fstab, or run this where the system runs")
+        return Step(Answer.UNKNOWN, doubt, "name the swap in /etc/fstab, or run this on the system itself")
     if line.no_resume is not None or line.no_hibernation is not None:
         return NOT_ASKED  # it does not load it, wherever it is
     if line.resume is not None:
@@ -65,7 +65,7 @@ def would_find(entry: BootEntry, line: CommandLine, initramfs: Initramfs, target
 def _locked(entry: BootEntry, initramfs: Initramfs, target: Target, root: Path) -> Step | None:
     """Say that nothing is known to open the encrypted device that the image will be in; None where something does.
 
-    By crypttab in the initramfs, by ``rd.luks.`` and its kin, ``cryptdevice=`` or ``rd.auto`` on the command line.
+    By crypttab in the initramfs, by ``rd.luks.`` and the like, ``cryptdevice=`` or ``rd.auto`` on the command line.
     """
     words = f"{entry.command_line}\n{initramfs.opens}"
     if re.search(r"(?:^|\s)rd\.auto(?:=1)?(?:\s|$)", words):
@@ -75,7 +75,7 @@ def _locked(entry: BootEntry, initramfs: Initramfs, target: Target, root: Path) 
         named = re.search(rf"(?:^|[\s=:,]){re.escape(one.name)}(?:[\s:,]|$)", words) is not None
         if named or (one.uuid and one.uuid.lower() in plain):
             continue
-        what = f"{one.name}, which the image will be in, is encrypted, and nothing is known to open it: "
+        what = f"{one.name}, which the image will be in, is encrypted, and nothing was found that opens it: "
         why = initramfs.problem or "no line of its initramfs's crypttab and no parameter of the entry names it"
         add = f"rd.luks.name={one.uuid or 'UUID'}={one.name}"
         return Step(Answer.UNKNOWN, f"{what}{why}", f"put it into the initramfs's crypttab (crypttab(5)), or add {add}")
@@ -109,7 +109,7 @@ def _starts(entry: BootEntry, initramfs: Initramfs, looked: Looked) -> Step | No
     why = "the kernel may, if the disk's driver is built in" if own else f"resume={looked.device} needs such a program"
     return Step(
         Answer.UNKNOWN,
-        f"nothing that is known to resume is in its initramfs; {why}",
+        f"its initramfs has nothing that is known to resume; {why}",
         "add the resume module or hook to the initramfs",
     )
 
@@ -117,7 +117,7 @@ def _starts(entry: BootEntry, initramfs: Initramfs, looked: Looked) -> Step | No
 def _without_parameter(entry: BootEntry, line: CommandLine, initramfs: Initramfs, target: Target, root: Path) -> Step:
     add = f"add {_parameters(target)} to the entry's command line"
     if not entry.initramfs:
-        text = "the kernel is not told where to look (no resume=), and the entry has no initramfs that would know"
+        text = "nothing tells the kernel where to look: there is no resume= and no initramfs"
         return Step(Answer.NO, text, add)
     if TOOLS in initramfs.programs and initramfs.default.lower() not in _NO_DEFAULT:
         looked = Looked(initramfs.default, line.resume_offset or 0, "RESUME= in its initramfs")
@@ -132,7 +132,7 @@ def _without_parameter(entry: BootEntry, line: CommandLine, initramfs: Initramfs
             return other
         mounted = not is_there(root / "sys/firmware", root)
         if is_there(root / "sys/firmware/efi/efivars", root) or (mounted and is_systemd_boot(root)):
-            text = "systemd in its initramfs goes by the EFI variable that `systemctl hibernate` writes"
+            text = "systemd in its initramfs obeys the EFI variable that `systemctl hibernate` writes"
             return Step(Answer.YES, text)
         if is_there(root / "sys/firmware", root):
             text = "there is no resume=, and without UEFI systemd cannot tell its initramfs where the image is"
@@ -141,7 +141,7 @@ def _without_parameter(entry: BootEntry, line: CommandLine, initramfs: Initramfs
     if initramfs.programs:
         text = "its initramfs resumes from the device of resume= only, and there is none"
         return Step(Answer.NO, text, add)
-    return Step(Answer.UNKNOWN, "there is no resume=, and nothing that is known to resume is in its initramfs", add)
+    return Step(Answer.UNKNOWN, "there is no resume=, and its initramfs has nothing that is known to resume", add)
 
 
 def _another_system(initramfs: Initramfs, add: str, root: Path) -> Step | None:
@@ -180,10 +180,10 @@ def _compared(looked: Looked, target: Target, root: Path) -> Step:
         return Step(Answer.NO, f"it looks at {looked.device} ({looked.source}){why}, and {at}", advice)
     if same is None:
         text = f"whether {looked.device} ({looked.source}) is where the image will be cannot be told{why}"
-        return Step(Answer.UNKNOWN, text, "run this as root where the system runs")
+        return Step(Answer.UNKNOWN, text, "run this as root on the system itself")
     if target.offset is None:
         text = f"where on its device {target.where} begins cannot be told"
-        return Step(Answer.UNKNOWN, text, "run this as root where the system runs")
+        return Step(Answer.UNKNOWN, text, "run this as root on the system itself")
     if looked.offset != target.offset:
         given = f"page {looked.offset}" + ("" if looked.offset else ", for want of resume_offset=")
         advice = f"make it resume_offset={target.offset}" if target.offset else "leave out resume_offset="

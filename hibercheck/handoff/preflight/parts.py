@@ -42,7 +42,7 @@ def same_partition(name: str, names: Iterable[str], root: Path) -> tuple[bool | 
         return False, f", which is a partition {ours.number}"
     if _BY_TABLE.match(name):
         return True, ""
-    return None, ": which disk that is shows where the system runs"
+    return None, ": which disk that is only the running system shows"
 
 
 def _partition(disk: Source, name: str) -> Partition | None:

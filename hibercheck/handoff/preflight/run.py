@@ -27,6 +27,7 @@ from hibercheck.handoff.scenario.plan import Plan, make_plan
 from hibercheck.handoff.scenario.sources import Inputs
 from hibercheck.handoff.verdict.conditions import Decided, Varied, vary
 from hibercheck.handoff.verdict.findings import Condition, Outcome, Verdict
+from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.host.bootconfig import of_system
 from hibercheck.host.entries import BootEntry, boot_entries
 from hibercheck.host.initramfs import Initramfs, read_initramfs
@@ -216,7 +217,7 @@ def _session(
             warnings.append(f"the default entry's kernel cannot be read: {error}")
             return None
         warnings.append(
-            f"the system does not run: what hibernates is taken to be its default entry, {entries[0].title}"
+            f"the system is not running: it is assumed that its default entry, {entries[0].title}, hibernates"
         )
     else:
         found = _running_kernel(facts, kernels, entries, root)
@@ -228,8 +229,7 @@ def _session(
         if found is None:
             release = line_of(root / "proc/sys/kernel/osrelease", root)
             warnings.append(
-                f"the running kernel, {release}, is not installed any more as it was started (another build took its "
-                f"place, or none); {_INSTALL}"
+                f"the running kernel, {release}, is not installed any more, or only another build of it; {_INSTALL}"
             )
             return None
         kernel = found
@@ -452,9 +452,11 @@ def _survives(cell: Cell, plan: Plan) -> Step:
     advice = {
         Verdict.FATAL: "hibernate from the kernel that is started by default, or start this one instead; "
         "hibercheck designs shows what would help",
-        Verdict.RISK: "start the kernel that runs now, or hibernate from this one; see hibercheck kernel",
+        Verdict.RISK: "start the kernel that runs now, or hibernate from this one; see hibercheck diff",
         Verdict.UNDETERMINED: "run this as root, or bring all CPUs online"
         if plan.missing
         else "install the kernel's debug package, or see hibercheck kernel",
     }.get(cell.verdict, "")
+    if "HC301" in cell.rules:  # which helps whatever kernels there are
+        advice = RULES["HC301"].advice
     return Step(answers.get(cell.verdict, Answer.YES), cell.reason, advice)

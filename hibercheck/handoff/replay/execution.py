@@ -65,7 +65,7 @@ def second_opinions(plan: Plan, judgement: Judgement) -> tuple[SecondOpinion, ..
         judgement: The replay; where the resumer's place is not known nothing can be run.
     """
     if judgement.memory is None:
-        why = "not run: where the resumer lies is not known"
+        why = "not run: where the resumer is loaded is not known"
         return tuple(
             SecondOpinion(result.parked.cpu, why, None) for result in judgement.aps if result.parked.loop is not None
         )

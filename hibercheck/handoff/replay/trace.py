@@ -355,7 +355,7 @@ def _judge_handler(memory: Composite, delivery: Delivery) -> tuple[Difference, s
     """Decide whether the handler reached is a whole one: the resumer's own untouched, or the resumee's own in place.
 
     The resumee's handler finds its per-CPU area by the CPU number in the GDT, sees that the CPU is offline and
-    returns (exc_nmi, arch/x86/kernel/nmi.c, and exc_machine_check test arch_cpu_is_offline() and its kin).
+    returns (exc_nmi, arch/x86/kernel/nmi.c, and exc_machine_check test arch_cpu_is_offline() and the like).
     """
     fetch = delivery.accesses[-1].walk
     vector = delivery.raised[-1].vector
@@ -371,7 +371,7 @@ def _judge_handler(memory: Composite, delivery: Delivery) -> tuple[Difference, s
         if overwritten == {Role.STACK}:
             return Difference.SAME, "its own handler runs, on a stack in memory that has been replaced"
         return Difference.FOREIGN, "its own handler runs on per-CPU data that have been replaced"
-    return Difference.FOREIGN, f"it jumps to {delivery.rip:#x}, which is no handler any more"
+    return Difference.FOREIGN, f"it jumps to {delivery.rip:#x}, which is not a handler any more"
 
 
 def _handler(space: KernelSpace, vector: int) -> tuple[int | None, int | None]:

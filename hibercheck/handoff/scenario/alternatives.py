@@ -97,9 +97,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         for kind in (
             Kind(
                 "load-address",
-                "where the resumer lies",
-                "Without KASLR a kernel lies where its boot loader put it: UEFI or kexec need not put it where it is "
-                "linked.",
+                "where the resumer is loaded",
+                "Without KASLR a kernel lies where its boot loader put it, which under UEFI or after kexec may be "
+                "elsewhere than where it is linked.",
                 f"{_COLLECT}; or look for 'Kernel code' in its /proc/iomem and give --resumer-phys-base",
                 about=WHERE,
             ),
@@ -126,14 +126,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ),
             Kind(
                 "tlb",
-                "what a CPU that wakes has of its translations",
+                "which cached translations a CPU still has when it wakes",
                 "A CPU whose MWAIT ends by itself may have lost them in its sleep, or to another guest.",
                 "give --tlb cold if it may",
             ),
             Kind(
                 "cpus",
                 "the resumer's CPUs",
-                "A CPU that only one of the two kernels knows of is parked by one and not expected by the other.",
+                "If only one of the two kernels knows of a CPU, one parks it and the other does not expect it.",
                 f"{_COLLECT}; or look at its /sys/devices/system/cpu/present and give --fact cpus=",
                 about=WHERE,
             ),
@@ -147,7 +147,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             Kind(
                 "smt",
                 "whether the resumer runs with SMT off",
-                "With SMT off each sibling is parked since boot.",
+                "With SMT off the second thread of each core has been parked since boot.",
                 f"{_COLLECT}; or look at its /sys/devices/system/cpu/smt/control and give --fact smt=",
             ),
             Kind(
@@ -158,15 +158,15 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ),
             Kind(
                 "resumee-start",
-                "which CPUs the resumee starts anew",
-                "A resumee with SMT off starts CPUs that it had left offline, which ends their parking.",
+                "which CPUs the resumee starts again",
+                "A resumee with SMT off starts CPUs that were offline in it, which ends their parking.",
                 "give --resumee-online if it does",
             ),
             Kind(
                 "bootconfig",
                 "what a bootconfig adds to the resumer's command line",
-                "A kernel takes parameters from the end of its initramfs, or from data of its own; they come too late "
-                "for early parameters, but may forbid resuming or take the cpuidle driver away.",
+                "A kernel may take parameters from the end of its initramfs, or from data of its own. They come too "
+                "late for early parameters, but may forbid resuming or disable the cpuidle driver.",
                 f"give its initramfs, --resumer-initramfs; or {_COLLECT}, or look at its /proc/cmdline",
                 about=LOADS,
             ),
@@ -326,7 +326,7 @@ def _load_alignment(plan: Plan) -> Iterator[Alternative]:
     if known is None or known.value is not None:
         return
     if plan.asking.need(ALIGNMENT).standing is Standing.USUAL:
-        reason = "the resumer's file does not say what it is, and there are distributions with 16 MiB"
+        reason = "the resumer's file does not say it, and some distributions use 16 MiB"
         size = f"{LARGEST_ALIGNMENT >> 20}M"
         yield _stated(plan, "load-alignment", "load-align", size, f"{LARGEST_ALIGNMENT >> 20} MiB", reason)
 
@@ -390,7 +390,7 @@ def _cpu_features(plan: Plan) -> Iterator[Alternative]:
     shown = {ours: theirs for theirs, ours in FLAG_NAMES.items()}
     if hidden and _open(plan, FEATURES.name):
         flags = ",".join(f"-{shown.get(name, name)}" for name in sorted(hidden))
-        reason = "the resumee was told to clear that, so that the image does not tell whether the CPU has it"
+        reason = "the resumee was told to clear that feature, so that the image does not show whether the CPU has it"
         yield _stated(plan, "cpu-features", "cpu-flags", flags, flags, reason)
     for one in plan.disagreements:
         if one.fact == FEATURES.name and plan.features is not None:
@@ -436,7 +436,7 @@ def _resumee_start(plan: Plan) -> Iterator[Alternative]:
     more = plan.resumee.present - plan.reinitialised
     if more:
         listed, everyone = format_cpu_list(more), plan.options.resumee_online | more
-        reason = "whom the resumee starts anew, resumed with SMT off, cannot be read from its code"
+        reason = "which CPUs the resumee starts again when it is resumed with SMT off cannot be read from its code"
         arguments = (("--resumee-online", format_cpu_list(everyone)),)
         yield _made(
             plan,

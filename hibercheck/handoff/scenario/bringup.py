@@ -41,7 +41,7 @@ class Bringup:
 def smt_is_off(cmdline: CommandLine, topology: Topology, features: CpuFeatures | None) -> bool:
     """Tell whether a kernel runs with SMT switched off.
 
-    ``nosmt`` means nothing to a CPU without SMT; ``mitigations=auto,nosmt`` and its kin switch it off only on a
+    ``nosmt`` means nothing to a CPU without SMT; ``mitigations=auto,nosmt`` and the like switch it off only on a
     CPU that has the bug concerned (kernel/cpu.c cpu_smt_disable(), arch/x86/kernel/cpu/bugs.c).
 
     Raises:
@@ -174,10 +174,10 @@ def _check_by_hand(by_hand: frozenset[int], present: frozenset[int], boot_cpu: i
         have = format_cpu_list(present)
         raise UsageProblem(
             f"--resumer-offline names CPU {unknown[0]}, but the resumer has CPUs {have}",
-            advice="say --fact cpus=LIST if it has others than the resumee had",
+            advice="give --fact cpus=LIST if it has other CPUs than the resumee",
         )
     if boot_cpu in by_hand:
-        raise UsageProblem(f"--resumer-offline names CPU {boot_cpu}, which is the one that resumes")
+        raise UsageProblem(f"--resumer-offline names CPU {boot_cpu}, which is the CPU that resumes")
 
 
 def rescued_cpus(bringup: Bringup, topology: Topology, *, rescues: bool, needs_primary: bool) -> frozenset[int]:

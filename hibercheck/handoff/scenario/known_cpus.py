@@ -482,7 +482,7 @@ def _tlb_of_wait(asking: Asking) -> Known[Tlb] | None:
 
 TLB = RunFact[Tlb](
     "tlb",
-    "what a CPU that wakes has of its translations",
+    "which cached translations a CPU still has when it wakes",
     (given("--tlb", lambda asking: asking.options.tlb), Source(_tlb_of_wait)),
     show=lambda tlb: "all of them (a warm TLB)" if tlb == "warm" else "none (a cold TLB)",
     option="--tlb",

@@ -70,7 +70,7 @@ LOCKDOWN = RunFact[str](
 
 HIBERNATES = RunFact[bool](
     "hibernates",
-    "whether the resumer says of itself that it hibernates and resumes",
+    "whether the resumer itself says that it can hibernate and resume",
     (collected(lambda facts: facts.hibernation, of_run=True),),
     show=lambda does: "yes" if does else "no",
     option="--resumer-facts",
@@ -138,7 +138,7 @@ def _given_module(asking: Asking) -> bool | None:
 
 COMPRESSOR = RunFact[bool](
     "compressor",
-    "whether the resumer has the image's compressor at hand",
+    "whether the resumer can decompress the image when it resumes",
     (Source(_compressor_in_facts), given("--fact lz4=", _given_module), Source(_compressor_by_code)),
     show=lambda has: "yes" if has else "no",
     option="--fact lz4=",
@@ -157,7 +157,7 @@ def _shown_map(found: FirmwareMap) -> str:
 
 MEMORY_MAP = RunFact[FirmwareMap](
     "memory-map",
-    "the firmware's memory map under the resumer",
+    "the memory map that the firmware gives the resumer",
     (
         in_dump(lambda facts: None if facts.e820 is None else FirmwareMap(facts.e820, "kernel")),
         collected(lambda facts: facts.firmware),

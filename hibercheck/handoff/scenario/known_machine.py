@@ -234,7 +234,7 @@ def bootconfig_unseen(asking: Asking) -> str | None:
         return None
     if line.value.bootconfig:
         return "the resumer's command line has bootconfig"
-    return "the resumer reads a bootconfig without being asked to" if reads == "always" else None
+    return "the resumer reads a bootconfig without a parameter" if reads == "always" else None
 
 
 def remark_bootconfig(asking: Asking) -> None:

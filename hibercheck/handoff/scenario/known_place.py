@@ -1,4 +1,4 @@
-"""What is known of where the resumer lies and how it pages, each with its sources."""
+"""What is known of where the resumer is loaded and how it pages, each with its sources."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def _in_copies(asking: Asking) -> Known[int] | None:
 
 WAKE_LATENCY = RunFact[int](
     "wake-latency",
-    "how many copies are made at most until a CPU whose line was written runs",
+    "how many pages are copied at most before a CPU whose line was written runs",
     (given("--wake-latency", lambda asking: asking.options.wake_latency), Source(_in_copies)),
     show=lambda copies: f"{copies:,}",
     option="--wake-latency",

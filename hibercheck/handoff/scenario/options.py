@@ -163,6 +163,6 @@ class CheckOptions:
         """The facts by name, understood; of one that was given twice the last.
 
         Raises:
-            UsageProblem: There is no fact of a name, or its value is none.
+            UsageProblem: There is no fact of a name, or its value is not valid.
         """
         return dict(parse_fact(f"{name}={value}") for name, value in self.facts)

@@ -68,4 +68,4 @@ OTHERWISE: Mapping[str, Otherwise] = MappingProxyType(
 """By the fact's name in `hibercheck.handoff.scenario.known.TABLE`."""
 
 OF_RESUMEE = ("resumee-start",)
-"""Kinds of conditions about what the resumee does, which is no fact of the resumer's run."""
+"""Kinds of conditions about what the resumee does, which is not a fact of the resumer's run."""

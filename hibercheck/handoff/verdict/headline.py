@@ -52,7 +52,8 @@ def _risk_headline(judgement: Judgement) -> str:
     who = f"{_cpus(risky)} may wake to memory that has been replaced"
     usual = usual_outcome(Outcome.MAY_RESET, judgement)
     then = "" if usual is None else f"; it usually {usual}"
-    return f"the machine may reset: {who}; {doubt_of(first)}{share}{then}"
+    whom = "it" if len(risky) == 1 else "them"
+    return f"the machine may reset: {who}; {doubt_of(first, whom)}{share}{then}"
 
 
 def _timing_headline(risky: Sequence[ApResult], timed: Sequence[Timing]) -> str:
@@ -119,10 +120,8 @@ def _survival_headline(judgement: Judgement, verdict: Verdict) -> str:
             where = "is free in the resumee, which may hand it out" if lent else "has been replaced"
             return f"the machine resumes, but {_cpus(exposed)} {stay} asleep in memory that {where}"
         if any(result.runs_on_cache for result in judgement.aps):
-            return (
-                "the machine resumes, but a CPU runs on page tables that are overwritten, by what it has cached of them"
-            )
-        return "the machine resumes, by what a CPU has cached: whether its page tables are overwritten is not known"
+            return "the machine resumes, but a CPU whose page tables are overwritten runs on what it has cached of them"
+        return "the machine resumes by what a CPU has cached: whether its page tables are overwritten is not known"
     if verdict is Verdict.BENIGN:
         lucky = [result for result in judgement.aps if result.fate is Fate.PARKS_AGAIN]
         runs = "runs" if len(lucky) == 1 else "run"

@@ -256,7 +256,18 @@ def _share(plan: Plan, judgement: Judgement | None) -> Share | None:
 
 def _untold(plan: Plan, judgement: Judgement | None) -> Iterator[str]:
     if plan.options.timeline and judgement is not None and judgement.memory is None:
-        yield "there is no timeline: where the resumer lies is not known (give --resumer-memory)"
+        yield "there is no timeline: where the resumer is loaded is not known (give --resumer-memory)"
+
+
+_READ = {
+    "command_line": "the resumee's command line",
+    "e820": "the resumee's memory map",
+    "features": "what the resumee's CPU can do",
+    "idle": "the resumee's cpuidle driver",
+    "smt_control": "whether the resumee runs with SMT off",
+    "topology": "which of the resumee's CPUs share a core",
+}
+"""The facts of `Resumee.missing` in words."""
 
 
 def told_of(plan: Plan, acceptance: Acceptance) -> tuple[str, ...]:
@@ -267,9 +278,12 @@ def told_of(plan: Plan, acceptance: Acceptance) -> tuple[str, ...]:
             "nobody has measured this run: --what-if takes from dump and facts only the machine and the kernel's place"
         )
     if plan.image.header.consumed:
-        found.append("the image has been resumed from before: its signature is put back; the kernel would not load it")
+        found.append(
+            "the image was resumed before: the swap signature is back in its place, and a kernel would not load it"
+        )
     found.extend(acceptance.remarks)
     found.extend(plan.resumee.remarks)
     found.extend((*(one.text for one in plan.disagreements), *plan.remarks))
-    found.extend(f"not read from the image: {name}: {why}" for name, why in sorted(plan.resumee.missing.items()))
+    lost = sorted(plan.resumee.missing.items())
+    found.extend(f"{_READ[name]} cannot be read from the image: {why}" for name, why in lost)
     return tuple(found)

@@ -11,6 +11,7 @@ from hibercheck.handoff.replay.touch import Change
 from hibercheck.handoff.replay.trace import LINE as LINE_ROLE
 from hibercheck.handoff.scenario.plan import Plan
 from hibercheck.handoff.verdict.findings import NotExamined
+from hibercheck.handoff.verdict.words import with_article
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.paging import Access
 
@@ -58,16 +59,16 @@ def _of_cpu(result: ApResult) -> Iterator[tuple[tuple[str, ...], str, str]]:
     waits = parked.state is ParkState.MWAIT
     line = LINE[: 1 if result.reinitialised else 2]  # HC102 is about who stays
     if result.iteration is None:
-        why = "the places where the resumer may lie were judged together, and none by itself"
+        why = "the load addresses of the resumer were judged together, and none of them by itself"
         yield (*(line if waits else ()), CODE, WALKS, DATA, STORES), why, _DUMP
     else:
         if waits and result.line is None:
-            yield line, "where the line that it monitors lies is not known", _DUMP
+            yield line, "where the monitored line lies is not known", _DUMP
         yield from _of_accesses(result)
     later = (*result.events, *result.exposure)
     events = [one.event.value for one in later if one.event is not None and one.difference is Difference.UNKNOWN]
     if events:
-        yield (EVENTS,), f"what it comes to on {' or '.join(events)} is not known", _DUMP
+        yield (EVENTS,), f"what {' or '.join(map(with_article, events))} would do is not known", _DUMP
 
 
 def _of_accesses(result: ApResult) -> Iterator[tuple[tuple[str, ...], str, str]]:
@@ -81,6 +82,6 @@ def _of_accesses(result: ApResult) -> Iterator[tuple[tuple[str, ...], str, str]]
         if item.role != LINE_ROLE and (item.change is Change.UNKNOWN or (item.leaf is None and not decided)):
             unknown.setdefault(_RULES[item.access], {})[item.role] = None
     for rule, roles in unknown.items():
-        names = " and its ".join(roles)
-        why = f"where its {names} {'lie' if len(roles) > 1 else 'lies'} is not known"
-        yield (rule,), f"a page table on the way to its {names} is not known" if rule == WALKS else why, _DUMP
+        names = " and the ".join(roles)
+        why = f"where the {names} {'lie' if len(roles) > 1 else 'lies'} is not known"
+        yield (rule,), f"a page table on the way to the {names} is not known" if rule == WALKS else why, _DUMP

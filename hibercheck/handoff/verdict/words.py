@@ -18,21 +18,21 @@ WHEN = {
 }
 
 _DOUBTS = {
-    Doubt.LINE: "it is not known whether the image covers the line that it monitors",
-    Doubt.BREAK_EVENT: "whether a break event of the chipset ends its port read during the copy is chance",
+    Doubt.LINE: "it is not known whether the image covers the monitored line",
+    Doubt.BREAK_EVENT: "whether a break event of the chipset ends the port read during the copy is chance",
     Doubt.PLACE: "the resumer's load address is random",
-    Doubt.COVERAGE: "which frames an image covers is chance",
-    Doubt.REUSED: "the resumee knows nothing of the frames and may have reused them",
+    Doubt.COVERAGE: "it is chance which frames an image covers",
+    Doubt.REUSED: "the resumee does not know that these frames are in use, and may have reused them",
     Doubt.HANDED_OUT: "it waits in memory that is free in the resumee, which may have handed it out",
 }
 
 
-def doubt_of(result: ApResult) -> str:
+def doubt_of(result: ApResult, whom: str = "it") -> str:
     """Say why it is a matter of chance that a CPU dies."""
     if result.doubt is Doubt.TIMING and result.timing is not None:
         return timing_text(result.timing)
     if result.doubt is Doubt.STORE and result.owner is not None:
-        return f"the resumee leaves it asleep on {owned(result.owner)}{written(result.owner)}"
+        return f"the resumee leaves {whom} asleep on {owned(result.owner)}{written(result.owner)}"
     return _DOUBTS.get(result.doubt, "it depends on when it wakes") if result.doubt else ""
 
 
@@ -51,7 +51,7 @@ _NAMELESS = {
     Use.KERNEL: "pages that the resumee allocated for itself",
     Use.SNAPSHOT: "memory that the resumee used to hibernate",
     Use.ABSENT: "memory that the image does not hold",
-    Use.UNKNOWN: "memory of which it is not known what it is",
+    Use.UNKNOWN: "memory whose use is not known",
 }
 _NAMED = {
     Use.CODE: "{names} of the resumee, which is not written",
@@ -80,7 +80,7 @@ def written(owner: Owner) -> str:
 def timing_text(timing: Timing) -> str:
     """Say when a store wakes a CPU and how long its loop is then still its own."""
     if timing.margin is None:
-        then = "and what it needs then is still its own"
+        then = "while the code and tables that it needs are still its own"
     elif timing.margin == 0:
         then = "and its page tables are gone by then: what it has cached of them decides"
     else:

@@ -189,7 +189,7 @@ def _deep(depth: int) -> None:
 
 def _one_of(words: tuple[Any, ...], document: Json) -> Json:
     if document not in words:
-        raise _MisfitError(f"{document!r} is none of {', '.join(map(str, words))}")
+        raise _MisfitError(f"{document!r} is not one of {', '.join(map(str, words))}")
     return document
 
 

@@ -64,7 +64,7 @@ class Declared(Generic[T]):
         in_check: bool = False,
     ) -> None:
         if section not in SECTIONS:
-            raise ValueError(f"{section!r} is no section of the report")
+            raise ValueError(f"{section!r} is not a section of the report")
         self.kind = kind
         self.section = section
         self.label = label

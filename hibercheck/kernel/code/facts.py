@@ -118,14 +118,15 @@ class FactsKernel(Kernel):
     def __init__(self, path: str, document: Json) -> None:
         self.path = path
         self.document = document
+        if not isinstance(document, dict) or document.get("kind") != KIND:
+            advice = "give a kernel, or what hibercheck kernel KERNEL --format json wrote"
+            raise MalformedKernel("is not a kernel's facts file", path=path, advice=advice)
         try:
             self._load(document)
         except DocumentError as error:
             raise MalformedKernel(f"is not a valid facts file: {error}", path=path, advice=_REWRITE) from error
 
-    def _load(self, document: Json) -> None:
-        if not isinstance(document, dict) or document.get("kind") != KIND:
-            raise DocumentError(f"$.kind: {KIND!r} was expected")
+    def _load(self, document: dict[str, Json]) -> None:
         version = document.get("schema_version")
         if type(version) is not int or not _OLDEST_VERSION <= version <= SCHEMA_VERSION:
             raise DocumentError(f"$.schema_version: {SCHEMA_VERSION} was expected")

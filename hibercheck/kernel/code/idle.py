@@ -114,7 +114,7 @@ class IdleReader:
                 continue
             if rows and all(self._plausible(row) for row in rows):
                 return [row if len(row) == 6 else (*row[:3], 0, *row[3:]) for row in rows]
-        raise MissingFact(f"{address:#x} is no table of CPU models", path=self.program.kernel.path)
+        raise MissingFact(f"{address:#x} is not a table of CPU models", path=self.program.kernel.path)
 
     def _rows_as(self, layout: struct.Struct, address: int) -> Iterator[tuple[int, ...]]:
         for index in range(_MAX_MODELS):
@@ -176,7 +176,7 @@ class IdleReader:
                 return
             name = data[:16].split(b"\0", 1)[0].decode("ascii", "replace")
             if not name.isprintable() or int.from_bytes(data[enter_at : enter_at + 8], "little") < START_KERNEL_MAP:
-                raise MissingFact(f"{address:#x} is no table of idle states", path=self.program.kernel.path)
+                raise MissingFact(f"{address:#x} is not a table of idle states", path=self.program.kernel.path)
             flags, latency = (int.from_bytes(data[at : at + 4], "little") for at in (flags_at, latency_at))
             yield IdleState(name, flags >> _HINT_SHIFT, latency, not flags & _UNUSABLE)
 
@@ -225,7 +225,7 @@ def intel_idle_for(
             is left out then.
 
     Returns:
-        What it does; None where it does not bind: the CPU is none of its, or has no MWAIT.  Nor does it bind with
+        What it does; None if it does not bind: it does not know the CPU, or MWAIT is missing.  Nor does it bind with
         ``intel_idle.max_cstate=0`` or ``idle=``, or where CPUID.5 lacks the extensions of MWAIT or any sub-states.
     """
     if _MWAIT not in flags:

@@ -217,5 +217,5 @@ class LayoutReader:
 
 
 def _is_data(operand: Operand) -> bool:
-    """Whether a memory access is none of the stack."""
+    """Whether a memory access is to something else than the stack."""
     return operand.base not in ("rsp", "rbp") or operand.gs

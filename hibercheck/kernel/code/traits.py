@@ -105,7 +105,7 @@ class Traits:
     hibernate_disable_hook = Declared(
         bool,
         _LOAD,
-        "parks CPUs by a hook of its own",
+        "has a hook of its own that parks CPUs",
         lambda by, _: by.resume.exists(),
         symbols=(*_HOOK, "cpuhp_smt_enable"),
     )
@@ -120,7 +120,7 @@ class Traits:
     rescue_needs_primary = Declared(
         bool,
         _LOAD,
-        "but not where the core's primary thread is offline",
+        "but skips cores whose primary thread is offline",
         lambda by, _: by.needs_primary(),
         symbols=(
             *_HOOK,
@@ -137,7 +137,7 @@ class Traits:
     rescue_needs_node = Declared(
         bool,
         _LOAD,
-        "and not on an offline NUMA node",
+        "and skips CPUs of offline NUMA nodes",
         lambda by, _: by.needs_node(),
         symbols=("cpuhp_smt_enable", "node_states", "__cpu_online_mask", *_DATA),
         only_if="rescues_offline",
@@ -145,12 +145,16 @@ class Traits:
     freeze_order = Declared(
         str,
         _LOAD,
-        "takes CPUs down in order",
+        "takes CPUs down in this order",
         lambda by, _: by.freeze_order(),
         symbols=(*_TAKE_DOWN, "__cpu_online_mask", "_find_next_bit", "find_next_bit", "cpumask_next"),
     )
     replaces_play_dead: Declared[bool] = Declared(
-        bool, _LOAD, "parks them otherwise than usual", lambda by, _: by.resume.replaces(), symbols=(*_HOOK, *_PARK)
+        bool,
+        _LOAD,
+        "parks them otherwise than CPU hotplug does",
+        lambda by, _: by.resume.replaces(),
+        symbols=(*_HOOK, *_PARK),
     )
     resume_park = Declared(
         str,
@@ -214,7 +218,7 @@ class Traits:
     other_play_dead = Declared(
         tuple[str, ...],
         _OFFLINE,
-        "elsewhere by",
+        "on other platforms by",
         lambda by, _: by.dead.others(),
         symbols=tuple(OTHER_PLAY_DEAD),
     )
@@ -229,7 +233,7 @@ class Traits:
     mwait_vendor_check = Declared(
         tuple[str, ...],
         _OFFLINE,
-        "does not try MWAIT on",
+        "does not try MWAIT on CPUs of",
         lambda by, _: by.dead.vendor_check(),
         symbols=(*_HOOK, *_PARK, "boot_cpu_data"),
     )
@@ -254,7 +258,7 @@ class Traits:
     kick_value = Declared(
         int,
         _OFFLINE,
-        "word that ends MWAIT in HLT",
+        "word that sends a CPU from MWAIT to HLT",
         lambda by, _: by.dead.kick_value(),
         symbols=(*_HOOK, *_PARK),
         commit=commits.KICK,
@@ -263,7 +267,7 @@ class Traits:
     rescans_dead_siblings = Declared(
         bool,
         _OFFLINE,
-        "parks SMT siblings anew once cpuidle is there",
+        "parks SMT siblings again once cpuidle is there",
         lambda by, _: by.rescans(),
         symbols=("arch_cpu_rescan_dead_smt_siblings", "cpuhp_smt_enable"),
         commit=commits.RESCAN,
@@ -297,7 +301,7 @@ class Traits:
     reparks_siblings_after_resume: Declared[bool] = Declared(
         bool,
         _RESUMED,
-        "parks SMT siblings anew if SMT is off",
+        "parks SMT siblings again if SMT is off",
         lambda by, _: by.reparks_siblings(),
         symbols=("arch_resume_nosmt", "arch_cpu_rescan_dead_smt_siblings", "cpuhp_smt_enable"),
         commit=commits.RESUME_RESCUE,
@@ -306,7 +310,7 @@ class Traits:
     nosmt_resume_targets = Declared(
         str,
         _RESUMED,
-        "for that it brings up, of offline CPUs",
+        "to do so brings up, of offline CPUs,",
         lambda by, its: by.nosmt_targets(its.reparks_siblings_after_resume),
         symbols=(
             "cpuhp_smt_enable",
@@ -579,7 +583,7 @@ class Traits:
     cea_random = Declared(
         bool,
         _PLACE,
-        "at random places",
+        "CPU entry areas at random places",
         lambda by, _: by.layout.cea_random(),
         symbols=("_cea_offset", "get_cpu_entry_area", *_DATA),
         commit=commits.RANDOM_CEA,

@@ -50,7 +50,7 @@ def test_a_frame_that_is_no_memory(moved, pfn, held, capsys):
     with open_image(path) as image, own_space(image) as space:
         assert held_outside(image, space) == held
     assert run(["image", path, "--verify"]) == (0 if held.refused is None else 1)
-    assert f"frame {pfn:#x} is no memory by the image's own map" in capsys.readouterr().out
+    assert f"frame {pfn:#x} is not memory by the image's own map" in capsys.readouterr().out
     assert run(["image", path, "--verify", "--format", "json"]) == (0 if held.refused is None else 1)
     told = json.loads(capsys.readouterr().out)["verification"]["frames"]
     assert told == {"compared": True, "not_memory": [[pfn, 1]], "refused": held.refused}

@@ -60,7 +60,8 @@ def test_the_checksum_of_the_firmwares_map(given, refuses):
 
 def test_ranges_that_differ_are_named():
     assert asked("memory_map", **with_map(GROWN))[0].reason.endswith(
-        "has another firmware memory map than the image was made with: 0x10000000-0x100fffff is RAM and was nothing"
+        "has another firmware memory map than that with which the image was made: 0x10000000-0x100fffff is RAM and "
+        "was nothing"
     )
     assert asked("memory_map", **with_map(MAP[:2], theirs=MAP))[0].reason.endswith("is nothing and was RAM")
     cut = (LOW, HOLE, E820Entry(2 * MIB, MIB, 1), E820Entry(3 * MIB, 125 * MIB, 1))

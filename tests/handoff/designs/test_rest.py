@@ -30,7 +30,7 @@ def test_a_cpu_that_e_leaves_offline_waits_as_the_design_left_it(rests):
     found = rests("latent", suppose=frozenset())
     halted, waiting = Rest(1, ParkState.HLT, "resumer", "no deeper than C1"), ParkState.WAIT_FOR_SIPI
     assert found["hlt", False] == found["hlt-rescued", False] == found["self-contained", False] == (halted,)
-    assert found["init", False] == (Rest(1, waiting, None, "which is no C-state"),)
+    assert found["init", False] == (Rest(1, waiting, None, "which is not a C-state"),)
 
 
 def test_one_that_is_taken_over_waits_as_the_resumee_has_it(rests):

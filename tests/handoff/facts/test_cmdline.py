@@ -58,7 +58,7 @@ def test_mitigations_auto_nosmt_depends_on_any_of_the_bugs():
     ("text", "bugs"),
     [
         ("l1tf=full l1tf=off", set()),
-        ("l1tf=full l1tf=nonsense", {"l1tf"}),  # "nonsense" is no value: the kernel keeps what it had
+        ("l1tf=full l1tf=nonsense", {"l1tf"}),  # "nonsense" is not a value: the kernel keeps what it had
         ("retbleed=auto,nosmt retbleed=unret", {"retbleed"}),  # its words accumulate
         ("mds=full,nosmt mds=full", set()),
         ("mitigations=auto,nosmt mitigations=off", set()),

@@ -1,4 +1,4 @@
-"""The resumer's list of copies: read as the kernel follows it, and not believed where it is none."""
+"""The resumer's list of copies: read as the kernel follows it, and not believed where it is not one."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ class Watched(Traits):
 
 
 def test_the_key_of_a_resumee_has_all_that_a_scenario_asks_of_it(summaries):
-    """A trait that is asked for and is no part of the key would be another kernel's."""
+    """A trait that is asked for and is not part of the key would be another kernel's."""
     asked = set()
     for number, plain in enumerate(summaries.values()):
         for text in SCENARIOS:

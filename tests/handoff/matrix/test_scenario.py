@@ -15,6 +15,12 @@ def test_presets_have_names():
     assert parse_scenario("resumee-offline", MACHINE).resumee_offline == {3}
 
 
+def test_a_preset_takes_parts_too():
+    found = parse_scenario("offline;idle=mwait;fact=lz4=absent", MACHINE)
+    assert (found.name, found.resumer_offline) == ("offline;idle=mwait;fact=lz4=absent", {3})
+    assert (found.idle, found.facts) == ("mwait", (("lz4", "absent"),))
+
+
 def test_a_scenario_of_ones_own():
     text = "live=nokaslr quiet;offline=2-3;resumee-offline=1;idle=mwait;resumee=nokaslr nosmt"
     found = parse_scenario(text, MACHINE)
@@ -31,6 +37,8 @@ def test_a_scenario_says_facts_as_a_check_does():
     "text",
     [
         "nothing",
+        "nothing;idle=mwait",
+        "nosmt;what=1",
         "a=;offline=4",
         "a=;offline=0",
         "a=;offline=x",

@@ -409,7 +409,7 @@ def test_what_is_no_dump_of_the_resumer_is_refused():
     plan = planned()
     other = Kernel()
     other.banner = "Linux version 5.0.0 (a@b) #1\n"
-    with pytest.raises(Mismatch, match="the dump: is no dump of"):
+    with pytest.raises(Mismatch, match="the dump: is not a dump of"):
         dumped(replace(plan, inputs=replace(plan.inputs, resumer=other)), Dump((cpu_of(0), *ALL)))
     with pytest.raises(MissingFact):
         dumped(replace(plan, inputs=replace(plan.inputs, resumer=Kernel(without=("linux_banner",)))), Dump(ALL))

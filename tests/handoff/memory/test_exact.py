@@ -115,7 +115,7 @@ def test_vmcoreinfo_leads_to_a_resumer_without_registers(opened):
     found = open_resumer(Altered(dump, cpus=(), vmcoreinfo=notes), plan.resumer, "dump", 40)
     assert (found.kaslr_offset, found.phys_base) == (plain.kaslr_offset, plain.phys_base)
     for useless in ({}, {"NUMBER(phys_base)": "x"}, {"NUMBER(phys_base)": "123456"}):
-        with pytest.raises(Mismatch, match="is no dump of"):
+        with pytest.raises(Mismatch, match="is not a dump of"):
             open_resumer(Altered(dump, cpus=(), vmcoreinfo=useless), plan.resumer, "dump", 40)
 
 
@@ -125,7 +125,7 @@ def test_a_dump_of_another_kernel_is_named(opened):
     other = replace_kernel(plan.resumer, "Linux version 5.0.0 (a@b) #1")
     with pytest.raises(Mismatch) as caught:
         open_resumer(dump, other, "dump", 40)
-    assert str(caught.value).startswith(f"dump: is no dump of 'Linux version 5.0.0 (a@b) #1' but of '{name}'")
+    assert str(caught.value).startswith(f"dump: is not a dump of 'Linux version 5.0.0 (a@b) #1' but of '{name}'")
     assert "\n" not in str(caught.value)
 
 

@@ -12,7 +12,7 @@ __all__ = ["disk"]
 
 @pytest.mark.parametrize(("name", "same", "why"), [
     ("/dev/sda1", False, "which is a partition 1"), ("/dev/nvme0n1p1", False, "which is a partition 1"),
-    ("/dev/sda2", None, "which disk that is shows where the system runs"),
+    ("/dev/sda2", None, "which disk that is only the running system shows"),
     (f"UUID={SWAP}", True, ""), (f"UUID={OTHER}", None, "does not run"),
     ("/dev/dm-1", None, "does not run"), ("/dev/mapper/vg-swap1", None, "does not run"), ("8:1", None, "does not run"),
 ])  # fmt: skip

@@ -141,7 +141,7 @@ def test_each_entry_has_a_row_and_the_default_decides(system, rows, asked):
         ("resume=/dev/sda2 resume_offset=4", "not-found", "page 4"),
         ("resume=UUID=22222222-bbbb", "not-found", "no initramfs"),
         ("resume=/dev/disk/by-uuid/22222222-bbbb", "not-found", "no initramfs"),
-        ("", "not-found", "not told where to look"),
+        ("", "not-found", "nothing tells the kernel where to look"),
         ("resume=/dev/sda2 noresume", "refused", "noresume"),
     ],
 )
@@ -304,7 +304,7 @@ def test_several_swaps(system, rows):
     assert (verdicts(found), document["image"]["where"]) == (["not-found"], "/dev/sda2")
     made.write(root, "sys/power/resume", "8:9\n")
     _, _, found = rows(root)
-    assert "8:9, which is no active swap" in found[0]["find"]["text"]
+    assert "8:9, which is not an active swap" in found[0]["find"]["text"]
 
 
 LUKS = "0a4d2f5e-6f0b-4f5c-9d1e-3a60c0de0005"
@@ -333,7 +333,9 @@ def test_an_encrypted_swap_is_opened_by_somebody(system, rows, runs, opens, file
     _, _, (row,) = rows(root)
     assert row["find"]["answer"] == found, row["find"]["text"]
     if found == "unknown":
-        assert "it, which the image will be in, is encrypted, and nothing is known to open it" in row["find"]["text"]
+        assert (
+            "it, which the image will be in, is encrypted, and nothing was found that opens it" in row["find"]["text"]
+        )
         assert "rd.luks.name=" in row["find"]["advice"]
 
 
@@ -405,7 +407,7 @@ def test_what_is_not_known_comes_before_what_is_chance(system, asked):
     root = system((OTHER, f"{HERE} nosmt", made.cpio({"init": b""})), threads=2)
     said = asked(root, "-q")
     assert said.returncode == 4
-    assert said.stdout.startswith("undetermined: entry 0: nothing that is known to resume is in its initramfs")
+    assert said.stdout.startswith("undetermined: entry 0: its initramfs has nothing that is known to resume")
 
 
 def test_siblings_that_are_offline_now(system, rows):
@@ -457,7 +459,7 @@ def test_a_mounted_system(system, rows):
     status, document, found = rows(root)
     assert (status, verdicts(found)) == (0, ["safe", "not-found"])
     assert not document["running"]
-    assert "taken to be its default entry" in document["warnings"][0]
+    assert "it is assumed that its default entry" in document["warnings"][0]
     made.write(root, "etc/fstab", "UUID=33333333-cccc none swap sw 0 0\n")
     assert verdicts(rows(root)[2])[0] == "not-found"
     made.write(root, "etc/fstab", "")

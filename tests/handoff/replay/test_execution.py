@@ -55,7 +55,7 @@ def test_a_loop_that_uses_no_registers_is_run_without_a_dump(predict):
 def test_without_a_place_nothing_is_run(judged):
     opinions = second_opinions(*judged("random-address", memory=False))
     assert opinions
-    assert all(opinion.agrees is None and "where the resumer lies" in opinion.text for opinion in opinions)
+    assert all(opinion.agrees is None and "where the resumer is loaded" in opinion.text for opinion in opinions)
 
 
 def test_without_unicorn_there_is_one_line_and_nothing_is_opened(predict, monkeypatch):

@@ -92,7 +92,7 @@ def test_the_resumees_own_handler_in_its_own_place_returns():
     moved = replace(space, phys_base=0x200000)
     other = trace(replace(memory, resumee=moved), replace(cpu, entry=entry_state()), Event.NMI)
     assert other.difference is Difference.FOREIGN
-    assert "no handler any more" in other.reason or "per-CPU data" in other.reason
+    assert "not a handler any more" in other.reason or "per-CPU data" in other.reason
 
 
 def test_where_the_places_of_its_tables_are_not_known_a_failure_there_is_open():
@@ -131,7 +131,7 @@ def test_tables_of_which_nothing_is_known_leave_it_open():
 
 
 def test_an_entry_of_the_resumee_that_leads_to_an_unknown_frame_is_no_way_back():
-    """The resumee's own tables are all in the image: what its bytes lead to outside is no table of the resumer's."""
+    """The resumee's own tables are all in the image: what its bytes lead to outside is not a table of the resumer's."""
     wild = (0x7777 << 12 | 0x67).to_bytes(8, "little") * 512
     for event, state in ((None, ParkState.MWAIT), (Event.NMI, ParkState.HLT)):
         memory, cpu = made({ROOT: wild}, state)

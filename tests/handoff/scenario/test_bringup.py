@@ -60,7 +60,7 @@ def test_nr_cpus_hides_the_rest():
     assert up("nr_cpus=2")[0].present == {0, 1}
 
 
-@pytest.mark.parametrize(("by_hand", "what"), [({0}, "the one that resumes"), ({9}, "CPUs 0-3")])
+@pytest.mark.parametrize(("by_hand", "what"), [({0}, "the CPU that resumes"), ({9}, "CPUs 0-3")])
 def test_impossible_offline_sets_are_refused(by_hand, what):
     with pytest.raises(UsageProblem, match=what):
         up(by_hand=by_hand)

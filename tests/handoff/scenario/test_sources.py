@@ -107,7 +107,7 @@ def test_values_are_compared_as_the_fact_says():
     assert asking().need(parity).value == 1
     with pytest.raises(Mismatch):
         asking().need(fact(says(1, MEASURED), says(2, MEASURED), same=parity.same))
-    # what a source knows to be random is no value that could differ
+    # what a source knows to be random is not a value that could differ
     assert asking().need(fact(says(1, MEASURED), Source(lambda _: Known(None, MEASURED, "random")))).value == 1
 
 

@@ -43,7 +43,7 @@ def test_swapped_kernels_are_named_by_their_banners(files):
 def test_an_elf_file_that_is_no_kernel(files, role, program):
     error = refused(files, **{role: program})
     assert error.exit_status == 3
-    assert "no Linux kernel" in str(error)
+    assert "not a Linux kernel" in str(error)
 
 
 @pytest.mark.parametrize("role", ["image", "resumer", "resumee"])

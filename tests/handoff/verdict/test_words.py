@@ -61,10 +61,10 @@ def result_of(image, state=ParkState.HLT, *, suppose=(), reinitialised=True, spu
                                  "resumee's INIT"),
     (SAME, ParkState.MWAIT, {}, "what it runs through is overwritten with the same bytes, by luck; it parks again"),
     (KEPT, ParkState.MWAIT, {}, "nothing makes it run before the resumee's INIT takes it out of its loop"),
-    (FOREIGN, ParkState.PORT_IO, {}, "it may be lost in the handoff: whether a break event of the chipset ends its "
+    (FOREIGN, ParkState.PORT_IO, {}, "it may be lost in the handoff: whether a break event of the chipset ends the "
                                      "port read during the copy is chance"),
     (FOREIGN, ParkState.MWAIT, {"placed": False}, "it may be lost in the handoff: it is not known whether the image "
-                                                  "covers the line that it monitors"),
+                                                  "covers the monitored line"),
     (FOREIGN, ParkState.MWAIT, {"spurious": True}, "a spurious exit makes it run during the copy, when its loop is "
                                                    "overwritten with other bytes"),
     (FOREIGN, ParkState.HLT, {"reinitialised": False, "suppose": ["smi"]},
@@ -136,7 +136,7 @@ def test_what_is_not_known_of_an_iteration():
 
 
 @pytest.mark.parametrize(("timing", "then"), [
-    (Timing(2, 9, None, None), "and what it needs then is still its own"),
+    (Timing(2, 9, None, None), "while the code and tables that it needs are still its own"),
     (Timing(2, 9, 2, None), "and its page tables are gone by then: what it has cached of them decides"),
     (Timing(2, 9, 5, 4), "and at most 2 copies later it no longer finds its way back"),
     (Timing(2, 9, 5, None, counted=True), "and 3 copies later it no longer finds its way back"),

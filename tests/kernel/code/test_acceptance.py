@@ -239,7 +239,8 @@ end get_cpu_entry_area
     trait = made.traits(extra=code).cea_size
     assert trait.value == size
     assert size or trait.reason == (
-        "has no .BTF section, so no structure layouts, and get_cpu_entry_area() does not multiply by one size"
+        "has no .BTF section, so that structure layouts are not known, and get_cpu_entry_area() does not multiply by "
+        "one size"
     )
 
 

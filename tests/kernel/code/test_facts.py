@@ -285,7 +285,7 @@ def test_data_comes_back(patch, touch):
 
 
 def test_a_value_of_another_kind_is_refused():
-    with pytest.raises(DocumentError, match=r"\$\.kind: 'lines' is none of"):
+    with pytest.raises(DocumentError, match=r"\$\.kind: 'lines' is not one of"):
         decode(Touch, encode(Touch("line", "read", 1, None, None, 0, 4, 5)) | {"kind": "lines"})
     with pytest.raises(DocumentError, match=r"\$\.value: bool was expected, not int"):
         decode(Trait[bool], encode(Trait("x", True)) | {"value": 1})

@@ -37,7 +37,7 @@ LOCKED = "f0830001"  # lock addl $1,(%rax)
     (CALL, (), (), []), (CALL, {".call_sites"}, (), [(0, 5, "call thunk", ())]),
     (CALL, {".call_sites"}, ("__fentry__",), [(0, 5, "ftrace", ())]),
     (JUMP, {".call_sites"}, (), []),
-    ("0f84fa0f0000", (), ("__x86_return_thunk",), []),  # a branch is no call of one
+    ("0f84fa0f0000", (), ("__x86_return_thunk",), []),  # a branch is not a call of one
 ])  # fmt: skip
 def test_instructions_that_the_tables_always_list(code, sections, known, expected):
     assert patches(code, sections=sections, known=known) == expected

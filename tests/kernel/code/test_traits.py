@@ -255,7 +255,7 @@ def test_fixtures_are_there():
 
 
 def test_what_a_line_is_worth_only_with():
-    """A line about what another trait says there is none of is left out."""
+    """A line about what another trait says there is not one of is left out."""
     only_if = {one.name: one.only_if for one in DECLARED if one.only_if is not None}
     assert only_if == {
         **dict.fromkeys(("rescue_needs_primary", "rescue_needs_node"), "rescues_offline"),

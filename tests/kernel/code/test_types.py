@@ -45,7 +45,7 @@ def test_play_dead_is_where_the_types_have_it(made, at, replaces):
     ({"pcpu_hot": (64, {"other": 20})}, True),
 ])  # fmt: skip
 def test_the_cpu_s_number_is_where_the_types_have_it(made, structures, cpu0):
-    """pcpu_hot.cpu_number, from 6.2 to 6.14; what only CPU 0 does is no part of the loop."""
+    """pcpu_hot.cpu_number, from 6.2 to 6.14; what only CPU 0 does is not part of the loop."""
     native = PARTS["native"].replace("%gs:cpu_number(%rip)", "%gs:pcpu_hot+12(%rip)")
     extra = '.section percpu, "aw"\n.balign 64\nobj pcpu_hot, 64\n.text\n'
     (loop,) = traits_of(made, extra, structures, native=native, strip=("cpu_number",)).loops("native", "mwait")
