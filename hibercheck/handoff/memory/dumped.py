@@ -12,6 +12,7 @@ from hibercheck.dump.registers import GENERAL, CpuRegisters
 from hibercheck.errors import MalformedDump, Mismatch, MissingFact
 from hibercheck.handoff.facts.cpufacts import cpu_count, read_mask
 from hibercheck.handoff.facts.pending import PendingCopies
+from hibercheck.handoff.facts.standing import Standing
 from hibercheck.handoff.memory.composite import Composite
 from hibercheck.handoff.memory.context import ApContext, ParkedCpu
 from hibercheck.handoff.memory.copied import copied_loop
@@ -25,6 +26,7 @@ from hibercheck.handoff.memory.exact import (
 )
 from hibercheck.handoff.memory.fred import dumped_fred
 from hibercheck.handoff.memory.placed import owners, withheld
+from hibercheck.handoff.scenario.known_cpus import IDLE
 from hibercheck.handoff.scenario.park import NO_MEMORY, Parked, Unsettled
 from hibercheck.handoff.scenario.plan import Plan
 from hibercheck.kernel.code.model import ParkLoop
@@ -148,9 +150,29 @@ def _in_dump(plan: Plan, planned: Parked, own: CpuRegisters | None, resumer: Dum
     if planned.state in NO_MEMORY and ParkState.WAIT_FOR_SIPI in {state, planned.state}:
         return _OneCpu(planned, own, in_place=True)  # never started; or an INIT is on its way to it
     agrees = state is planned.state
+    if not agrees:
+        _see_idle(plan, planned, state, loop, resumer)
     why = planned.why if agrees else f"found by its registers at {own.rip:#x} in the dump"
     parked = replace(planned, state=state, loop=loop, why=why, unsettled=None)
     return _OneCpu(parked, own, in_place=True)
+
+
+def _see_idle(plan: Plan, planned: Parked, state: ParkState, loop: ParkLoop | None, resumer: DumpedResumer) -> None:
+    """See that the dump does not show another idle driver than the one that was given.
+
+    Raises:
+        Mismatch: It does: a CPU that was left behind waits otherwise than that driver parks it.
+    """
+    known = plan.known.get(IDLE.name)
+    if known is None or known.standing is not Standing.GIVEN or not planned.left_behind:
+        return
+    where = "an I/O port read" if state is ParkState.PORT_IO else state.value.upper()
+    if "cpuidle" in {one.role for one in (loop, planned.loop) if one is not None}:
+        raise Mismatch(
+            f"shows CPU {planned.cpu} parked in {where}, which --resumer-idle {known.value} contradicts",
+            path=resumer.dump.path,
+            advice="leave out --resumer-idle, or add --what-if to judge a run that was not measured",
+        )
 
 
 def check_registers(resumer: DumpedResumer, registers: Mapping[int, CpuRegisters]) -> None:

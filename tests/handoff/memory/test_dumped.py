@@ -96,9 +96,9 @@ def cpu_of(number, rip=TEXT + 0x1E + SHIFT, **values):
 MONITORED = {"monitored": "percpu:mwait_cpu_dead"}
 
 
-def planned(*parked, traits=MONITORED, **values):
+def planned(*parked, traits=MONITORED, idle=None, **values):
     """Return a plan in which CPUs are parked so; by default all in the loop with MWAIT."""
-    plan = made_plan(traits=traits, resumee=made_resumee(made_inputs.made_space(Kernel())))
+    plan = made_plan(traits=traits, resumee=made_resumee(made_inputs.made_space(Kernel())), resumer_idle=idle)
     cpus = parked or tuple(Parked(cpu, ParkState.MWAIT, LOOP, "as planned") for cpu in (1, 2, 3))
     loops = made_traits(loops=(LOOP, HALT), **{**made_inputs.KNOWN, **traits})
     return replace(plan, parked=cpus, inputs=replace(plan.inputs, traits=loops, resumer=Kernel()), **values)
@@ -137,6 +137,20 @@ def test_registers_tell_the_state_whatever_was_planned(state):
     agrees = state is ParkState.MWAIT
     assert (found.state, found.loop, found.left_behind) == (ParkState.MWAIT, LOOP, True)
     assert found.why == ("as planned" if agrees else f"found by its registers at {TEXT + 0x1E + SHIFT:#x} in the dump")
+
+
+@pytest.mark.parametrize(("role", "left_behind", "idle", "contradicts"), [
+    ("cpuidle", True, "halt", True), ("cpuidle", True, None, False), ("cpuidle", False, "halt", False),
+    ("native", True, "halt", False),  # that loop is no driver's
+])  # fmt: skip
+def test_a_dump_that_shows_another_idle_driver_than_the_one_given(role, left_behind, idle, contradicts):
+    halt = replace(HALT, role=role)
+    plan = planned(Parked(1, ParkState.HLT, halt, "as planned", left_behind=left_behind), idle=idle)
+    if contradicts:
+        with pytest.raises(Mismatch, match="CPU 1 parked in MWAIT, which --resumer-idle halt contradicts"):
+            taken(plan, *ALL)
+        return
+    assert taken(plan, *ALL)[0][1].parked.state is ParkState.MWAIT
 
 
 BUSY = cpu_of(1, rip=0xFFFFFFFF82345678, rflags=0x202, cs=0x33, ss=0x2B, cr3=0x7777000, rsp=STACK + 0x10)
