@@ -23,8 +23,10 @@ def locate(name: str, root: Path = Path("/")) -> Path:
 
     Raises:
         InputProblem: There is no such thing.
-        UsageProblem: A tree holds several releases.
+        UsageProblem: A tree holds several releases, or the name is empty.
     """
+    if not name:  # a path that is empty is the current directory to `Path`, and that may hold a kernel
+        raise UsageProblem("the name of a kernel is empty", advice="give its file; a shell's variable may not be set")
     path = Path(name)
     try:
         if path.is_dir():

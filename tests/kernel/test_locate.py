@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hibercheck.errors import InputProblem, UsageProblem
+from hibercheck.handoff.matrix.collect import kernels_named
 from hibercheck.kernel.kernel import open_kernel
 from hibercheck.kernel.locate import locate
 from tests.support.elf_writer import SYMBOLS, write_kernel
@@ -23,6 +24,15 @@ def test_a_path_stays_itself(tmp_path: Path) -> None:
     put(tmp_path, "6.1")
     assert locate(str(tmp_path / "6.1")) == tmp_path / "6.1"
     assert locate(str(tmp_path / "absent")) == tmp_path / "absent"
+
+
+def test_an_empty_name_is_not_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "vmlinux")
+    monkeypatch.chdir(tmp_path)
+    assert locate(".") == Path("vmlinux")
+    with pytest.raises(UsageProblem, match="is empty"):
+        locate("")
+    assert list(kernels_named([""])) == [""]
 
 
 @pytest.mark.parametrize(

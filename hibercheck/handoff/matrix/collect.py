@@ -27,7 +27,7 @@ def kernels_named(arguments: Iterable[str]) -> Iterator[str]:
             if argument.startswith("@"):
                 lines = read_whole(argument[1:], MAX_LIST, "a list of kernels").decode("utf-8").splitlines()
                 yield from kernels_named(line.strip() for line in lines if line.strip() and line[0] not in "#@")
-            elif Path(argument).is_dir():
+            elif argument and Path(argument).is_dir():  # an empty one is refused as the name of a kernel
                 yield from _in_directory(argument)
             else:
                 yield argument
