@@ -183,6 +183,9 @@ def judge_run(
     cells = [Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, _not_known(what)) for what in run.unknown]
     if run.resumer_levels != run.resumee_levels:
         cells.append(_levels(run.resumer_levels, run.resumee_levels))
+    for lack in run.lacks:
+        why = f"the resumee {lack.use}, and the CPU under the resumer lacks {lack.feature}: it hangs or resets"
+        cells.append(Cell(Outcome.RESETS, Verdict.FATAL, why, rules=("HC406",)))
     for waiting in run.waiting:
         covers = None if waiting.loop is None else overlap(waiting.loop) if run.placed else CHANCE
         cells += _group(resumer, waiting, run, covers, options, share)

@@ -17,13 +17,15 @@ from hibercheck.handoff.acceptance.refusal import judge_acceptance
 from hibercheck.handoff.facts.cmdline import CommandLine, compressor_asked, parse_command_line
 from hibercheck.handoff.facts.cpufacts import cleared_by
 from hibercheck.handoff.facts.e820 import RAM, E820Entry, edited, ram_pages
+from hibercheck.handoff.facts.given import parse_fact
 from hibercheck.handoff.facts.resumee import Resumee
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.handoff.matrix.expected import ExpectedImage, Nothing
 from hibercheck.handoff.matrix.memory import SummaryKernel
 from hibercheck.handoff.matrix.scenario import IMAGE_SHARE, Machine, Scenario, Settings
 from hibercheck.handoff.matrix.summary import Summary, Waiting
-from hibercheck.handoff.scenario.bringup import Order, bring_up, order_of, smt_is_off
+from hibercheck.handoff.replay.boot_cpu import CR4_BITS, Lack, lacking
+from hibercheck.handoff.scenario.bringup import Order, bring_up, found_by, order_of, smt_is_off
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.scenario.park import Parked
 from hibercheck.handoff.scenario.plan import Plan, make_plan
@@ -54,6 +56,7 @@ class Run:
         resumee_levels: Of the resumee's.
         reinitialised: The CPUs that the resumee sends an INIT.
         left_behind: The CPUs that were offline and that the resumer has not brought back to park them.
+        lacks: What the resumee uses of its CPU, and the resumer's lacks.
     """
 
     waiting: tuple[Waiting, ...]
@@ -64,6 +67,7 @@ class Run:
     resumee_levels: int | None
     reinitialised: frozenset[int]
     left_behind: frozenset[int] = frozenset()
+    lacks: tuple[Lack, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,7 @@ def _pairing(
         resumee_levels=_levels(resumee.traits, la57=line.la57 and settings.machine.la57),
         reinitialised=plan.reinitialised,
         left_behind=left_behind(plan.parked),
+        lacks=lacking(plan),
     )
     return Pairing(plan, run)
 
@@ -219,10 +224,16 @@ def resumee_of(image: Image, resumee: Summary, line: CommandLine, scenario: Scen
     smt_off = _smt_off(line, machine)
     order = order_of(traits, line) or Order.NUMBERS
     bringup = bring_up(
-        frozenset(range(machine.cpus)), topology, line, smt_off=smt_off, by_hand=scenario.resumee_offline, order=order
+        found_by(frozenset(range(machine.cpus)), line),
+        topology,
+        line,
+        smt_off=smt_off,
+        by_hand=scenario.resumee_offline,
+        order=order,
     )
     levels = _levels(traits, la57=line.la57 and machine.la57) or 4
-    features = machine.features
+    features = replace(machine.features, flags=machine.features.flags | _lost(scenario))
+    flags = features.flags - cleared_by(line)
     override = bool(traits.builtin_cmdline.value and traits.builtin_cmdline_overrides.value)
     whole = firmware_map(machine)
     space = KernelSpace(SummaryKernel(resumee), Nothing(), PagingMode(levels=levels), 0, 0, 0)
@@ -233,7 +244,7 @@ def resumee_of(image: Image, resumee: Summary, line: CommandLine, scenario: Scen
         frozen=bringup.online - {bringup.boot_cpu},
         smt_control="disabled" if smt_off else "enabled" if topology.smt_shift else "not supported",
         topology=topology,
-        features=replace(features, flags=features.flags - cleared_by(line)),
+        features=replace(features, flags=flags),
         idle=None,
         e820=whole,
         e820_checksum=None,
@@ -241,7 +252,14 @@ def resumee_of(image: Image, resumee: Summary, line: CommandLine, scenario: Scen
         loader_line=None if override else scenario.resumee_text,
         boot_pages=image.info.num_physpages,
         hypervisor=False,
+        cr4=sum(1 << bit for bit, name in CR4_BITS.items() if name in flags),  # a kernel uses what its CPU has
     )
+
+
+def _lost(scenario: Scenario) -> frozenset[str]:
+    """Return the features of CR4 that a scenario says the resumer's CPU lacks: the resumee's has them."""
+    told = dict(parse_fact(f"{name}={value}") for name, value in scenario.facts).get("cpu-flags", {})
+    return frozenset(CR4_BITS.values()).intersection(name for name, is_on in told.items() if not is_on)
 
 
 def _smt_off(line: CommandLine, machine: Machine) -> bool:

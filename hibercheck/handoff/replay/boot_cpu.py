@@ -54,7 +54,7 @@ def replay_boot_cpu(memory: Composite, resumee: Resumee) -> BootCpuReplay:
 
 
 # Bits of CR4 (SDM 3A 2.5) and the feature without which setting one is a general protection fault.
-_CR4_BITS = {16: "fsgsbase", 17: "pcid", 18: "xsave", 20: "smep", 21: "smap"}
+CR4_BITS = {16: "fsgsbase", 17: "pcid", 18: "xsave", 20: "smep", 21: "smap"}
 _DIRECT_MAP = range(256, 511)
 """Entries of the root table for the kernel's half but for its own image (Documentation/arch/x86/x86_64/mm.rst)."""
 _MAX_TABLES = 64
@@ -88,7 +88,7 @@ def lacking(plan: Plan) -> tuple[Lack, ...]:
         return ()
     lost = (resumee.features.flags - known.value.flags) - cleared_by(plan.cmdline)
     cr4 = resumee.cr4 or 0
-    used = [Lack(name, f"sets CR4.{_bit_name(name)}") for bit, name in _CR4_BITS.items() if cr4 >> bit & 1]
+    used = [Lack(name, f"sets CR4.{_bit_name(name)}") for bit, name in CR4_BITS.items() if cr4 >> bit & 1]
     if "gbpages" in lost and _has_huge_leaf(resumee):
         used.append(Lack("gbpages", "maps memory by pages of 1 GiB"))
     return tuple(one for one in used if one.feature in lost)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hibercheck.data import dataclass
+from hibercheck.data import dataclass, replace
 from hibercheck.handoff.facts.cmdline import CommandLine
 from hibercheck.handoff.facts.cpufacts import FLAG_NAMES, CpuFeatures, MonitorLeaf, cleared_by
 from hibercheck.handoff.facts.idle import IdleDriver
@@ -86,6 +86,8 @@ def outlook(
     resumee_traits: Traits,
     features: CpuFeatures | None,
     monitor: MonitorLeaf | None = None,
+    *,
+    emulated: bool = False,
 ) -> Outlook | None:
     """Say how the resumer's cpuidle driver parks a dead CPU, where nobody has seen or said it.
 
@@ -97,6 +99,7 @@ def outlook(
         resumee_traits: What its code does.
         features: What the resumer's CPU can do, or None.
         monitor: What its CPUID.5 says of MWAIT, or None: it is in no image.
+        emulated: Whether that CPU is taken to be an emulator's.
 
     Returns:
         The answer, or None where the inputs do not give it.
@@ -116,12 +119,31 @@ def outlook(
     if drivers is None:
         return _by_resumee(line, traits, resumee.idle)
     by_table = intel_states(line, traits, features, monitor)
-    if by_table is not None and by_table.listed:
-        virtual = features is not None and "hypervisor" in features.flags
-        known = Known("mwait", Standing.USUAL, "its intel_idle, which knows this CPU")
-        reason = "the CPU is a virtual one, and intel_idle stays away where CPUID counts no sub-states of MWAIT"
-        return Outlook(known, ("none",), reason) if virtual and monitor is None else Outlook(known)
-    return _by_firmware(line, traits, drivers, resumee, resumee_traits)
+    if by_table is None or not by_table.listed or (monitor is None and _stayed_away(resumee, resumee_traits, features)):
+        return _by_firmware(line, traits, drivers, resumee, resumee_traits)
+    virtual = features is not None and "hypervisor" in features.flags and monitor is None
+    by_firmware = _by_firmware(line, traits, drivers, resumee, resumee_traits) if virtual and emulated else None
+    if by_firmware is not None:
+        known = replace(by_firmware.known, standing=Standing.USUAL, source=f"{_NO_STATES}; {by_firmware.known.source}")
+        others = tuple(dict.fromkeys((*by_firmware.others, "mwait")))
+        return Outlook(known, others, "the resumer's intel_idle knows this CPU, whose CPUID is not in the inputs")
+    known = Known("mwait", Standing.USUAL, "its intel_idle, which knows this CPU")
+    reason = "the CPU is a virtual one, and intel_idle stays away where CPUID counts no sub-states of MWAIT"
+    return Outlook(known, ("none",), reason) if virtual else Outlook(known)
+
+
+_NO_STATES = "an emulator's CPU counts no sub-states of MWAIT, so that intel_idle stays away"
+"""QEMU has them of the host's CPU, for KVM alone (cpu_x86_cpuid(), target/i386/cpu.c)."""
+
+
+def _stayed_away(resumee: Resumee, traits: Traits, features: CpuFeatures | None) -> bool:
+    """Tell whether the resumee's own intel_idle, which knows this CPU, found no states of MWAIT on it."""
+    theirs, seen, line = resumee.features, resumee.idle, resumee.parameters
+    if theirs is None or features is None or seen is None or seen.name == "intel_idle" or line.cpuidle_off:
+        return False
+    same = (theirs.vendor, theirs.family, theirs.model) == (features.vendor, features.family, features.model)
+    found = _entered(line, traits, theirs, None) if same else None
+    return found is not None and found.listed
 
 
 def intel_states(
@@ -132,6 +154,13 @@ def intel_states(
     ``idle=nomwait`` keeps it away too, and so does a CPU without the extensions of MWAIT or any sub-states
     (intel_idle_init(), drivers/idle/intel_idle.c).
     """
+    return _entered(line, traits, features, monitor) if "intel_idle:mwait" in (traits.enter_dead.value or ()) else None
+
+
+def _entered(
+    line: CommandLine, traits: Traits, features: CpuFeatures | None, monitor: MonitorLeaf | None
+) -> IntelIdle | None:
+    """Ask the tables, whether or not the driver parks dead CPUs."""
     if "intel_idle:builtin" not in (traits.idle_drivers.value or ()):
         return None
     tables = traits.intel_idle.value
@@ -140,7 +169,7 @@ def intel_states(
         return None
     if monitor is not None and not (monitor.extended and any(monitor.sub_states)):
         return None
-    if features.vendor != "intel" or "intel_idle:mwait" not in (traits.enter_dead.value or ()):
+    if features.vendor != "intel":
         return None
     from hibercheck.kernel.code.idle import intel_idle_for  # noqa: PLC0415 - it imports what reads code
 

@@ -428,7 +428,9 @@ def idle_outlook(asking: Asking) -> Outlook | None:
     inputs = asking.inputs
     line, features = asking.need(COMMAND_LINE).value, asking.value(FEATURES)
     monitor = asking.value(MWAIT_STATES)
-    return outlook(line, inputs.resumer, inputs.traits, inputs.resumee, inputs.resumee_traits, features, monitor)
+    resumee, theirs = inputs.resumee, inputs.resumee_traits
+    emulated = is_emulated(asking)
+    return outlook(line, inputs.resumer, inputs.traits, resumee, theirs, features, monitor, emulated=emulated)
 
 
 def _idle_by_code(asking: Asking) -> Known[Idle] | None:
@@ -437,19 +439,23 @@ def _idle_by_code(asking: Asking) -> Known[Idle] | None:
 
 
 def _mwait_of_emulator(asking: Asking) -> Known[Mwait] | None:
-    """Tell an emulator by a virtual CPU of no hypervisor that a kernel knows, which looks for them (x86_hyper_type).
+    """Say what it does on an emulator's CPU.
 
     QEMU's TCG takes MWAIT for PAUSE where there are several CPUs (helper_mwait()); KVM shows a guest MWAIT only if it
     sleeps in it.
     """
-    features, dumped, resumee = asking.value(FEATURES), asking.inputs.dumped, asking.inputs.resumee
-    if asking.options.spurious_mwait or features is None or "hypervisor" not in features.flags:
+    if asking.options.spurious_mwait or not is_emulated(asking):
         return None
+    return Known("ends", Standing.INFERRED, "the CPU is virtual, of no hypervisor that a kernel knows: an emulator's")
+
+
+def is_emulated(asking: Asking) -> bool:
+    """Tell a virtual CPU of no hypervisor that a kernel knows which looks for them (x86_hyper_type)."""
+    features, dumped = asking.value(FEATURES), asking.inputs.dumped
+    if features is None or "hypervisor" not in features.flags:
+        return False
     own = None if dumped is None else dumped.facts.hypervisor
-    if (resumee.hypervisor if own is None else own) is not False:
-        return None
-    whose = "the resumee's" if own is None else "its"
-    return Known("ends", Standing.INFERRED, f"the CPU is virtual, of no hypervisor that {whose} kernel knows: emulated")
+    return (asking.inputs.resumee.hypervisor if own is None else own) is False
 
 
 MWAIT = RunFact[Mwait](

@@ -206,3 +206,33 @@ def test_a_fact_of_a_scenario_is_the_checks_fact(summaries):
     }
     assert ParkState.MWAIT not in states
     assert CheckOptions().facts == ()
+
+
+def verdicts(summaries, text):
+    (found,) = cells(summaries["small-hlt"], summaries["small-hlt"], text)
+    return found.verdict, found.rules
+
+
+@pytest.mark.parametrize(("text", "lost"), [
+    ("a=nokaslr;fact=cpu-flags=-smap", True), ("a=nokaslr;fact=cpu-flags=-xsave,+pcid", True),
+    ("a=nokaslr nosmap;fact=cpu-flags=-smap", False), ("a=nokaslr;resumee=nokaslr nosmap;fact=cpu-flags=-smap", False),
+    ("a=nokaslr;fact=cpu-flags=+smap", False), ("a=nokaslr;fact=cpu-flags=-monitor", False), ("a=nokaslr", False),
+])  # fmt: skip
+def test_what_the_resumee_uses_and_the_resumers_cpu_lacks_is_fatal(summaries, text, lost):
+    """As in a check: HC406."""
+    assert (verdicts(summaries, text) == (Verdict.FATAL, ("HC406",))) is lost
+
+
+def test_with_acpi_off_the_resumee_too_has_one_cpu(summaries):
+    """The others are where firmware left them, as with nosmp."""
+    run = run_of(summaries["small-hlt"], summaries["small-hlt"], "a=acpi=off")
+    assert run.plan.resumee.present == {0}
+    assert {one.state for one in run.plan.parked} == {ParkState.NEVER_BOOTED}
+
+
+def test_mwait_that_ends_is_a_fact_of_a_scenario_too(summaries):
+    pair, plain = (summaries["v73-stock"], summaries["small-hlt"]), "a=nokaslr;offline=2,3;idle=mwait"
+    assert run_of(*pair, f"{plain};fact=mwait=ends").plan.mwait_ends
+    assert not run_of(*pair, plain).plan.mwait_ends
+    (ends,), (sleeps,) = cells(*pair, f"{plain};fact=mwait=ends"), cells(*pair, plain)
+    assert (ends.verdict, sleeps.verdict) == (Verdict.FATAL, Verdict.RISK)

@@ -27,12 +27,25 @@ OURS, THEIRS = Kernel(build_id="aa"), Kernel(build_id="bb")
 
 
 def looked(
-    line="", *, traits=PLAIN, features=INTEL, monitor=None, seen=None, theirs="", kernel=THEIRS, has_acpi=False, **more
+    line="",
+    *,
+    traits=PLAIN,
+    features=INTEL,
+    monitor=None,
+    seen=None,
+    theirs="",
+    kernel=THEIRS,
+    has_acpi=False,
+    their_traits=None,
+    their_cpu=INTEL,
+    emulated=False,
+    **more,
 ):
-    resumee = made_resumee(made_space(kernel), idle=seen, command_line=theirs)
-    other = {"idle_drivers": ("acpi_idle:builtin",)} if has_acpi else {}
+    resumee = made_resumee(made_space(kernel), idle=seen, command_line=theirs, features=their_cpu)
+    other = their_traits or ({"idle_drivers": ("acpi_idle:builtin",)} if has_acpi else {})
     own = made_traits(**{**traits, **more})
-    return outlook(parse_command_line(line), OURS, own, resumee, made_traits(**other), features, monitor)
+    given = (parse_command_line(line), OURS, own, resumee, made_traits(**other), features, monitor)
+    return outlook(*given, emulated=emulated)
 
 
 def told(*args, **given):
@@ -111,6 +124,52 @@ NO_STATES = ("mwait", "port", "halt")
 ])  # fmt: skip
 def test_intel_idle_by_its_tables(given, expected):
     assert told(**given) == expected
+
+
+COUNTS = MonitorLeaf(64, (0, 1, 0, 0, 0, 0, 0, 0), extended=True)
+HAD = {"idle_drivers": BOTH, "intel_idle": TABLES}
+"""What a kernel has whose drivers park no dead CPUs, as before v6.16."""
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({"seen": IdleDriver(None)}, ("none", INFERRED, ())),  # its acpi_idle found nothing either
+    ({"seen": PORT}, ("port", INFERRED, ())),
+    ({"seen": IdleDriver("haltpoll")}, ("none", USUAL, NO_STATES)),
+    ({"seen": IdleDriver("intel_idle")}, ("mwait", USUAL, ())),
+    ({"seen": None}, ("mwait", USUAL, ())),
+    # it was told off, or had another CPU, or one that it does not know
+    ({"seen": IdleDriver(None), "theirs": "intel_idle.max_cstate=0"}, ("mwait", USUAL, ())),
+    ({"seen": IdleDriver(None), "theirs": "cpuidle.off=1"}, ("mwait", USUAL, ())),
+    ({"seen": IdleDriver(None), "theirs": "idle=nomwait"}, ("mwait", USUAL, ())),
+    ({"seen": IdleDriver(None), "their_cpu": replace(INTEL, model=1)}, ("mwait", USUAL, ())),
+    ({"seen": IdleDriver(None), "their_cpu": None}, ("mwait", USUAL, ())),
+    ({"seen": IdleDriver(None), "their_cpu": replace(INTEL, flags=frozenset())}, ("mwait", USUAL, ())),
+    ({"seen": IdleDriver(None), "their_traits": {"idle_drivers": ("acpi_idle:builtin",)}}, ("mwait", USUAL, ())),
+    # CPUID.5 of the resumer's own boot says more
+    ({"seen": IdleDriver(None), "monitor": COUNTS}, ("mwait", USUAL, ())),
+])  # fmt: skip
+def test_an_intel_idle_of_the_resumee_that_stayed_away_tells_that_the_cpu_has_no_states(given, expected):
+    assert told(**{"their_traits": HAD, **given}) == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({}, ("none", USUAL, (*NO_STATES[1:], "mwait"))),
+    ({"seen": IdleDriver(None), "has_acpi": True}, ("none", USUAL, ("mwait",))),
+    ({"seen": PORT}, ("port", USUAL, ("mwait",))),
+    ({"idle_drivers": ("intel_idle:builtin", "acpi_idle:absent")}, ("none", USUAL, ("mwait",))),
+    ({"monitor": COUNTS}, ("mwait", USUAL, ())),
+    ({"features": INTEL}, ("mwait", USUAL, ())),
+    ({"line": "intel_idle.max_cstate=0"}, ("none", USUAL, NO_STATES)),
+])  # fmt: skip
+def test_an_emulators_cpu_counts_no_states(given, expected):
+    found = told(**{"features": VIRTUAL, "emulated": True, **given})
+    assert (*found[:2], set(found[2])) == (*expected[:2], set(expected[2]))
+
+
+def test_what_is_said_of_an_emulators_cpu():
+    found = looked(features=VIRTUAL, emulated=True)
+    assert found.known.source.startswith("an emulator's CPU counts no sub-states of MWAIT")
+    assert "CPUID is not in the inputs" in found.reason
 
 
 OTHER_CPU = replace(INTEL, model=1)
