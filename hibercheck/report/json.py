@@ -37,7 +37,7 @@ from hibercheck.handoff.verdict.rules import RULES
 from hibercheck.report.conditions import settled
 from hibercheck.report.gate import Judged, Mark
 from hibercheck.report.grouped import alike_cpus, alike_findings
-from hibercheck.report.words import in_words
+from hibercheck.report.words import in_words, taken_for_granted
 from hibercheck.x86.paging import Step, Walk
 
 T = TypeVar("T")
@@ -110,6 +110,7 @@ def _body(judged: Judged) -> dict[str, Any]:
         "scenario": _scenario(report.scenario),
         "conditions": [_condition(condition, mark) for condition, mark in judged.conditions],
         "assumptions": [_assumption(assumption) for assumption in report.assumptions],
+        "taken_for_granted": taken_for_granted(report),
         "missing": [*map(_missing, report.missing), *map(_unexamined, report.unexamined)],
         "share": _share(report.share),
         "refusal": None if report.refusal is None else _refusal(report.refusal),

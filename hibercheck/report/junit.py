@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 from hibercheck.report.cases import Case, Status, cases
 from hibercheck.report.gate import Judged
 from hibercheck.report.sanitise import clean, one_line
+from hibercheck.report.words import taken_for_granted
 
 KINDS = {
     Status.FAILED: "failure",
@@ -56,6 +57,8 @@ def _properties(judged: Judged) -> dict[str, str]:
     }
     if report.usual_outcome is not None:
         values["usual_outcome"] = str(report.usual_outcome)
+    if granted := taken_for_granted(report):
+        values["taken_for_granted"] = granted
     return values
 
 

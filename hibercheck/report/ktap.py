@@ -8,19 +8,22 @@ from hibercheck import __version__
 from hibercheck.report.cases import Case, Status, cases
 from hibercheck.report.gate import Judged
 from hibercheck.report.sanitise import one_line
+from hibercheck.report.words import taken_for_granted
 
 DIRECTIVES = {Status.EXPECTED: " # XFAIL", Status.SKIPPED: " # SKIP", Status.ERROR: " # ERROR"}
 
 
 def render(judged: Judged) -> str:
     """Return the whole document: the verdict, then one result for each rule."""
-    return document(cases(judged), [one_line(warning) for warning in (*judged.report.warnings, *judged.warnings)])
+    warnings = [one_line(warning) for warning in (*judged.report.warnings, *judged.warnings)]
+    return document(cases(judged), warnings, taken_for_granted(judged.report))
 
 
-def document(results: Sequence[Case], warnings: Sequence[str] = ()) -> str:
+def document(results: Sequence[Case], warnings: Sequence[str] = (), note: str | None = None) -> str:
     """Return a document of cases, with what is said of them all."""
     lines = ["KTAP version 1", f"# hibercheck {__version__}"]
     lines += [f"# warning: {warning}" for warning in warnings]
+    lines += [f"# {note}"] if note else []
     lines.append(f"1..{len(results)}")
     for number, case in enumerate(results, 1):
         lines += _result(number, case)

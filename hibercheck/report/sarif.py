@@ -19,7 +19,7 @@ from hibercheck.report.fingerprint import condition_fingerprint
 from hibercheck.report.gate import Judged, Mark
 from hibercheck.report.grouped import Defect, defects
 from hibercheck.report.sanitise import one_line
-from hibercheck.report.words import in_words, sentence
+from hibercheck.report.words import in_words, sentence, taken_for_granted
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 FINGERPRINT = "hibercheck/v1"
@@ -40,7 +40,7 @@ def to_dict(judged: Judged) -> dict[str, Any]:
     properties = {
         "outcome": str(judged.report.outcome),
         "verdict": str(judged.report.verdict),
-        **_usual(judged),
+        **_properties(judged),
         "headline": one_line(judged.report.headline),
         "passed": judged.passed,
     }
@@ -73,10 +73,11 @@ def log(
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _usual(judged: Judged) -> dict[str, str]:
-    """Return the usual outcome of a machine that may reset, as a property."""
-    usual = judged.report.usual_outcome
-    return {} if usual is None else {"usual_outcome": str(usual)}
+def _properties(judged: Judged) -> dict[str, str]:
+    """Return the usual outcome of a machine that may reset, and what leaves no sign in the inputs."""
+    usual, granted = judged.report.usual_outcome, taken_for_granted(judged.report)
+    found = {} if usual is None else {"usual_outcome": str(usual)}
+    return found | ({} if granted is None else {"taken_for_granted": granted})
 
 
 def _notifications(judged: Judged) -> list[dict[str, Any]]:

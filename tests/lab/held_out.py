@@ -76,7 +76,6 @@ def of_seed(seed: int, own: Sequence[Entry]) -> Iterator[str]:
     dumped = [one for one in own if one.dump]
     passes = [one for one in went_wrong if one.first.exit == 0]
     believed = [one for one in refused if one.first.outcome == "resumes" and not one.first.conditions]
-    signs = [one for one in believed if not unseen(one.experiment)]
     alarms = [one for one in own if is_false_alarm(one)]
     silent = [one for one in own if one.first.outcome is None]
     not_right = [one for one in dumped if one.dump and grade(one, one.dump, dump=True) != "right"]
@@ -88,15 +87,20 @@ def of_seed(seed: int, own: Sequence[Entry]) -> Iterator[str]:
     yield ""
     yield "| bound | of | count | which |"
     yield "|---|--:|--:|---|"
-    yield row("a pass on a machine that reset, hung or whose CPU ran away: none", went_wrong, passes)
-    yield row("`resumes` without a condition for an image that was not loaded: none", refused, believed)
-    yield row("the same, where something given shows the difference", refused, signs)
-    share = f" ({100 * len(alarms) / len(own):.1f} %)"
-    yield row("false alarms: at most 2 %", own, alarms, share)
+    yield from rows("a pass on a machine that reset, hung or whose CPU ran away: none", went_wrong, passes)
+    yield from rows("`resumes` without a condition for an image that was not loaded: none", refused, believed)
+    yield from rows("false alarms: at most 2 %", own, alarms, share=True)
     yield row("no report", own, silent)
     yield row("with a dump not right: none", dumped, not_right)
     counts = [len(one.first.conditions) for one in own]
     yield f"| conditions: at most 2 in the median | {len(own)} | {median(counts):g} | at most {max(counts)} |"
+
+
+def rows(what: str, of: Sequence[Entry], found: Sequence[Entry], *, share: bool = False) -> Iterator[str]:
+    """A row of all, and one of those of which something that was given shows the difference."""
+    seen = [one for one in found if not unseen(one.experiment)]
+    for words, some in ((what, found), ("the same, where something given shows the difference", seen)):
+        yield row(words, of, some, f" ({100 * len(some) / len(of):.1f} %)" if share and of else "")
 
 
 def row(what: str, of: Sequence[Entry], found: Sequence[Entry], more: str = "") -> str:

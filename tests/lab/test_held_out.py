@@ -53,16 +53,20 @@ def test_each_bound_has_a_row_that_names_what_counts_against_it():
         named(5, first=FATAL, dump=FATAL),
         named(6, first=Said(2, note="no")),
         named(7, outcome="survives", first=FATAL, dump=FATAL),
+        named(8, replace(ONE, resumer_machine=Machine()), outcome="hangs"),
+        named(9, replace(ONE, resumer_machine=Machine()), first=FATAL),
     ]
     text = table([*entries, replace(ENTRY, experiment=replace(ONE, name="chance3-9"))])
-    assert "**Seed 3**: 8 experiments, predicted first by hibercheck at abc." in text
-    assert "ran away: none | 2 | 1 | `-0` |" in text
+    assert "**Seed 3**: 10 experiments, predicted first by hibercheck at abc." in text
+    assert "ran away: none | 3 | 2 | `-0`, `-8` |" in text
+    assert "shows the difference | 3 | 1 | `-0` |" in text
     assert "not loaded: none | 4 | 3 | `-1`, `-2`, `-3` |" in text
     assert "shows the difference | 4 | 1 | `-1` |" in text
-    assert "at most 2 % | 8 | 1 (12.5 %) | `-5` |" in text
-    assert "no report | 8 | 1 | `-6` |" in text
+    assert "at most 2 % | 10 | 2 (20.0 %) | `-5`, `-9` |" in text
+    assert "shows the difference | 10 | 1 (10.0 %) | `-5` |" in text
+    assert "no report | 10 | 1 | `-6` |" in text
     assert "not right: none | 2 | 1 | `-5` |" in text
-    assert "in the median | 8 | 0 | at most 1 |" in text
+    assert "in the median | 10 | 0 | at most 1 |" in text
 
 
 def test_moments_have_bounds_of_their_own():

@@ -162,6 +162,13 @@ def test_the_usual_outcome_has_a_member_where_programs_read():
         assert json.loads(rendered(name, "json"))["usual_outcome"] == expected
 
 
+@pytest.mark.parametrize("form", sorted({*formats.NAMES} - {"text", "gitlab", "github"}))  # which take findings only
+def test_what_is_taken_for_granted_is_in_every_format_that_has_a_place(form):
+    content = re.sub(r"\s+", " ", rendered("safe", form))
+    assert "the resumer runs on the machine that hibernated" in content
+    assert "started by its boot loader and not by kexec" in content
+
+
 def test_fingerprints_do_not_follow_addresses_frames_or_paths():
     report = SAMPLES["many-cpus"]()
     moved = [
