@@ -186,7 +186,7 @@ def woken_right(entry: Entry, said: Said) -> bool | None:
     events, late = entry.events, entry.experiment.latency
     ran: dict[int, tuple[int, bool]] = {}
     for cpu, by, copy, phase, again in events.get("wakes", ()):
-        if phase == "copy" and by in ("store", "delay"):
+        if phase == "copy" and by == ("delay" if late else "store"):  # before a delay a store makes nothing run
             ran.setdefault(cpu, (copy, again))
     if entry.machine != BOCHS or said.wakes is None or not (said.wakes or ran):
         return None

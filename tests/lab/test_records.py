@@ -155,21 +155,22 @@ BOTH = ((2, 1999, True), (3, 1873, True))
 @pytest.mark.parametrize(
     ("wakes", "said", "reset", "expected"),
     [
-        ([[3, "store", 1904], [2, "delay", 2030]], BOTH, 0, True),
-        ([[3, "store", 1904], [2, "delay", 2031]], BOTH, 0, False),
-        ([[3, "store", 1904], [2, "delay", 2030, False]], BOTH, 0, False),
-        ([[3, "store", 1904], [2, "delay", 2030, False]], ((2, 1999, False), (3, 1873, True)), 0, True),
-        ([[3, "store", 1904], [2, "delay", 2030, False]], ((2, 1999), (3, 1873)), 0, True),  # older records
-        ([[3, "store", 1904]], BOTH, 0, False),
-        ([[3, "store", 1904]], BOTH, 2030, True),
-        ([[3, "store", 1904]], BOTH, 2031, False),
-        ([[3, "store", 1904]], ((2, 6200, True), (3, 1873, True)), 0, True),  # it would run after the copy
-        ([[3, "store", 1904], [3, "store", 1931, False]], ((3, 1873, True),), 0, True),
-        ([[3, "store", 1904]], (), 0, False),
-        ([[3, "store", 1904]], ((3, 0, True),), 0, True),
+        ([[3, "delay", 1904], [2, "delay", 2030]], BOTH, 0, True),
+        ([[3, "delay", 1904], [2, "delay", 2031]], BOTH, 0, False),
+        ([[3, "delay", 1904], [2, "delay", 2030, False]], BOTH, 0, False),
+        ([[3, "delay", 1904], [2, "delay", 2030, False]], ((2, 1999, False), (3, 1873, True)), 0, True),
+        ([[3, "delay", 1904], [2, "delay", 2030, False]], ((2, 1999), (3, 1873)), 0, True),  # older records
+        ([[3, "delay", 1904]], BOTH, 0, False),
+        ([[3, "delay", 1904]], BOTH, 2030, True),
+        ([[3, "delay", 1904]], BOTH, 2031, False),
+        ([[3, "delay", 1904], [2, "store", 1999, False]], BOTH, 2030, True),  # reset before CPU 2 ran
+        ([[3, "delay", 1904]], ((2, 6200, True), (3, 1873, True)), 0, True),  # it would run after the copy
+        ([[3, "delay", 1904], [3, "delay", 1931, False]], ((3, 1873, True),), 0, True),
+        ([[3, "delay", 1904]], (), 0, False),
+        ([[3, "delay", 1904]], ((3, 0, True),), 0, True),
         ([], ((3, 0, True),), 0, True),
         ([[3, "nmi", 1904]], ((3, 1873, True),), 0, False),
-        ([[3, "store", 1904]], None, 0, None),
+        ([[3, "delay", 1904]], None, 0, None),
         ([], (), 0, None),
     ],
 )
