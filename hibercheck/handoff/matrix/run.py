@@ -12,14 +12,16 @@ from hibercheck.cpulist import format_cpu_list
 from hibercheck.data import replace
 from hibercheck.errors import HibercheckError, InputProblem, UsageProblem
 from hibercheck.files.inputs import Identity, note, watching
+from hibercheck.handoff.facts.cmdline import parse_command_line
 from hibercheck.handoff.matrix.collect import read_summary
 from hibercheck.handoff.matrix.pair import Cell, Judge, image_share, outlook, overlap_of
 from hibercheck.handoff.matrix.pairing import options_of
 from hibercheck.handoff.matrix.scenario import Scenario, Settings
 from hibercheck.handoff.matrix.summary import Summary
 from hibercheck.handoff.matrix.table import Matrix, Member
+from hibercheck.handoff.replay.fate import Fate
 from hibercheck.handoff.verdict.check import check
-from hibercheck.handoff.verdict.findings import Level, Outcome, Verdict
+from hibercheck.handoff.verdict.findings import Level, Outcome, Report, Verdict
 from hibercheck.kernel.cache import KernelCache
 from hibercheck.kernel.code.traits import Traits
 
@@ -243,6 +245,9 @@ def _replayed(resumer: Summary, resumee: Summary, image: str, scenario: Scenario
         if problem.exit_status != 4:
             raise
         return Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, problem.message, exact=True)
+    reason = _of_another(report, scenario)
+    if reason is not None:
+        return Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, reason, exact=True)
     share = None if report.share is None else round(report.share.failing / max(report.share.placements, 1), 2)
     rules = tuple(sorted({one.rule for one in report.findings if one.level >= Level.WARNING}))
     return Cell(
@@ -255,3 +260,17 @@ def _replayed(resumer: Summary, resumee: Summary, image: str, scenario: Scenario
         rules=rules,
         warnings=report.warnings,
     )
+
+
+def _of_another(report: Report, scenario: Scenario) -> str | None:
+    """Say that a scenario's resumee hibernated with CPUs offline that the image's had online, or return None.
+
+    One that runs with SMT off may start a CPU that was offline too (`reinitialised_by` of the plan).
+    """
+    line = parse_command_line(report.resumee.command_line or "")
+    started = {one.cpu for one in report.cpus if one.fate is Fate.REINITIALISED}
+    online = started & (scenario.resumee_offline - scenario.resumee_online)
+    if not online or line.nosmt or line.nosmt_if_bugs:
+        return None
+    whom = f"CPU{'' if len(online) == 1 else 's'} {format_cpu_list(online)}"
+    return f"the image's resumee had {whom} online when it hibernated, and the scenario has it otherwise"

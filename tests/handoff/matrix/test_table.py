@@ -4,6 +4,8 @@ import pytest
 
 from hibercheck.errors import UsageProblem
 from hibercheck.handoff.matrix.pair import Cell
+from hibercheck.handoff.matrix.run import fill
+from hibercheck.handoff.matrix.scenario import Machine, Scenario, Settings
 from hibercheck.handoff.matrix.table import Matrix, Member, merge, missing_rows
 from hibercheck.handoff.verdict.findings import Outcome, Verdict
 
@@ -74,3 +76,19 @@ def test_cells_are_numbered_as_they_come():
     merged, whole = merge(parts).in_order(), shard(0, 1, 2).in_order()
     assert (merged.cells, merged.rows) == (whole.cells, whole.rows)
     assert merge(parts).cells != whole.cells
+
+
+def test_a_scenario_of_another_resumee_than_the_images_is_not_judged(committed):
+    """What the image shows of the resumee would be judged under the scenario's name."""
+    case = committed("lz4-zero-pages")
+    offline = {"resumer_cmdline": "nokaslr", "resumee_offline": frozenset({1})}
+    scenarios = (
+        Scenario("as it was", resumer_cmdline="nokaslr"),
+        Scenario("offline", **offline),
+        Scenario("and online again", **offline, resumee_online=frozenset({1})),
+    )
+    settings = Settings(Machine(cpus=2, memory=128 << 20), scenarios, suppose=frozenset({"nmi"}))
+    found = fill([case["resumee"]], settings, images={case["resumee"]: case["image"]}, cache=None, jobs=1)
+    cells = [found.cell(number, 0, 0) for number in range(len(scenarios))]
+    assert [cell.verdict for cell in cells] == [Verdict.SAFE, Verdict.UNDETERMINED, Verdict.SAFE]
+    assert "CPU 1 online" in cells[1].reason
