@@ -52,8 +52,8 @@ def render(judged: Judged, *, notes: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def of_cases(cases: Sequence[Case], conclusion: str) -> str:
-    """Return one command a line: the conclusion, then each reason with the first case and how many more there are."""
+def of_cases(cases: Sequence[Case], conclusion: str, warnings: Sequence[str] = ()) -> str:
+    """Return one command a line: the conclusion, each reason with the first case and how many there are, warnings."""
     failing = [case for case in cases if case.status is not Status.PASSED]
     lines = [_command("error" if failing else "notice", "hibercheck", conclusion)]
     alike: dict[tuple[Status, str], list[Case]] = {}
@@ -62,6 +62,7 @@ def of_cases(cases: Sequence[Case], conclusion: str) -> str:
     for (_, reason), group in alike.items():
         more = f" (the first of {len(group):,} pairs)" if len(group) > 1 else ""
         lines.append(_command("error", group[0].name, f"{sentence(reason)}{more}"))
+    lines += [_command("warning", "hibercheck", sentence(warning)) for warning in warnings]
     return "\n".join(lines) + "\n"
 
 

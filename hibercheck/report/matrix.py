@@ -29,7 +29,7 @@ MAX_BYTES = 1 << 28
 """A million pairs take some megabytes."""
 
 COLUMNS = ("scenario", "resumer", "resumer_build_id", "resumee", "resumee_build_id", "outcome", "verdict", "share",
-           "exact", "reason", "conditions", "rules")  # fmt: skip
+           "exact", "reason", "conditions", "rules", "warnings")  # fmt: skip
 
 _FORMULA = ("=", "+", "-", "@")
 
@@ -210,6 +210,7 @@ def csv_parts(matrix: Matrix) -> Iterator[str]:
                     f"{one.id}: {one.verdict}{' (suppressed)' * (one.id in cell.spared)}" for one in cell.conditions
                 ),
                 " ".join(cell.rules),
+                "; ".join(cell.warnings),
             )
         )
 

@@ -44,11 +44,13 @@ class PairCase:
         case: Its name, how it ends, and why.
         path: The resumer's file.
         verdict: The verdict that counts: with ``--strict`` that of the worst condition.
+        warnings: What is told of how it was judged, such as alternatives that were not.
     """
 
     case: Case
     path: str
     verdict: Verdict
+    warnings: tuple[str, ...] = ()
 
 
 def of_matrix(matrix: Matrix, fail_on: str, *, refused_fails: bool, strict: bool) -> tuple[PairCase, ...]:
@@ -90,7 +92,7 @@ def _case(name: str, path: str, cell: Cell, status: Exit, *, strict: bool, was: 
         worst = next(one for one in cell.conditions if one.verdict is verdict and one.id not in cell.spared)
         why = f"{worst.fact}: {worst.value} ({worst.reason})"
         reason = one_line(f"{verdict} on condition {worst.id}{before}: {why}; without it {cell.verdict}")
-    return PairCase(Case(one_line(name), _STATUS[status], reason, (reason,)), path, verdict)
+    return PairCase(Case(one_line(name), _STATUS[status], reason, (reason,)), path, verdict, cell.warnings)
 
 
 def status_of(cases: Sequence[PairCase]) -> Exit:
@@ -189,16 +191,22 @@ def render(cases: Sequence[PairCase], form: str, title: str) -> str:
         return json.dumps(to_gitlab(cases), indent=2, ensure_ascii=True) + "\n"
     plain = [one.case for one in cases]
     if form == "junit":
-        return junit.document(plain, {"of": title})
+        return junit.document(plain, {"of": title}, [f"warning: {warning}" for warning in _warnings(cases)])
     if form == "ktap":
-        return ktap.document(plain)
+        return ktap.document(plain, _warnings(cases))
     failing = [case for case in plain if case.status in _FAILING]
     if form == "github":
-        return github.of_cases(failing, conclusion(cases))
-    return "\n".join(_markdown(failing, conclusion(cases), title)) + "\n"
+        return github.of_cases(failing, conclusion(cases), _warnings(cases))
+    return "\n".join(_markdown(failing, conclusion(cases), title, _warnings(cases))) + "\n"
 
 
-def _markdown(failing: Sequence[Case], told: str, title: str) -> Iterator[str]:
+def _warnings(cases: Sequence[PairCase]) -> list[str]:
+    """Return each warning once, with of how many pairs it is."""
+    found = Counter(warning for one in cases for warning in one.warnings)
+    return [one_line(f"{warning} ({words.count(number, 'pair')})") for warning, number in found.items()]
+
+
+def _markdown(failing: Sequence[Case], told: str, title: str, warnings: Sequence[str]) -> Iterator[str]:
     yield f"## hibercheck: {in_cell(title)}"
     yield f"\n{in_cell(told)}"
     if failing:
@@ -208,6 +216,7 @@ def _markdown(failing: Sequence[Case], told: str, title: str) -> Iterator[str]:
         yield f"| {in_cell(case.name)} | {word} | {in_cell(case.reason)} |"
     if len(failing) > SHOWN:
         yield f"\nand {len(failing) - SHOWN:,} more."
+    yield from (f"\n> {in_cell(warning)}" for warning in warnings)
 
 
 MEANINGS = {
@@ -249,7 +258,7 @@ def to_sarif(cases: Sequence[PairCase]) -> dict[str, Any]:
         }
         for verdict, meaning in MEANINGS.items()
     ]
-    told = [{"level": "warning", "message": {"text": text}} for text in _left_out(listed)]
+    told = [{"level": "warning", "message": {"text": text}} for text in (*_left_out(listed), *_warnings(cases))]
     return sarif.log(rules, results, int(status_of(cases)), told, {"conclusion": conclusion(cases)})
 
 

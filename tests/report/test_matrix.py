@@ -324,6 +324,8 @@ def test_a_warning_of_how_a_pair_was_judged_stands_in_every_format_that_says_why
     assert f"warning: {WARNING}" in "".join(html_parts(matrix))
     cells = json.loads("".join(json_parts(matrix)))["cells"]
     assert [cell["reason"] for cell in cells if cell["warnings"] == [WARNING]] == [CELLS[1].reason]
+    rows = csv.DictReader(io.StringIO("".join(csv_parts(matrix))))
+    assert {(row["reason"] == CELLS[1].reason, row["warnings"]) for row in rows} == {(True, WARNING), (False, "")}
     pairs = [(matrix.scenarios[scenario], cell) for scenario, _, _, cell in matrix.pairs()]
     number = sum(1 for scenario, cell in pairs if scenario == "default" and cell == CELLS[1])
     assert f"default: {WARNING} ({number} pairs)" in told(pairs)

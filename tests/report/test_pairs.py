@@ -164,3 +164,13 @@ def test_what_only_a_condition_makes_fail_names_it(matrix):
 def test_a_trait_that_this_version_does_not_know_is_shown_as_it_is():
     """A facts file may name anything: measured by the fuzzer, as an internal error."""
     assert (label("\x1b[2J"), words(Trait("\x1b[2J", (1,)))) == ("\x1b[2J", "(1,)")
+
+
+@pytest.mark.parametrize("form", ["junit", "ktap", "github", "markdown", "sarif"])
+def test_what_was_not_judged_is_told_in_each_format(matrix, form):
+    """Once, with of how many pairs it is; a pair that passes has it too."""
+    matrix = Matrix(matrix.members, matrix.scenarios)
+    matrix.add(0, [replace(cell, warnings=("idle-driver not judged",)) for cell in CELLS[:2]], [[0, 1]])
+    matrix.add(1, CELLS, [[0, 0]])
+    text = pairs.render(pairs.of_matrix(matrix, "never", refused_fails=False, strict=False), form, "x")
+    assert text.count("driver not judged (2 pairs)") == 1

@@ -147,9 +147,9 @@ _HC3 = (
         "offline CPU not rescued",
         Level.ERROR,
         "The resumer does not bring an offline CPU back online, and so does not park it safely.",
-        "Before the copy the resumer parks its online CPUs in HLT. A CPU that was offline already stays where it "
-        "waits since it went offline, mostly in MWAIT, unless the resumer brings it up first. This resumer does not: "
-        "either it never does, or it skips CPUs whose core's primary thread is offline.",
+        "Before the copy the resumer parks its online CPUs in HLT. A CPU that was offline already stays where it has "
+        "waited since it went offline, mostly in MWAIT, unless the resumer brings it up first. This resumer does "
+        "not: either it never does, or it skips CPUs whose core's primary thread is offline.",
         "The CPU sleeps on memory that the image overwrites, and any store there wakes it.",
         "Let all CPUs be online when the resumer loads the image: take none offline by hand in the initramfs, and "
         "leave nosmt out of its command line. To leave CPUs out, boot it with maxcpus=: it never starts the CPUs "

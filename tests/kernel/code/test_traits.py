@@ -113,7 +113,7 @@ def test_a_declared_commit_stands_where_a_value_was_read():
 
     some = Some()
     assert (some.known.commit, some.other.commit, some.unknown.commit) == ("c", "d", None)
-    with pytest.raises(ValueError, match="no section"):
+    with pytest.raises(ValueError, match="not a section"):
         Declared(int, "elsewhere", "x", lambda _, __: Trait("x", 1))
 
 
