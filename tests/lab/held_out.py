@@ -24,6 +24,7 @@ REPLACED = {
     "standings12-6": ("standings12-20", ": 7.3.4 does not boot on this CPU without XSAVE"),
     "standings12-11": ("standings12-21", ": its resumer, built with a command line of its own, was not there"),
     "standings12-15": ("standings12-22", ": its resumer, built with a command line of its own, was not there"),
+    "standings13-55": ("standings13-150", ": 7.3.4 does not boot on this CPU without XSAVE"),
 }
 """Drawn, but without an outcome: the experiment that was drawn in its place, and why where that is known."""
 WENT_WRONG = ("resets", "hangs", "survives")

@@ -103,3 +103,13 @@ def test_a_fresh_seed_missed_nothing_that_was_given():
     assert "ran away: none | 2 | 0 |" in text
     assert "shows the difference | 9 | 0 |" in text
     assert "at most 2 % | 20 | 0 (0.0 %) |" in text
+
+
+def test_a_hundred_and_fifty_of_one_version_missed_nothing_that_was_given():
+    drawn = [entry for entry in load(PLACE) if entry.name.startswith("standings13-")]
+    assert (len(drawn), len({entry.commit for entry in drawn})) == (150, 1)
+    text = table(drawn)
+    assert "shows the difference | 14 | 0 |" in text
+    assert "shows the difference | 83 | 0 |" in text
+    assert "shows the difference | 150 | 2 (1.3 %) |" in text
+    assert "not right: none | 67 | 1 | `-5` |" in text
