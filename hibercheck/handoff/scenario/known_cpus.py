@@ -451,9 +451,9 @@ def _mwait_of_emulator(asking: Asking) -> Known[Mwait] | None:
 
 def is_emulated(asking: Asking) -> bool:
     """Tell a virtual CPU of no hypervisor that a kernel knows which looks for them (x86_hyper_type)."""
-    features, dumped = asking.value(FEATURES), asking.inputs.dumped
-    if features is None or "hypervisor" not in features.flags:
-        return False
+    features, dumped, states = asking.value(FEATURES), asking.inputs.dumped, asking.value(MWAIT_STATES)
+    if features is None or "hypervisor" not in features.flags or (states is not None and any(states.sub_states)):
+        return False  # a CPU whose CPUID.5 counts states of MWAIT has those of a machine
     own = None if dumped is None else dumped.facts.hypervisor
     return (asking.inputs.resumee.hypervisor if own is None else own) is False
 

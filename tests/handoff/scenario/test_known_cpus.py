@@ -8,6 +8,7 @@ import pytest
 
 from hibercheck.cpulist import parse_cpu_list
 from hibercheck.errors import Mismatch, MissingFact
+from hibercheck.handoff.facts.cpufacts import MonitorLeaf
 from hibercheck.handoff.facts.idle import IdleDriver
 from hibercheck.handoff.facts.logged import LogFacts
 from hibercheck.handoff.facts.standing import Standing
@@ -384,6 +385,10 @@ def test_who_was_seen_online_stands_against_the_count_of_the_log():
     assert not any("came up" in remark for remark in agrees.remarks)
 
 
+def leaf(*states):
+    return MonitorLeaf(64, (*states, *[0] * (8 - len(states))), extended=True)
+
+
 VIRTUAL = replace(INTEL, flags=INTEL.flags | {"hypervisor"})
 
 
@@ -409,6 +414,8 @@ def guest(hypervisor):
     ({"resumee": guest(False), "dumped": made_dumped(features=VIRTUAL, hypervisor=None)}, ("ends", INFERRED)),
     ({"resumee": guest(False), "collected": {"features": VIRTUAL}}, ("ends", INFERRED)),
     ({"resumee": guest(False), "collected": {"features": INTEL}}, None),  # it has moved to another machine
+    ({"resumee": guest(False), "collected": {"features": VIRTUAL, "monitor": leaf(0, 0)}}, ("ends", INFERRED)),
+    ({"resumee": guest(False), "collected": {"features": VIRTUAL, "monitor": leaf(0, 2)}}, None),
 ])  # fmt: skip
 def test_mwait_ends_at_once_where_the_cpu_is_emulated(given, expected):
     assert told(MWAIT, **given) == expected
