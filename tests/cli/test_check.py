@@ -140,8 +140,6 @@ def test_an_input_is_never_written_to(hibercheck, engine, tmp_path):
     "arguments",
     [
         (),
-        ("i",),
-        ("i", "--resumer-offline", "1"),
         ("i", *KERNELS, "more"),
         ("i", *KERNELS, "--nonsense"),
         ("i", *KERNELS, "--resumer-offline", "3-1"),

@@ -32,6 +32,8 @@ def test_without_entries_it_is_asked_for(hibercheck, engine, tmp_path):
     assert (ran.status, engine.asked) == (2, None)
     assert "no boot entries found" in ran.err
     assert "--resumer" in ran.err
+    ran = hibercheck(image, "--root", tmp_path, "--resumer-offline", "1")
+    assert (ran.status, engine.asked) == (2, None)
 
 
 def test_a_mistyped_name_is_told_before_the_resumer_is_asked_for(hibercheck, engine, tmp_path):
