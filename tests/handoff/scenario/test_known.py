@@ -134,7 +134,7 @@ def test_a_cpu_that_only_the_resumer_has_may_be_offline(predict):
     assert values(report, "cpus", "offline-by-hand") == ("0-3", "3")
     assert [cpu.cpu for cpu in report.cpus] == [0, 1, 2, 3]
     assert any("the resumer is taken to have CPUs 0-3" in warning for warning in report.warnings)
-    with pytest.raises(UsageProblem, match=r"CPU 3, but the resumer has CPUs 0-1; say --fact cpus=LIST"):
+    with pytest.raises(UsageProblem, match=r"CPU 3, but the resumer has CPUs 0-1; give --fact cpus=LIST"):
         predict("no-overlap", resumer_cmdline="nokaslr nr_cpus=2", resumer_offline=frozenset({3}))
 
 

@@ -88,12 +88,18 @@ def given(committed, tmp_path):
     def started(name, **how):
         return with_boot_params(latent["image"], latent["resumee"], tmp_path / name, **how)
 
+    def without_cpuidle():
+        """A resumee that was told to do without: what it saw says nothing of the resumer's driver."""
+        image = tmp_path / "cpuidle.bin"
+        image.write_bytes(Path(latent["image"]).read_bytes().replace(b"iomem=relaxed", b"cpuidle.off=1"))
+        return str(image)
+
     def open_place(image):
         return Given(image, benign["resumer"], latent["resumee"], "--resumer-cmdline", "nokaslr nosmt")
 
     return {
-        "idle-driver": lambda: Given(latent["image"], v73, latent["resumee"], *offline),
-        "mwait-exits": lambda: Given(latent["image"], v73, latent["resumee"], *offline),
+        "idle-driver": lambda: Given(without_cpuidle(), v73, latent["resumee"], *offline),
+        "mwait-exits": lambda: Given(without_cpuidle(), v73, latent["resumee"], *offline),
         "load-address": lambda: open_place(started("kexec.bin", **kexec)),
         "smt": lambda: Given(
             *(safe["image"], benign["resumer"], safe["resumee"]),
@@ -166,7 +172,7 @@ def test_the_worst_comes_first_and_each_kind_once(given):
 
 
 def test_how_a_cpu_is_parked_comes_from_the_resumers_own_drivers(given):
-    """The resumee had no driver; the resumer has intel_idle, which knows this CPU, and cores offline by hand."""
+    """The resumee used no driver; the resumer has intel_idle, which knows this CPU, and cores offline by hand."""
     report = given["idle-driver"]().report()
     found = next(one for one in report.assumptions if one.name == "idle-driver")
     assert (found.value, found.source) == ("mwait", "its intel_idle, which knows this CPU")
