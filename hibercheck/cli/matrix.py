@@ -18,6 +18,7 @@ from hibercheck.numbers import decimal
 if TYPE_CHECKING:
     import datetime
 
+    from hibercheck.errors import HibercheckError
     from hibercheck.handoff.matrix.run import Progress
     from hibercheck.handoff.matrix.scenario import Settings
     from hibercheck.handoff.matrix.table import Matrix
@@ -40,7 +41,7 @@ A scenario is default, nosmt, offline, offline-core, offline-primary,
 resumee-offline or NAME=CMDLINE, with ;resumee=CMDLINE ;offline=CPUS ;idle=HOW
 ;resumee-offline=CPUS ;resumee-online=CPUS ;fact=NAME=VALUE if wanted.
 
-Exit status: 0 fine, 1 one fails, 2 usage, 3 bad input, 4 one is undetermined."""
+Exit status: 0 fine, 1 one fails, 2 usage, 3 bad input, 4 not all is known."""
 
 MAX_SHARDS = 1 << 16
 OF_MERGE = frozenset(
@@ -130,7 +131,8 @@ def command(**given: Any) -> int:
     cache = None if merging else cache_of(given)
     with opened_outputs(written, reads, cache=directory_of(cache)) as opened:
         entries = suppressions_of(given)
-        matrix = _merged(given["kernels"][1:]) if merging else _filled(given, cache)
+        unread: list[HibercheckError] = []
+        matrix = _merged(given["kernels"][1:]) if merging else _filled(given, cache, unread)
         if entries:
             from hibercheck.report.spared import spare_in_matrix
 
@@ -144,7 +146,7 @@ def command(**given: Any) -> int:
             opened.write(given["write_baseline"], [write_baseline(cases())])
         for output in outputs:
             opened.write(output.path, _writers(given, cases)[output.format](matrix, output))
-    incomplete = _complain_of_missing(matrix) if merging else False
+    incomplete = _complain_of_missing(matrix) if merging else bool(unread)
     if given["baseline"] is not None or given["write_baseline"] is not None:
         return _worst(cases.status(), incomplete)
     return _status(matrix, incomplete, **_gate(given))
@@ -218,19 +220,32 @@ def _complain_of_missing(matrix: Matrix) -> bool:
     return lacking is not None
 
 
-def _filled(given: dict[str, Any], cache: KernelCache | None) -> Matrix:
+def _filled(given: dict[str, Any], cache: KernelCache | None, unread: list[HibercheckError]) -> Matrix:
+    """Judge every pair; what is in a directory that was named and cannot be read is told, and left out."""
     from hibercheck.handoff.matrix.collect import kernels_named
     from hibercheck.handoff.matrix.run import fill
+    from hibercheck.report.sanitise import one_line
+
+    found: set[str] = set()
+    paths = list(kernels_named(given["kernels"], found))
+
+    def left_out(path: str, error: HibercheckError) -> bool:
+        if path not in found or len(unread) + 1 == len(paths):
+            return False
+        unread.append(error)
+        say(f"hibercheck: left out: {one_line(str(error))}")
+        return True
 
     with _bar(given["progress"]) as progress:
         return fill(
-            list(kernels_named(given["kernels"])),
+            paths,
             settings_of(given),
             images=dict(given["images"]),
             cache=cache,
             shard=given["shard"],
             jobs=given["jobs"],
             progress=progress,
+            unread=left_out,
         )
 
 

@@ -13,6 +13,7 @@ from hibercheck.errors import HibercheckError, MalformedKernel, Unsupported
 from hibercheck.files.binary import Bytes, occurrences
 from hibercheck.files.compression import FORMATS, Format, decompressed, recognise, slices, spool
 from hibercheck.files.pe import SETUP_SIZE, SetupHeader, read_program, read_setup_header
+from hibercheck.patterns import pattern
 
 _MAX_WRAPPERS = 8
 _ELF = b"\x7fELF"
@@ -25,6 +26,9 @@ _ZBOOT = struct.Struct("<8xII8x32s")
 
 _PE_MACHINES = {0x14C: "32-bit x86", 0xAA64: "arm64", 0x5064: "RISC-V", 0x6264: "LoongArch"}
 _PE_X86_64 = 0x8664
+
+_LISTED = pattern(rb"[0-9a-f]{8,16} [A-Za-z?-] [!-~]+")
+"""A line of nm(1), as System.map and /proc/kallsyms have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,9 @@ def _stranger(head: bytes, path: str) -> HibercheckError:
     for at, magic, what in known:
         if head[at : at + len(magic)] == magic:
             return Unsupported(f"{what}, not an x86-64 kernel", path=path, advice="give a vmlinux or vmlinuz")
+    if _LISTED.match(head):
+        advice = "give a vmlinux or vmlinuz, and this as its symbols"
+        return Unsupported("is a list of symbols (System.map, /proc/kallsyms), not a kernel", path=path, advice=advice)
     advice = "give a vmlinux, a vmlinuz, a kernel package, an unpacked tree or an installed kernel's release"
     return MalformedKernel("is not a kernel: neither ELF, bzImage, UKI nor a package", path=path, advice=advice)
 

@@ -205,6 +205,25 @@ def test_an_unreadable_kernel_is_named(tmp_path, capsys):
     assert str(broken) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_bad_file_in_a_directory_is_named_and_left_out(jobs, tmp_path, capsys):
+    """Nobody named it; what it would have said is missing, which is no pass."""
+    place = tmp_path / "kernels"
+    place.mkdir()
+    for kernel in (CURRENT, HLT):
+        (place / Path(kernel).name).symlink_to(kernel)
+    (place / "vmlinuz-broken").write_bytes(b"\x7fELF" + bytes(100))
+    assert run(["matrix", str(place), "--jobs", jobs, "--no-cache", "-q"]) == 4
+    told = capsys.readouterr()
+    assert told.err.startswith(f"hibercheck: left out: {place / 'vmlinuz-broken'}: ")
+    assert told.err.count("\n") == 1
+    assert "4 pairs" in told.out
+    alone = tmp_path / "alone"
+    (alone / "x").mkdir(parents=True)
+    (alone / "vmlinuz-broken").write_bytes(b"\x7fELF" + bytes(100))
+    assert run(["matrix", str(alone), "--jobs", jobs, "--no-cache"]) == 3
+
+
 def test_an_error_in_a_worker_process_is_one_line(tmp_path, capsys):
     broken = tmp_path / "vmlinux"
     broken.write_bytes(b"\x7fELF" + bytes(100))

@@ -16,8 +16,12 @@ from hibercheck.kernel.kernel import open_kernel
 MAX_LIST = 1 << 26
 
 
-def kernels_named(arguments: Iterable[str]) -> Iterator[str]:
+def kernels_named(arguments: Iterable[str], found: set[str] | None = None) -> Iterator[str]:
     """Yield the kernels that arguments name: files, directories of them, and ``@LIST``, a file with one on each line.
+
+    Args:
+        arguments: The arguments.
+        found: Gets those that nobody named, but that are in a directory.
 
     Raises:
         InputProblem: A directory or list cannot be read, or a directory holds no kernel.
@@ -26,9 +30,13 @@ def kernels_named(arguments: Iterable[str]) -> Iterator[str]:
         try:
             if argument.startswith("@"):
                 lines = read_whole(argument[1:], MAX_LIST, "a list of kernels").decode("utf-8").splitlines()
-                yield from kernels_named(line.strip() for line in lines if line.strip() and line[0] not in "#@")
+                named = (line.strip() for line in lines if line.strip() and line[0] not in "#@")
+                yield from kernels_named(named, found)
             elif argument and Path(argument).is_dir():  # an empty one is refused as the name of a kernel
-                yield from _in_directory(argument)
+                inside = _in_directory(argument)
+                if found is not None:
+                    found.update(inside)
+                yield from inside
             else:
                 yield argument
         except (OSError, UnicodeDecodeError) as error:
@@ -36,11 +44,11 @@ def kernels_named(arguments: Iterable[str]) -> Iterator[str]:
             raise InputProblem(f"cannot be read: {reason}", path=argument) from error
 
 
-def _in_directory(path: str) -> Iterator[str]:
+def _in_directory(path: str) -> list[str]:
     found = kernels_in(Path(path))
     if not found:
         raise InputProblem("holds no kernel", path=path, advice=f"kernels are {LOOSE_NAMES}")
-    yield from sorted(map(str, found.values()))
+    return sorted(map(str, found.values()))
 
 
 def read_summary(path: str, cache: KernelCache | None) -> Summary:

@@ -59,6 +59,7 @@ def fill(
     shard: tuple[int, int] = (1, 1),
     jobs: int | None = None,
     progress: Progress | None = None,
+    unread: Callable[[str, HibercheckError], bool] = lambda _path, _error: False,
 ) -> Matrix:
     """Judge every pair.
 
@@ -70,13 +71,14 @@ def fill(
         shard: (I, N): only every N-th resumer, from the I-th on.
         jobs: Processes; by default as many as there are CPUs to run on.
         progress: Called now and then.
+        unread: Called for a kernel that cannot be read; whether the others are judged without it.
 
     Raises:
         HibercheckError: A kernel or an image cannot be read.
     """
     jobs = jobs or len(os.sched_getaffinity(0))
     tell = progress or (lambda _what, _done, _of: None)
-    summaries = _distinct(_read(paths, settings, cache, jobs, tell))
+    summaries = _distinct(_read(paths, settings, cache, jobs, tell, unread))
     known = {os.path.realpath(path): image for path, image in images.items()}
     attached = {
         number: known[os.path.realpath(summary.path)]
@@ -140,28 +142,40 @@ def _described(scenario: Scenario) -> str:
 
 
 def _read(
-    paths: Sequence[str], settings: Settings, cache: KernelCache | None, jobs: int, tell: Progress
+    paths: Sequence[str],
+    settings: Settings,
+    cache: KernelCache | None,
+    jobs: int,
+    tell: Progress,
+    unread: Callable[[str, HibercheckError], bool],
 ) -> list[Summary]:
     summaries, kinds = [], dict[str, Traits]()
     amount = sum(1 if path.endswith(".json") else _KERNEL for path in paths)
     with _workers(jobs, amount, (), settings, {}) as apply:
-        for done, (summary, opened) in enumerate(apply(_Reader(cache), paths), 1):
+        for done, (path, (summary, opened)) in enumerate(zip(paths, apply(_Reader(cache), paths), strict=True), 1):
             note(opened)
+            tell("kernels", done, len(paths))
+            if isinstance(summary, HibercheckError):
+                if not unread(path, summary):
+                    raise summary
+                continue
             # one record of traits for all kernels of a kind: their scenarios are the same
             summaries.append(replace(summary, traits=kinds.setdefault(summary.kind, summary.traits)))
-            tell("kernels", done, len(paths))
     return summaries
 
 
 class _Reader:
-    """Reads one kernel in a worker, and says what was opened for that: no output may overwrite it."""
+    """Reads one kernel in a worker, or says why not, and what was opened for that: no output may overwrite it."""
 
     def __init__(self, cache: KernelCache | None) -> None:
         self.cache = cache
 
-    def __call__(self, path: str) -> tuple[Summary, dict[Identity, str]]:
+    def __call__(self, path: str) -> tuple[Summary | HibercheckError, dict[Identity, str]]:
         with watching() as inputs:
-            return read_summary(path, self.cache), inputs.opened
+            try:
+                return read_summary(path, self.cache), inputs.opened
+            except HibercheckError as error:
+                return error, inputs.opened
 
 
 def _distinct(summaries: list[Summary]) -> list[Summary]:
