@@ -62,9 +62,10 @@ class _Tokens:
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """The compressed names: where their number is, their expansions with the type letter first."""
+    """The compressed names: where their number is, their letters, and their expansions."""
 
     count_at: int
+    letters: str
     texts: list[str]
 
 
@@ -133,9 +134,7 @@ def find(
             names = _names(data, start, markers_at, markers, tokens.texts, walks)
             addresses = _addresses(data, address, start, names, tokens) if names is not None else None
             if names is not None and addresses is not None:
-                letters = "".join(map(itemgetter(0), names.texts))
-                plain = list(map(itemgetter(slice(1, None)), names.texts))
-                return TableSymbols("kallsyms", plain, addresses, letters)
+                return TableSymbols("kallsyms", names.texts, addresses, names.letters)
             if names is not None and len(names.texts) > _MANY:
                 return None  # these are its names, and their addresses are damaged: nothing else will fit either
     return None
@@ -230,14 +229,14 @@ def _names(
                 return None
             # The first 256 names are enough to refuse nearly everything that is not a table.
             if _walk(data[names_at : names_at + markers[1] + 2], 0, _MARKER_EVERY) == markers[1]:
-                texts = _expand(data[names_at:markers_at], count, markers, tokens)
-                if texts is not None:
-                    return _Names(count_at, texts)
+                found = _expand(data[names_at:markers_at], count, markers, tokens)
+                if found is not None:
+                    return _Names(count_at, *found)
     return None
 
 
-def _expand(raw: bytes, count: int, markers: list[int], tokens: tuple[bytes, ...]) -> list[str] | None:
-    """Decode ``count`` names that fill ``raw``, or None at the first contradiction to the markers."""
+def _expand(raw: bytes, count: int, markers: list[int], tokens: tuple[bytes, ...]) -> tuple[str, list[str]] | None:
+    """Decode ``count`` names that fill ``raw``: their letters, and they; None at a contradiction to the markers."""
     texts: list[str] = []
     # One character for each byte until it is known that no name has others: names are ASCII, or UTF-8 in Rust.
     position, join, token = 0, "".join, [text.decode("latin-1") for text in tokens].__getitem__
@@ -264,11 +263,14 @@ def _expand(raw: bytes, count: int, markers: list[int], tokens: tuple[bytes, ...
         return None
     if not len(raw) - 16 < position <= len(raw):
         return None
-    if min(map(len, texts), default=0) < 2 or not _LETTERS.issuperset(map(itemgetter(0), texts)):
+    if "" in texts:
         return None
-    if all(map(str.isascii, texts)):
-        return texts
-    return [text.encode("latin-1").decode("utf-8", "replace") for text in texts]
+    letters, names = "".join(map(itemgetter(0), texts)), list(map(itemgetter(slice(1, None)), texts))
+    if "" in names or not _LETTERS.issuperset(letters):
+        return None
+    if all(map(bytes.isascii, tokens)):
+        return letters, names
+    return letters, [name.encode("latin-1").decode("utf-8", "replace") for name in names]
 
 
 def _blocks(count: int, markers: list[int]) -> Iterator[tuple[int, int, int]]:

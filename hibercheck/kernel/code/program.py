@@ -193,7 +193,7 @@ class Program:
         page = address & -PAGE_SIZE
         if page not in self._pages:
             self._keep(page)
-        code = self._pages[page][address - page :][:MAX_INSTRUCTION]
+        code = self._pages[page][address - page : address - page + MAX_INSTRUCTION]
         if len(code) == MAX_INSTRUCTION:
             return decode(code, address)
         for size in range(MAX_INSTRUCTION, 0, -1):  # fewer bytes only at the end of a segment
