@@ -26,6 +26,7 @@ def main() -> None:
         status = _run(sys.argv[1:]) if text is None else _print(text)
     except KeyboardInterrupt:  # before there was a handler
         status = 130
+    gc.freeze()  # the interpreter, on its way out, need not look for garbage in what the system takes back anyway
     sys.exit(status)
 
 

@@ -148,7 +148,11 @@ def _search(data: Bytes, start: int, path: str) -> Bytes:
                 continue
             if found[:4] == _ELF:
                 return found
-    raise MalformedKernel("is a bzImage without a payload that could be found", path=path)
+    raise MalformedKernel(
+        "begins like a bzImage and holds no compressed kernel: a program that boots like one (memtest86+), or damage",
+        path=path,
+        advice="give a vmlinux or vmlinuz",
+    )
 
 
 def _zboot(data: Bytes, head: bytes, path: str) -> Bytes:

@@ -55,6 +55,10 @@ class Bench:
     def _check(self, image: Path, *more: object) -> tuple[str, ...]:
         return command(image, "--resumer", self.resumer, "--resumee", self.resumee, *SCENARIO, *more)
 
+    def _plain(self, *more: object) -> tuple[str, ...]:
+        """Return the main command as most will give it, without a scenario."""
+        return command(self.image, "--resumer", self.resumer, "--resumee", self.resumee, *more)
+
     def _installed(self, module: str) -> bool:
         there = importlib.util.find_spec(module) is not None
         if not there:
@@ -76,9 +80,11 @@ class Bench:
             "`readelf -sW R; readelf -sW E`": [("readelf", "-sW", one) for one in both],
             "`nm R; nm E`": [("nm", one) for one in both],
             "`hibercheck I --resumer R --resumee E`": [self._check(self.image, *kept)],
+            "the same without options": [self._plain(*kept)],
             "the same, `-q`": [self._check(self.image, "-q", *kept)],
             "the same, `--format json`": [self._check(self.image, "--format", "json", *kept)],
             "kernels never read before": [self._check(self.image, "--no-cache")],
+            "the same without options, kernels never read before": [self._plain("--no-cache")],
             "the same, `-q`, kernels never read before": [self._check(self.image, "-q", "--no-cache")],
         }
         sizes = " and ".join(f"{Path(one).stat().st_size >> 20} MiB" for one in (self.resumer, self.resumee))
@@ -268,13 +274,20 @@ TABLES: dict[str, Callable[[Bench], str | Iterator[str]]] = {
 }
 
 
+def _whole(path: str) -> str:
+    """Return a path that holds wherever a command runs."""
+    return str(Path(path).resolve())
+
+
 def main() -> None:
     """Print the tables that are asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--image", required=True, help="an image that E wrote, compressed")
-    parser.add_argument("--resumer", required=True, metavar="R", help="a vmlinux, best with full DWARF")
-    parser.add_argument("--resumee", required=True, metavar="E", help="another")
-    parser.add_argument("--vmlinuz", action="append", default=[], metavar="Z", help="a compressed kernel; repeatable")
+    parser.add_argument("--image", type=_whole, required=True, help="an image that E wrote, compressed")
+    parser.add_argument("--resumer", type=_whole, required=True, metavar="R", help="a vmlinux, best with full DWARF")
+    parser.add_argument("--resumee", type=_whole, required=True, metavar="E", help="another")
+    parser.add_argument(
+        "--vmlinuz", type=_whole, action="append", default=[], metavar="Z", help="a compressed kernel; repeatable"
+    )
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
     given = parser.parse_args()

@@ -98,7 +98,7 @@ def used(tree: Path, words: tuple[str, ...], given: dict[str, str]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "hibercheck", *words],
-        cwd=tree,
+        cwd="/",  # not in a checkout, whose pyproject.toml would be searched for a configuration
         env=environment | {"PYTHONPATH": str(tree)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -8,6 +8,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # A process begins with the peak memory of the one that starts it, so the bench is not what starts it.
 _WRAP = """
@@ -54,7 +57,12 @@ def measured(words: Sequence[str], statuses: Sequence[int] = (0, 1)) -> Used:
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [sys.executable, "-S", "-c", _WRAP, *words], stdout=subprocess.PIPE, text=True, check=True, env=environment
+        [sys.executable, "-S", "-c", _WRAP, *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        cwd="/",  # not in the checkout, whose pyproject.toml would be searched for a configuration
     )
     wall, cpu, peak, status = done.stdout.split()
     if int(status) not in statuses:

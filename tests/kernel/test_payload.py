@@ -121,6 +121,7 @@ def test_packages_without_a_kernel_say_which_has_it(package: bytes) -> None:
         (cpio({"init": b"x"}), "initramfs"),
         (bytes(0xFF6) + b"S1SUSPEND\0", "hibernation image"),
         (bytes(0xFF6) + b"SWAPSPACE2", "swap space"),
+        (bzimage(bytes(8192)), "no compressed kernel.*; give a vmlinux"),
         (b"0000000000000000 A fixed_percpu_data\n", "list of symbols"),
         (b"ffffffff81000000 T _text\n", "list of symbols"),
         (b"KDUMP   " + bytes(100), "memory dump"),
