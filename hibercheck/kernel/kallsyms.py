@@ -265,12 +265,12 @@ def _expand(raw: bytes, count: int, markers: list[int], tokens: tuple[bytes, ...
         return None
     if "" in texts:
         return None
-    letters, names = "".join(map(itemgetter(0), texts)), list(map(itemgetter(slice(1, None)), texts))
-    if "" in names or not _LETTERS.issuperset(letters):
+    letters, plain = "".join(map(itemgetter(0), texts)), list(map(itemgetter(slice(1, None)), texts))
+    if "" in plain or not _LETTERS.issuperset(letters):
         return None
     if all(map(bytes.isascii, tokens)):
-        return letters, names
-    return letters, [name.encode("latin-1").decode("utf-8", "replace") for name in names]
+        return letters, plain
+    return letters, [name.encode("latin-1").decode("utf-8", "replace") for name in plain]
 
 
 def _blocks(count: int, markers: list[int]) -> Iterator[tuple[int, int, int]]:
