@@ -240,7 +240,8 @@ class Results:
         if one is None or one["code"] != self._code(mutant):
             return None
         killed = one["how"] not in {"survives", "no test"}
-        if (one["by"] not in self.known.tests) if killed else (one["tests"] != self.tests[mutant.path]):
+        # one that lets no test be collected is killed by none of them
+        if (one["by"] and one["by"] not in self.known.tests) if killed else (one["tests"] != self.tests[mutant.path]):
             return None
         return Outcome(mutant, killed, one["by"], one["how"])
 

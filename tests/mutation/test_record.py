@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mutation import core, record
+from tests.mutation import core, coverage_map, record
 from tests.mutation.core import CORE, ROOT, modules
 from tests.mutation.mutants import mutants_of
 from tests.mutation.run import Outcome
@@ -130,3 +130,19 @@ def test_reasons_stay_and_killed_ones_go(tmp_path):
     record.write(second, tmp_path / "record.json")
     assert record.read(tmp_path / "record.json") == second
     assert [one for _, one in record.gone(second, {"x.py": [mutants[1]]})] == list(second["x.py"].survivors[1:])
+
+
+@pytest.mark.parametrize(
+    ("by", "known"), [("", True), ("tests/test_a.py::test_a", True), ("tests/test_b.py::gone", False)]
+)
+def test_a_killed_mutant_stays_so_while_its_test_is_there(tmp_path, by, known):
+    """One with which no test can be collected has no test to its name."""
+    source = b"def total(a):\n    return a + 1\n"
+    mutant = mutants_of("hibercheck/small.py", source)[0]
+    there = coverage_map.Map({"tests/test_a.py::test_a": coverage_map.Test(0.1, {}, [])})
+
+    def results():
+        return record.Results(there, {mutant.path: source}, {mutant.path: []}, tmp_path / "results.jsonl")
+
+    results().add(Outcome(mutant, killed=True, by=by, how="fails"))
+    assert (results().of(mutant) is not None) is known
