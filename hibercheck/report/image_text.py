@@ -222,7 +222,7 @@ def _frames(shown: ImageView) -> Iterator[str]:
         what = f"frame {first:#x}" if length == 1 else f"frames {first:#x} to {first + length - 1:#x}"
         lost = held.refused is not None and first <= held.refused < first + length
         does = "a kernel refuses the image, with error -14" if lost else "a kernel loads it: memory is near"
-        yield f"{what} {'is' if length == 1 else 'are'} no memory by the image's own map; {does}"
+        yield f"{what} {'is' if length == 1 else 'are'} not memory by the image's own map; {does}"
     if not held.outside:
         yield "all its frames are memory by its own map"
 

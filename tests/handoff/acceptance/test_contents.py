@@ -60,7 +60,7 @@ def test_the_record_has_to_be_of_the_kernels_version(wanted, found, refuses):
     assert (refusal is not None, unknown) == (refuses, [])
     if refusal:
         assert (refusal.test, refusal.errno) == ("record-magic", EPERM)
-        assert "magic 0x5, and this one has 0x6" in refusal.reason
+        assert "magic number 0x5, and this one has 0x6" in refusal.reason
         assert refusal.log == (
             "PM: hibernation: Image mismatch: architecture specific data", "PM: hibernation: resume failed (-1)",
         )  # fmt: skip
