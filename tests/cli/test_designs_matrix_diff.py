@@ -317,9 +317,9 @@ def test_strict_judges_by_the_worst_condition_unless_it_is_suppressed(command, c
 def test_conditions_of_designs_are_proved_by_their_arguments(image, tmp_path, capsys):
     """7.3 parks offline cores as its cpuidle driver has it; under most designs that makes no difference."""
     # A resumee that was told to do without cpuidle says nothing of the resumer's driver.
-    without_cpuidle = tmp_path / "cpuidle.bin"
-    without_cpuidle.write_bytes(Path(image).read_bytes().replace(b"console=ttyS0", b"cpuidle.off=1"))
-    arguments = [str(without_cpuidle), "--resumer", STOCK, "--resumee", MID, "--fact", "cpus=0-3", "--resumer-offline", "2,3"]
+    idle_off = tmp_path / "cpuidle.bin"
+    idle_off.write_bytes(Path(image).read_bytes().replace(b"console=ttyS0", b"cpuidle.off=1"))
+    arguments = [str(idle_off), "--resumer", STOCK, "--resumee", MID, "--fact", "cpus=0-3", "--resumer-offline", "2,3"]
     line = ["--resumer-cmdline", "nokaslr"]
     assert run(["designs", *arguments, *line, "--format", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
