@@ -189,7 +189,7 @@ def test_matrix_tables(matrix):
     assert not RAW.search(content), RAW.search(content)
     rows = list(csv.reader(io.StringIO(content)))
     assert len(rows) == 5
-    assert {len(row) for row in rows} == {12}
+    assert {len(row) for row in rows} == {13}
     # A spreadsheet takes what begins so for a formula.
     assert not [cell for row in rows for cell in row if cell[:1] in ("=", "+", "-", "@", "\t")]
 

@@ -218,6 +218,7 @@ def test_a_user_never_writes_to_a_read_only_page_and_a_supervisor_if_cr0_allows(
     assert walk(RIGHTS, mode, 0x1000, 0x2000, Access.WRITE, user=True).fault is None
     assert walk(RIGHTS, mode, 0x1000, 0x1000, Access.READ, user=True).fault is None
     assert walk(RIGHTS, mode, 0x1000, 0, Access.READ, user=True).fault.error_code == 5
+    assert walk(RIGHTS, mode, 0x1000, 1 << 40, Access.READ, user=True).fault.error_code == 4
 
 
 def test_smep_and_smap_keep_a_supervisor_from_user_pages_only():
