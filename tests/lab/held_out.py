@@ -25,6 +25,7 @@ REPLACED = {
     "standings12-11": ("standings12-21", ": its resumer, built with a command line of its own, was not there"),
     "standings12-15": ("standings12-22", ": its resumer, built with a command line of its own, was not there"),
     "standings13-55": ("standings13-150", ": 7.3.4 does not boot on this CPU without XSAVE"),
+    "standings16-59": ("standings16-60", ": the LZ4 module of its resumer was not there"),
 }
 """Drawn, but without an outcome: the experiment that was drawn in its place, and why where that is known."""
 WENT_WRONG = ("resets", "hangs", "survives")

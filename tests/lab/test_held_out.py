@@ -113,3 +113,12 @@ def test_a_hundred_and_fifty_of_one_version_missed_nothing_that_was_given():
     assert "shows the difference | 83 | 0 |" in text
     assert "shows the difference | 150 | 2 (1.3 %) |" in text
     assert "not right: none | 67 | 1 | `-5` |" in text
+
+
+def test_sixty_of_the_version_that_followed_are_right_with_every_dump():
+    drawn = [entry for entry in load(PLACE) if entry.name.startswith("standings16-")]
+    assert (len(drawn), len({entry.commit for entry in drawn})) == (60, 1)
+    text = table(drawn)
+    assert "whose CPU ran away: none | 9 | 0 |" in text
+    assert "at most 2 % | 60 | 1 (1.7 %) |" in text
+    assert "not right: none | 29 | 0 |" in text
