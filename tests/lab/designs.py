@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from tests.lab.bochs.build import VERSION as BOCHS
 from tests.lab.experiment import Event, Experiment, Side
@@ -39,20 +39,25 @@ def shows(experiment: Experiment, emulator: str) -> bool:
     return not any(side.kernel.endswith("-mwait") for side in sides)
 
 
+def left_offline(name: str, builds: Mapping[str, tuple[str, str]], events: Iterable[Event]) -> Iterator[Experiment]:
+    """Each pair of builds, each event, with a CPU that the resumee leaves offline."""
+    for pair, (resumee, resumer) in builds.items():
+        for event in events:
+            yield Experiment(
+                f"{name}-{pair}-{event}",
+                Side(resumee, OFF, offline=(1,)),
+                Side(resumer, "nokaslr"),
+                machine=CORES,
+                event=event,
+                image_size=None,
+                fill_mib=24,
+            )
+
+
 def designs() -> Iterator[Experiment]:
     """Each design, each pair of builds, each event, with a CPU that the resumee leaves offline; the rest in pairs."""
     for design in ALL:
-        for pair, (resumee, resumer) in pairs(design).items():
-            for event in EVENTS:
-                yield Experiment(
-                    f"design-{design}-{pair}-{event}",
-                    Side(resumee, OFF, offline=(1,)),
-                    Side(resumer, "nokaslr"),
-                    machine=CORES,
-                    event=event,
-                    image_size=None,
-                    fill_mib=24,
-                )
+        yield from left_offline(f"design-{design}", pairs(design), EVENTS)
         yield from others(design)
 
 
@@ -69,17 +74,7 @@ def designs_7() -> Iterator[Experiment]:
             "both": (f"far-{design}", new),
             "same": (new, new),
         }
-        for pair, (resumee, resumer) in sides.items():
-            for event in EVENTS[:2]:
-                yield Experiment(
-                    f"{ON_7}{design}-{pair}-{event}",
-                    Side(resumee, OFF, offline=(1,)),
-                    Side(resumer, "nokaslr"),
-                    machine=CORES,
-                    event=event,
-                    image_size=None,
-                    fill_mib=24,
-                )
+        yield from left_offline(f"{ON_7}{design}", sides, EVENTS[:2])
         hand = Side(new, "nokaslr", offline=(1,))
         yield Experiment(f"{ON_7}{design}-hand-in-r", Side("far-current"), hand, machine=CORES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,8 @@ from tests.lab.records import Entry, Said
 
 LONGEST = 900
 """Seconds that an answer may take on a busy machine."""
+_DIRECTORIES = re.compile(r"(?<![^\s'\"(=])/(?:[^\s/:]+/)+")
+"""The directories of an absolute path."""
 OUTCOMES = {"hangs": "resets", "survives": "resets"}
 """Where a parked CPU ran away, chance decides what becomes of the machine: ``resets`` is right."""
 
@@ -127,7 +130,8 @@ def answer(status: int, out: str, errors: str, experiment: Experiment) -> Said:
         doubts = tuple(sorted({cpu["doubt"] for cpu in report.get("cpus", ()) if cpu.get("doubt")}))
         return Said(status, report["outcome"], report["verdict"], usual, conditions, wakes=wakes, doubts=doubts)
     except (ValueError, KeyError, TypeError):
-        return Said(status, note=errors.strip()[-160:])
+        # a record is read elsewhere: of a file it keeps the name
+        return Said(status, note=_DIRECTORIES.sub("", errors.strip())[-160:])
 
 
 def woken(report: dict[str, Any], experiment: Experiment) -> Iterator[tuple[int, int, bool]]:

@@ -92,23 +92,27 @@ def test_what_was_drawn_in_place_of_another_is_said_to_be():
         assert (gone in names, other in names) == (False, True)
 
 
+def drawn(seed):
+    """What the record has of a seed of the family."""
+    return [entry for entry in load(PLACE) if entry.name.startswith(f"standings{seed}-")]
+
+
 def test_the_hundred_and_fifty_are_whole():
-    assert sum(entry.name.startswith("standings11-") for entry in load(PLACE)) == 150
+    assert len(drawn(11)) == 150
 
 
 def test_a_fresh_seed_missed_nothing_that_was_given():
     """As it was predicted first, after what seed 11 taught."""
-    fresh = [entry for entry in load(PLACE) if entry.name.startswith("standings12-")]
-    text = table(fresh)
+    text = table(drawn(12))
     assert "ran away: none | 2 | 0 |" in text
     assert "shows the difference | 9 | 0 |" in text
     assert "at most 2 % | 20 | 0 (0.0 %) |" in text
 
 
 def test_a_hundred_and_fifty_of_one_version_missed_nothing_that_was_given():
-    drawn = [entry for entry in load(PLACE) if entry.name.startswith("standings13-")]
-    assert (len(drawn), len({entry.commit for entry in drawn})) == (150, 1)
-    text = table(drawn)
+    found = drawn(13)
+    assert (len(found), len({entry.commit for entry in found})) == (150, 1)
+    text = table(found)
     assert "shows the difference | 14 | 0 |" in text
     assert "shows the difference | 83 | 0 |" in text
     assert "shows the difference | 150 | 2 (1.3 %) |" in text
@@ -116,9 +120,9 @@ def test_a_hundred_and_fifty_of_one_version_missed_nothing_that_was_given():
 
 
 def test_sixty_of_the_version_that_followed_are_right_with_every_dump():
-    drawn = [entry for entry in load(PLACE) if entry.name.startswith("standings16-")]
-    assert (len(drawn), len({entry.commit for entry in drawn})) == (60, 1)
-    text = table(drawn)
+    found = drawn(16)
+    assert (len(found), len({entry.commit for entry in found})) == (60, 1)
+    text = table(found)
     assert "whose CPU ran away: none | 9 | 0 |" in text
     assert "at most 2 % | 60 | 1 (1.7 %) |" in text
     assert "not right: none | 29 | 0 |" in text

@@ -72,7 +72,7 @@ def provision(place: Path, kind: str) -> None:
     line = f"{COMMON} root=UUID={UUIDS[kind][1]} rw"
     with machine_of(kind, disk, place / "run", variables, (tree / f"boot/vmlinuz-{kernel}", initrd, line)) as vm:
         vm.wait_for(r"^LAB ready\n", 600)
-        ask(vm, "PS2=; sed -i \"s/PS2=\\S* //; s/PS1=''/PS1='' PS2=''/\" /root/.profile; uname -r; cat /proc/swaps")
+        ask(vm, "PS2=; sed -i \"s/PS2=\\S* //; s/PS1=''/PS1='' PS2=''/\" ~/.profile; uname -r; cat /proc/swaps")
         if kind == "grub":
             grub(vm, tree)
         else:

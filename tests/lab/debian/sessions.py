@@ -41,9 +41,9 @@ TO_FILE = (
 """Hibernate to the swap file, and have /etc/fstab say so."""
 TO_LUKS = (
     "swapoff -a; wipefs -q -a /dev/nvme0n1p2",
-    f"printf {PASSPHRASE} > /tmp/key; cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 "
-    f"--pbkdf-force-iterations 1000 --uuid {LUKS} /dev/nvme0n1p2 /tmp/key",
-    "cryptsetup open --key-file /tmp/key /dev/nvme0n1p2 cryptswap && mkswap -q /dev/mapper/cryptswap",
+    f"printf {PASSPHRASE} > /run/key; cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 "
+    f"--pbkdf-force-iterations 1000 --uuid {LUKS} /dev/nvme0n1p2 /run/key",
+    "cryptsetup open --key-file /run/key /dev/nvme0n1p2 cryptswap && mkswap -q /dev/mapper/cryptswap",
     "udevadm settle; swapon /dev/mapper/cryptswap",
     r"sed -i -e '/ swap /d' /etc/fstab; echo '/dev/mapper/cryptswap none swap sw,nofail 0 0' >> /etc/fstab",
     f"echo 'cryptswap UUID={LUKS} none luks,noauto' > /etc/crypttab",
