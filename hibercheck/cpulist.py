@@ -86,6 +86,12 @@ def format_cpu_list(cpus: Iterable[int]) -> str:
     return ",".join(parts)
 
 
+def cpu_phrase(cpus: Iterable[int]) -> str:
+    """Return ``CPU 1`` or ``CPUs 1-3``."""
+    numbers = set(cpus)
+    return f"CPU{'' if len(numbers) == 1 else 's'} {format_cpu_list(numbers)}"
+
+
 def _alike(ranges: list[list[int]], at: int) -> int:
     """Count the ranges from one on that are as long as it, and as far from one another as the next is from it."""
     if at + 1 == len(ranges):

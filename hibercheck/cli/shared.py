@@ -14,7 +14,7 @@ import click
 from hibercheck.addresses import LOAD_ALIGNMENT
 from hibercheck.cli.options import GATE, Decorated, option
 from hibercheck.cli.terminal import LEAST, MOST
-from hibercheck.cli.values import AddressType, CpuListType, FactType, OutputType, PartType, WholeType
+from hibercheck.cli.values import AddressType, CpuListType, FactType, OutputType, PartType, WholeType, one_value_each
 
 INPUTS, SCENARIO, MACHINE, OUTPUT, WORK = "Inputs", "Scenario", "Machine", "Output", "Work"
 
@@ -180,6 +180,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             multiple=True,
             more=True,
             type=FactType(),
+            callback=one_value_each,
             help="A fact of the resumer's run, such as cpus=0-3; repeatable; hibercheck-check(1) lists all.",
         ),
         "--what-if": option(

@@ -118,6 +118,21 @@ class FactType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         ]
 
 
+def one_value_each(
+    ctx: click.Context, param: click.Parameter, facts: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    """See that no fact is given twice with different values: which of them holds nobody can know.
+
+    Raises:
+        click.BadParameter: One is.
+    """
+    known: dict[str, str] = {}
+    for name, value in facts:
+        if known.setdefault(name, value) != value:
+            raise click.BadParameter(f"{name} is both {known[name]} and {value}; give it once", ctx, param)
+    return facts
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """One wanted output: a format, and the file it goes to (None: standard output)."""

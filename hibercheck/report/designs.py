@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hibercheck import __version__
+from hibercheck.cpulist import cpu_phrase
 from hibercheck.report.conditions import settled
 from hibercheck.report.grouped import numbered
 from hibercheck.report.sanitise import one_line
-from hibercheck.report.words import condition_text, cpu_phrase, sentence
+from hibercheck.report.words import condition_text, sentence
 
 if TYPE_CHECKING:
     from rich.console import Console

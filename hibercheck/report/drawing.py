@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape as escape_markup
 
 from hibercheck.addresses import PAGE_SHIFT
+from hibercheck.cpulist import cpu_phrase
 from hibercheck.data import dataclass
 from hibercheck.handoff.verdict.findings import CpuReport, FrameUse, ImageSummary, KernelSummary, Report
 from hibercheck.report import words
@@ -153,7 +154,7 @@ def _frames(cpus: Sequence[CpuReport], top: int) -> Bar:
     )
     counts = [(kind, sum(mark.kind == kind for mark in marks)) for kind in KINDS]
     told = ", ".join(f"{number} {KINDS[kind]}" for kind, number in counts if number)
-    label = words.cpu_phrase([one.cpu for one in cpus])
+    label = cpu_phrase([one.cpu for one in cpus])
     first = f" (those of CPU {cpu.cpu})" if len(cpus) > 1 else ""
     return Bar(label, marks, f"{label}: {fate(cpu)}. Frames that it needs{first}: {told}.")
 
@@ -179,7 +180,7 @@ def copy_line(report: Report) -> tuple[Bar, ...]:
     for cpus in alike(report.cpus):
         marks = sorted(_losses(cpus[0], order), key=lambda mark: mark.start)
         if marks:
-            label = words.cpu_phrase([one.cpu for one in cpus])
+            label = cpu_phrase([one.cpu for one in cpus])
             bars.append(Bar(label, tuple(marks), f"{label} loses {', then '.join(mark.what for mark in marks)}."))
     return tuple(bars)
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
+from hibercheck.cpulist import cpu_phrase
 from hibercheck.data import dataclass, replace
 from hibercheck.handoff.verdict.findings import CpuReport, Finding, Level
 from hibercheck.report.fingerprint import fingerprints, identity
 from hibercheck.report.gate import Judged, Mark
-from hibercheck.report.words import cpu_phrase
 
 _CPU = re.compile(r"\bCPU (\d+)\b")
 

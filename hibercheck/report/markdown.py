@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from hibercheck.cpulist import format_cpu_list
+from hibercheck.cpulist import cpu_phrase, format_cpu_list
 from hibercheck.handoff.verdict.findings import CpuReport, Finding, Level, Place, Verdict
 from hibercheck.report import walks, words
 from hibercheck.report.gate import Judged, Mark
@@ -88,7 +88,7 @@ def _cpu(cpus: list[CpuReport]) -> str:
 def _finding(findings: list[Finding], mark: Mark | None, *, advise: bool = True) -> Iterator[str]:
     finding = findings[0]
     cpus = [each.cpu for each in findings if each.cpu is not None]
-    who = f", {words.cpu_phrase(cpus)}" if cpus else ""
+    who = f", {cpu_phrase(cpus)}" if cpus else ""
     which = f" (CPU {finding.cpu} is shown)" if len(set(cpus)) > 1 else ""
     yield f"\n### {finding.rule} {finding.level.name.lower()}{who}: {_text(title(finding))}{which}"
     if mark is not None:

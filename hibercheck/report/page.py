@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from hibercheck import __version__
+from hibercheck.cpulist import cpu_phrase
 from hibercheck.handoff.facts.session import shown_time
 from hibercheck.handoff.verdict.findings import Finding, Place, Report, Verdict
 from hibercheck.report import walks, words
@@ -135,7 +136,7 @@ def _cpus(report: Report) -> Iterator[str]:
         where = state(cpu) + (f", {cpu.loop}" if cpu.loop and not cpu.boot_cpu else "")
         wakes = "" if cpu.boot_cpu else ", ".join(cpu.wakes) or "nothing"
         why = words.sentence(one_line(cpu.sentence))
-        rows.append([*map(escape, (words.cpu_phrase([one.cpu for one in cpus]), where, wakes, fate(cpu), why))])
+        rows.append([*map(escape, (cpu_phrase([one.cpu for one in cpus]), where, wakes, fate(cpu), why))])
     if rows:
         yield "<h2>CPUs</h2>\n"
         yield _table("CPUs", ("Which", "Parked in", "Woken by", "What becomes of it", "Why"), rows)
@@ -200,7 +201,7 @@ def _findings(judged: Judged) -> Iterator[str]:
     for findings, mark in groups:
         finding = findings[0]
         cpus = [one.cpu for one in findings if one.cpu is not None]
-        who = f", {words.cpu_phrase(cpus)}" if cpus else ""
+        who = f", {cpu_phrase(cpus)}" if cpus else ""
         spared = f" ({mark.kind}: {mark.reason})" if mark is not None else ""
         head = f"{finding.rule} {finding.level.name.lower()}{who}: {title(finding)}{spared}"
         yield f"<h3>{escape(head)}</h3>\n<p>{escape(words.sentence(finding.message))}</p>\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hibercheck.cpulist import format_cpu_list
+from hibercheck.cpulist import cpu_phrase, format_cpu_list
 from hibercheck.handoff.replay.fate import Fate, When
 from hibercheck.handoff.verdict.findings import CpuReport, FrameUse, Report
 from hibercheck.handoff.verdict.words import WHEN, either, with_article
@@ -125,7 +125,7 @@ def _sentences(cpus: Sequence[CpuReport], sheet: Sheet) -> None:
     parts = [words.sentence(clean(part)) for part in told if part]
     if not parts:
         return
-    who = f"{words.cpu_phrase([each.cpu for each in cpus])}: "
+    who = f"{cpu_phrase([each.cpu for each in cpus])}: "
     more = " (The first of them is described.)" if len(cpus) > 1 else ""
     sheet.print(Text.assemble("\n", (who, "bold"), " ".join(parts) + more), indent=2, prose=True)
 

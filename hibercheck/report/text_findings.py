@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hibercheck.cpulist import cpu_phrase
 from hibercheck.handoff.replay.fate import Fate
 from hibercheck.handoff.verdict.findings import Evidence, Finding, Level, Place
 from hibercheck.handoff.verdict.rules import RULES
@@ -71,7 +72,7 @@ def title(finding: Finding) -> str:
 def _head(findings: Sequence[Finding], sheet: Sheet) -> None:
     finding = findings[0]
     cpus = sorted({each.cpu for each in findings if each.cpu is not None})
-    who = f"  {words.cpu_phrase(cpus)}" if cpus else ""
+    who = f"  {cpu_phrase(cpus)}" if cpus else ""
     which = f" (CPU {finding.cpu} is shown; JSON has all)" if len(cpus) > 1 else ""
     head = (f"{finding.rule} {finding.level.name.lower()}", STYLES[finding.level])
     sheet.print(Text.assemble("\n", head, (who, "bold"), f"  {clean(title(finding))}{which}"), indent=2)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from hibercheck.cpulist import cpu_phrase
 from hibercheck.handoff.facts.standing import Standing
 from hibercheck.handoff.verdict.findings import Finding, Level, Place, Report, Verdict
 from hibercheck.handoff.verdict.rules import RULES
@@ -96,7 +97,7 @@ def _cpus(report: Report, sheet: Sheet) -> None:
     for cpus in alike(report.cpus):
         cpu = cpus[0]
         where = state(cpu) if cpu.boot_cpu or not cpu.loop else f"{state(cpu)}, {clean(cpu.loop)}"
-        rows.add_row((words.cpu_phrase([each.cpu for each in cpus]), "bold"), where, (fate(cpu), FATES[cpu.fate]))
+        rows.add_row((cpu_phrase([each.cpu for each in cpus]), "bold"), where, (fate(cpu), FATES[cpu.fate]))
     sheet.print(rows)
 
 
@@ -123,7 +124,7 @@ def _row(findings: Sequence[Finding], level: int) -> tuple[Text, str, str]:
     finding = findings[0]
     cpus = [each.cpu for each in findings if each.cpu is not None]
     head = (f"{finding.rule} {finding.level.name.lower().ljust(level)}", STYLES[finding.level])
-    who = (f" {words.cpu_phrase(cpus)}" if cpus else "", "bold")
+    who = (f" {cpu_phrase(cpus)}" if cpus else "", "bold")
     return Text.assemble(head, who), clean(title(finding)), _symbol(finding)
 
 

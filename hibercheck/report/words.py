@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hibercheck.cpulist import format_cpu_list
+from hibercheck.cpulist import cpu_phrase
 from hibercheck.handoff.facts.standing import Standing
 from hibercheck.report.sanitise import clean, one_line
 
@@ -26,11 +25,6 @@ def size(pages: int) -> str:
 def count(number: int, thing: str) -> str:
     """Return ``1 page`` or ``2,345 pages``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def cpu_phrase(numbers: Sequence[int]) -> str:
-    """Return ``CPU 1`` or ``CPUs 1-3``."""
-    return f"CPU{'' if len(set(numbers)) == 1 else 's'} {format_cpu_list(numbers)}"
 
 
 def in_words(note: NotExamined) -> str:

@@ -237,9 +237,17 @@ def test_an_option_that_would_be_dropped_is_told(hibercheck, engine, twice):
     assert engine.asked is None
 
 
+def test_a_fact_with_two_values_is_told(hibercheck, engine):
+    ran = hibercheck("i", *KERNELS, "--fact", "smt=on", "--fact", "cpus=0-3", "--fact", "smt=off")
+    assert (ran.status, ran.out) == (2, "")
+    assert "'--fact': smt is both on and off; give it once" in ran.err
+    assert engine.asked is None
+
+
 def test_what_may_be_there_again(hibercheck, engine):
     again = ("--suppose", "nmi", "--suppose", "smi", "--verify", "--verify", "-q", "-q")
-    assert hibercheck("i", *KERNELS, *again).status == 1
+    alike = ("--fact", "smt=on", "--fact", "smt=on")
+    assert hibercheck("i", *KERNELS, *again, *alike).status == 1
 
 
 def test_registers_without_a_dump_have_no_effect(hibercheck, engine):

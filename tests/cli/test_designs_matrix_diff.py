@@ -363,7 +363,7 @@ def test_designs_with_strict_show_the_verdict_of_the_worst_condition(image, caps
 
 @pytest.mark.parametrize(("more", "said"), [
     (["--resumer-cmdline", "nokaslr", "--resumer-offline", "3"], "names CPU 3, which the resumee did not have"),
-    (["--resumer-cmdline", "nokaslr nosmt", "--resumer-offline", "1"], "names CPUs 1, which are down already"),
+    (["--resumer-cmdline", "nokaslr nosmt", "--resumer-offline", "1"], "names CPU 1, down already"),
     (["--resumer-cmdline", "nokaslr"], None),
 ])  # fmt: skip
 def test_designs_tell_what_a_check_tells_of_what_was_given(image, capsys, more, said):

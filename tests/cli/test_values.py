@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hibercheck.cli.values import AddressType, Output, OutputType, PartType, WholeType
-from hibercheck.cpulist import MAX_CPUS, format_cpu_list, parse_cpu_list
+from hibercheck.cpulist import MAX_CPUS, cpu_phrase, format_cpu_list, parse_cpu_list
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,10 @@ def test_an_output_is_a_format_and_perhaps_a_file():
     for bad in ("yaml", "json=", ""):
         with pytest.raises(click.BadParameter):
             outputs.convert(bad, None, None)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [({3}, "CPU 3"), ([2, 2], "CPU 2"), ({1, 2, 3}, "CPUs 1-3"), ({0, 4}, "CPUs 0,4")]
+)
+def test_cpus_are_named_in_the_singular_and_the_plural(numbers, text):
+    assert cpu_phrase(numbers) == text

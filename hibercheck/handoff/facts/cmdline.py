@@ -79,6 +79,7 @@ class CommandLine:
         nosmt: SMT switched off by ``nosmt`` or ``nosmt=force``.
         nosmt_force: By ``nosmt=force``: siblings cannot be switched on by hand again.
         nosmt_if_bugs: SMT switched off if the CPU has one of these bugs (``mitigations=auto,nosmt`` and the like).
+        mitigations_off: ``mitigations=off``, of which kernels differ whether such an option counts beside it.
         max_cpus: ``maxcpus=`` (``nosmp`` is 0), the last of them, or None.
         nr_cpus: ``nr_cpus=``, the smallest of them, or None.
         possible_cpus: ``possible_cpus=``, or None.
@@ -109,6 +110,7 @@ class CommandLine:
     nosmt: bool = False
     nosmt_force: bool = False
     nosmt_if_bugs: frozenset[str] = frozenset()
+    mitigations_off: bool = False
     max_cpus: int | None = None
     nr_cpus: int | None = None
     possible_cpus: int | None = None
@@ -168,6 +170,7 @@ def parse_command_line(text: str, builtin: str = "", *, override: bool = False, 
         nosmt=bool(nosmt),
         nosmt_force="force" in nosmt,
         nosmt_if_bugs=_nosmt_bugs(early),
+        mitigations_off=(_mitigations(early) or "").startswith("off"),
         max_cpus=_max_cpus(early),
         nr_cpus=min((n for n in _values(early, "nr_cpus", option_number) if n > 0), default=None),
         possible_cpus=_last(early, "possible_cpus", option_number),
@@ -300,11 +303,12 @@ def _nosmt_bugs(pairs: Pairs) -> frozenset[str]:
             bugs |= needed
     if any("nosmt" in value.split(",") for name, value in pairs if name == "retbleed" and value):
         bugs.add("retbleed")
-    # since v6.17 the choice of attack vectors follows a comma: mitigations=auto,nosmt,no_user_user
-    everything = _values(
-        pairs, "mitigations", lambda value: value if (value or "").startswith(("off", "auto")) else None
-    )
-    return frozenset(bugs | _NOSMT_BY_ALL if "nosmt" in re.split("[,;]", "".join(everything[-1:])) else bugs)
+    return frozenset(bugs | _NOSMT_BY_ALL if "nosmt" in re.split("[,;]", _mitigations(pairs) or "") else bugs)
+
+
+def _mitigations(pairs: Pairs) -> str | None:
+    """Return what counts of ``mitigations=``; since v6.17 attack vectors may follow: auto,nosmt,no_user_user."""
+    return _last(pairs, "mitigations", lambda value: value if (value or "").startswith(("off", "auto")) else None)
 
 
 def _pti(pairs: Pairs, words: list[str]) -> bool | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hibercheck.addresses import PAGE_SIZE
-from hibercheck.cpulist import format_cpu_list
+from hibercheck.cpulist import cpu_phrase
 from hibercheck.data import replace
 from hibercheck.handoff.acceptance.alternatives import acceptance_alternatives
 from hibercheck.handoff.matrix.memory import certain_memory, waiting_cpu
@@ -382,5 +382,4 @@ def _told(ruling: Ruling, who: str, exposed: set[Event], share: float, *, borrow
 
 
 def _who(cpus: frozenset[int], state: ParkState) -> str:
-    numbers = format_cpu_list(cpus)
-    return f"CPU{'' if len(cpus) == 1 else 's'} {numbers} in {_STATES.get(state, state.value)}"
+    return f"{cpu_phrase(cpus)} in {_STATES.get(state, state.value)}"

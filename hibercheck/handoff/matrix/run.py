@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from hibercheck.children import ChildEnded, mapped
-from hibercheck.cpulist import format_cpu_list
+from hibercheck.cpulist import cpu_phrase
 from hibercheck.data import replace
 from hibercheck.errors import HibercheckError, InputProblem, UsageProblem
 from hibercheck.files.inputs import Identity, note, watching
@@ -134,7 +134,7 @@ def _described(scenario: Scenario) -> str:
         (scenario.resumee_online, "brought online again by E"),
     ):
         if cpus:
-            parts.append(f"CPU{'' if len(cpus) == 1 else 's'} {format_cpu_list(cpus)} {what}")
+            parts.append(f"{cpu_phrase(cpus)} {what}")
     parts += [f"{name} is {value}" for name, value in scenario.facts]
     if scenario.idle is not None:
         parts.append(f"cpuidle parks by {scenario.idle}")
@@ -286,5 +286,4 @@ def _of_another(report: Report, scenario: Scenario) -> str | None:
     online = started & (scenario.resumee_offline - scenario.resumee_online)
     if not online or line.nosmt or line.nosmt_if_bugs:
         return None
-    whom = f"CPU{'' if len(online) == 1 else 's'} {format_cpu_list(online)}"
-    return f"the image's resumee had {whom} online when it hibernated, and the scenario has it otherwise"
+    return f"the image's resumee had {cpu_phrase(online)} online when it hibernated, and the scenario has it otherwise"

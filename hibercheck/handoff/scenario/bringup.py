@@ -45,7 +45,7 @@ def smt_is_off(cmdline: CommandLine, topology: Topology, features: CpuFeatures |
     CPU that has the bug concerned (kernel/cpu.c cpu_smt_disable(), arch/x86/kernel/cpu/bugs.c).
 
     Raises:
-        MissingFact: It depends on the CPU's bugs and they are not known.
+        MissingFact: It depends on the CPU's bugs, which are not known, or on what ``mitigations=off`` is to the kernel.
     """
     if topology.smt_shift == 0:
         return False
@@ -53,7 +53,11 @@ def smt_is_off(cmdline: CommandLine, topology: Topology, features: CpuFeatures |
         return cmdline.nosmt
     if features is None or features.bugs is None:
         raise MissingFact("whether the CPU has the bugs for which the command line switches SMT off is not known")
-    return bool(features.bugs & cmdline.nosmt_if_bugs)
+    off = bool(features.bugs & cmdline.nosmt_if_bugs)
+    if off and cmdline.mitigations_off:
+        # it wins up to 2f970a526975 ("x86/bugs: Add attack vector controls for L1TF", in v6.17), and loses since
+        raise MissingFact("whether mitigations=off counts beside an option that switches SMT off is not known")
+    return off
 
 
 class Order(StrEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hibercheck.cpulist import format_cpu_list
+from hibercheck.cpulist import cpu_phrase, format_cpu_list
 from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.facts.cmdline import parse_command_line
 from hibercheck.handoff.facts.cpufacts import MonitorLeaf
@@ -69,6 +69,9 @@ def _smt_as_resumee(asking: Asking) -> Known[bool]:
     """Whether the CPU has the bugs for which its command line switches SMT off, by what that did to the resumee."""
     resumee, line = asking.inputs.resumee, asking.need(COMMAND_LINE).value
     theirs = resumee.parameters
+    if line.mitigations_off:  # what counts is the kernel's choice, and theirs may be another
+        said = "an option of its command line that switches SMT off is taken to count beside mitigations=off"
+        return Known(True, Standing.USUAL, said)
     if theirs.nosmt_if_bugs == line.nosmt_if_bugs and not theirs.nosmt and resumee.smt_control is not None:
         return Known(resumee.smt_disabled, Standing.INFERRED, "the resumee's, which was told the same")
     return Known(True, Standing.USUAL, "its CPU is taken to have a bug for which the command line switches SMT off")
@@ -167,11 +170,11 @@ def _told_offline(asking: Asking) -> frozenset[int]:
     own = by_itself(asking, told).value
     down, never = told & own.siblings_down, told & own.never_booted
     if down:
-        asking.remark(f"--resumer-offline names CPUs {format_cpu_list(down)}, which are down already, as SMT is off")
+        asking.remark(f"--resumer-offline names {cpu_phrase(down)}, down already, as SMT is off")
     if never:
         asking.remark(
-            f"--resumer-offline names CPUs {format_cpu_list(never)}, which the resumer does not start by itself: they "
-            "are taken to have been started and taken offline by hand"
+            f"--resumer-offline names {cpu_phrase(never)}, which the resumer does not start by itself: somebody is "
+            "taken to have started what is named, and taken it offline"
         )
     return told - down
 
@@ -221,7 +224,7 @@ def started(asking: Asking) -> Bringup:
         raise Mismatch(f"CPU {boot_cpu}, which is the one that resumes, is offline ({source})", path=asking.blamed)
     if not online <= present:
         raise Mismatch(
-            f"CPUs {format_cpu_list(online - present)} are online ({source}), which are not among its CPUs, "
+            f"the resumer has {cpu_phrase(online - present)} online ({source}), but not among its CPUs, "
             f"{format_cpu_list(present)} ({asking.need(PRESENT).source})",
             path=asking.blamed,
         )
@@ -232,13 +235,13 @@ def started(asking: Asking) -> Bringup:
     own = by_itself(asking, asking.options.resumer_offline)
     if once.standing is Standing.GIVEN and not own.standing.is_open and once.value != own.value.booted:
         asking.remark(
-            f"{once.option} says that it has started CPUs {format_cpu_list(once.value)}; by its command line it starts "
-            f"CPUs {format_cpu_list(own.value.booted)}"
+            f"{once.option} says that it has started {cpu_phrase(once.value)}; by its command line it starts "
+            f"{cpu_phrase(own.value.booted)}"
         )
     if once.source == source and once.standing is Standing.MEASURED and not online <= once.value:
         raise Mismatch(
-            f"contradicts itself: CPUs {format_cpu_list(online - once.value)} are online, and were never started, as "
-            f"it has started CPUs {format_cpu_list(once.value)}",
+            f"contradicts itself: it has {cpu_phrase(online - once.value)} online, and never started, as "
+            f"it has started {cpu_phrase(once.value)}",
             path=asking.blamed,
         )
     booted = (asking.need(BOOTED).value | online | by_hand) & present
@@ -280,8 +283,7 @@ def _line_agrees(asking: Asking) -> None:
     limits = [count for count in (line.value.nr_cpus, line.value.possible_cpus) if count]
     if known.source == line.source and line.standing is Standing.MEASURED and limits and len(known.value) > min(limits):
         raise Mismatch(
-            f"contradicts itself: it has CPUs {format_cpu_list(known.value)}, and its command line allows it "
-            f"{min(limits)}",
+            f"contradicts itself: it has {cpu_phrase(known.value)}, and its command line allows it {min(limits)}",
             path=asking.blamed,
             advice="take it again, on the boot that is to resume",
         )
@@ -295,7 +297,7 @@ def _line_agrees(asking: Asking) -> None:
     siblings = online.value & own.siblings_down
     switched_on = off.value and facts.smt_control == "on"
     if switched_on or siblings:
-        what = "SMT is on" if switched_on else f"CPUs {format_cpu_list(siblings)} are online"
+        what = "SMT is on" if switched_on else f"the resumer has {cpu_phrase(siblings)} online"
         if line.value.nosmt_force:
             raise Mismatch(
                 f"contradicts itself: {what}, and nosmt=force on its command line switches SMT off for good",
@@ -305,8 +307,8 @@ def _line_agrees(asking: Asking) -> None:
         asking.remark(f"{what} ({COLLECTED}), though the command line switches SMT off: somebody has switched it on")
     if later := online.value - own.online - own.siblings_down:
         asking.remark(
-            f"CPUs {format_cpu_list(later)} are online ({COLLECTED}), which the resumer does not start by itself: "
-            "somebody has started them"
+            f"the resumer has {cpu_phrase(later)} online ({COLLECTED}), which it does not start by itself: "
+            "somebody has started what it does not"
         )
 
 

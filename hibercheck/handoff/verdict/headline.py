@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hibercheck.cpulist import format_cpu_list
+from hibercheck.cpulist import cpu_phrase
 from hibercheck.handoff.acceptance.refusal import Acceptance
 from hibercheck.handoff.replay.fate import Doubt, Fate, When
 from hibercheck.handoff.replay.judgement import ApResult, Judgement, Timing
@@ -130,5 +130,4 @@ def _survival_headline(judgement: Judgement, verdict: Verdict) -> str:
 
 
 def _cpus(results: Sequence[ApResult]) -> str:
-    cpus = format_cpu_list(result.parked.cpu for result in results)
-    return f"CPU {cpus}" if len(results) == 1 else f"CPUs {cpus}"
+    return cpu_phrase(result.parked.cpu for result in results)

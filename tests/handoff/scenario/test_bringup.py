@@ -102,6 +102,18 @@ def test_nosmt_by_mitigation_needs_the_bug():
         smt_is_off(cmdline, topology, features(None))
 
 
+def test_of_mitigations_off_kernels_differ_whether_another_option_counts_beside_it():
+    _, topology = machine()
+    cmdline = parse_command_line("mitigations=off l1tf=full")
+    assert not smt_is_off(cmdline, topology, features(frozenset({"mds"})))
+    with pytest.raises(MissingFact, match="mitigations=off"):
+        smt_is_off(cmdline, topology, features(frozenset({"l1tf"})))
+    for last_counts in ("mitigations=off mitigations=auto l1tf=full", "mitigations=off mitigations=none l1tf=full"):
+        asked = parse_command_line(last_counts)
+        assert asked.mitigations_off is ("none" in last_counts)
+    assert smt_is_off(parse_command_line("mitigations=off nosmt"), topology, features(frozenset()))
+
+
 def test_nosmt_means_nothing_without_smt():
     _, topology = machine(4, 1)
     assert not smt_is_off(parse_command_line("nosmt"), topology, None)

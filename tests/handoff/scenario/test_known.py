@@ -144,7 +144,7 @@ def test_a_cpu_that_only_the_resumer_has_may_be_offline(predict):
         ({"online": "0-1", "smt_control": "forceoff"}, "SMT is off, and CPUs 0-1 of one core are online"),
         ({"cmdline": "nokaslr nosmt"}, "0xc600000 (collected on the resumer) and 0x0 (no KASLR)"),
         ({"online": "1"}, "CPU 0, which is the one that resumes, is offline"),
-        ({"present": "0", "online": "0-1", "smt_control": "on", "cmdline": "quiet"}, "CPUs 1 are online"),
+        ({"present": "0", "online": "0-1", "smt_control": "on", "cmdline": "quiet"}, "the resumer has CPU 1 online"),
     ],
 )
 def test_facts_that_cannot_be_of_one_boot(predict, collected, changes, said):

@@ -76,6 +76,13 @@ def test_whether_smt_is_off(given, expected):
     assert told(SMT_OFF, **given) == expected
 
 
+def test_smt_beside_mitigations_off_is_the_kernels_choice_and_the_resumee_says_nothing_of_it():
+    line = "mitigations=off mds=full,nosmt"
+    same = {"resumee": made_resumee(command_line=line, smt_control="enabled"), "collected": {"features": BUGGY}}
+    assert told(SMT_OFF, **same, resumer_cmdline=line) == (True, USUAL)
+    assert told(SMT_OFF, **same, resumer_cmdline="mitigations=off nosmt") == (True, INFERRED)
+
+
 def test_a_machine_that_was_measured_and_a_given_line_make_it_read():
     given = {"collected": {"features": BUGGY, "topology": made_resumee().topology}}
     assert told(SMT_OFF, **given, resumer_cmdline="nosmt") == (True, GIVEN)
@@ -154,8 +161,8 @@ def test_a_dump_taken_after_the_rescue_does_not_tell_who_was_offline_before():
 
 
 @pytest.mark.parametrize(("line", "offline", "said"), [
-    ("nosmt", cpus(1, 2, 3), "names CPUs 1,3, which are down already"),
-    ("maxcpus=2", cpus(1, 3), "names CPUs 3, which the resumer does not start by itself"),
+    ("nosmt", cpus(1, 2, 3), "names CPUs 1,3, down already"),
+    ("maxcpus=2", cpus(1, 3), "names CPU 3, which the resumer does not start by itself"),
 ])  # fmt: skip
 def test_what_is_remarkable_about_cpus_that_are_said_to_be_offline(line, offline, said):
     run = asking(resumer_cmdline=line, resumer_offline=offline, traits={"parallel_bringup": False})
@@ -181,11 +188,11 @@ def test_the_resumers_cpus_put_together(given, present, booted, online, down, by
 
 @pytest.mark.parametrize(("facts", "said"), [
     ({"online": cpus(1)}, "CPU 0, which is the one that resumes, is offline"),
-    ({"present": cpus(0, 1), "online": ALL}, "CPUs 2-3 are online"),
+    ({"present": cpus(0, 1), "online": ALL}, "the resumer has CPUs 2-3 online"),
     ({"online": cpus(0, 2, 3), "smt_control": "off", "command_line": "nosmt"}, "SMT is off, and CPUs 2-3 of one core"),
     ({"online": ALL, "smt_control": "on", "command_line": "nosmt=force"}, "SMT is on, and nosmt=force"),
     ({"online": cpus(0, 2), "smt_control": "on", "command_line": "nosmt=force"}, "SMT is on, and nosmt=force"),
-    ({"online": cpus(0, 1, 2), "command_line": "nosmt=force"}, "CPUs 1 are online, and nosmt=force"),
+    ({"online": cpus(0, 1, 2), "command_line": "nosmt=force"}, "the resumer has CPU 1 online, and nosmt=force"),
 ])  # fmt: skip
 def test_what_was_collected_and_cannot_be(facts, said):
     with pytest.raises(Mismatch) as found:
@@ -196,8 +203,8 @@ def test_what_was_collected_and_cannot_be(facts, said):
 
 @pytest.mark.parametrize(("facts", "said"), [
     ({"online": ALL, "smt_control": "on", "command_line": "nosmt"}, "SMT is on (collected on the resumer), though"),
-    ({"online": cpus(0, 1, 2), "command_line": "nosmt"}, "CPUs 1 are online (collected on the resumer), though"),
-    ({"online": cpus(0, 1, 2), "command_line": "maxcpus=2"}, "CPUs 2 are online (collected on the resumer), which"),
+    ({"online": cpus(0, 1, 2), "command_line": "nosmt"}, "has CPU 1 online (collected on the resumer), though"),
+    ({"online": cpus(0, 1, 2), "command_line": "maxcpus=2"}, "has CPU 2 online (collected on the resumer), which"),
     ({"online": ALL, "smt_control": "on", "command_line": "quiet"}, None),
     ({"online": cpus(0, 2), "smt_control": "off", "command_line": "nosmt=force"}, None),
     ({"online": cpus(0, 2), "smt_control": "off", "command_line": "quiet"}, None),  # switched off by hand
@@ -308,7 +315,7 @@ def test_a_cpu_that_is_online_was_started(booted, fits):
     if fits:
         assert started(run).booted == booted
         return
-    with pytest.raises(Mismatch, match="CPUs 3 are online, and were never started"):
+    with pytest.raises(Mismatch, match="it has CPU 3 online, and never started"):
         started(run)
 
 
