@@ -120,6 +120,7 @@ class ElfFile:
             raise MalformedKernel("is not an ELF file", path=path)
         self._check_identity(head)
         self.entry = head.entry
+        self._kind = head.type
         self.sections = self._read_sections(head)
         self._by_name: dict[str, Section] = {}
         for section in self.sections:
@@ -205,6 +206,11 @@ class ElfFile:
                     "is truncated: a loaded segment lies past the end of the file", path=self.path, offset=span.offset
                 )
         return sorted(spans, key=lambda span: span.address)
+
+    @property
+    def is_library(self) -> bool:
+        """Whether it is a shared library: one that moves, and names no interpreter to start it."""
+        return self._kind == ET_DYN and self.section(".interp") is None
 
     def section(self, name: str) -> Section | None:
         """Return the first section of that name, or None."""

@@ -348,6 +348,9 @@ def _stranger(elf: ElfFile) -> Unsupported:
     """Return the error for an ELF file of which nothing lies where a kernel's image does, naming what it is."""
     advice = "give a vmlinux or vmlinuz"
     if any(elf.data.find(_BANNER, offset, offset + size) >= 0 for _, offset, size in elf.loaded()):
+        if elf.is_library:
+            what = "is a library with a Linux kernel for virtual machines in it (libkrunfw): it never loads an image"
+            return Unsupported(what, path=elf.path, advice="give the vmlinux that it was made of")
         what = "is a Linux kernel that runs as a program (user-mode Linux): it never loads an image"
         return Unsupported(what, path=elf.path, advice=advice)
     what = f"is a program or a library, not a Linux kernel: nothing in it lies at {START_KERNEL_MAP:#x} or above"

@@ -174,6 +174,21 @@ def test_what_lies_where_no_kernel_does(tmp_path: Path, contents: bytes, what: s
         opened(tmp_path, data)
 
 
+@pytest.mark.parametrize(
+    ("kind", "sections", "what"),
+    [
+        (3, (), r"is a library with a Linux kernel .*\(libkrunfw\).*; give the vmlinux that it was made of"),
+        (3, (".interp",), r"is a Linux kernel that runs as a program \(user-mode Linux\)"),
+        (2, (), r"is a Linux kernel that runs as a program \(user-mode Linux\)"),
+    ],
+)
+def test_a_kernel_inside_a_library(tmp_path: Path, kind: int, sections: tuple[str, ...], what: str) -> None:
+    more = [Section(name, 0x1000, b"/lib/ld.so\0", ALLOC) for name in sections]
+    data = write_elf([*more, Section(".data", 0x10000, b"x" * 64 + STRONG, ALLOC)], kind=kind)
+    with pytest.raises(Unsupported, match=f"vmlinux: {what}"):
+        opened(tmp_path, data)
+
+
 def test_another_systems_kernel(tmp_path: Path) -> None:
     kernel = opened(tmp_path, write_elf([Section(".text", TEXT, b"x" * 64, ALLOC)]))
     with pytest.raises(MissingFact, match="'Linux version'; is it a Linux kernel"):

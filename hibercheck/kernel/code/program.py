@@ -326,4 +326,29 @@ class _Reader:
         cold = ".cold" in holder.name and holder.name.split(".", 1)[0] == stem
         if cold and holder.size:
             self._parts.append((holder.address, holder.address + holder.size))
-        return cold
+        return cold or self._asks_for_feature(target)
+
+    def _asks_for_feature(self, target: int) -> bool:
+        """Whether there is the out-of-line part of a ``static_cpu_has()`` of this function, known by its code.
+
+        _static_cpu_has() of arch/x86/include/asm/cpufeature.h puts three instructions into .altinstr_aux: testb of a
+        bit in memory, jnz to one label of the function, jmp to the other.  A kernel that lost its section headers
+        (libkrunfw carries one) does not say where that section is.
+        """
+        code: list[Decoded] = []
+        for _ in range(3):
+            node = self._program.fetch(code[-1].end if code else target)
+            if node is None:
+                return False
+            code.append(node)
+        test, branch, jump = code
+        shape = test.mnemonic == "test" and test.operands and branch.mnemonic == "jne" and jump.flow is Flow.JUMP
+        if not shape or not all(self._holds(label) for label in (branch.target, jump.target)):
+            return False
+        self._parts.append((target, jump.end))
+        return True
+
+    def _holds(self, label: int | None) -> bool:
+        """Whether a label lies in the function's own part."""
+        found = self._program.kernel.nearest(label) if label is not None else None
+        return found is not None and found[0].address == self._entry

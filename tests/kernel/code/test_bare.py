@@ -72,3 +72,19 @@ def test_it_can_be_opened_as_a_resumer():
     with open_resumer(str(KERNELS / "bare-prepended.bzImage"), None) as kernel:
         for name in ("init_top_pgt", "level4_kernel_pgt", "gdt_page", "_end", "mwait_cpu_dead", "linux_banner"):
             assert kernel.symbol(name) is not None
+
+
+def test_without_section_headers(tmp_path):
+    """As a kernel in libkrunfw is: nothing says where .altinstr_aux is, through which native_play_dead jumps."""
+    with open_kernel(str(KERNELS / "bare-prepended.bzImage")) as kernel:
+        whole, data = read_traits(kernel), bytearray(kernel.elf.data[:])
+    data[0x28:0x30] = bytes(8)  # e_shoff
+    data[0x3C:0x40] = bytes(4)  # e_shnum, e_shstrndx
+    path = tmp_path / "vmlinux"
+    path.write_bytes(data)
+    with open_kernel(str(path)) as kernel:
+        assert kernel.elf.sections == ()
+        bare = read_traits(kernel)
+    for one, other in zip(whole, bare, strict=True):
+        assert other.value == one.value or one.name == "physical_align", f"{one.name}: {other.reason}"
+    assert [loop.ranges for loop in bare.park_loops] == [loop.ranges for loop in whole.park_loops]
