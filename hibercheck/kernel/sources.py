@@ -102,9 +102,14 @@ def symbols_of(elf: ElfFile, file: str | None) -> SymbolSource:
 def _from_file(elf: ElfFile, file: str) -> SymbolSource:
     data = open_content(file, file, limit=_MAX_FILE, what="a list of symbols")
     if data[:4] == b"\x7fELF":
-        debug = ElfSymbols(ElfFile(data, file))
+        separate = ElfFile(data, file)
+        debug = ElfSymbols(separate)
         debug.origin = file
         _check(elf, debug, file)
+        ids = elf.build_id(), separate.build_id()
+        if None not in ids and ids[0] != ids[1]:
+            what = f"its build id is {ids[1]}, and that kernel's {ids[0]}"
+            raise Mismatch(f"belongs to another kernel than {elf.path}: {what}", path=file)
         return debug
     if len(data) > _MAX_FILE:
         raise MalformedKernel(f"is larger than {_MAX_FILE >> 20} MiB", path=file, advice="give a System.map")
@@ -164,13 +169,13 @@ def _text_of(elf: ElfFile) -> int:
 
 
 def _check_by_own(elf: ElfFile, table: TableSymbols, file: str) -> None:
-    """Hold a list that lacks the banner to the symbols that the kernel carries itself, if it does.
+    """Hold a list to the symbols that the kernel carries itself, if it does.
+
+    All of them: a near build moves a few functions, has its banner where it was, and parks CPUs in those few.
 
     Raises:
         Mismatch: They are not where the list has them.
     """
-    if table.lookup(["linux_banner"]):
-        return
     own = ElfSymbols(elf)
     source = own if len(own) > 1 else EmbeddedSymbols(elf)
     try:

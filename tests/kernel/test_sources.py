@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import lzma
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,29 @@ def test_a_list_without_the_banner_is_held_to_the_kernels_own_symbols(tmp_path: 
         Mismatch, match=r"System.map: belongs to another kernel than .*: (its _text is|that kernel has no)"
     ):
         open_kernel(str(KERNELS / f"{other}.vmlinux.xz"), symbols=str(symbols))
+
+
+@pytest.mark.parametrize("other", ["small-current", "small-hlt"])
+def test_a_list_of_a_near_build_is_refused_though_its_banner_is_where_it_should_be(tmp_path: Path, other: str) -> None:
+    path = str(KERNELS / "small-current.vmlinux.xz")
+    with open_kernel(str(KERNELS / f"{other}.vmlinux.xz")) as near, open_kernel(path) as kernel:
+        assert near.require("linux_banner").address == kernel.require("linux_banner").address
+        lines = listing([(one.address, one.letter, one.name) for one in near.source])
+    symbols = tmp_path / "System.map"
+    symbols.write_text(lines)
+    if other == "small-current":
+        open_kernel(path, symbols=str(symbols)).close()
+        return
+    with pytest.raises(Mismatch, match=r"belongs to another kernel than .*: that kernel has no \w+ at 0x"):
+        open_kernel(path, symbols=str(symbols))
+
+
+def test_symbols_of_another_build_are_refused_by_its_build_id(tmp_path: Path) -> None:
+    separate = {}
+    for name in ("small-current", "small-hlt"):
+        separate[name] = tmp_path / name
+        separate[name].write_bytes(lzma.decompress((KERNELS / f"{name}.vmlinux.xz").read_bytes()))
+    kernel = str(KERNELS / "small-current.vmlinux.xz")
+    open_kernel(kernel, symbols=str(separate["small-current"])).close()
+    with pytest.raises(Mismatch, match=r"belongs to another kernel than .*: its build id is"):
+        open_kernel(kernel, symbols=str(separate["small-hlt"]))
