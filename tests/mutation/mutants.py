@@ -1,8 +1,8 @@
 """Makes mutants of a module: one small change to its source each, that a test ought to notice.
 
 A change is made to the text, at a place that the syntax tree names, so that all other lines stay where they are.  What
-only words, types or documentation would notice is left alone: docstrings, f-strings, strings with blanks, what is
-raised with which message, annotations, decorators, asserts.
+only words, types or documentation would notice is left alone: docstrings, f-strings, strings with blanks, places in a
+document that messages name, what is raised with which message, annotations, decorators, asserts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeGuard
 
 COMPARISONS = {
     ast.Lt: ("<", ("<=", ">=")),
@@ -334,7 +335,9 @@ class _Finder(ast.NodeVisitor):
         for left, right in zip(node.values, node.values[1:], strict=False):
             self.add(*self.source.token(left, right, token), other)
         for value in node.values:
-            self.instead(value, neutral)
+            # the 0 of `x or 0` is as false as False: whether it is the right constant, another constant asks
+            if not (_is_changed_as_constant(value) and bool(value.value) is (neutral == "True")):
+                self.instead(value, neutral)
         self.generic_visit(node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
@@ -357,7 +360,7 @@ class _Finder(ast.NodeVisitor):
             self.instead(node, str(not value))
         elif isinstance(value, int | float):
             self.instead(node, str(value + 1))
-        elif isinstance(value, str) and not re.search(r"\s", value):
+        elif isinstance(value, str) and not _is_wording(value):
             self.instead(node, repr("XX" + value))
         elif isinstance(value, bytes):
             self.instead(node, repr(b"XX" + value))
@@ -442,6 +445,18 @@ def _parses(source: _Source, tops: list[tuple[int, int]], change: Change) -> boo
     except SyntaxError:
         return False
     return True
+
+
+def _is_wording(text: str) -> bool:
+    """Whether a text is words for a reader: it has blanks, or is a place in a document, as in ``$.banner``."""
+    return bool(re.search(r"\s", text)) or text.startswith("$.")
+
+
+def _is_changed_as_constant(node: ast.expr) -> TypeGuard[ast.Constant]:
+    """Whether another change puts another constant in its place."""
+    if not isinstance(node, ast.Constant) or isinstance(node.value, bool):
+        return False
+    return isinstance(node.value, int | float | bytes) or (isinstance(node.value, str) and not _is_wording(node.value))
 
 
 def _collapse(lines: list[str]) -> str:

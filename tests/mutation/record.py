@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.mutation.coverage_map import CACHE, Map
 from tests.mutation.mutants import Mutant
-from tests.mutation.run import Outcome
+from tests.mutation.run import LONGER, PER_MUTANT, Outcome
 
 RECORD = Path(__file__).with_name("record.json")
 SAMPLE = Path(__file__).with_name("sample.json")
@@ -181,7 +181,8 @@ def reasons_of(record: dict[str, Module], found: Sample | None) -> Reasons:
 class Results:
     """Outcomes of earlier runs in this checkout: a run goes on where the last one stopped.
 
-    One holds while its function is what it was, and that of a survivor while its module's tests are, too.
+    One holds while its function is what it was, and that of a survivor while its module's tests and the time for them
+    are, too.
 
     Args:
         known: Which test runs which line.
@@ -196,7 +197,8 @@ class Results:
         self.path = path
         self.known = known
         self.sources = sources
-        self.tests = {path: _digest([known.stamps.get(file) for file in own]) for path, own in files.items()}
+        chosen = PER_MUTANT, LONGER
+        self.tests = {path: _digest([chosen, [known.stamps.get(file) for file in own]]) for path, own in files.items()}
         self.listed: dict[tuple[str, Key], Outcome] = {}
         self.found: dict[tuple[str, Key], dict] = {}
         self.read()

@@ -31,7 +31,9 @@ from tests.mutation.mutants import Mutant
 from tests.mutation.session import FAILED, FAULT, Failed, Forked, Place, run_pytest, silence
 
 PER_MUTANT = 8
-"""Seconds of processor time of tests that a mutant is tried with: if none kills it in these, it survives."""
+"""Seconds of processor time of tests that a mutant is tried with first: nearly all that are killed die in these."""
+LONGER = 40
+"""Seconds of those that run its line and were not chosen at first: if none kills it in these either, it survives."""
 FOR_WHOLE = 2
 """Seconds of these that are kept for tests that compare whole texts."""
 WHOLE = "test_told.py"
@@ -89,6 +91,35 @@ class Order:
 
         A part of the time is kept for tests that compare whole texts, which see what nobody has thought of.
         """
+        ranked = self._by_worth(mutant)
+        whole = [name for name in ranked if Path(_file(name)).name == WHOLE]
+        if not self.at_import(mutant):
+            chosen = set(self._some(whole, FOR_WHOLE))
+            others = [name for name in ranked if name not in set(whole)]
+            chosen.update(self._some(others, PER_MUTANT - self._seconds(chosen)))
+            return [name for name in ranked if name in chosen]
+        result: list[str] = []
+        for own in self._by_file(mutant, ranked):
+            left = PER_MUTANT - self._seconds(result) - COLLECT * len({_file(name) for name in result})
+            if left > COLLECT:
+                result += self._some(own, min(left, PER_MUTANT / 3) - COLLECT)
+        return result
+
+    def others(self, mutant: Mutant, tried: Iterable[str]) -> list[str]:
+        """Those that a mutant meets if these have not killed it, as many as `LONGER` allows."""
+        before = set(tried)
+        ranked = [name for name in self._by_worth(mutant) if name not in before]
+        if not self.at_import(mutant):
+            return self._some(ranked, LONGER, least=0)
+        result: list[str] = []
+        for own in self._by_file(mutant, ranked):
+            left = LONGER - self._seconds(result) - COLLECT * len({_file(name) for name in result})
+            if left > COLLECT:
+                result += self._some(own, left - COLLECT, least=0)
+        return result
+
+    def _by_worth(self, mutant: Mutant) -> list[str]:
+        """All tests that may notice a mutant, best first."""
         known, files = self.known, set(self.paths[mutant.path])
         if self.at_import(mutant):
             covering = {name for name, test in known.tests.items() if test.lines.get(mutant.path)}
@@ -104,33 +135,26 @@ class Order:
             chance = in_scope[name] + 0.2 * in_module[name] + (0.5 if _file(name) in holding else 0.1)
             return chance * (1 if name in covering else 0.01) / (known.tests[name].seconds + 0.01)
 
-        ranked = _ranked([name for name in covering | beside if _file(name) in files], worth)
-        whole = [name for name in ranked if Path(_file(name)).name == WHOLE]
-        if not self.at_import(mutant):
-            chosen = set(self._some(whole, FOR_WHOLE))
-            others = [name for name in ranked if name not in set(whole)]
-            chosen.update(self._some(others, PER_MUTANT - self._seconds(chosen)))
-            return [name for name in ranked if name in chosen]
+        return _ranked([name for name in covering | beside if _file(name) in files], worth)
+
+    def _by_file(self, mutant: Mutant, ranked: Sequence[str]) -> list[list[str]]:
+        """Tests by their files: first those that hold the module, then those that compare whole texts."""
         by_file: dict[str, list[str]] = {}
         for name in ranked:
             by_file.setdefault(_file(name), []).append(name)
+        holding = holders(mutant.path)
         first = [file for file in by_file if file in holding]
         first += [file for file in by_file if Path(file).name == WHOLE and file not in holding]
-        result: list[str] = []
-        for file in (*first, *(file for file in by_file if file not in first)):
-            left = PER_MUTANT - self._seconds(result) - COLLECT * len({_file(name) for name in result})
-            if left > COLLECT:
-                result += self._some(by_file[file], min(left, PER_MUTANT / 3) - COLLECT)
-        return result
+        return [by_file[file] for file in (*first, *(file for file in by_file if file not in first))]
 
     def _seconds(self, names: Iterable[str]) -> float:
         return sum(self.known.tests[name].seconds for name in names)
 
-    def _some(self, names: Sequence[str], seconds: float) -> list[str]:
-        """As many of these tests, in order, as fit into so long; if the first alone takes longer, that one."""
+    def _some(self, names: Sequence[str], seconds: float, *, least: int = 1) -> list[str]:
+        """As many of these tests, in order, as fit into so long; the first also if it alone takes longer."""
         result: list[str] = []
         for name in names:
-            if (own := self.known.tests[name].seconds) <= seconds or not result:
+            if (own := self.known.tests[name].seconds) <= seconds or len(result) < least:
                 seconds -= own
                 result.append(name)
         return result
@@ -466,14 +490,19 @@ class Runner:
         done: Callable[[Outcome], None],
         until: float,
     ) -> None:
-        """Try mutants.
+        """Try mutants with the best tests, and those that survive these with the others.
 
         Before the first that a test kills is counted, the same tests are run without any change: they must pass.
         """
         confirmed: set[str] = set()
+        survived: dict[Mutant, tuple[str, ...]] = {}
+
+        def tests_for(mutant: Mutant) -> list[str]:
+            first = self.order.tests(mutant) if mutant not in survived else []
+            return first or self.order.others(mutant, survived.get(mutant, ()))
 
         def start(mutant: Mutant) -> Work | None:
-            tests = self.order.tests(mutant)
+            tests = tests_for(mutant)
             return functools.partial(attempt, mutant, tests) if tests else None
 
         def finished(outcome: Outcome) -> bool:
@@ -481,7 +510,7 @@ class Runner:
             if outcome.killed and by not in confirmed:
                 unchanged = replace(mutant, text=self.sources[mutant.path][mutant.start : mutant.end].decode())
                 control = _Running(
-                    unchanged, functools.partial(attempt, unchanged, outcome.ran or self.order.tests(mutant)[:1])
+                    unchanged, functools.partial(attempt, unchanged, outcome.ran or tests_for(mutant)[:1])
                 )
                 while not control.hear():
                     pass
@@ -489,6 +518,10 @@ class Runner:
                     self._leave_out(mutant, end)
                     return True
                 confirmed.add(by)
+            if outcome.how == "survives" and mutant not in survived:
+                survived[mutant] = outcome.ran
+                if self.order.others(mutant, outcome.ran):
+                    return True
             self.order.learn(outcome)
             done(outcome)
             return False

@@ -33,6 +33,13 @@ def of_line(line: str) -> set[str]:
         ("if a: g()", {"if (not (a)): g()", "if a: pass"}),
         ("return a and b", {"return a or b", "return True and b", "return a and True"}),
         ("return a or b", {"return a and b", "return False or b", "return a or False"}),
+        ("return a or 0", {"return a and 0", "return False or 0", "return a or 1"}),
+        ("return a or ''", {"return a and ''", "return False or ''", "return a or 'XX'"}),
+        ("return a or b''", {"return a and b''", "return False or b''", "return a or b'XX'"}),
+        ("return a or 2", {"return a and 2", "return False or 2", "return a or False", "return a or 3"}),
+        ("return a or None", {"return a and None", "return False or None", "return a or False"}),
+        ("return a and 0", {"return a or 0", "return True and 0", "return a and True", "return a and 1"}),
+        ("return a or ()", {"return a and ()", "return False or ()", "return a or False"}),
         ("return b if a else c", {"return b if (not (a)) else c", "return None"}),
         ("return a << b", {"return a >> b", "return None"}),
         ("return ~a", {"return a", "return None"}),
@@ -54,6 +61,8 @@ def of_line(line: str) -> set[str]:
         ("return 'word'", {"return 'XXword'", "return None"}),
         ("return 'two words'", {"return None"}),
         ("return f'{a + 1}'", {"return None"}),
+        ("return '$.banner'", {"return None"}),
+        ("return '$'", {"return 'XX$'", "return None"}),
         ("return zip(a, b, strict=True)", {"return None"}),
         ("assert a < 3", set()),
         ("return (\n        a < b)", {"a <= b)", "a >= b)"}),
@@ -135,8 +144,8 @@ def test_mutants_of_the_core_are_other_code_on_the_same_lines(part):
             compile(text, path, "exec")
 
 
-def order_of(tests, mutant_at="function"):
-    """The tests that are chosen, of these by name: (seconds, whether it runs the mutant's line)."""
+def order_of(tests, mutant_at="function", tried=None):
+    """The tests that are chosen, of these by name: (seconds, whether it runs the mutant's line); after those tried."""
     path = "hibercheck/kernel/code/rescue.py"
     source = b"LIMIT = 5\n\ndef asks(a):\n    return a > LIMIT\n"
     mutant = next(one for one in mutants_of(path, source) if bool(one.function) is (mutant_at == "function"))
@@ -147,7 +156,8 @@ def order_of(tests, mutant_at="function"):
         },
         imported={path: 1 << 1 | 1 << 3},
     )
-    return Order(known, {path: [name.partition("::")[0] for name in tests]}).tests(mutant)
+    order = Order(known, {path: [name.partition("::")[0] for name in tests]})
+    return order.tests(mutant) if tried is None else order.others(mutant, tried)
 
 
 OWN, TOLD, OTHER = (
@@ -177,3 +187,15 @@ def test_a_table_is_tried_with_the_files_that_hold_it_and_with_what_sees_all():
     assert list(dict.fromkeys(files)) == [OWN, TOLD, OTHER]
     assert 3 <= files.count(OWN) < 8
     assert 3 <= files.count(TOLD) < 8
+
+
+@pytest.mark.parametrize("mutant_at", ["function", "table"])
+def test_a_survivor_is_tried_with_what_was_left_out(mutant_at):
+    tests = {f"{OTHER}::test_{n}": (1.0, True) for n in range(60)} | {f"{OWN}::test_long": (30.0, True)}
+    first = order_of(tests, mutant_at)
+    later = order_of(tests, mutant_at, first)
+    assert set(first).isdisjoint(later)
+    assert 36 < sum(tests[name][0] for name in later) <= 40
+    assert not order_of(tests, mutant_at, tests)
+    # one that takes longer than all the time there is, is not for survivors
+    assert order_of({f"{OTHER}::test_a": (41.0, True)}, mutant_at, ()) == []
