@@ -60,10 +60,9 @@ ELSEWHERE: tuple[tuple[str, str, str], ...] = (
     ("kernel/test_sources.py", "kernel/package.py", "A package is one of the things in which a kernel is found."),
     (
         "kernel/code/test_traits.py",
-        "kernel/code/declared.py kernel/code/needed.py kernel/code/model.py kernel/code/readers.py",
+        "kernel/code/declared.py kernel/code/model.py kernel/code/readers.py",
         "How traits are declared, what is asked for to read them, and what they are made of.",
     ),
-    ("kernel/code/test_facts.py", "kernel/code/codec.py", "A summary keeps what a kernel is asked."),
     (
         "kernel/code/test_parkloops.py",
         "kernel/code/program.py",
