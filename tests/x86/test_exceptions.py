@@ -173,12 +173,31 @@ def test_two_contributory_exceptions_are_a_double_fault(machine):
     assert vectors(deliver(machine.memory, machine.cpu, 2)) == [(2, None, None), (11, 0x13, None), (8, 0, None)]
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "becomes"),
-    [(2, 14, 14), (2, 13, 13), (14, 14, 8), (14, 13, 8), (13, 14, 14), (13, 13, 8), (18, 14, 14), (0x40, 11, 11)],
-)
-def test_combination(first, second, becomes):
-    assert combine(first, second) == becomes
+BENIGN = (1, 2, 3, 4, 5, 6, 7, 9, 16, 17, 18, 19, 22, 28, 31, 32, 0x40, 255)
+CONTRIBUTORY = (0, 10, 11, 12, 13, 21)  # #DE, #TS, #NP, #SS, #GP, #CP
+PAGE_FAULTS = (14, 20)  # #PF, #VE
+
+
+@pytest.mark.parametrize(("firsts", "seconds", "double"), [
+    (BENIGN, BENIGN, False), (BENIGN, CONTRIBUTORY, False), (BENIGN, PAGE_FAULTS, False),
+    (CONTRIBUTORY, BENIGN, False), (CONTRIBUTORY, CONTRIBUTORY, True), (CONTRIBUTORY, PAGE_FAULTS, False),
+    (PAGE_FAULTS, BENIGN, False), (PAGE_FAULTS, CONTRIBUTORY, True), (PAGE_FAULTS, PAGE_FAULTS, True),
+])  # fmt: skip
+def test_combination(firsts, seconds, double):
+    """SDM 3A, tables 6-4 "Interrupt and Exception Classes" and 6-5 "Conditions for Generating a Double Fault"."""
+    for first in firsts:
+        for second in seconds:
+            assert combine(first, second) == (8 if double else second), (first, second)
+
+
+@pytest.mark.parametrize("vector", range(32))
+def test_which_exceptions_push_an_error_code(machine, vector):
+    """SDM 3A, table 6-1 "Protected-Mode Exceptions and Interrupts": an error code is a sixth quad."""
+    machine.gate(vector)
+    has_code = vector in (8, 10, 11, 12, 13, 14, 17, 21)
+    delivery = deliver(machine.memory, machine.cpu, vector, error_code=0x123)
+    assert delivery.rsp == (machine.RSP & ~15) - (48 if has_code else 40)
+    assert delivery.raised[0].error_code == (0x123 if has_code else None)
 
 
 def test_a_handler_that_is_not_mapped_faults_afterwards_and_is_no_double_fault(machine):
@@ -210,6 +229,19 @@ def test_a_storm_whose_double_fault_handler_is_missing_too_never_ends(machine):
     for vector in (8, 14):
         machine.gate(vector, ist=1 if vector == 8 else 0, handler=machine.HANDLERS + 0x100000)
     assert deliver(machine.memory, machine.cpu, 14, error_code=0, cr2=1).end is DeliveryEnd.LOOPS
+
+
+@pytest.mark.parametrize(("below", "end"), [(0, "HANDLED"), (63, "HANDLED"), (64, "LOOPS")])
+def test_how_far_down_a_storm_is_followed(machine, below, end):
+    """A stack ends by a page that is not mapped; what goes on for longer than any stack does not end."""
+    bottom = 0xFFFFC90000000000
+    for page in range(below + 1):
+        machine.map(bottom + 0x1000 * page)
+    machine.gate(14, handler=machine.HANDLERS + 0x100000)
+    cpu = replace(machine.cpu, rsp=bottom + 0x1000 * below + 0x800)
+    delivery = deliver(machine.memory, cpu, 14, error_code=0, cr2=1)
+    assert delivery.end is DeliveryEnd[end]
+    assert ("fill memory downwards" in delivery.reason) is (end == "LOOPS")
 
 
 def test_unknown_memory_is_named(machine):
@@ -273,6 +305,14 @@ def test_the_stack_level_of_fred(machine, fred, vector, cs, rsp):
     cpu = replace(fred, cs=cs, fred=replace(fred.fred, stacks=tuple(tops.values())))
     expected = {**tops, "its own": (machine.RSP - 64) & ~63}[rsp]
     assert deliver(machine.memory, cpu, vector).rsp == expected - 64
+
+
+def test_an_exception_during_delivery_takes_its_own_level_of_fred_from_user_mode_too(machine, fred):
+    """FRED specification, 5.1.2: level 0 from user mode is for events that are not nested."""
+    state = replace(fred.fred, stack_levels=fred.fred.stack_levels | 1 << 2 * 14, stacks=(0x10, *fred.fred.stacks[1:]))
+    delivery = deliver(machine.memory, replace(fred, cs=0x33, fred=state), 2)
+    assert [raised.vector for raised in delivery.raised] == [2, 14]
+    assert (delivery.end, delivery.rsp) == (DeliveryEnd.HANDLED, state.stacks[1] - 64)
 
 
 @pytest.mark.parametrize(("level", "rsp"), [(0, "own"), (1, "level 1"), (2, "level 2")])
