@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hibercheck.errors import Mismatch, UsageProblem
+from hibercheck.handoff.facts.cpufacts import MonitorLeaf
+from hibercheck.handoff.facts.e820 import RAM, E820Entry
+from hibercheck.handoff.facts.firmware_map import FirmwareMap
+from hibercheck.handoff.facts.logged import LogFacts
 from hibercheck.handoff.facts.standing import Standing
 from hibercheck.handoff.scenario.known import TABLE
 from hibercheck.handoff.verdict.findings import Fate, Outcome, Verdict
+from tests.support.made_inputs import INTEL, asking, made_dumped
 
 FACTS = Path(__file__).parent.parent / "facts" / "small-current-kaslr.json"
 """Collected on small-current with two CPUs, SMT off by nosmt and a random address."""
@@ -41,6 +47,126 @@ def test_each_fact_is_declared_once_and_has_a_source():
     names = [fact.name for fact in TABLE]
     assert len(set(names)) == len(names)
     assert all(fact.sources for fact in TABLE)
+
+
+BY_NAME = {fact.name: fact for fact in TABLE}
+IMAGE = SimpleNamespace(header=SimpleNamespace(hw_sig=1), info=SimpleNamespace(num_physpages=5), compressor="none")
+
+
+def those(wanted):
+    return {name for name, fact in BY_NAME.items() if wanted(fact)}
+
+
+def test_what_may_have_changed_between_two_boots_is_the_machine():
+    """Of these the resumee's is held against what was measured; all others are of a run's own doing."""
+    assert those(lambda fact: fact.of_machine) == {"cpus", "cpu-features", "line-size", "mwait-states"}
+
+
+def test_what_is_compared_by_something_else():
+    """The map is what the resumer itself compares; memory is freed while it runs."""
+    assert those(lambda fact: fact.same is None) == {"memory-map", "free-pages"}
+
+
+def test_what_is_asked_for_only_where_something_rests_on_it():
+    """Of most runs these decide nothing."""
+    assert those(lambda fact: fact.on_demand) == {
+        *("mwait", "mwait-states", "line-size", "exit-latency", "copy-rate", "wake-latency")
+    }
+    assert those(lambda fact: fact.lazy) == {"idle-driver", "load-alignment"}  # it takes reading much of a kernel
+
+
+def test_what_a_report_shows_without_being_asked():
+    """What a user says of a run, or is to look at first."""
+    assert those(lambda fact: not fact.detail) == {
+        *("command-line", "cpus", "offline-by-hand", "idle-driver", "load-address", "mwait", "wake-latency")
+    }
+
+
+OPTIONS = {
+    "--resumer-cmdline": ("command-line", "kaslr-offset", "paging-levels"),
+    "--resumer-offline": ("offline-by-hand", "online"),
+    "--resumer-idle": ("idle-driver",),
+    "--resumer-phys-base": ("load-address",),
+    "--resumer-facts": ("hibernates", "memory-map"),
+    "--wake-latency": ("wake-latency",),
+    "--tlb": ("tlb",),
+    "--fact cpu-flags=": ("cpu-features", "fred"),
+    "--fact smt=": ("smt-off",),
+    "--fact load-align=": ("load-alignment",),
+    "--fact lz4=": ("compressor",),
+    "--fact pages=": ("pages",),
+    **{f"--fact {name}=": (name,)
+       for name in ("booted", "copy-rate", "cpus", "exit-latency", "free-pages", "hw-sig", "line-size", "lockdown",
+                    "modes", "mwait", "resume")},
+    None: ("mwait-states", "topology"),  # which nothing but the machine tells
+}  # fmt: skip
+
+
+def test_what_settles_a_fact():
+    """The option that a report names beside what it assumes."""
+    assert {name: fact.option for name, fact in BY_NAME.items()} == {
+        name: option for option, names in OPTIONS.items() for name in names
+    }
+
+
+@pytest.mark.parametrize(("options", "name", "option"), [
+    ({"resumer_cmdline": "quiet"}, "command-line", "--resumer-cmdline"),
+    ({"resumer_offline": frozenset({1})}, "offline-by-hand", "--resumer-offline"),
+    ({"resumer_idle": "mwait"}, "idle-driver", "--resumer-idle"),
+    ({"resumer_phys_base": 0x2000000}, "load-address", "--resumer-phys-base"),
+    ({"wake_latency": 3}, "wake-latency", "--wake-latency"), ({"tlb": "cold"}, "tlb", "--tlb"),
+    ({"mwait_spins": True}, "mwait", "--mwait-spins"), ({"facts": (("mwait", "ends"),)}, "mwait", "--fact mwait="),
+    ({"facts": (("cpus", "0-1"),)}, "cpus", "--fact cpus="), ({"facts": (("smt", "off"),)}, "smt-off", "--fact smt="),
+    ({"facts": (("booted", "0-1"),)}, "booted", "--fact booted="),
+    ({"facts": (("cpu-flags", "-mwait"),)}, "cpu-features", "--fact cpu-flags="),
+    ({"facts": (("cpu-vendor", "amd"),)}, "cpu-features", "--fact cpu-vendor="),
+    ({"facts": (("load-align", "4M"),)}, "load-alignment", "--fact load-align="),
+    ({"facts": (("lockdown", "integrity"),)}, "lockdown", "--fact lockdown="),
+    ({"facts": (("hw-sig", "other"),)}, "hw-sig", "--fact hw-sig="),
+    ({"facts": (("pages", "77"),)}, "pages", "--fact pages="),
+    ({"facts": (("free-pages", "77"),)}, "free-pages", "--fact free-pages="),
+    ({"facts": (("resume", "user"),)}, "resume", "--fact resume="),
+    ({"facts": (("line-size", "32"),)}, "line-size", "--fact line-size="),
+    ({"facts": (("exit-latency", "32"),)}, "exit-latency", "--fact exit-latency="),
+    ({"facts": (("copy-rate", "32"),)}, "copy-rate", "--fact copy-rate="),
+])  # fmt: skip
+def test_what_was_given_is_said_to_come_of_its_option(options, name, option):
+    found = asking(image=IMAGE, traits={"randomize_base": True}, **options).need(BY_NAME[name])
+    assert (found.standing, found.option) == (Standing.GIVEN, option)
+
+
+TWO = frozenset({0, 2})
+MAP = (E820Entry(0, 1 << 30, RAM),)
+SLOW = MonitorLeaf(32, (0, 1, 0, 0, 0, 0, 0, 0), True)
+
+
+@pytest.mark.parametrize("what_if", [False, True])
+@pytest.mark.parametrize(("name", "source", "of_run"), [
+    ("smt-off", {"dumped": made_dumped(smt_control="disabled")}, True),
+    ("smt-off", {"collected": {"smt_control": "off"}}, True),
+    ("smt-off", {"logged": LogFacts("log", smt_off=True)}, True),
+    ("booted", {"dumped": made_dumped(booted=TWO)}, True), ("booted", {"collected": {"booted": TWO}}, True),
+    ("online", {"dumped": made_dumped(online=TWO, frozen=TWO)}, True),
+    ("online", {"collected": {"online": TWO}}, True),
+    ("lockdown", {"dumped": made_dumped(lockdown="integrity")}, True),
+    ("lockdown", {"collected": {"lockdown": "integrity"}}, True),
+    ("lockdown", {"logged": LogFacts("log", lockdown="integrity")}, True),
+    ("paging-levels", {"collected": {"levels": 5}}, True), ("hibernates", {"collected": {"hibernation": True}}, True),
+    ("free-pages", {"collected": {"free_pages": 7}}, True), ("exit-latency", {"collected": {"exit_latency": 7}}, True),
+    ("cpus", {"logged": LogFacts("log", present=TWO)}, True),
+    ("cpus", {"dumped": made_dumped(present=TWO)}, False), ("cpus", {"collected": {"present": TWO}}, False),
+    ("cpu-features", {"dumped": made_dumped(features=INTEL)}, False),
+    ("cpu-features", {"collected": {"features": INTEL}}, False),
+    ("pages", {"dumped": made_dumped(pages=9)}, False), ("pages", {"collected": {"pages": 9}}, False),
+    ("memory-map", {"dumped": made_dumped(e820=MAP)}, False),
+    ("memory-map", {"collected": {"firmware": FirmwareMap(MAP, "kernel")}}, False),
+    ("memory-map", {"logged": LogFacts("log", firmware=FirmwareMap(MAP, "kernel"))}, False),
+    ("line-size", {"collected": {"monitor": SLOW}}, False), ("mwait-states", {"collected": {"monitor": SLOW}}, False),
+])  # fmt: skip
+def test_of_another_run_on_a_measured_machine_only_the_machine_is_taken(name, source, of_run, what_if):
+    """With --what-if a command line is judged on the machine that was measured; what came of the other line is not."""
+    found = asking(image=IMAGE, resumer_cmdline="", what_if=what_if, **source).known(BY_NAME[name])
+    assert (found is not None and found.standing is Standing.MEASURED) is not (of_run and what_if)
 
 
 def test_without_anything_of_the_resumer_its_facts_are_given_inferred_or_usual(predict):
