@@ -5,7 +5,7 @@ Everything else in `hibercheck.kernel.code` sees only `Decoded` and `Operand`; n
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import StrEnum, auto
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -19,14 +19,14 @@ MAX_INSTRUCTION = 15
 class Flow(StrEnum):
     """Where control goes after an instruction."""
 
-    NEXT = "next"
-    JUMP = "jump"
-    BRANCH = "branch"
-    CALL = "call"
+    NEXT = auto()
+    JUMP = auto()
+    BRANCH = auto()
+    CALL = auto()
     INDIRECT_JUMP = "indirect jump"
     INDIRECT_CALL = "indirect call"
-    RETURN = "return"
-    STOP = "stop"
+    RETURN = auto()
+    STOP = auto()
 
 
 @dataclass(frozen=True, slots=True)

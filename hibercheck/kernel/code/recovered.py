@@ -68,8 +68,6 @@ _WANTED = Wanted(
         *(function for _, function in _IDT_TABLES),
         "secondary_startup_64_no_verify",
         "secondary_startup_64",
-        "__startup_64",
-        "__pi___startup_64",
         "load_direct_gdt",
     )
 )

@@ -270,3 +270,12 @@ def test_whatever_the_resumees_memory_holds_there_is_an_answer(allocator, conten
     for first, length in list(allocator.covered.runs())[:400]:
         assert known.of_line(first + length // 2 << 12, 1).use in Use
         assert known.of_line(first + length << 12, 1).use in Use  # the first frame behind them, which the image lacks
+
+
+def test_what_reports_call_whose_a_line_is():
+    """Programs read these words in a report (``use`` and ``writes`` of a line's owner): they stay."""
+    assert [*Use] == [
+        "own line", "code", "data", "per-CPU data", "stack", "slab", "page table", "anonymous memory", "page cache",
+        "free memory", "reserved memory", "kernel memory", "snapshot", "not in the image", "unknown",
+    ]  # fmt: skip
+    assert [*Writes] == ["never", "unknown", "once handed out", "ordinary", "before-init"]

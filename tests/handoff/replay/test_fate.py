@@ -355,3 +355,23 @@ def test_over_several_places_the_worst_counts_and_what_differs_is_chance(rulings
 ])  # fmt: skip
 def test_borrowed_time(state, settled, line, killers, expected):
     assert borrowed_time(state, settled, line, killers=killers) is expected
+
+
+def test_what_reports_call_what_becomes_of_a_cpu():
+    """Programs read these words in a report (``fate``, ``when``, ``doubt`` of a CPU): they stay."""
+    assert [*Fate] == [
+        "untouched", "parks again", "re-initialised", "stays parked", "dies", "unknown",
+    ]  # fmt: skip
+    assert [*When] == ["copy", "before-init", "after"]
+    assert [*Doubt] == ["line", "timing", "break-event", "place", "coverage", "store", "reused", "handed-out"]
+    assert {"nmi": Event.NMI, "mce": Event.MACHINE_CHECK, "smi": Event.SMI, "store": Event.STORE} == SUPPOSED
+
+
+def test_nothing_is_supposed_or_known_unless_it_is_said():
+    quiet = Suppositions()
+    assert (quiet.spurious_mwait, quiet.events, quiet.cold_tlb, quiet.mwait_spins, quiet.waits_end) == (
+        False, frozenset(), False, False, False,
+    )  # fmt: skip
+    assert (quiet.wake_latency, quiet.longest_wake) == (None, None)
+    assert (Prospects(None).fetch_unknown, Prospects(None).line) == (False, False)
+    assert After(INTACT) == After(INTACT, None, lent=False)

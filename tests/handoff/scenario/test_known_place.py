@@ -9,7 +9,7 @@ import pytest
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import Mismatch, MissingFact, UsageProblem
 from hibercheck.handoff.facts.e820 import RAM, RESERVED, E820Entry
-from hibercheck.handoff.facts.standing import Standing
+from hibercheck.handoff.facts.standing import Known, Standing
 from hibercheck.handoff.scenario.known_place import (
     FRED,
     KASLR_OFFSET,
@@ -17,6 +17,8 @@ from hibercheck.handoff.scenario.known_place import (
     LOAD_ADDRESS,
     linked_at,
     resumee_address,
+    sensible_alignment,
+    takes_fred,
 )
 from tests.support.made_inputs import INTEL, LINKED, Kernel, asking, made_dumped, made_resumee, made_space
 
@@ -185,3 +187,22 @@ def test_whether_it_takes_exceptions_by_fred(built, default, line, features, use
     )
     found = run.known(FRED)
     assert (None if found is None else found.value) is uses
+
+
+@pytest.mark.parametrize(("size", "sensible"), [
+    (0, False), (1, False), (1 << 20, False), ((2 << 20) - 1, False), (2 << 20, True), (3 << 20, False),
+    (4 << 20, True), (6 << 20, False), (8 << 20, True), (16 << 20, True), ((16 << 20) + 1, False), (24 << 20, False),
+    (32 << 20, False), (1 << 40, False), (-(2 << 20), False),
+])  # fmt: skip
+def test_alignments_that_a_configuration_can_have(size, sensible):
+    """PHYSICAL_ALIGN, arch/x86/Kconfig: from 0x200000 to 0x1000000 on x86-64, and a power of two."""
+    assert sensible_alignment(size) is sensible
+
+
+@pytest.mark.parametrize(("known", "flags", "takes"), [
+    (True, set(), True), (False, {"fred", "lkgs"}, False), (False, set(), False), (None, {"fred"}, True),
+    (None, {"lkgs"}, True), (None, {"smep"}, False), (None, set(), False),
+])  # fmt: skip
+def test_where_it_is_not_known_a_cpu_that_can_may_deliver_by_fred(known, flags, takes):
+    found = None if known is None else Known(known, READ, "its code")
+    assert takes_fred(found, frozenset(flags)) is takes

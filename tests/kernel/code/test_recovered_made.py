@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from hibercheck.kernel.code.dataless import supplement
+from hibercheck.kernel.code.recovered import recovered
 from hibercheck.kernel.kernel import open_kernel
 from tests.kernel.code.conftest import PARTS
 from tests.kernel.code.test_each_instruction import fn, lines_of, quiet, without
@@ -362,3 +363,32 @@ def test_where_the_kernel_ends(made):
         assert last <= bare.require("_end").address < last + 4096
         assert bare.require("_end").address % 4096 == 0
         assert bare.read(bare.require("linux_banner").address, 13) == b"Linux version"
+
+
+CALLERS = (
+    "arch_cpu_idle_dead", "set_cpu_online", "mwait_play_dead", "identify_boot_cpu", "arch_cpu_finalize_init",
+    "check_bugs", "intel_idle_init", "jump_label_init", "native_send_call_func_single_ipi", "idt_setup_early_traps",
+    "idt_setup_early_pf", "idt_setup_traps", "idt_setup_ist_traps", "load_direct_gdt",
+)  # fmt: skip
+"""Functions that are read, of which a kernel has each."""
+
+
+@pytest.mark.parametrize("callers", [(), CALLERS], ids=["no function", "all of them"])
+def test_what_is_read_is_looked_up_in_one_pass(made, callers):
+    """A pass over a kernel's symbols costs more than reading its code; a second is for what GCC has renamed."""
+    asked = []
+    parts = {"smt": ""} if not callers else {}
+    hook = PARTS["hook"].replace("call cpuhp_smt_enable", "xor %eax, %eax") if not callers else PARTS["hook"]
+    with open_kernel(made.path(**parts, hook=hook, extra="".join(map(quiet, callers)))) as kernel:
+        look_up = kernel.symbols
+
+        def looked_up(names):
+            asked.append(set(names))
+            return look_up(asked[-1])
+
+        kernel.symbols = looked_up
+        recovered(kernel)
+    assert {*CALLERS, "cond_wakeup_cpu0", "wakeup_cpu0", "secondary_startup_64", "x86_match_cpu"} <= asked[0]
+    later = {name for names in asked[1:] for name in names}
+    assert {name for name in later if "." not in name} <= {"linux_banner"}  # which the kernel itself looks for
+    assert len(asked) <= 3

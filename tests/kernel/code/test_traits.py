@@ -101,6 +101,13 @@ def test_a_trait_is_read_once_and_can_be_replaced(made):
         _ = Traits(None, {}).la57
 
 
+def test_loops_that_are_known_stay_with_a_trait_that_is_replaced():
+    every = {declared.name: Trait(declared.name, None) for declared in DECLARED}
+    other = Traits(None, every, (park_loop(),)).replaced(la57=Trait("la57", True))
+    assert (other.la57.value, other.park_loops) == (True, (park_loop(),))
+    assert other.freeze_order is every["freeze_order"]
+
+
 def test_a_declared_commit_stands_where_a_value_was_read():
     class Some:
         readers = None
