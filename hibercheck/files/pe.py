@@ -22,12 +22,15 @@ _COFF = struct.Struct("<4sHHIIIHH")
 _SECTION = struct.Struct("<8sIIII16x")
 
 # struct setup_header, at 0x1f1 of a bzImage, and of struct boot_params in memory, where the boot loader copies it:
-#   0x1f1 __u8 setup_sects; 0x202 __u32 header ("HdrS"); 0x206 __u16 version;
+#   0x1f1 __u8 setup_sects; 0x1f4 __u32 syssize, in 16 bytes; 0x202 __u32 header ("HdrS"); 0x206 __u16 version;
 #   0x230 __u32 kernel_alignment (since protocol 2.05); 0x236 __u16 xloadflags (since 2.12);
 #   0x248 __u32 payload_offset; 0x24c __u32 payload_length (since 2.08); 0x258 __u64 pref_address (since 2.10)
-_SETUP = struct.Struct("<497xB16x4sH40xI2xH16xII8xQ")
+_SETUP = struct.Struct("<497xB2xI10x4sH40xI2xH16xII8xQ")
 SETUP_SIZE = _SETUP.size
 _XLF_KERNEL_64 = 1
+
+_PE32_PLUS, _CHECKSUM, _CERTIFICATES = 0x20B, 64, 144
+"""Of an optional header with 64-bit addresses: its magic, and where CheckSum and the certificate table's entry are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class SetupHeader:
         alignment: CONFIG_PHYSICAL_ALIGN in bytes; None where it is not said, or makes no sense.
         payload: (offset in the file, bytes) of the compressed kernel; None where it is not said.
         setup: Bytes before the part that runs in protected mode.
+        summed: Bytes from its start that its CRC-32 is of, which ends them, or zeros instead of it; None where that
+            is not said.
         preferred: Where it likes to be loaded (LOAD_PHYSICAL_ADDR); None where it is not said.
     """
 
@@ -76,6 +81,7 @@ class SetupHeader:
     alignment: int | None
     payload: tuple[int, int] | None
     setup: int
+    summed: int | None
     preferred: int | None
 
 
@@ -103,11 +109,23 @@ def read_program(read: Read) -> Program | None:
     return Program(machine, sections, table, len(raw) < count * _SECTION.size)
 
 
+def signed_fields(read: Read) -> tuple[tuple[int, int], ...]:
+    """Where in a PE program for 64 bits are the fields, zero before, that whoever signs it writes: (offset, bytes)."""
+    dos = read(0, _PE_AT.size)
+    if len(dos) < _PE_AT.size or dos[:2] != b"MZ":
+        return ()
+    (at,) = _PE_AT.unpack(dos)
+    head = read(at, _COFF.size + 2)
+    if head[:4] != b"PE\0\0" or head[_COFF.size :] != _PE32_PLUS.to_bytes(2, "little"):
+        return ()
+    return (at + _COFF.size + _CHECKSUM, 4), (at + _COFF.size + _CERTIFICATES, 8)
+
+
 def read_setup_header(head: bytes) -> SetupHeader | None:
     """Read the setup header in the first bytes of a bzImage or of ``boot_params``; None where there is none."""
     if len(head) < SETUP_SIZE:
         return None
-    sectors, magic, version, alignment, flags, offset, length, preferred = _SETUP.unpack_from(head)
+    sectors, size, magic, version, alignment, flags, offset, length, preferred = _SETUP.unpack_from(head)
     if magic != b"HdrS":
         return None
     setup = 512 * ((sectors or 4) + 1)
@@ -117,5 +135,6 @@ def read_setup_header(head: bytes) -> SetupHeader | None:
         alignment=alignment if sensible else None,
         payload=(setup + offset, length) if version >= 0x208 and length else None,
         setup=setup,
+        summed=setup + size * 16 if version >= 0x208 and size else None,
         preferred=preferred if version >= 0x20A else None,
     )

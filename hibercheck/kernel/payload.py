@@ -6,19 +6,24 @@ Each wrapper is recognised by what it contains, never by its name, and taken off
 from __future__ import annotations
 
 import struct
+import zlib
+from collections.abc import Iterator
 from itertools import islice
 
 from hibercheck.data import dataclass
 from hibercheck.errors import HibercheckError, MalformedKernel, Unsupported
 from hibercheck.files.binary import Bytes, occurrences
 from hibercheck.files.compression import FORMATS, Format, decompressed, recognise, slices, spool
-from hibercheck.files.pe import SETUP_SIZE, SetupHeader, read_program, read_setup_header
+from hibercheck.files.pe import SETUP_SIZE, SetupHeader, read_program, read_setup_header, signed_fields
 from hibercheck.patterns import pattern
 
 _MAX_WRAPPERS = 8
 _ELF = b"\x7fELF"
 
 _HEAD = 0x1000
+
+_CRC, _CRC_OF_WHOLE = 4, 0xFFFF_FFFF
+"""Bytes of a bzImage's CRC-32, and what zlib gives for contents that end with it: boot.rst's lacks the last NOT."""
 
 # drivers/firmware/efi/libstub/zboot-header.S: .long MZ_MAGIC; .ascii "zimg"; .long payload offset, payload size;
 #   .long 0, 0; .asciz compression type, up to 0x38
@@ -131,8 +136,37 @@ def _bzimage(data: Bytes, header: SetupHeader, path: str) -> Bytes:
         raise MalformedKernel(
             "is truncated: the bzImage's payload ends past the file", path=path, offset=start, advice=advice
         )
+    if not _whole(data, header.summed):
+        advice = "fetch it again, or give its vmlinux"
+        raise MalformedKernel("is damaged: the bzImage's CRC-32 is not that of its contents", path=path, advice=advice)
     form = recognise(data[start : start + 16])
     return _search(data, header.setup, path) if form is None else _payload(form, data, start, start + length, path)
+
+
+def _whole(data: Bytes, end: int | None) -> bool:
+    """Whether the contents of a bzImage give its CRC-32, if it has one; LZ4 has no check of its own.
+
+    The last four bytes make that of all up to them come out the same; the build wrote them until 9c54baab4401
+    ("x86/boot: Drop CRC-32 checksum and the build tool that generates it", in v6.15), since when they are zeros.
+    """
+    if end is None or end > len(data) or data[end - _CRC : end] == bytes(_CRC):
+        return True
+    checksum = 0
+    for piece in _unsigned(data, end):
+        checksum = zlib.crc32(piece, checksum)
+    return checksum == _CRC_OF_WHOLE
+
+
+def _unsigned(data: Bytes, end: int) -> Iterator[bytes]:
+    """Yield a file up to some place as it was before somebody signed it, which changes two fields of its PE header."""
+    at = 0
+    for offset, size in signed_fields(lambda offset, size: data[offset : offset + size]):
+        if offset + size > end:
+            break
+        yield from slices(data, at, offset)
+        yield bytes(size)
+        at = offset + size
+    yield from slices(data, at, end)
 
 
 _MAX_ATTEMPTS = 16

@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from hibercheck.files.pe import SETUP_SIZE, read_program, read_setup_header
-from tests.support.wrappers import bzimage, uki
+from hibercheck.files.pe import SETUP_SIZE, read_program, read_setup_header, signed_fields
+from tests.support.wrappers import bzimage, summed, uki
 
 
 def reader(data):
@@ -51,6 +51,26 @@ def test_cut_in_the_sections():
     assert not read_program(reader(data)).cut
 
 
+def test_fields_that_a_signature_changes():
+    image = summed(bzimage(b"payload"))
+    signed = summed(bzimage(b"payload"), signed=True)
+    (checksum, four), (certificates, eight) = signed_fields(reader(image))
+    changed = {at for at, (one, other) in enumerate(zip(image, signed, strict=False)) if one != other}
+    assert changed <= {*range(checksum, checksum + four), *range(certificates, certificates + eight)}
+    assert changed >= {checksum, certificates}
+    assert image[checksum : checksum + four] == bytes(4)
+    assert image[certificates : certificates + eight] == bytes(8)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"MZ", b"\x7fELF" + bytes(200), b"MZ" + bytes(200), summed(bzimage(b"x"))[:0x400], uki({".linux": b"x"})],
+)
+def test_no_such_fields(data):
+    """In a PE program for 32 bits they are elsewhere; the one that is made here does not say which it is."""
+    assert signed_fields(reader(data)) == ()
+
+
 def test_no_program():
     assert read_program(reader(b"MZ" + bytes(200))) is None
     assert read_program(reader(b"\x7fELF" + bytes(200))) is None
@@ -63,6 +83,10 @@ def test_the_setup_header():
     assert (found.long_mode, found.alignment, found.setup, found.preferred) == (True, 0x200000, 512 * 5, 0x1000000)
     start, length = found.payload
     assert head[start : start + length] == b"payload"
+    assert found.summed is None
+    struct.pack_into("<I", head, 0x1F4, 3)
+    assert read_setup_header(bytes(head)).summed == 512 * 5 + 48
+    struct.pack_into("<I", head, 0x1F4, 0)
     head[0x1F1] = 0  # "for backwards compatibility, if the setup_sects field contains 0, the real value is 4"
     assert read_setup_header(bytes(head)) == found
 

@@ -8,6 +8,7 @@ import io
 import lzma
 import struct
 import tarfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,22 @@ def bzimage(payload: bytes, *, size: int | None = 0, version: int = 0x20F, flags
     if version >= 0x208:
         struct.pack_into("<II", head, 0x248, len(stub), len(payload))
     return bytes(head) + stub + payload + b"\xcc" * 300
+
+
+def summed(image: bytes, *, signed: bool = False) -> bytes:
+    """A bzImage as the build of v2.6.30 to v6.14 ends it, with a CRC-32; or that, and then signed as sbsign(1) does."""
+    pe = 0x400
+    head = bytearray(image)
+    struct.pack_into("<I", head, 0x3C, pe)
+    head[pe : pe + 26] = b"PE\0\0" + struct.pack("<HHIIIHH", 0x8664, 0, 0, 0, 0, 240, 0x22) + b"\x0b\x02"
+    head += bytes(-(len(head) + 4 - 2560) % 16)
+    struct.pack_into("<I", head, 0x1F4, (len(head) + 4 - 2560) // 16)
+    head += struct.pack("<I", zlib.crc32(head) ^ 0xFFFFFFFF)
+    if signed:
+        struct.pack_into("<I", head, pe + 24 + 64, 0x1234567)
+        struct.pack_into("<II", head, pe + 24 + 144, len(head), 64)
+        head += b"\xcc" * 64
+    return bytes(head)
 
 
 def uki(sections: dict[str, bytes], *, machine: int = 0x8664, more: tuple[tuple[str, bytes], ...] = ()) -> bytes:
