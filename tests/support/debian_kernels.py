@@ -1,6 +1,7 @@
 """Fetch Debian's kernels: the image packages and, with ``--debug``, their -dbg packages with the full vmlinux.
 
     python tests/support/debian_kernels.py KERNELS --suite trixie --suite bookworm --debug
+    python tests/support/debian_kernels.py KERNELS --table fixtures/kernel-traits.json
 
 apt is pointed at a private root below the target directory, with its own sources, so that neither the machine's sources
 nor its package state is read or changed, and no privilege is needed.  Each package is unpacked beside itself:
@@ -10,6 +11,7 @@ nor its package state is read or changed, and no privilege is needed.  Each pack
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -36,6 +38,12 @@ SUITES = (
     Suite("bookworm", (("debian", "bookworm"), ("debian-security", "bookworm-security")), r"6\.1\."),
     Suite("trixie", (("debian", "trixie"), ("debian-security", "trixie-security")), r"6\.12\."),
     Suite("trixie-backports", (("debian", "trixie-backports"),), r"[67]\.\d+\."),
+)
+FURTHER = (
+    Suite("bookworm-backports", (("debian", "bookworm-backports"),), r"6\.\d+\."),
+    Suite("forky", (("debian", "forky"),), r"\d+\.\d+\."),
+    Suite("sid", (("debian", "sid"),), r"\d+\.\d+\."),
+    Suite("experimental", (("debian", "experimental"),), r"\d+\.\d+"),
 )
 
 
@@ -105,9 +113,13 @@ def packages(apt: Apt, release: str, *, debug: bool) -> list[tuple[str, tuple[st
     # Since 7.x the kernel itself is in linux-binary-RELEASE, and linux-image-RELEASE only depends on it.
     binary = f"linux-binary-{release}"
     image = binary if binary in apt.run("apt-cache", "pkgnames", binary).split() else f"linux-image-{release}"
-    config = () if image == binary else ("*/config-*",)  # linux-binary holds the kernel alone
     whole = (f"linux-image-{release}-dbg", ("*/vmlinux*", "*/System.map*"))
-    return [(image, ("*/vmlinuz*", *config)), *([whole] if debug else [])]
+    return [(image, _members(image)), *([whole] if debug else [])]
+
+
+def _members(image: str) -> tuple[str, ...]:
+    """Tar wildcards of what is wanted from the package of a kernel; linux-binary holds the kernel alone."""
+    return "*/vmlinuz*", *(() if image.startswith("linux-binary-") else ("*/config-*",))
 
 
 def download(apt: Apt, package: str, directory: Path) -> Path | None:
@@ -145,19 +157,43 @@ def fetch(suite: Suite, flavour: str, directory: Path, *, debug: bool, release: 
     raise SystemExit(f"{suite.name}: the archive has no complete kernel of flavour {flavour}")
 
 
+def fetch_known(table: Path, directory: Path) -> None:
+    """Download and unpack the kernels of a table that some suite still has, and say which none has."""
+    missing = {row["package"] for row in json.loads(table.read_text()) if "made" not in row}
+    for suite in (*SUITES, *FURTHER):
+        apt = Apt(directory / ".apt" / suite.name, suite)
+        apt.run("apt-get", "update")
+        for package in sorted(missing.intersection(apt.run("apt-cache", "pkgnames", "linux-").split())):
+            deb = download(apt, package, directory)
+            if deb is not None:
+                unpack(deb, _members(package), directory / package)
+                missing.discard(package)
+                print(deb)
+    for package in sorted(missing):
+        print(f"{package}: no suite has it", file=sys.stderr)
+
+
 def main() -> int:
     """Fetch what the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="where packages and unpacked kernels go")
-    parser.add_argument("--suite", action="append", choices=[suite.name for suite in SUITES], help="default: all")
+    parser.add_argument(
+        "--suite",
+        action="append",
+        choices=[suite.name for suite in (*SUITES, *FURTHER)],
+        help="default: the first four",
+    )
     parser.add_argument("--flavour", default="cloud-amd64", help="cloud-amd64 or amd64 (default: %(default)s)")
     parser.add_argument("--release", help="only a release that contains this, such as 6.1.0-50")
     parser.add_argument("--debug", action="store_true", help="also the -dbg package, hundreds of megabytes")
+    parser.add_argument("--table", type=Path, help="not the newest, but every kernel of this table that a suite has")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
-    for suite in SUITES:
-        if arguments.suite and suite.name not in arguments.suite:
-            continue
+    if arguments.table:
+        fetch_known(arguments.table, arguments.directory)
+        return 0
+    named = [suite for suite in (*SUITES, *FURTHER) if suite.name in (arguments.suite or ())]
+    for suite in named or SUITES:
         for path in fetch(
             suite, arguments.flavour, arguments.directory, debug=arguments.debug, release=arguments.release
         ):

@@ -1,11 +1,13 @@
-"""Write the table of what Debian's kernels do: fixtures/kernel-traits.json.
+"""Write the table of what real kernels do: fixtures/kernel-traits.json.
 
     python tests/support/debian_kernels.py KERNELS --debug
+    python tests/support/bundled_kernel.py KERNELS libkrunfw.so PACKAGE VERSION
+    tests/lab/kernels/variants.sh KERNELS SOURCE
     python tests/support/kernel_traits.py KERNELS fixtures/kernel-traits.json
 
-Reads every kernel below the directory, vmlinuz and vmlinux alike, and refuses to write a table in which the two files
-of one kernel differ.  They may in one thing: CONFIG_PHYSICAL_ALIGN is in the vmlinuz's setup header and, before 6.12,
-nowhere in a vmlinux.
+Reads every kernel below the directory, vmlinuz and vmlinux alike, puts their rows in place of those that the table has
+of them, and refuses to write a table in which the two files of one kernel differ.  They may in one thing:
+CONFIG_PHYSICAL_ALIGN is in the vmlinuz's setup header and, before 6.12, nowhere in a vmlinux.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ _IN_SETUP_HEADER = "physical_align"
 OPTIONS = (
     "CONFIG_ACPI_PROCESSOR",
     "CONFIG_BOOT_CONFIG",
+    "CONFIG_CC_OPTIMIZE_FOR_SIZE",
     "CONFIG_CMDLINE",
     "CONFIG_CMDLINE_BOOL",
     "CONFIG_CRYPTO_LZ4",
@@ -32,11 +35,16 @@ OPTIONS = (
     "CONFIG_CXL_BUS",
     "CONFIG_HALTPOLL_CPUIDLE",
     "CONFIG_HIBERNATION",
+    "CONFIG_HOTPLUG_CPU",
     "CONFIG_HOTPLUG_PARALLEL",
     "CONFIG_INTEL_IDLE",
+    "CONFIG_KALLSYMS_ABSOLUTE_PERCPU",
+    "CONFIG_KALLSYMS_ALL",
+    "CONFIG_KALLSYMS_BASE_RELATIVE",
     "CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT",
-    "CONFIG_PAGE_TABLE_ISOLATION",
     "CONFIG_MITIGATION_PAGE_TABLE_ISOLATION",
+    "CONFIG_PAGE_TABLE_ISOLATION",
+    "CONFIG_PGTABLE_LEVELS",
     "CONFIG_PHYSICAL_ALIGN",
     "CONFIG_RANDOMIZE_BASE",
     "CONFIG_RANDOMIZE_MEMORY",
@@ -57,12 +65,21 @@ def kernels_below(directory: Path) -> list[Path]:
     )
 
 
-def package_version(kernel: Path, directory: Path) -> tuple[str, str]:
-    """The Debian package that a kernel was unpacked from, and its version."""
+def provenance(kernel: Path, directory: Path) -> dict[str, str]:
+    """The package that a kernel came from, and its version; of one that was built, also how."""
     package = kernel.relative_to(directory).parts[0]
+    told = directory / package / "provenance.json"
+    if told.exists():
+        found: dict[str, str] = json.loads(told.read_text())
+        return found
     (deb,) = directory.glob(f"{package}_*.deb")
     _, version, _ = deb.name.split("_")
-    return package.removesuffix("-dbg"), version
+    return {"package": package.removesuffix("-dbg"), "version": version}
+
+
+def identity(row: dict[str, Any]) -> str:
+    """What tells the kernel of a row from others: its build id, or where it came from."""
+    return row["build_id"] or f"{row['package']} {row['version']}"
 
 
 def configuration(kernel: Path) -> dict[str, str] | None:
@@ -80,7 +97,7 @@ def summary(traits: Traits) -> dict[str, Any]:
     tables = traits.intel_idle.value
     values["intel_idle"] = None if tables is None else [len(tables.models), len(tables.tables)]
     values["ist"] = {str(gate.vector): gate.ist for gate in traits.idt_gates.value or () if gate.ist}
-    values["unknown"] = sorted(trait.name for trait in traits if trait.value is None)
+    values["unknown"] = {trait.name: trait.reason for trait in traits if trait.value is None}
     values["park_loops"] = [
         f"{loop.role}{f' {loop.driver}' if loop.driver else ''} {loop.kind} {loop.symbol} {loop.start:#x}-{loop.end:#x}"
         f"{' kicked' if loop.after_kick else ''}"
@@ -89,11 +106,10 @@ def summary(traits: Traits) -> dict[str, Any]:
     return values
 
 
-def row(kernel: Kernel, package: str, version: str) -> dict[str, Any]:
+def row(kernel: Kernel, directory: Path) -> dict[str, Any]:
     """One kernel's row of the table."""
     return {
-        "package": package,
-        "version": version,
+        **provenance(Path(kernel.path), directory),
         "release": kernel.release,
         "build_id": kernel.build_id,
         "traits": summary(read_traits(kernel)),
@@ -115,12 +131,13 @@ def main() -> int:
     parser.add_argument("directory", type=Path, help="where tests/support/debian_kernels.py put the kernels")
     parser.add_argument("table", type=Path, help="the JSON file to write")
     arguments = parser.parse_args()
+    old = json.loads(arguments.table.read_text()) if arguments.table.exists() else []
     rows: dict[str, dict[str, Any]] = {}
-    read: dict[str, set[str]] = {}
+    read = {identity(one): set(one["read"]) for one in old}
     for path in kernels_below(arguments.directory):
         with open_kernel(str(path)) as kernel:
-            found = row(kernel, *package_version(path, arguments.directory))
-        key = found["build_id"]
+            found = row(kernel, arguments.directory)
+        key = identity(found)
         if key in rows:
             merged = agreed(rows[key]["traits"], found["traits"])
             if merged is None:
@@ -131,8 +148,10 @@ def main() -> int:
         rows[key] = found
         read.setdefault(key, set()).add("vmlinux" if path.name.startswith("vmlinux") else "vmlinuz")
         print(f"{found['release']}: {path.name}", file=sys.stderr)
+    every = {identity(one): one for one in old} | rows
     table = sorted(
-        ({**found, "read": sorted(read[key])} for key, found in rows.items()), key=lambda one: one["release"]
+        ({**found, "read": sorted(read[key])} for key, found in every.items()),
+        key=lambda one: (one["release"], one["package"]),
     )
     arguments.table.write_text(json.dumps(table, indent=1) + "\n")
     return 0
