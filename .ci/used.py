@@ -16,6 +16,7 @@ format_options
 format_epilog
 
 create_module  # the import system calls it
+has_location  # and reads this
 readable  # io.BufferedReader asks a raw stream
 hex_prefix  # read by iced_x86
 hex_suffix

@@ -38,8 +38,10 @@ def _run(arguments: list[str]) -> int:
     with ending_in_order(for_good=True) as endings:
         try:
             from hibercheck.cli.late import load_late
+            from hibercheck.cli.ours import load_ours
 
             load_late()
+            load_ours()
             from hibercheck.cli.run import run
 
             status = run(arguments, own_process=True)

@@ -116,10 +116,12 @@ def view(
             if not image.header.consumed or image.swap_map is None:
                 raise
             stored = image.swap_map.stored_pages()  # swap lies over the lengths of blocks, not over this map
-    session, held, firmware = _by_its_kernel(image, held=verified is not None and verified.ok, firmware=with_runs)
+    banner, session, held, firmware = _by_its_kernel(
+        image, held=verified is not None and verified.ok, firmware=with_runs
+    )
     return ImageView(
         image=image,
-        banner=_banner(image),
+        banner=banner,
         stored_pages=stored,
         picture=picture(image, columns),
         verified=verified,
@@ -142,8 +144,10 @@ def _remains(image: Image, verified: VerifyResult | None) -> Remains | None:
     return survey(image.source, image.header_offset, image.swap_map.base)
 
 
-def _by_its_kernel(image: Image, *, held: bool, firmware: bool) -> tuple[Session, Held | None, Map | None]:
+def _by_its_kernel(image: Image, *, held: bool, firmware: bool) -> tuple[str | None, Session, Held | None, Map | None]:
     """Read what only the kernel in the image can tell, which is sought once: that takes longer than all else here.
+
+    Its banner is known with it.  Without it the banner can be found all the same, but is searched for.
 
     Args:
         image: The image.
@@ -153,8 +157,12 @@ def _by_its_kernel(image: Image, *, held: bool, firmware: bool) -> tuple[Session
     from hibercheck.handoff.facts.embedded import own_space  # noqa: PLC0415 - JSON of other reports needs no kernel
 
     with own_space(image) as space:
-        session = session_in(space)
-        return session, _held(image, space) if held else None, _firmware(space) if firmware else None
+        return (
+            _banner(image) if space is None else space.kernel.banner,
+            session_in(space),
+            _held(image, space) if held else None,
+            _firmware(space) if firmware else None,
+        )
 
 
 def _held(image: Image, space: KernelSpace | None) -> Held | None:

@@ -61,7 +61,7 @@ def waiting_image(root: Path, swaps: frozenset[str], files: frozenset[tuple[str,
 def _told(image: Image, disk: str) -> Waiting:
     with own_space(image) as space:
         written = session_in(space).written
-    banner = image.find_banner(everywhere=True)
+        banner = image.find_banner(everywhere=True) if space is None else space.kernel.banner
     return Waiting(
         disk,
         None if image.partition is None else image.partition.number,
