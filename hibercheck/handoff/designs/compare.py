@@ -244,13 +244,15 @@ def _exposures(
     restless = replace(plan, options=replace(plan.options, spurious_mwait=True, suppose=frozenset()))
     left = replace(replayed.plan, options=quiet.options, reinitialised=frozenset())
     kept = known or design.announcement is Announcement.CPUS
-    window = judge(left, dump, InUse(design, kept))
-    after = judge(left, dump, InUse(design, known)) if kept is not known else window
-    spurious = replay_under(restless, dump, name=design.name, known=known, bsp=bsp).judgement
+    same = left.options == plan.options and not replayed.plan.reinitialised
+    after = replayed.judgement if same else judge(left, dump, InUse(design, known))
+    window = judge(left, dump, InUse(design, kept)) if kept is not known else after
+    same = restless.options == plan.options
+    spurious = replayed if same else replay_under(restless, dump, name=design.name, known=known, bsp=bsp)
     stay = {parked.cpu for parked in replayed.plan.parked} - replayed.plan.reinitialised
     found = []
     for event in COLUMNS:
-        early, late = (spurious, spurious) if event is Event.SPURIOUS else (window, after)
+        early, late = (spurious.judgement,) * 2 if event is Event.SPURIOUS else (window, after)
         now = [_effect(result, event, early, at_once=True) for result in early.aps]
         later = [_effect(result, event, late) for result in late.aps if result.parked.cpu in stay]
         found.append(Exposure(event, _worst(now), _worst(later)))

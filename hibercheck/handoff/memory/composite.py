@@ -6,8 +6,9 @@ core_restore_code follows the list.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Hashable, Iterable
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hibercheck.addresses import PAGE_SHIFT
 from hibercheck.data import dataclass, replace
@@ -62,6 +63,7 @@ class Composite:
         resumee: The resumee's own address space, for its handlers; None where that is not known.
         pending: The copies that the resumer has still to make, where a dump shows them.
         owners: Whose memory is whose in the resumee; None where there is no image to tell.
+        answers: What others have worked out of this very memory, by keys of theirs: many CPUs ask the same.
     """
 
     image: Covering
@@ -70,6 +72,10 @@ class Composite:
     resumee: KernelSpace | None = None
     pending: PendingCopies | None = None
     owners: Owners | None = None
+    answers: dict[Hashable, Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "answers", {})  # not a default, which a changed copy of this memory would have too
 
     def overwritten(self, pfn: int) -> bool:
         """Tell whether the image has overwritten a frame by now."""

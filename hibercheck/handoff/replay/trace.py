@@ -161,8 +161,16 @@ def iterate(memory: Composite, loop: ParkLoop, context: ApContext) -> Iteration:
     """Run once round a park loop.
 
     Where the loop's own bytes stand and the registers are known the CPU is followed; else what its instructions may
-    access decides.
+    access decides.  That does not depend on the event from which a CPU comes back to its loop, so it is done once.
     """
+    key = id(loop), id(context)
+    if key not in memory.answers:  # with what the key is of, so that nothing else gets these numbers
+        memory.answers[key] = _once_round(memory, loop, context), loop, context
+    found: Iteration = memory.answers[key][0]
+    return found
+
+
+def _once_round(memory: Composite, loop: ParkLoop, context: ApContext) -> Iteration:
     fetches = _fetches(memory, loop, context)
     stands = all(difference_of(one) not in {Difference.UNKNOWN, Difference.FOREIGN} for one in fetches)
     followed = _follow(memory, loop, context) if stands else None
@@ -192,7 +200,15 @@ def _follow(memory: Composite, loop: ParkLoop, context: ApContext) -> Followed |
 
 
 def _fetches(memory: Composite, loop: ParkLoop, context: ApContext) -> list[Touched]:
-    """Fetch every page of the loop."""
+    """Fetch every page of the loop: for all CPUs with the same page tables it is the same."""
+    key = id(loop), context.cr3, context.paging
+    if key not in memory.answers:
+        memory.answers[key] = _fetched(memory, loop, context), loop
+    found: list[Touched] = memory.answers[key][0]
+    return found
+
+
+def _fetched(memory: Composite, loop: ParkLoop, context: ApContext) -> list[Touched]:
     resumer = memory.resumer
     shift = resumer.kaslr_offset
 
