@@ -11,8 +11,9 @@ import pytest
 from hibercheck.kernel.code.facts import facts_of, parse_facts
 from hibercheck.kernel.code.traits import read_traits
 from hibercheck.kernel.kernel import open_kernel
-from tests.support.kernel_traits import agreed, identity, kernels_below, row, summary
+from tests.support.kernel_traits import agreed, committed_kernels, identity, kernels_below, row, summary
 
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 PARK = {
     # kernel: replaces, rescues, sends INIT, parks in
     "park-mwait": (False, False, False, "mwait"),
@@ -41,8 +42,7 @@ def traits_of(unpacked):
 @pytest.fixture(scope="module")
 def table():
     """The committed table, by build id."""
-    path = Path(__file__).resolve().parent.parent.parent / "fixtures" / "kernel-traits.json"
-    return {identity(one): one for one in json.loads(path.read_text())}
+    return {identity(one): one for one in json.loads((FIXTURES / "kernel-traits.json").read_text())}
 
 
 @pytest.mark.parametrize("name", PARK)
@@ -140,6 +140,17 @@ def test_facts_of_real_kernels_say_the_same(unpacked, name):
         assert read_traits(facts) == read_traits(kernel)
         assert facts.nearest(kernel.require("_text").address + 0x123456)[0].name == "_text"
     assert len(content) < 200_000
+
+
+@pytest.mark.parametrize("path", committed_kernels(FIXTURES), ids=lambda path: path.name)
+def test_committed_kernels_are_as_in_the_table(table, path):
+    """With their own symbol table, or stripped, with what kallsyms has."""
+    with open_kernel(str(path)) as kernel:
+        found = row(kernel, FIXTURES)
+    told = table[identity(found)]
+    assert agreed(found["traits"], told["traits"]) == told["traits"]
+    assert found["config"] == told["config"]
+    assert ("vmlinux" if path.suffix == ".xz" else "vmlinuz") in told["read"]
 
 
 def test_vmlinuz_says_what_vmlinux_says(table):

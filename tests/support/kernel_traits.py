@@ -5,9 +5,9 @@
     tests/lab/kernels/variants.sh KERNELS SOURCE
     python tests/support/kernel_traits.py KERNELS fixtures/kernel-traits.json
 
-Reads every kernel below the directory, vmlinuz and vmlinux alike, puts their rows in place of those that the table has
-of them, and refuses to write a table in which the two files of one kernel differ.  They may in one thing:
-CONFIG_PHYSICAL_ALIGN is in the vmlinuz's setup header and, before 6.12, nowhere in a vmlinux.
+Reads every kernel below the directory and those of fixtures/kernels, vmlinuz and vmlinux alike, puts their rows in
+place of those that the table has of them, and refuses to write a table in which the two files of one kernel differ.
+They may in one thing: CONFIG_PHYSICAL_ALIGN is in the vmlinuz's setup header and, before 6.12, nowhere in a vmlinux.
 """
 
 from __future__ import annotations
@@ -65,8 +65,30 @@ def kernels_below(directory: Path) -> list[Path]:
     )
 
 
+_LAB, _BARE = "tests/lab/kernels/build.sh", "tests/lab/kernels/bare.sh"
+COMMITTED = {
+    "small-current": ("linux-source-6.1", "6.1.192-2", _LAB),
+    "small-hlt": ("linux-source-6.1", "6.1.192-2", _LAB),
+    "mid-current": ("linux-source-6.1", "6.1.192-2", _LAB),
+    "kcore-hlt": ("linux-source-6.1", "6.1.192-2", _LAB),
+    "v73-stock": ("linux-source-7.3", "7.3.4-1~bpo13+1", _LAB),
+    "bare-prepended": ("linux-source-6.12", "6.12.117-1~deb12u1", _BARE),
+}
+"""Where the kernels of fixtures/kernels come from: the source's package and version, and what built them."""
+
+
+def committed_kernels(fixtures: Path) -> list[Path]:
+    """The files of those."""
+    paths = [fixtures / "kernels" / f"{name}{form}" for name in COMMITTED for form in (".bzImage", ".vmlinux.xz")]
+    return [path for path in paths if path.exists()]
+
+
 def provenance(kernel: Path, directory: Path) -> dict[str, str]:
     """The package that a kernel came from, and its version; of one that was built, also how."""
+    name, _, _ = kernel.name.partition(".")
+    if name in COMMITTED:
+        package, version, made = COMMITTED[name]
+        return {"package": package, "version": version, "made": f"{made} OUTPUT SOURCE {name}"}
     package = kernel.relative_to(directory).parts[0]
     told = directory / package / "provenance.json"
     if told.exists():
@@ -82,11 +104,14 @@ def identity(row: dict[str, Any]) -> str:
     return row["build_id"] or f"{row['package']} {row['version']}"
 
 
-def configuration(kernel: Path) -> dict[str, str] | None:
-    """The options of the configuration that lies beside a vmlinuz, without those that are off; None without one."""
-    path = kernel.with_name(kernel.name.replace("vmlinuz", "config", 1))
-    if not path.exists() or path == kernel:
-        return None
+def configuration(kernel: Kernel) -> dict[str, str] | None:
+    """The options that are on in the configuration beside a vmlinuz, or in the kernel; None without a configuration."""
+    image = Path(kernel.path)
+    path = image.with_name(image.name.replace("vmlinuz", "config", 1))
+    if not path.exists() or path == image:
+        return (
+            None if kernel.config is None else {name: kernel.config[name] for name in OPTIONS if name in kernel.config}
+        )
     pairs = (line.split("=", 1) for line in path.read_text().splitlines() if line.startswith(OPTIONS))
     return {name: value.strip('"') for name, value in pairs if name in OPTIONS}
 
@@ -113,7 +138,7 @@ def row(kernel: Kernel, directory: Path) -> dict[str, Any]:
         "release": kernel.release,
         "build_id": kernel.build_id,
         "traits": summary(read_traits(kernel)),
-        "config": configuration(Path(kernel.path)),
+        "config": configuration(kernel),
     }
 
 
@@ -134,7 +159,7 @@ def main() -> int:
     old = json.loads(arguments.table.read_text()) if arguments.table.exists() else []
     rows: dict[str, dict[str, Any]] = {}
     read = {identity(one): set(one["read"]) for one in old}
-    for path in kernels_below(arguments.directory):
+    for path in (*kernels_below(arguments.directory), *committed_kernels(arguments.table.parent)):
         with open_kernel(str(path)) as kernel:
             found = row(kernel, arguments.directory)
         key = identity(found)
@@ -146,7 +171,7 @@ def main() -> int:
             found["traits"] = merged
             found["config"] = found["config"] or rows[key]["config"]
         rows[key] = found
-        read.setdefault(key, set()).add("vmlinux" if path.name.startswith("vmlinux") else "vmlinuz")
+        read.setdefault(key, set()).add("vmlinux" if "vmlinux" in path.name else "vmlinuz")
         print(f"{found['release']}: {path.name}", file=sys.stderr)
     every = {identity(one): one for one in old} | rows
     table = sorted(
