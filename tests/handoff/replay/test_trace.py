@@ -236,10 +236,21 @@ def test_contents_that_are_not_known_are_unknown_only_where_they_decide():
     memory.resumer.frame = lambda pfn: None if pfn == GS_FRAME else frame(pfn)
     cpu = replace(cpu, context=replace(cpu.context, registers=None))
     assert trace(memory, cpu, None).difference is Difference.INTACT  # reached as before, whatever it holds
+    memory = memory.at(memory.floor)  # answers go with the memory of which they were worked out
     memory.resumer.frame = lambda pfn: None if pfn == ROOT else frame(pfn)
     found = trace(memory, cpu, None)
     assert found.difference is Difference.UNKNOWN
     assert found.fetch_unknown
+
+
+def test_what_was_worked_out_goes_with_the_memory_and_is_worked_out_once():
+    memory, cpu = made(KEPT)
+    once, again = (trace(memory, cpu, None).touched for _ in range(2))
+    assert once is again
+    changed = replace(memory, floor=memory.floor)
+    assert memory.answers
+    assert not changed.answers
+    assert trace(changed, cpu, None).touched is not once
 
 
 def test_the_line_may_hold_anything():
