@@ -108,18 +108,30 @@ def releases(apt: Apt, suite: Suite, flavour: str, wanted: str | None) -> list[s
     return sorted(names, key=version_key, reverse=True)
 
 
-def packages(apt: Apt, release: str, *, debug: bool) -> list[tuple[str, tuple[str, ...]]]:
-    """Packages of a release and the tar wildcards of what is wanted from each."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A package, tar wildcards of what is wanted from it, and the directory that gets it."""
+
+    package: str
+    members: tuple[str, ...]
+    into: str
+
+
+def packages(apt: Apt, release: str, *, debug: bool) -> list[Part]:
+    """Packages of a release."""
     # Since 7.x the kernel itself is in linux-binary-RELEASE, and linux-image-RELEASE only depends on it.
     binary = f"linux-binary-{release}"
     image = binary if binary in apt.run("apt-cache", "pkgnames", binary).split() else f"linux-image-{release}"
-    whole = (f"linux-image-{release}-dbg", ("*/vmlinux*", "*/System.map*"))
-    return [(image, _members(image)), *([whole] if debug else [])]
+    whole = f"linux-image-{release}-dbg"
+    return [*parts_of(image), *([Part(whole, ("*/vmlinux*", "*/System.map*"), whole)] if debug else [])]
 
 
-def _members(image: str) -> tuple[str, ...]:
-    """Tar wildcards of what is wanted from the package of a kernel; linux-binary holds the kernel alone."""
-    return "*/vmlinuz*", *(() if image.startswith("linux-binary-") else ("*/config-*",))
+def parts_of(image: str) -> list[Part]:
+    """Packages of a kernel and its configuration, which is in linux-base where linux-binary holds the kernel alone."""
+    if not image.startswith("linux-binary-"):
+        return [Part(image, ("*/vmlinuz*", "*/config-*"), image)]
+    base = image.replace("linux-binary-", "linux-base-", 1)
+    return [Part(image, ("*/vmlinuz*",), image), Part(base, ("*/config",), image)]
 
 
 def download(apt: Apt, package: str, directory: Path) -> Path | None:
@@ -147,12 +159,12 @@ def fetch(suite: Suite, flavour: str, directory: Path, *, debug: bool, release: 
     for candidate in releases(apt, suite, flavour, release):
         wanted = packages(apt, candidate, debug=debug)
         # The largest package first: when the archive has lost it, the next release is tried.
-        found = [(download(apt, package, directory), package, members) for package, members in reversed(wanted)]
-        if all(deb for deb, _, _ in found):
-            for deb, package, members in found:
+        found = [(download(apt, part.package, directory), part) for part in reversed(wanted)]
+        if all(deb for deb, _ in found):
+            for deb, part in found:
                 if deb is not None:
-                    unpack(deb, members, directory / package)
-            roots = [directory / package for _, package, _ in found]
+                    unpack(deb, part.members, directory / part.into)
+            roots = [directory / into for into in dict.fromkeys(part.into for part in wanted)]
             return [path for root in roots for path in sorted(root.rglob("vmlinu*")) if path.is_file()]
     raise SystemExit(f"{suite.name}: the archive has no complete kernel of flavour {flavour}")
 
@@ -163,11 +175,13 @@ def fetch_known(table: Path, directory: Path) -> None:
     for suite in (*SUITES, *FURTHER):
         apt = Apt(directory / ".apt" / suite.name, suite)
         apt.run("apt-get", "update")
-        for package in sorted(missing.intersection(apt.run("apt-cache", "pkgnames", "linux-").split())):
-            deb = download(apt, package, directory)
-            if deb is not None:
-                unpack(deb, _members(package), directory / package)
-                missing.discard(package)
+        for image in sorted(missing.intersection(apt.run("apt-cache", "pkgnames", "linux-").split())):
+            for part in parts_of(image):
+                deb = download(apt, part.package, directory)
+                if deb is None:
+                    break
+                unpack(deb, part.members, directory / part.into)
+                missing.discard(image)
                 print(deb)
     for package in sorted(missing):
         print(f"{package}: no suite has it", file=sys.stderr)

@@ -43,7 +43,8 @@ for variant; do
         *) on KALLSYMS_ALL ;;
         esac
         case $base in
-        size) on CC_OPTIMIZE_FOR_SIZE; off CC_OPTIMIZE_FOR_PERFORMANCE ;;
+        size) on CC_OPTIMIZE_FOR_SIZE; off CC_OPTIMIZE_FOR_PERFORMANCE ACPI NUMA KVM_GUEST TTY ;;
+        clang) off ACPI NUMA KVM_GUEST TTY ;;
         up) off SMP ;;
         lean) off RANDOMIZE_MEMORY X86_5LEVEL PAGE_TABLE_ISOLATION CPU_IDLE INTEL_IDLE HALTPOLL_CPUIDLE ;;
         esac
