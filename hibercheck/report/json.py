@@ -242,6 +242,7 @@ def _cpu(cpus: Sequence[CpuReport], frames: _Shared[FrameUse]) -> dict[str, Any]
         "timing": None if cpu.timing is None else dataclasses.asdict(cpu.timing),
         "line": None if cpu.owner is None else _line(cpu.owner),
         "exposure": list(cpu.exposure),
+        "exposure_unknown": list(cpu.exposure_unknown),
         "lent": list(cpu.lent),
         "executed": cpu.executed,
     }

@@ -76,6 +76,7 @@ def alike(cpus: Sequence[CpuReport]) -> list[list[CpuReport]]:
             cpu.cause,
             cpu.doubt,
             cpu.exposure,
+            cpu.exposure_unknown,
             cpu.lent,
         )
         groups.setdefault(key, []).append(cpu)
@@ -107,7 +108,9 @@ def fate(cpu: CpuReport) -> str:
     if cpu.boot_cpu and cpu.fate is Fate.UNTOUCHED:
         return "enters the resumee"
     if cpu.fate is Fate.STAYS_PARKED and cpu.exposure:
-        return f"stays parked; the next {one_line(either(cpu.exposure))} resets the machine"
+        certain = [event for event in cpu.exposure if event not in cpu.exposure_unknown]
+        resets = f"the next {one_line(either(certain or cpu.exposure))} {'resets' if certain else 'may reset'}"
+        return f"stays parked; {resets} the machine"
     if cpu.fate is Fate.STAYS_PARKED and cpu.lent:
         return "stays parked in memory that is free in the resumee"
     if cpu.fate is Fate.DIES or cpu.doubt is not None:

@@ -353,6 +353,7 @@ def of_matrix(state, change, *, reinitialised, suppose, supposed):
 def of_check(state, change, *, reinitialised, suppose, supposed):
     """Ask the engine with a per-CPU area whose place is not known, as the matrix has none."""
     memory, cpu = made(image_of(change, line=False), state, code=CODE, placed=False)
+    cpu = replace(cpu, entry=entry_state())  # whole: the matrix takes an event's tables to go the way of the loop's
     events = frozenset(SUPPOSED[name] for name in suppose)
     options = Suppositions(events=events, cold_tlb="spurious_mwait" in supposed, **supposed)
     result = judge_cpu(memory, cpu, options, reinitialised=reinitialised)

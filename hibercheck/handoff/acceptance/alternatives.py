@@ -78,7 +78,7 @@ def _signature(question: Question) -> Iterator[Alternative]:
     elif question.cmdline.hardware_signature is None and knows_guests(question) and _may_be_guest(question):
         line = f"{question.cmdline.text} acpi_sleep=s4_hwsig".strip()
         reason = "the resumer compares it in a guest of a hypervisor that it knows, and the resumee ran under one"
-        options = replace(question.plan.options, resumer_cmdline=line)
+        options = question.plan.options.with_line(line)
         yield Alternative("hw-sig-guest", fact, "compared", reason, options, (("--resumer-cmdline", line),))
 
 

@@ -372,7 +372,7 @@ def _told(ruling: Ruling, who: str, exposed: set[Event], share: float, *, borrow
         return Cell(Outcome.MAY_RESET, Verdict.RISK, reason, share)
     events = [event for event in _EVENTS if event in exposed]
     if borrowed and events:
-        reason = f"a CPU stays parked in the resumee's memory, until the next {events[0].value}: {who}"
+        reason = f"a CPU stays parked in the resumee's memory, for as long as no {events[0].value} comes: {who}"
         return Cell(Outcome.RESUMES, Verdict.LATENT, reason)
     if borrowed:
         return Cell(Outcome.RESUMES, Verdict.LATENT, f"a CPU runs only on translations that it has cached: {who}")

@@ -385,7 +385,7 @@ class _Entry:
 
     def _options(self, traits: Traits, image: ExpectedImage, initramfs: Initramfs) -> CheckOptions:
         """Return the scenario with the entry's command line, and with what its initramfs has."""
-        options = replace(self.asked.options, resumer_cmdline=self._text)
+        options = self.asked.options.with_line(self._text)
         told = {name for name, _ in options.facts}
         module = f"{image.compressor}:module?" in (traits.compressors.value or ())
         if image.compressor != "lz4" or not module or "lz4" in told or not self.entry.initramfs or initramfs.problem:

@@ -37,9 +37,19 @@ class Divergence:
     rip: int
 
     @property
+    def rests(self) -> bool:
+        """Whether it comes to rest elsewhere."""
+        return self.end is CourseEnd.WAITS
+
+    @property
     def lost(self) -> bool:
-        """Whether it does not come to rest."""
-        return self.end is not CourseEnd.WAITS
+        """Whether it certainly does not come to rest."""
+        return not self.rests and not self.unknown
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it goes on in code that is not understood."""
+        return self.end is CourseEnd.NOT_UNDERSTOOD
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,7 @@ class _Runner:
     def _agrees_cached(self, run: Execution) -> bool | None:
         """Compare with what the replay says of a CPU that keeps its translations."""
         found = self.result.iteration
-        if found is None or self._unknown(run):
+        if found is None or self._unknown(run) or (found.divergence is not None and found.divergence.unknown):
             return None
         if run.end is ExecutionEnd.STRAYS:
             return True if found.difference is Difference.FOREIGN else None
@@ -197,7 +197,7 @@ class _Runner:
     def _parks(self, run: Execution) -> bool:
         """Tell whether a run comes to rest: in its loop, or where the replay has it rest outside."""
         divergence = self.result.iteration.divergence if self.result.iteration else None
-        elsewhere = divergence is not None and not divergence.lost and run.rip == divergence.rip
+        elsewhere = divergence is not None and divergence.rests and run.rip == divergence.rip
         return run.end is ExecutionEnd.WAITS_AGAIN or (run.end is ExecutionEnd.HALTS_ELSEWHERE and elsewhere)
 
     def _says(self, run: Execution) -> str:

@@ -73,6 +73,8 @@ class Doubt(StrEnum):
     """Whether the resumee, which does not know of the frames that it waits in, has reused them."""
     HANDED_OUT = "handed-out"
     """Whether the resumee, in which memory that it goes through is free, has handed it out."""
+    CACHE = "cache"
+    """Whether it still has the translations without which it does not find its loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,8 @@ class Prospects:
         spurious: What a wait that ends by itself comes to at the worst, with the TLB that is supposed; None as above.
         at_store: The same when its line has been written and it has woken, at the best of the moments at which it may
             run then; None where that moment is not known.
-        worst_at_store: The same at the worst of these moments.
+        worst_at_store: The same at the worst of these moments; for a port read, which a break event of the chipset may
+            end at any time, at the worst of all.
         usual: The same for a machine as it is supposed to be, with its latency and its TLB; None as above.
         after: Each event that may come after the handoff.
         line: Whether the frame of its monitored line is overwritten; None where that is not known.
@@ -183,7 +186,7 @@ def fate_of(state: ParkState, prospects: Prospects, supposed: Suppositions, *, r
     later = (_until_init if reinitialised else _after)(state, prospects, supposed)
     if copy is None or later.certain_death:
         return later  # what kills it later is certain, whether or not it gets that far
-    if copy.usual is Fate.DIES or copy.doubt is not Doubt.TIMING:
+    if copy.usual is not None or copy.doubt is not Doubt.TIMING:
         return copy
     return replace(copy, usual=later.usual or later.fate)
 
@@ -199,6 +202,8 @@ def _in_copy(state: ParkState, prospects: Prospects, supposed: Suppositions) -> 
         # data that it cannot reach does not hurt a CPU that has the way cached: one with a cold TLB has not
         warm = supposed.mwait_spins or not supposed.cold_tlb
         lost = prospects.fetch_unknown or (not warm and settled is Difference.UNKNOWN)
+        # Who supposes this has a machine whose waits end before a store could end them, as QEMU's do: it asks for no
+        # other wake-up, and a store to the line of one that is awake wakes nobody.
         return Ruling(Fate.UNKNOWN, When.COPY, Event.SPURIOUS) if lost else None
     if settled.parks_again and prospects.worst_at_store is not Difference.FOREIGN:
         return None
@@ -209,20 +214,27 @@ def _in_copy(state: ParkState, prospects: Prospects, supposed: Suppositions) -> 
     at_store = prospects.at_store
     if at_store is Difference.FOREIGN:
         return Ruling(Fate.DIES, When.COPY, Event.STORE)  # at every moment at which it may run
-    if settled is Difference.UNKNOWN and (at_store is None or at_store is Difference.UNKNOWN):
+    unknown = settled is Difference.UNKNOWN or prospects.fetch_unknown
+    if unknown and (at_store is None or not at_store.parks_again):
         return Ruling(Fate.UNKNOWN, When.COPY, Event.STORE)
     if prospects.line is None:
         return Ruling(Fate.DIES, When.COPY, Event.STORE, Doubt.LINE)
     # It is woken while its code is its own.  It passes its loop and parks again unless the copy is faster than it, and
     # nothing says what its TLB holds: seen to pass, not known to (design, "Verdict").
-    usual = Fate.DIES if prospects.usual is Difference.FOREIGN else None
+    usual = {Difference.FOREIGN: Fate.DIES, Difference.UNKNOWN: Fate.UNKNOWN}.get(prospects.usual or Difference.INTACT)
     return Ruling(Fate.DIES, When.COPY, Event.STORE, Doubt.TIMING, usual)
 
 
 def _until_init(state: ParkState, prospects: Prospects, supposed: Suppositions) -> Ruling:
     """Take a CPU from the jump into the resumee to the INIT that the resumee sends it."""
-    if _stored_to(state, prospects, supposed) and prospects.settled is Difference.FOREIGN:
-        return Ruling(Fate.DIES, When.BEFORE_INIT, Event.STORE)
+    if _stored_to(state, prospects, supposed):
+        if prospects.settled is Difference.FOREIGN:
+            return Ruling(Fate.DIES, When.BEFORE_INIT, Event.STORE)
+        if prospects.settled is Difference.UNKNOWN or prospects.fetch_unknown:
+            return Ruling(Fate.UNKNOWN, When.BEFORE_INIT, Event.STORE)
+        if prospects.settled is Difference.STALE:  # as in the copy: seen to find its way, not known to
+            usual = Fate.DIES if supposed.cold_tlb else Fate.REINITIALISED
+            return Ruling(Fate.DIES, When.BEFORE_INIT, Event.STORE, Doubt.CACHE, usual)
     return Ruling(_quiet(state, prospects, Fate.REINITIALISED))
 
 
@@ -262,7 +274,7 @@ def _after(state: ParkState, prospects: Prospects, supposed: Suppositions) -> Ru
     ]
     if deaths:  # what is certain comes first, then what is usual
         return min(deaths, key=lambda one: (one.doubt is not None, _USUAL.index(one.usual)))
-    for event, found in came.items():
+    for event, found in expected.items():
         if not found.difference.parks_again:
             return Ruling(Fate.UNKNOWN, When.AFTER, event)
     fate = _quiet(state, prospects, Fate.STAYS_PARKED)
@@ -306,17 +318,16 @@ def over_places(rulings: list[tuple[float, Ruling]], doubt: Doubt) -> Ruling:
         rulings: (weight, ruling).
         doubt: Why it is not known which of them holds.
     """
-    found = [ruling for _, ruling in rulings]
+    found = [ruling for weight, ruling in rulings if weight]
     deaths = [one for one in found if one.fate is Fate.DIES]
     if not deaths:
         return max(found, key=lambda one: _HARM.index(one.fate))
     doubts = {one.doubt for one in deaths}
-    if doubts == {Doubt.HANDED_OUT} or (doubts == {None} and len(deaths) == len(found)):
-        return deaths[0]
-    # what is usual where it waits in free memory is not usual where it does not
-    dead = [one for one in deaths if one.doubt is not Doubt.HANDED_OUT]
-    own = next((one for one in dead if one.doubt is not None), None)
-    return own if own and len(deaths) == len(found) else Ruling(Fate.DIES, dead[0].when, dead[0].cause, doubt)
+    if len(doubts) == 1 and (len(deaths) == len(found) or doubts == {Doubt.HANDED_OUT}):
+        return min(deaths, key=lambda one: _USUAL.index(one.usual))  # the same everywhere
+    # what is usual where it waits in free memory, or is woken in time, is not usual where it does not
+    dead = next(one for one in deaths if one.doubt is not Doubt.HANDED_OUT)
+    return Ruling(Fate.DIES, dead.when, dead.cause, doubt)
 
 
 _HARM = (Fate.UNTOUCHED, Fate.PARKS_AGAIN, Fate.REINITIALISED, Fate.STAYS_PARKED, Fate.UNKNOWN)

@@ -166,15 +166,14 @@ def judge_cpu(memory: Composite, cpu: ParkedCpu, supposed: Suppositions, *, rein
     store = None if moments is None or frame is None else memory.copy_number(frame)
     later = {} if reinitialised else {event: _later(memory, cpu, event) for event in _events_of(parked.state)}
     awake = None if moments is None or store is None else _awake(moments, store, supposed)
-    doubt = Doubt.REUSED if cpu.announced is False else None
     prospects = Prospects(
         settled=None if iteration is None else iteration.difference,
         fetch_unknown=iteration is not None and iteration.fetch_unknown,
         spurious=_spurious(memory, cpu, iteration, supposed),
         at_store=None if awake is None else min(awake),
-        worst_at_store=None if awake is None else max(awake),
+        worst_at_store=max(awake) if awake else None if moments is None else moments.worst_difference,
         usual=None if moments is None or store is None else _usual(moments, store, supposed),
-        after={event: After(found.difference, doubt, found.lent) for event, found in later.items()},
+        after={event: After(found.difference, _reuse(cpu, found), found.lent) for event, found in later.items()},
         line=line,
         writes=Writes.UNKNOWN if owner is None else owner.writes,
     )
@@ -215,6 +214,11 @@ def _later(memory: Composite, cpu: ParkedCpu, event: Event) -> Trace:
     return found
 
 
+def _reuse(cpu: ParkedCpu, found: Trace) -> Doubt | None:
+    """Return the doubt that the resumee knows nothing of the frames that a CPU waits in, if an event touches them."""
+    return Doubt.REUSED if cpu.announced is False and found.effect.touches_memory else None
+
+
 def _line(memory: Composite, cpu: ParkedCpu) -> tuple[bool | None, int | None]:
     """Tell whether the image is copied over the line that the CPU monitors, and its frame; None where not known."""
     context = cpu.context
@@ -237,8 +241,10 @@ def _owner(memory: Composite, cpu: ParkedCpu, frame: int | None) -> Owner | None
 
 
 def _while_copying(memory: Composite, cpu: ParkedCpu, iteration: Trace | None, line: bool | None) -> Moments | None:
-    """Follow a CPU that a store to its line wakes, unless nothing that it touches is overwritten."""
-    if not line or iteration is None or iteration.difference is Difference.INTACT:
+    """Follow a CPU that a store to its line wakes, or a break event at any time, if what it touches is overwritten."""
+    if iteration is None or iteration.difference is Difference.INTACT:
+        return None
+    if not line and cpu.parked.state is not ParkState.PORT_IO:
         return None
     return moments_of(memory, cpu, None, cached=True)
 
@@ -252,7 +258,7 @@ def _spurious(memory: Composite, cpu: ParkedCpu, iteration: Trace | None, suppos
     if iteration is None or not supposed.waits_end or iteration.difference is Difference.FOREIGN:
         return None if iteration is None else iteration.difference
     warm = supposed.mwait_spins or not supposed.cold_tlb
-    return moments_of(memory, cpu, None, cached=warm).worst.trace.difference
+    return moments_of(memory, cpu, None, cached=warm).worst_difference
 
 
 def _usual(moments: Moments, store: int, supposed: Suppositions) -> Difference:
@@ -264,7 +270,9 @@ def _usual(moments: Moments, store: int, supposed: Suppositions) -> Difference:
 def _awake(moments: Moments, store: int, supposed: Suppositions) -> set[Difference]:
     """Say what the CPU comes to at the moments at which it may run, from the store to its line to the last wake-up."""
     last = None if supposed.longest_wake is None else store + supposed.longest_wake
-    return {moment.trace.difference for moment in moments.between(store, last)}
+    found = {moment.trace.difference for moment in moments.between(store, last)}
+    cut_off = not moments.complete and (last is None or last > moments.final.copy)
+    return found | {Difference.UNKNOWN} if cut_off else found
 
 
 def _timing(memory: Composite, moments: Moments, store: int, supposed: Suppositions) -> Timing:
@@ -284,6 +292,8 @@ def _missing(ruling: Ruling, iteration: Trace | None, later: dict[Event, Trace],
     event = later.get(ruling.cause) if ruling.cause is not None else None
     if ruling.when is When.AFTER and ruling.cause is not None and event is not None:
         return f"what CPU {cpu} does on {ruling.cause.value}: {event.reason}", "--resumer-memory DUMP"
+    if iteration is not None and iteration.divergence is not None and iteration.divergence.unknown:
+        return f"what CPU {cpu} executes at {iteration.divergence.rip:#x}, out of its loop", "--resumer-memory DUMP"
     touched = iteration.decisive if iteration is not None else None
     pfn = touched.walk.unknown_pfn if touched else None
     where = f"PFN {pfn:#x} of the resumer" if pfn is not None else "memory of the resumer"
@@ -347,7 +357,7 @@ def _together(results: list[tuple[int, ApResult]]) -> ApResult:
         ruling,
         None,
         (),
-        tuple(exposure) if ruling.fate is Fate.STAYS_PARKED else (),
+        () if ruling.fate is Fate.DIES else tuple(exposure),
         reinitialised=shown.reinitialised,
         line=None if shown.parked.state is ParkState.MWAIT else False,
         missing=missing,

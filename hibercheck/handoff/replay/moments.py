@@ -73,6 +73,12 @@ class Moments:
         return max(self.moments, key=lambda moment: moment.trace.difference)
 
     @property
+    def worst_difference(self) -> Difference:
+        """How the event would end at the worst of the moments; of some that were not followed nothing is known."""
+        found = self.worst.trace.difference
+        return found if self.complete else max(found, Difference.UNKNOWN)
+
+    @property
     def final(self) -> Moment:
         """The moment that lasts into the resumee's life."""
         return self.moments[-1]

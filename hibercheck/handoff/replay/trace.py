@@ -187,6 +187,8 @@ def _once_round(memory: Composite, loop: ParkLoop, context: ApContext) -> Iterat
     cause = next((one for one in touched if read is not None and one.address == read.address), None)
     if divergence.lost:
         return Iteration(Difference.FOREIGN, touched, cause or decisive, divergence)
+    if divergence.unknown:
+        return Iteration(max(difference, Difference.UNKNOWN), touched, cause or decisive, divergence)
     return Iteration(max(difference, Difference.SAME), touched, decisive or cause, divergence)
 
 

@@ -467,7 +467,8 @@ def _bootconfig(plan: Plan) -> Iterator[Alternative]:
     for parameter, name in _LATE.items():
         if name not in named:
             more = f"{line} {parameter}" if line else parameter
-            yield _made(plan, "bootconfig", parameter, reason, (("--resumer-cmdline", more),), resumer_cmdline=more)
+            said = {"resumer_cmdline": more, "resumer_cmdline_add": None}
+            yield _made(plan, "bootconfig", parameter, reason, (("--resumer-cmdline", more),), **said)
 
 
 def _modes(plan: Plan) -> Iterator[Alternative]:

@@ -8,7 +8,7 @@ from hibercheck.cpulist import format_cpu_list
 from hibercheck.data import replace
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.arguments import words_of
-from hibercheck.handoff.facts.cmdline import CommandLine, parse_command_line, parse_running_line
+from hibercheck.handoff.facts.cmdline import CommandLine, loader_part, parse_command_line, parse_running_line
 from hibercheck.handoff.facts.cpufacts import FLAG_NAMES, FRED_FLAGS, CpuFeatures, Topology, cleared_by
 from hibercheck.handoff.facts.modes import MODES, differing_parameters
 from hibercheck.handoff.facts.resumee import Resumee
@@ -122,8 +122,24 @@ def _running(asking: Asking, text: str | None, source: str) -> Known[CommandLine
 
 
 def _given_line(asking: Asking) -> CommandLine | None:
-    text = asking.options.resumer_cmdline
-    return None if text is None else _passed(asking, text)
+    """Understand the line that the user gives, or what is appended to the one that is known otherwise."""
+    text, more = asking.options.resumer_cmdline, asking.options.resumer_cmdline_add
+    if text is None and not more:
+        return None
+    return _passed(asking, f"{_known_line(asking) if text is None else text} {more or ''}".strip())
+
+
+def _known_line(asking: Asking) -> str:
+    """Return what the boot loader passed, by the run that was measured or else by the resumee's."""
+    inputs = asking.inputs
+    dumped = None if inputs.dumped is None else inputs.dumped.facts
+    told = next((one.command_line for one in (dumped, inputs.collected, inputs.logged) if one is not None), None)
+    if told is None:
+        return inputs.resumee.loader_line or ""
+    builtin, override = _builtin(asking)
+    line = parse_running_line(told, builtin, override=override)
+    more = from_bootconfig(asking, line)
+    return loader_part(told.removeprefix(f"{more} " if more else ""), builtin, override=override) or ""
 
 
 COMMAND_LINE = RunFact[CommandLine](

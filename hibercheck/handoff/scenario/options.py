@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from hibercheck.addresses import LOAD_ALIGNMENT
 from hibercheck.cpulist import MAX_CPUS
-from hibercheck.data import dataclass
+from hibercheck.data import dataclass, replace
 from hibercheck.errors import UsageProblem
 from hibercheck.handoff.facts.given import parse_fact
 
@@ -67,7 +67,7 @@ class CheckOptions:
 
     Attributes:
         resumer_cmdline: The resumer's kernel command line, as far as the kernel reads it.
-        resumer_cmdline_add: What is appended to it, or to the resumee's where it is not given.
+        resumer_cmdline_add: What is appended to it, or where it is not given to what else tells it.
         resumer_offline: Logical numbers of the CPUs taken offline by hand in the resumer before it resumes.
         resumer_idle: How the resumer's cpuidle driver parks a dead CPU.
         resumer_phys_base: Physical address at which the resumer's text starts.
@@ -157,6 +157,10 @@ class CheckOptions:
         if self.resumer_registers is not None and self.resumer_memory is None:
             advice = "give the dump too (--resumer-memory)"
             raise UsageProblem("registers (--resumer-registers) have no effect without a dump", advice=advice)
+
+    def with_line(self, line: str) -> CheckOptions:
+        """Return them with another command line of the resumer, to which nothing is appended."""
+        return replace(self, resumer_cmdline=line, resumer_cmdline_add=None)
 
     @property
     def given(self) -> dict[str, Any]:

@@ -117,9 +117,6 @@ def open_inputs(
             ours = stack.enter_context(open_resumer(ours, options.resumer_symbols, cache))
         theirs = ours if _same(resumer, resumee, options) else resumee
         found = _resumee(stack, opened, theirs, options, cache)
-        if options.resumer_cmdline_add:
-            own = found.command_line or "" if options.resumer_cmdline is None else options.resumer_cmdline
-            options = replace(options, resumer_cmdline=f"{own} {options.resumer_cmdline_add}".strip())
         collected, dump = _collected(ours, options), _dump(stack, options)
         dumped = None if dump is None else _in_dump(dump, ours, opened, found)
         inputs = Inputs(

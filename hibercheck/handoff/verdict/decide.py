@@ -24,7 +24,7 @@ def decide(acceptance: Acceptance, judgement: Judgement | None) -> tuple[Outcome
         return Outcome.UNDETERMINED, Verdict.UNDETERMINED
     if any(ap.doubt is not None for ap in judgement.aps):
         return Outcome.MAY_RESET, Verdict.RISK
-    if any(exposed(ap, judgement) for ap in judgement.aps):
+    if any(exposed(ap) for ap in judgement.aps):
         return Outcome.RESUMES, Verdict.LATENT
     if any(ap.fate is Fate.PARKS_AGAIN for ap in judgement.aps):
         return Outcome.RESUMES, Verdict.BENIGN
@@ -38,15 +38,13 @@ def usual_outcome(outcome: Outcome, judgement: Judgement | None) -> Outcome | No
     doubtful = [ap.ruling.usual for ap in judgement.aps if ap.doubt is not None]
     if any(usual is Fate.DIES for usual in doubtful):
         return Outcome.RESETS
-    return None if None in doubtful else Outcome.RESUMES
+    return None if {None, Fate.UNKNOWN}.intersection(doubtful) else Outcome.RESUMES
 
 
-def exposed(ap: ApResult, judgement: Judgement) -> bool:
-    """Tell whether a CPU that survives lives on borrowed time."""
-    # with the resumer's place not known, an event that kills it in some places is what there is to say
-    deadly = {Difference.FOREIGN} if judgement.memory else {Difference.FOREIGN, Difference.UNKNOWN}
+def exposed(ap: ApResult) -> bool:
+    """Tell whether a CPU that survives lives on borrowed time, or for all that is known may."""
     settled = ap.iteration.difference if ap.iteration else None
-    killers = any(found.difference in deadly or found.lent for found in ap.exposure)
+    killers = any(not found.difference.parks_again or found.lent for found in ap.exposure)
     return borrowed_time(ap.parked.state, settled, ap.line, killers=killers)
 
 

@@ -15,7 +15,16 @@ from hibercheck.handoff.scenario.park import NO_MEMORY
 from hibercheck.handoff.verdict.findings import Evidence, Finding, Level, Place
 from hibercheck.handoff.verdict.naming import Namer
 from hibercheck.handoff.verdict.rules import RULES
-from hibercheck.handoff.verdict.words import either, killers_of, lent_to, owned, with_article, written
+from hibercheck.handoff.verdict.words import (
+    either,
+    killers_of,
+    lent_to,
+    owned,
+    then_of,
+    unknown_of,
+    with_article,
+    written,
+)
 from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event
@@ -176,7 +185,7 @@ class Explainer:
             return
         read, cpu = left.read, result.parked.cpu
         to = self.namer.resumer_symbol(left.to) or f"{left.to:#x}"
-        then = "and is lost" if left.lost else f"and then waits at {left.rip:#x}"
+        then = then_of(left)
         item = next((one for one in found.touched if read is not None and one.address == read.address), None)
         if item is None or read is None:
             message = f"CPU {cpu} leaves its loop for {to}, {then}"
@@ -264,7 +273,10 @@ class Explainer:
         tail = f"; the next {either(killers)} kills the machine" if killers else ""
         if lent and not killers:
             tail = f"; that memory is free, and once it is handed out, the next {either(lent)} kills the machine"
-        level = Level.WARNING if killers or lent else Level.NOTE
+        unknown = unknown_of(result)
+        if unknown and not killers and not lent:
+            tail = f"; what the next {either(unknown)} would do to it is not known"
+        level = Level.WARNING if tail else Level.NOTE
         yield _finding(
             "HC302",
             Level.ERROR if result.doubt is Doubt.HANDED_OUT else level,

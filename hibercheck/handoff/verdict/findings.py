@@ -207,7 +207,8 @@ class CpuReport:
         doubt: Why that is a matter of chance (`hibercheck.handoff.replay.fate.Doubt`), or None.
         timing: Of a store that wakes it: the number of the copy, and of those that then take its tables and its code.
         owner: Of a CPU that monitors a line: whose that is in the resumee; None where it is not known.
-        exposure: The events that were not supposed and would kill it.
+        exposure: The events that were not supposed and would kill it, or might.
+        exposure_unknown: Those of them of which it is not known whether they would.
         lent: The events, supposed or not, that kill it once the resumee hands out free memory that it goes through.
         executed: What an emulator makes of it (``--execute``), or None.
     """
@@ -231,6 +232,7 @@ class CpuReport:
     timing: WakeTiming | None = None
     owner: LineOwner | None = None
     exposure: tuple[str, ...] = ()
+    exposure_unknown: tuple[str, ...] = ()
     lent: tuple[str, ...] = ()
 
 

@@ -11,7 +11,16 @@ from hibercheck.handoff.replay.judgement import ApResult, Judgement, Timing
 from hibercheck.handoff.scenario.plan import Plan
 from hibercheck.handoff.verdict.decide import usual_outcome
 from hibercheck.handoff.verdict.findings import MissingFactNote, Outcome, Verdict
-from hibercheck.handoff.verdict.words import PARKED_IN, doubt_of, sentence, with_article
+from hibercheck.handoff.verdict.words import (
+    PARKED_IN,
+    doubt_of,
+    either,
+    killers_of,
+    lent_to,
+    sentence,
+    unknown_of,
+    with_article,
+)
 from hibercheck.x86.events import Event
 
 _WHEN = {When.COPY: "during the resume", When.BEFORE_INIT: "during the resume", When.AFTER: "after the resume"}
@@ -116,8 +125,13 @@ def _survival_headline(judgement: Judgement, verdict: Verdict) -> str:
                     f"the machine resumes, but {_cpus(exposed)} {stay} asleep in memory of the resumer, which "
                     "is replaced in some of the places where it may lie"
                 )
-            lent = all(found.lent for result in exposed for found in result.exposure)
-            where = "is free in the resumee, which may hand it out" if lent else "has been replaced"
+            if any(killers_of(result) for result in exposed):
+                where = "has been replaced"
+            elif any(lent_to(result) for result in exposed):
+                where = "is free in the resumee, which may hand it out"
+            else:
+                events = either(list(dict.fromkeys(event for result in exposed for event in unknown_of(result))))
+                return f"the machine resumes, but what the next {events} does to {_cpus(exposed)} is not known"
             return f"the machine resumes, but {_cpus(exposed)} {stay} asleep in memory that {where}"
         if any(result.runs_on_cache for result in judgement.aps):
             return "the machine resumes, but a CPU whose page tables are overwritten runs on what it has cached of them"

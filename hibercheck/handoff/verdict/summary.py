@@ -19,7 +19,7 @@ from hibercheck.handoff.verdict.findings import (
     WakeTiming,
 )
 from hibercheck.handoff.verdict.naming import Namer
-from hibercheck.handoff.verdict.words import lent_to, owned, sentence, written
+from hibercheck.handoff.verdict.words import lent_to, owned, sentence, unknown_of, written
 from hibercheck.kernel.code.traits import DECLARED, Traits
 from hibercheck.kernel.view import KernelView
 from hibercheck.swsusp.image import Image
@@ -184,6 +184,7 @@ def _ap(plan: Plan, judgement: Judgement, namer: Namer | None, result: ApResult)
         timing=_timing(result.timing),
         owner=_owner(result.owner),
         exposure=tuple(found.event.value for found in result.exposure if found.event and not found.lent),
+        exposure_unknown=tuple(unknown_of(result)),
         lent=tuple(lent_to(result)),
     )
 

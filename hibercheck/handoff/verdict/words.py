@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hibercheck.handoff.memory.owner import Owner, Use, Writes
 from hibercheck.handoff.replay.compare import Difference
+from hibercheck.handoff.replay.divergence import Divergence
 from hibercheck.handoff.replay.fate import Doubt, Fate, When
 from hibercheck.handoff.replay.judgement import ApResult, Timing
 from hibercheck.handoff.replay.trace import Trace
@@ -23,6 +24,7 @@ _DOUBTS = {
     Doubt.PLACE: "the resumer's load address is random",
     Doubt.COVERAGE: "it is chance which frames an image covers",
     Doubt.REUSED: "the resumee does not know that these frames are in use, and may have reused them",
+    Doubt.CACHE: "its page tables have been replaced, and whether it has cached the way to its loop is not known",
     Doubt.HANDED_OUT: "it waits in memory that is free in the resumee, which may have handed it out",
 }
 
@@ -92,15 +94,22 @@ def timing_text(timing: Timing) -> str:
     return f"copy {timing.store} of {timing.copies} writes its line and wakes it, {then}{late}"
 
 
+def then_of(divergence: Divergence) -> str:
+    """Say what becomes of a CPU that has left its loop."""
+    if divergence.unknown:
+        return f"and goes on to {divergence.rip:#x}, where its code is not understood"
+    return "and is lost" if divergence.lost else f"and then waits at {divergence.rip:#x}"
+
+
 def would(found: Trace) -> str:
     """Say what one iteration comes to, in one clause."""
     decisive, divergence = found.decisive, found.divergence
     if decisive is None:
         return "it parks again"
     if divergence is not None:
-        then = "and is lost" if divergence.lost else f"and then waits at {divergence.rip:#x}"
         return (
-            f"it leaves its loop for {divergence.to:#x} because of its {decisive.role} at {decisive.address:#x}, {then}"
+            f"it leaves its loop for {divergence.to:#x} because of its {decisive.role} at {decisive.address:#x}, "
+            f"{then_of(divergence)}"
         )
     if found.difference is Difference.SAME:
         return "it parks again, as what matters is the same there"
@@ -160,14 +169,25 @@ def _stays(result: ApResult) -> str:
     killers = killers_of(result)
     if killers:
         return f"the resumee leaves it in the resumer's loop; the next {either(killers)} would kill the machine"
-    lent = lent_to(result)
+    lent, unknown = lent_to(result), unknown_of(result)
     tail = f"; that memory is free, and once it is handed out, the next {either(lent)} would kill the machine"
-    return f"the resumee leaves it in the resumer's loop{tail if lent else ''}"
+    if unknown and not lent:
+        tail = f"; what the next {either(unknown)} would do to it is not known"
+    return f"the resumee leaves it in the resumer's loop{tail if lent or unknown else ''}"
 
 
 def killers_of(result: ApResult) -> list[str]:
     """Name the events that were not supposed and would certainly kill a CPU."""
-    return [found.event.value for found in result.exposure if found.event and found.difference is Difference.FOREIGN]
+    return [found.event.value for found in result.exposure if found.event and _certain(found)]
+
+
+def unknown_of(result: ApResult) -> list[str]:
+    """Name the events that were not supposed and of which it is not known what they would do to a CPU."""
+    return [one.event.value for one in result.exposure if one.event and not one.lent and not _certain(one)]
+
+
+def _certain(found: Trace) -> bool:
+    return found.difference is Difference.FOREIGN
 
 
 def lent_to(result: ApResult) -> list[str]:

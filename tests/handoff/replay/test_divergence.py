@@ -64,6 +64,13 @@ def test_the_kick_makes_it_halt():
     assert any(item.role == "code outside its loop" for item in found.touched)
 
 
+def test_code_of_its_own_that_is_not_understood_is_not_known():
+    """The kick leads to whole code of the resumer, of which the tool cannot follow one instruction (shr)."""
+    found = iteration({LINE_FRAME: page(LINE_AT & 0xFFF, KICK)}, code=CODE[:0x20] + bytes.fromhex("c1e802f4ebfd"))
+    assert (found.difference, found.divergence.end) == (Difference.UNKNOWN, CourseEnd.NOT_UNDERSTOOD)
+    assert (found.divergence.lost, found.divergence.rests, found.divergence.unknown) == (False, False, True)
+
+
 @pytest.mark.parametrize("at", [0x20, 0x21, 0x22])
 def test_code_outside_the_loop_that_is_no_longer_its_own_is_not_run(at):
     """The loop's own bytes stand, and what the kick leads to does not: one changed byte is enough."""

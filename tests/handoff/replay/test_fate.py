@@ -207,6 +207,9 @@ def asleep(settled, writes, *, line=True, store=FOREIGN, at_store=INTACT):
     (MWAIT, STALE, Writes.BEFORE_INIT, True, (Fate.DIES, When.COPY, STORE, Doubt.TIMING, Fate.REINITIALISED)),
     (MWAIT, SAME, Writes.BEFORE_INIT, True, quiet(Fate.PARKS_AGAIN)),
     (MWAIT, FOREIGN, Writes.BEFORE_INIT, False, (Fate.DIES, When.BEFORE_INIT, STORE, None, None)),
+    (MWAIT, STALE, Writes.BEFORE_INIT, False, (Fate.DIES, When.BEFORE_INIT, STORE, Doubt.CACHE, Fate.REINITIALISED)),
+    (MWAIT, UNKNOWN, Writes.BEFORE_INIT, False, (Fate.UNKNOWN, When.BEFORE_INIT, STORE, None, None)),
+    (MWAIT, STALE, Writes.ORDINARY, False, quiet(Fate.REINITIALISED)),
     (MWAIT, FOREIGN, Writes.HANDED_OUT, False, quiet(Fate.REINITIALISED)),
     (MWAIT, FOREIGN, Writes.ORDINARY, False, quiet(Fate.REINITIALISED)),
     (HLT, FOREIGN, Writes.BEFORE_INIT, False, quiet(Fate.REINITIALISED)),
@@ -226,7 +229,8 @@ def test_a_store_of_the_resumee_before_its_init(state, settled, writes, line, ex
     (SAME, Writes.ORDINARY, FOREIGN, (Fate.DIES, When.AFTER, STORE, Doubt.STORE, Fate.DIES)),
     (FOREIGN, Writes.HANDED_OUT, FOREIGN, (Fate.DIES, When.COPY, STORE, Doubt.TIMING, Fate.STAYS_PARKED)),
     (SAME, Writes.NEVER, FOREIGN, quiet(Fate.PARKS_AGAIN)),
-    (SAME, Writes.ORDINARY, UNKNOWN, quiet(Fate.PARKS_AGAIN)),
+    (SAME, Writes.ORDINARY, UNKNOWN, (Fate.UNKNOWN, When.AFTER, STORE, None, None)),
+    (SAME, Writes.NEVER, UNKNOWN, quiet(Fate.PARKS_AGAIN)),
 ])  # fmt: skip
 def test_a_cpu_that_the_resumee_leaves_asleep_on_a_line_that_it_writes(settled, writes, store, expected):
     assert told(MWAIT, asleep(settled, writes, store=store), taken=False) == expected
@@ -274,6 +278,20 @@ def test_a_loop_that_is_the_same_in_the_end_may_be_another_when_it_wakes(worst, 
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("usual", "expected"), [
+    (FOREIGN, Fate.DIES), (UNKNOWN, Fate.UNKNOWN), (STALE, Fate.REINITIALISED), (SAME, Fate.REINITIALISED),
+])  # fmt: skip
+def test_what_usually_becomes_of_a_cpu_that_a_store_wakes_is_unknown_where_its_moment_is(usual, expected):
+    woken = Prospects(FOREIGN, at_store=SAME, worst_at_store=FOREIGN, usual=usual, line=True)
+    assert told(MWAIT, woken) == (Fate.DIES, When.COPY, STORE, Doubt.TIMING, expected)
+
+
+@pytest.mark.parametrize(("at_store", "fate"), [(STALE, Fate.UNKNOWN), (UNKNOWN, Fate.UNKNOWN), (SAME, Fate.DIES)])
+def test_a_fetch_that_is_not_known_is_not_hidden_by_data_out_of_reach(at_store, fate):
+    woken = Prospects(STALE, fetch_unknown=True, at_store=at_store, worst_at_store=STALE, usual=STALE, line=True)
+    assert told(MWAIT, woken)[0] is fate
+
+
 def test_a_cpu_that_waits_in_no_loop_is_not_lost_in_one():
     assert told(MWAIT, Prospects(None, line=True, at_store=FOREIGN)) == quiet(Fate.UNTOUCHED)
 
@@ -281,7 +299,7 @@ def test_a_cpu_that_waits_in_no_loop_is_not_lost_in_one():
 def test_the_words_of_the_json_are_stable():
     assert [str(one) for one in When] == ["copy", "before-init", "after"]
     assert [str(one) for one in Doubt] == [
-        "line", "timing", "break-event", "place", "coverage", "store", "reused", "handed-out",
+        "line", "timing", "break-event", "place", "coverage", "store", "reused", "handed-out", "cache",
     ]  # fmt: skip
     assert [str(one) for one in Fate] == [
         "untouched", "parks again", "re-initialised", "stays parked", "dies", "unknown",
@@ -321,11 +339,12 @@ def test_a_line_that_is_written_in_ordinary_running_counts_more_than_free_memory
 DIES = Ruling(Fate.DIES, When.COPY, Event.SPURIOUS)
 LENT = Ruling(Fate.DIES, When.AFTER, NMI, Doubt.HANDED_OUT, Fate.STAYS_PARKED)
 MAY = Ruling(Fate.DIES, When.COPY, Event.STORE, Doubt.LINE)
+TIMED = Ruling(Fate.DIES, When.COPY, Event.STORE, Doubt.TIMING, Fate.REINITIALISED)
 
 
 @pytest.mark.parametrize(("rulings", "expected"), [
     ([DIES, DIES], DIES),
-    ([DIES, MAY], MAY),
+    ([DIES, MAY], replace(DIES, doubt=Doubt.PLACE)),
     ([MAY, MAY], MAY),
     ([DIES, Ruling(Fate.UNTOUCHED)], Ruling(Fate.DIES, When.COPY, Event.SPURIOUS, Doubt.PLACE)),
     ([Ruling(Fate.STAYS_PARKED), MAY], Ruling(Fate.DIES, When.COPY, Event.STORE, Doubt.PLACE)),
@@ -337,13 +356,20 @@ MAY = Ruling(Fate.DIES, When.COPY, Event.STORE, Doubt.LINE)
     ([Ruling(Fate.UNTOUCHED)], Ruling(Fate.UNTOUCHED)),
     ([LENT, Ruling(Fate.UNTOUCHED)], LENT),
     ([LENT, LENT], LENT),
-    ([LENT, MAY], MAY),
+    ([LENT, MAY], replace(MAY, doubt=Doubt.PLACE)),
+    ([TIMED, replace(TIMED, usual=Fate.DIES), TIMED], replace(TIMED, usual=Fate.DIES)),
+    ([DIES, TIMED], replace(DIES, doubt=Doubt.PLACE)),
     ([LENT, DIES], replace(DIES, doubt=Doubt.PLACE)),
     ([LENT, DIES, Ruling(Fate.UNTOUCHED)], replace(DIES, doubt=Doubt.PLACE)),
     ([LENT, MAY, Ruling(Fate.UNTOUCHED)], replace(MAY, doubt=Doubt.PLACE)),
 ])  # fmt: skip
 def test_over_several_places_the_worst_counts_and_what_differs_is_chance(rulings, expected):
     assert over_places([(1, one) for one in rulings], Doubt.PLACE) == expected
+
+
+def test_a_place_that_cannot_be_has_no_say():
+    assert over_places([(1, DIES), (0, Ruling(Fate.UNTOUCHED))], Doubt.PLACE) == DIES
+    assert over_places([(0, DIES), (2, Ruling(Fate.UNTOUCHED))], Doubt.PLACE) == Ruling(Fate.UNTOUCHED)
 
 
 @pytest.mark.parametrize(("state", "settled", "line", "killers", "expected"), [
@@ -363,7 +389,7 @@ def test_what_reports_call_what_becomes_of_a_cpu():
         "untouched", "parks again", "re-initialised", "stays parked", "dies", "unknown",
     ]  # fmt: skip
     assert [*When] == ["copy", "before-init", "after"]
-    assert [*Doubt] == ["line", "timing", "break-event", "place", "coverage", "store", "reused", "handed-out"]
+    assert [*Doubt] == ["line", "timing", "break-event", "place", "coverage", "store", "reused", "handed-out", "cache"]
     assert {"nmi": Event.NMI, "mce": Event.MACHINE_CHECK, "smi": Event.SMI, "store": Event.STORE} == SUPPOSED
 
 

@@ -8,11 +8,12 @@ import pytest
 
 from hibercheck.handoff.memory.context import ApContext
 from hibercheck.handoff.replay.compare import Difference
-from hibercheck.handoff.replay.fate import Fate, Suppositions, When
+from hibercheck.handoff.replay.fate import Doubt, Fate, Suppositions, When
 from hibercheck.handoff.replay.judge import judge, judge_cpu
+from hibercheck.handoff.replay.moments import moments_of
 from hibercheck.handoff.scenario.park import Unsettled
 from hibercheck.x86.cpu import ParkState
-from hibercheck.x86.events import Event
+from hibercheck.x86.events import Event, Facts
 from tests.support.made_states import LINE_FRAME, OTHER, ROOT, TEXT_FRAME, entry_state, made, own_frames
 
 KEPT = {OTHER: bytes(4096)}
@@ -117,6 +118,33 @@ def test_a_wait_that_ends_meets_the_worst_moment():
     for supposed in (Suppositions(spurious_mwait=True), Suppositions(mwait_spins=True)):
         found = judged_cpu(image, supposed=supposed, reinitialised=True)
         assert (found.fate, found.when, found.cause) == (Fate.DIES, When.COPY, Event.SPURIOUS)
+    # a break event of the chipset may come at that moment, too
+    port = judged_cpu(image, ParkState.PORT_IO, reinitialised=True)
+    assert (port.fate, port.when, port.doubt) == (Fate.DIES, When.COPY, Doubt.BREAK_EVENT)
+    assert judged_cpu(image, ParkState.HLT, reinitialised=True).fate is Fate.REINITIALISED
+
+
+@pytest.mark.parametrize(("event", "checks", "doubt"), [
+    (Event.NMI, True, Doubt.REUSED), (Event.MACHINE_CHECK, True, Doubt.REUSED),
+    (Event.MACHINE_CHECK, False, None),  # with CR4.MCE clear it shuts down, whatever its frames hold
+])  # fmt: skip
+def test_frames_that_may_have_been_reused_count_where_an_event_touches_them(event, checks, doubt):
+    def change(cpu):
+        return replace(cpu, announced=False, facts=Facts(machine_checks_enabled=checks), entry=entry_state())
+
+    found = judged_cpu(KEPT, ParkState.HLT, Suppositions(events=frozenset({event})), change=change)
+    assert (found.fate, found.when, found.cause, found.doubt) == (Fate.DIES, When.AFTER, event, doubt)
+
+
+def test_moments_that_were_not_followed_are_not_known(monkeypatch):
+    image = {LINE_FRAME: bytes(4096), TEXT_FRAME: own_frames()[0][TEXT_FRAME]}
+    assert judged_cpu(image, supposed=Suppositions(mwait_spins=True), reinitialised=True).fate is Fate.PARKS_AGAIN
+    memory, cpu = made(image)
+    assert moments_of(memory, cpu, None, cached=True).worst_difference is Difference.SAME
+    monkeypatch.setattr("hibercheck.handoff.replay.moments.MAX_MOMENTS", 2)
+    cut_off = moments_of(memory, cpu, None, cached=True)
+    assert (cut_off.complete, cut_off.worst_difference) == (False, Difference.UNKNOWN)
+    assert judge_cpu(memory, cpu, QUIET, reinitialised=True).timing.code is None
 
 
 @pytest.mark.parametrize(("supposed", "fate"), [

@@ -50,6 +50,18 @@ def told(fact, **given):
     ({"traits": {"builtin_cmdline": "nosmt"}, "resumee": made_resumee(loader_line="quiet")}, "nosmt quiet", INFERRED),
     # what a running kernel shows has what is built in already
     ({"traits": {"builtin_cmdline": "nosmt"}, "collected": {"command_line": "nosmt quiet"}}, "nosmt quiet", MEASURED),
+    # what is added goes to what is known of the line, without what is built in of either kernel
+    ({"resumer_cmdline": "quiet", "resumer_cmdline_add": "nosmt"}, "quiet nosmt", GIVEN),
+    ({"resumee": made_resumee(loader_line="quiet", command_line="ro quiet"), "resumer_cmdline_add": "nosmt"},
+     "quiet nosmt", GIVEN),
+    ({"resumee": made_resumee(loader_line=None, command_line="ro"), "resumer_cmdline_add": "nosmt"}, "nosmt", GIVEN),
+    ({"collected": {"command_line": "quiet"}, "resumer_cmdline_add": "nosmt", "what_if": True}, "quiet nosmt", GIVEN),
+    ({"dumped": made_dumped(command_line="quiet"), "resumer_cmdline_add": "nosmt", "what_if": True},
+     "quiet nosmt", GIVEN),
+    ({"traits": {"builtin_cmdline": "ro"}, "collected": {"command_line": "ro quiet"}, "resumer_cmdline_add": "nosmt",
+      "what_if": True}, "ro quiet nosmt", GIVEN),
+    ({"collected": {"command_line": "quiet"}, "resumer_cmdline": "splash", "resumer_cmdline_add": "nosmt",
+      "what_if": True}, "splash nosmt", GIVEN),
 ])  # fmt: skip
 def test_the_command_line(given, text, standing):
     found = asking(**given).need(COMMAND_LINE)
