@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hibercheck.data import replace
 from hibercheck.handoff.designs.catalogue import Design
+from hibercheck.handoff.scenario.known_cpus import idle_driver
 from hibercheck.handoff.scenario.park import Parked, ParkRules, Unsettled
 from hibercheck.handoff.scenario.plan import Plan
 from hibercheck.x86.cpu import ParkState
@@ -18,7 +19,7 @@ def under_design(plan: Plan, design: Design, *, bsp: int | None = None) -> Plan:
         bsp: The CPU with the BSP flag (IA32_APIC_BASE.BSP); by default the one that copies.
     """
     rescued = design.rescued(plan)
-    rules = ParkRules(design.traits(plan.traits), plan.features, plan.idle)
+    rules = ParkRules(design.traits(plan.traits), plan.features, plan.idle, driver=lambda: idle_driver(plan.asking))
     parked = tuple(_park(plan, design, rules, rescued, one, is_bsp=one.cpu == bsp) for one in plan.parked)
     return replace(
         plan,

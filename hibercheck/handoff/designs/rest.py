@@ -76,6 +76,8 @@ def _by_resumee(plan: Plan, cpu: int) -> Rest:
         traits,
         resumee.features,
         lambda: None if driver is None else idle_by_driver(resumee.parameters, driver, traits),
+        None,
+        None if driver is None else driver.name,
     )
     try:
         state, _, _ = rules.by_native_play_dead(idle_ready=True)

@@ -20,7 +20,7 @@ from hibercheck.cpulist import format_cpu_list
 from hibercheck.data import dataclass
 from hibercheck.files.vmcoreinfo import number
 from hibercheck.handoff.facts.modes import SYMBOLS as MODES
-from hibercheck.kernel.code.names import PARKING
+from hibercheck.kernel.code.names import ON_THE_WAY as PARK
 from hibercheck.numbers import hexadecimal
 from hibercheck.x86.memory import PhysicalMemory, UnknownMemory
 from hibercheck.x86.memory import read as read_memory
@@ -30,9 +30,6 @@ MAX_FRAMES = 16384
 """64 MiB; a machine of 1024 CPUs has a dozen frames for each."""
 
 BANNER = b"Linux version "
-
-PARK = (*PARKING, "play_dead_common")
-"""Code in which a CPU may be parked: it is patched and relocated at run time, so that its bytes are wanted too."""
 
 ENTRY = ("asm_exc_nmi", "asm_exc_machine_check", "asm_exc_page_fault", "asm_exc_double_fault", "exc_nmi")
 """Code whose walks are wanted: an event leads there."""
@@ -140,7 +137,7 @@ def collect_frames(kernel: RunningKernel, cpus: frozenset[int]) -> dict[int, byt
         cpus: The CPUs that are present.
     """
     taker = _Taker(kernel, {})
-    for name in (*PARK, *ENTRY, *DATA):
+    for name in (*PARK, *ENTRY, *DATA):  # code in which a CPU parks is patched and relocated: its bytes are wanted too
         address = kernel.symbols.get(name)
         if address and name in ENTRY:
             taker.walk(address)

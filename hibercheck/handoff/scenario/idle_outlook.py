@@ -34,11 +34,13 @@ class Outlook:
         known: What it is taken to be.
         others: Other ways that something in the inputs speaks for.
         reason: What that is, in one clause.
+        driver: The driver, where it is taken to be one.
     """
 
     known: Known[Idle]
     others: tuple[Idle, ...] = ()
     reason: str = ""
+    driver: str | None = None
 
 
 def idle_choices(line: CommandLine) -> tuple[object, ...]:
@@ -114,7 +116,8 @@ def outlook(
         found = idle_by_driver(line, resumee.idle, traits)
         if found is not None:
             name = resumee.idle.name or "none"
-            return Outlook(Known(found, Standing.INFERRED, f"the resumee's driver ({name}), of the same build"))
+            source = f"the resumee's driver ({name}), of the same build"
+            return Outlook(Known(found, Standing.INFERRED, source), driver=resumee.idle.name)
     drivers = traits.idle_drivers.value
     if drivers is None:
         return _by_resumee(line, traits, resumee.idle)
@@ -126,10 +129,11 @@ def outlook(
     if by_firmware is not None:
         known = replace(by_firmware.known, standing=Standing.USUAL, source=f"{_NO_STATES}; {by_firmware.known.source}")
         others = tuple(dict.fromkeys((*by_firmware.others, "mwait")))
-        return Outlook(known, others, "the resumer's intel_idle knows this CPU, whose CPUID is not in the inputs")
+        reason = "the resumer's intel_idle knows this CPU, whose CPUID is not in the inputs"
+        return Outlook(known, others, reason, by_firmware.driver)
     known = Known("mwait", Standing.USUAL, "its intel_idle, which knows this CPU")
     reason = "the CPU is a virtual one, and intel_idle stays away where CPUID counts no sub-states of MWAIT"
-    return Outlook(known, ("none",), reason) if virtual else Outlook(known)
+    return Outlook(known, ("none",), reason, "intel_idle") if virtual else Outlook(known, driver="intel_idle")
 
 
 _NO_STATES = "an emulator's CPU counts no sub-states of MWAIT, so that intel_idle stays away"
@@ -199,9 +203,11 @@ def _by_firmware(
             words = "processor.max_cstate=, idle=nomwait, clearcpuid=monitor"
             reason = f"the two kernels were not told the same of ACPI's C-states ({words})"
             others = tuple(one for one in (*_ACPI, *(("none",) if module else ())) if one != found)
-            return Outlook(Known(found, Standing.USUAL, source), others, reason)
+            return Outlook(Known(found, Standing.USUAL, source), others, reason, seen.name)
         known = Known(found, Standing.INFERRED, source)
-        return Outlook(known, ("none",), "its acpi_idle is a module") if module and found != "none" else Outlook(known)
+        if module and found != "none":
+            return Outlook(known, ("none",), "its acpi_idle is a module", seen.name)
+        return Outlook(known, driver=seen.name)
     had_acpi = "acpi_idle:builtin" in (resumee_traits.idle_drivers.value or ())
     nothing_told = not any(idle_choices(resumee.parameters))
     if seen is not None and seen.name is None and had_acpi and nothing_told:
@@ -220,4 +226,5 @@ def _by_resumee(line: CommandLine, traits: Traits, seen: IdleDriver | None) -> O
         return None
     known = Known(found, Standing.USUAL, f"the resumee's driver ({seen.name or 'none'})")
     others = tuple(one for one in _UNKNOWN if one != found)
-    return Outlook(known, others, "which cpuidle drivers the resumer has cannot be read from its code")
+    reason = "which cpuidle drivers the resumer has cannot be read from its code"
+    return Outlook(known, others, reason, seen.name)

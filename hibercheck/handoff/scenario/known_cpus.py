@@ -511,3 +511,20 @@ IDLE = RunFact[Idle](
     option="--resumer-idle",
     lazy=True,
 )
+
+
+def idle_driver(asking: Asking) -> str | None:
+    """Name the driver that `IDLE` is about; None where it is not known, as where only a way to park was given."""
+    known, inputs = asking.known(IDLE), asking.inputs
+    if known is None or known.standing is Standing.GIVEN:
+        return None
+    seen = {
+        DUMP: None if inputs.dumped is None else inputs.dumped.facts.idle,
+        COLLECTED: None if inputs.collected is None else inputs.collected.idle,
+        LOGGED: None if inputs.logged is None else inputs.logged.idle,
+    }
+    if known.source in seen:
+        driver = seen[known.source]
+        return None if driver is None else driver.name
+    found = idle_outlook(asking)
+    return None if found is None else found.driver

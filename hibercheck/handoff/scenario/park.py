@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from hibercheck.data import dataclass
@@ -72,19 +72,30 @@ class ParkRules:
         idle: The answer to "how does the cpuidle driver park a dead CPU", or None where it is not known; or what
             finds it, as it is only asked for where native_play_dead() gets that far.
         bsp: The CPU that may have the BSP flag, where that is not the one that copies: an INIT has it run the firmware.
+        driver: Which cpuidle driver that is, or None where it is not known; or what finds it, as for ``idle``.
     """
 
     traits: Traits
     features: CpuFeatures | None
     idle: Idle | Callable[[], Idle | None] | None
     bsp: int | None = None
+    driver: str | Callable[[], str | None] | None = None
 
-    def _loop(self, role: ParkRole, kind: ParkKind, driver: str | None = None) -> ParkLoop | None:
-        """Return the loop of a role and kind that a CPU enters first; of one driver, where that matters."""
-        loops = self.traits.loops(role, kind)
-        named = [loop for loop in loops if driver is not None and loop.driver == driver]
-        plain = [loop for loop in loops if not loop.interrupts]
-        return next(iter(named or plain or loops), None)
+    def _loop(self, role: ParkRole, kind: ParkKind) -> ParkLoop | None:
+        """Return the loop of a role and kind that a CPU enters first."""
+        return _first(self.traits.loops(role, kind))
+
+    def _loop_of_driver(self, kind: ParkKind) -> ParkLoop | None:
+        """Return the loop of a kind in which the cpuidle driver parks; the drivers of one kernel may share it."""
+        loops = self.traits.loops("cpuidle", kind)
+        if len({loop.wait for loop in map(_first, _by_driver(loops)) if loop is not None}) > 1:
+            own = _known(
+                self.driver() if callable(self.driver) else self.driver,
+                "which cpuidle driver the resumer has, as those of its kernel do not wait in the same place",
+                "--resumer-facts, or --resumer-memory",
+            )
+            loops = tuple(loop for loop in loops if loop.driver == own)
+        return _first(loops)
 
     def at_resume(self) -> tuple[ParkState, ParkLoop | None, str]:
         """Say how a CPU that is online at the handoff is parked."""
@@ -119,13 +130,19 @@ class ParkRules:
         """
         order = _read(self.traits.play_dead_order, "the order of native_play_dead()")
         for step in order:
-            if step == "mwait" and self._mwait_possible():
-                return ParkState.MWAIT, self._loop("native", "mwait"), "native_play_dead() prefers MWAIT on this CPU"
-            if step == "cpuidle" and idle_ready:
-                found = self._by_cpuidle()
+            if step == "hlt":
+                return ParkState.HLT, self._loop("native", "hlt"), "native_play_dead() falls back on HLT"
+            if step == "mwait":
+                if self._mwait_possible():
+                    how = "native_play_dead() prefers MWAIT on this CPU"
+                    return ParkState.MWAIT, self._loop("native", "mwait"), how
+            elif step == "cpuidle":
+                found = self._by_cpuidle() if idle_ready else None
                 if found:
                     return found
-        return ParkState.HLT, self._loop("native", "hlt"), "native_play_dead() falls back on HLT"
+            else:
+                raise Unsettled(f"how native_play_dead() parks a CPU by {step}", _VMLINUX)
+        raise Unsettled("where native_play_dead() leaves a CPU that it parks in no other way", _VMLINUX)
 
     def after_kick(self) -> ParkLoop | None:
         """Return the HLT loop to which the resumer sends CPUs in MWAIT before the copy; None where it sends none.
@@ -152,16 +169,25 @@ class ParkRules:
             "--resumer-idle mwait|halt|port|none",
         )
         if idle == "mwait":
-            return ParkState.MWAIT, self._loop("cpuidle", "mwait"), "the cpuidle driver's enter_dead parks it in MWAIT"
+            return ParkState.MWAIT, self._loop_of_driver("mwait"), "the cpuidle driver's enter_dead parks it in MWAIT"
         if idle == "port":
-            return (
-                ParkState.PORT_IO,
-                self._loop("cpuidle", "port_io"),
-                "the cpuidle driver's enter_dead parks it in an I/O port read",
-            )
+            how = "the cpuidle driver's enter_dead parks it in an I/O port read"
+            return ParkState.PORT_IO, self._loop_of_driver("port_io"), how
         if idle == "halt":
-            return ParkState.HLT, self._loop("cpuidle", "hlt"), "the cpuidle driver's enter_dead parks it in HLT"
+            return ParkState.HLT, self._loop_of_driver("hlt"), "the cpuidle driver's enter_dead parks it in HLT"
         return None
+
+
+def _first(loops: Iterable[ParkLoop]) -> ParkLoop | None:
+    """Return the loop that a CPU enters first: one that waits with interrupts enabled is another's."""
+    return min(loops, key=lambda loop: loop.interrupts, default=None)
+
+
+def _by_driver(loops: Iterable[ParkLoop]) -> Iterable[list[ParkLoop]]:
+    found: dict[str | None, list[ParkLoop]] = {}
+    for loop in loops:
+        found.setdefault(loop.driver, []).append(loop)
+    return found.values()
 
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from hibercheck.handoff.facts.resumee import Resumee
 from hibercheck.handoff.facts.standing import Known
 from hibercheck.handoff.scenario.bringup import Bringup
 from hibercheck.handoff.scenario.known import TABLE
-from hibercheck.handoff.scenario.known_cpus import IDLE, MWAIT, rescue, started
+from hibercheck.handoff.scenario.known_cpus import IDLE, MWAIT, idle_driver, rescue, started
 from hibercheck.handoff.scenario.known_machine import COMMAND_LINE, FEATURES, TOPOLOGY, remark_bootconfig, settle_modes
 from hibercheck.handoff.scenario.known_place import KASLR_OFFSET, LEVELS, LOAD_ADDRESS
 from hibercheck.handoff.scenario.measured import remark_dump
@@ -182,7 +182,7 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
     topology = asking.value(TOPOLOGY) or Topology({}, 0, frozenset())
     features = asking.value(FEATURES)
     bsp = _bsp(inputs.resumee, topology, bringup.boot_cpu)
-    rules = ParkRules(inputs.traits, features, lambda: asking.value(IDLE), bsp)
+    rules = ParkRules(inputs.traits, features, lambda: asking.value(IDLE), bsp, lambda: idle_driver(asking))
     parked = park_all(rules, bringup, rescued) if not missing else _unsettled(bringup, missing)
     placement = _placement(asking, missing)
     levels = asking.value(LEVELS)

@@ -86,6 +86,8 @@ ENTER_DEAD_CALLS = ("acpi_processor_ffh_play_dead",)
 """Functions that these call and in which a CPU parks."""
 PARKING = (*PLAY_DEAD, *ENTER_DEAD.values(), *ENTER_DEAD_CALLS)
 """Code in which a CPU may be parked."""
+ON_THE_WAY = (*PARKING, "play_dead_common")
+"""That, and what runs before it in the same place (arch/x86/kernel/smpboot.c)."""
 
 COPIES = ("memcpy", "__memcpy")
 """What copies code to another place."""

@@ -214,6 +214,17 @@ def test_where_its_drivers_cannot_be_read_the_resumees_is_usual_and_any_other_ma
     assert told(seen=seen, idle_drivers=None) == expected
 
 
+@pytest.mark.parametrize(("given", "driver"), [
+    ({"seen": PORT, "kernel": OURS}, "acpi_idle"), ({}, "intel_idle"),
+    ({"seen": IdleDriver(None), "kernel": OURS}, None),
+    ({"features": VIRTUAL}, "intel_idle"), ({"features": OTHER_CPU, "seen": PORT}, "acpi_idle"),
+    ({"features": OTHER_CPU, "seen": PORT, "theirs": "processor.max_cstate=2"}, "acpi_idle"),
+    ({"seen": PORT, "idle_drivers": None}, "acpi_idle"), ({"line": "cpuidle.off=1"}, None),
+])  # fmt: skip
+def test_which_driver_it_is_taken_to_be(given, driver):
+    assert looked(**given).driver == driver
+
+
 def test_it_is_said_why_it_may_be_otherwise():
     assert "virtual" in looked(features=VIRTUAL).reason
     assert looked().reason == ""

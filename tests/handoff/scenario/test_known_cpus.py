@@ -20,6 +20,7 @@ from hibercheck.handoff.scenario.known_cpus import (
     ONLINE,
     SMT_OFF,
     by_itself,
+    idle_driver,
     rescue,
     started,
 )
@@ -279,6 +280,21 @@ WAYS = {"enter_dead": ("acpi_idle:port_io", "intel_idle:mwait")}
 ])  # fmt: skip
 def test_how_a_dead_cpu_is_parked_by_its_driver(given, expected):
     assert told(IDLE, traits=WAYS, **given) == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({"resumer_idle": "halt"}, None),
+    ({"collected": {"idle": ACPI}}, "acpi_idle"),
+    ({"collected": {"idle": IdleDriver("intel_idle"), "command_line": ""}}, "intel_idle"),
+    ({"dumped": made_dumped(idle=ACPI)}, "acpi_idle"),
+    ({"logged": LogFacts("log", idle=ACPI)}, "acpi_idle"),
+    ({"resumee": made_resumee(idle=ACPI)}, "acpi_idle"),
+    ({"resumer_cmdline": "cpuidle.off=1"}, None),
+    ({"dumped": made_dumped(), "resumer_idle": "halt"}, None),
+    ({"traits": {"enter_dead": None}}, None),
+])  # fmt: skip
+def test_which_driver_that_is(given, expected):
+    assert idle_driver(asking(**{"traits": WAYS, **given})) == expected
 
 
 @pytest.mark.parametrize(("driver", "line", "word"), [

@@ -208,3 +208,45 @@ ACPI = {"acpi_idle:mwait", "acpi_idle:hlt", "acpi_idle:port_io"}
 ])  # fmt: skip
 def test_how_a_driver_that_was_seen_parks_a_dead_cpu(driver, line, ways, idle):
     assert idle_by_driver(parse_command_line(line), driver, made_traits(enter_dead=ways)) == idle
+
+
+def of_driver(name, kind, wait, **more):
+    return replace(park_loop(STATE[kind]), role="cpuidle", driver=name, wait=wait, **more)
+
+
+@pytest.mark.parametrize(("idle", "kind"), [("mwait", "mwait"), ("port", "port_io"), ("halt", "hlt")])
+def test_of_two_drivers_that_wait_apart_the_one_that_is_there_parks_the_cpu(idle, kind):
+    two = [of_driver("acpi_idle", kind, 0x1000), of_driver("intel_idle", kind, 0x2000)]
+    own = rules(idle=idle, loops=two)
+    for name, place in (("acpi_idle", 0x1000), ("intel_idle", 0x2000)):
+        for told in (name, lambda name=name: name):
+            assert replace(own, driver=told).by_native_play_dead(idle_ready=True)[1].wait == place
+    for told in (None, lambda: None):
+        with pytest.raises(Unsettled, match="which cpuidle driver"):
+            replace(own, driver=told).by_native_play_dead(idle_ready=True)
+
+
+def test_two_drivers_that_wait_in_one_place_need_not_be_told_apart():
+    def asked():
+        raise AssertionError
+
+    shared = [of_driver("acpi_idle", "mwait", 0x1000), of_driver("intel_idle", "mwait", 0x1000)]
+    own = replace(rules(idle="mwait", loops=shared), driver=asked)
+    assert own.by_native_play_dead(idle_ready=True)[1] == shared[0]
+    several = [
+        of_driver("acpi_idle", "hlt", 0x1000, code=b"sti", start=0, end=3),
+        of_driver("acpi_idle", "hlt", 0x2000),
+    ]
+    halted = replace(rules(idle="halt", loops=[replace(several[0], interrupts=True), several[1]]), driver=asked)
+    assert halted.by_native_play_dead(idle_ready=True)[1].wait == 0x2000
+
+
+@pytest.mark.parametrize("order", [("cpuidle", "umwait", "hlt"), ("umwait",), ("cpuidle",), ()])
+def test_a_step_that_is_not_known_is_a_missing_fact_and_no_hlt(order):
+    with pytest.raises(Unsettled, match="native_play_dead"):
+        rules(play_dead_order=order).by_native_play_dead(idle_ready=True)
+
+
+def test_a_step_behind_the_one_that_parks_does_not_matter():
+    found = rules(play_dead_order=("mwait", "umwait", "hlt")).by_native_play_dead(idle_ready=True)
+    assert found[0] is MWAIT
