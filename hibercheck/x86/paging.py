@@ -19,7 +19,8 @@ from hibercheck.x86.memory import PartialMemory, PhysicalMemory
 
 # CR0, CR4 and EFER bits that decide how the walk is done (SDM 3A 2.5 and 2.2.1).
 CR0_WP, CR0_PG = 1 << 16, 1 << 31
-CR4_PAE, CR4_MCE, CR4_LA57, CR4_SMEP, CR4_SMAP, CR4_FRED = (1 << bit for bit in (5, 6, 12, 20, 21, 32))
+CR4_PAE, CR4_MCE, CR4_LA57, CR4_FSGSBASE = (1 << bit for bit in (5, 6, 12, 16))
+CR4_SMEP, CR4_SMAP, CR4_FRED = (1 << bit for bit in (20, 21, 32))
 EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
 
 PAGE_FAULT, GENERAL_PROTECTION, STACK_FAULT = 14, 13, 12

@@ -28,6 +28,10 @@ IDT_AT, TSS_AT, STACK_AT, ENTRY = 0xFFFFFE0000000000, 0xFFFFFE0000003000, 0xFFFF
 IDT_FRAME, TSS_FRAME, STACK_FRAME, ENTRY_FRAME = 0x110, 0x111, 0x112, 0x1001
 """The entry code lies where the direct placement of the image has it: at its link address less __START_KERNEL_map."""
 HANDLERS = {"asm_exc_nmi": ENTRY + 0x10, "asm_exc_machine_check": ENTRY + 0x20}
+CALLED, CALLED_FRAME = ENTRY + 0x1000, 0x1002
+"""The page after it, with what the entry code calls."""
+SIZES = {"asm_exc_nmi": 0x10, "asm_exc_machine_check": 0x10, "exc_nmi": 0x40, "exc_machine_check": 0x40}
+PLACES = HANDLERS | {"exc_nmi": CALLED + 0x100, "exc_machine_check": CALLED + 0x200, "paranoid_entry": CALLED + 0x300}
 
 KINDS = {ParkState.MWAIT: "mwait", ParkState.HLT: "hlt", ParkState.PORT_IO: "port_io"}
 
@@ -73,7 +77,7 @@ def own_frames(code=CODE, **where):
     at = {"text": TEXT_FRAME, "line": LINE_FRAME, "gs": GS_FRAME, "gdt": GDT_FRAME}
     at |= {name.removesuffix("_frame"): pfn for name, pfn in where.items()}
     places = {TEXT: at["text"], LINE_AT: at["line"], GS: at["gs"], GDT: at["gdt"]}
-    places |= {IDT_AT: IDT_FRAME, TSS_AT: TSS_FRAME, STACK_AT: STACK_FRAME, ENTRY: ENTRY_FRAME}
+    places |= {IDT_AT: IDT_FRAME, TSS_AT: TSS_FRAME, STACK_AT: STACK_FRAME, ENTRY: ENTRY_FRAME, CALLED: CALLED_FRAME}
     return Frames(
         tables(places)
         | entry_frames()
@@ -92,7 +96,7 @@ def gate(handler, ist=1):
 
 
 def entry_frames(handlers=HANDLERS):
-    """Return the frames of IDT, GDT, TSS, stack and entry code."""
+    """Return the frames of IDT, GDT, TSS, stack, entry code and what that calls."""
     gates = {2: handlers["asm_exc_nmi"], 18: handlers["asm_exc_machine_check"]}
     idt = b"".join(gate(gates[vector]) if vector in gates else bytes(16) for vector in range(32))
     return {
@@ -101,6 +105,7 @@ def entry_frames(handlers=HANDLERS):
         TSS_FRAME: bytes(0x24) + struct.pack("<Q", STACK_AT + 0x1000) + bytes(4096 - 0x2C),
         STACK_FRAME: bytes(4096),
         ENTRY_FRAME: b"\x90" * 4096,
+        CALLED_FRAME: b"\x90" * 4096,
     }
 
 
@@ -149,11 +154,12 @@ def made(image, state=ParkState.MWAIT, *, registers=None, code=CODE, gdt=None, f
     own, at = own_frames(code, **where)
 
     def symbol(name):
-        return SimpleNamespace(address=HANDLERS[name]) if name in HANDLERS else None
+        return SimpleNamespace(name=name, address=PLACES[name], size=SIZES.get(name, 0x80)) if name in PLACES else None
 
     def bytes_at(address, size):
         start = address & 0xFFF
-        return own[at["text"]][start : start + size]
+        frame = {ENTRY: ENTRY_FRAME, CALLED: CALLED_FRAME}.get(address & -4096, at["text"])
+        return own[frame][start : start + size]
 
     resumer = SimpleNamespace(
         kernel=SimpleNamespace(percpu_zero_based=True, symbol=symbol),

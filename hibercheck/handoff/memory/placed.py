@@ -15,10 +15,20 @@ from hibercheck.handoff.scenario.known_place import FRED, takes_fred
 from hibercheck.handoff.scenario.known_timing import LINE_SIZE, USUAL_LINE
 from hibercheck.handoff.scenario.park import Parked
 from hibercheck.handoff.scenario.plan import Plan
+from hibercheck.kernel.code.gsbase import may_set_gs_base
 from hibercheck.kernel.code.model import fixmap_address
 from hibercheck.x86.cpu import CpuState, ParkState
 from hibercheck.x86.events import Facts
-from hibercheck.x86.paging import CR4_FRED, CR4_LA57, CR4_MCE, CR4_PAE, CR4_SMAP, CR4_SMEP, PagingMode
+from hibercheck.x86.paging import (
+    CR4_FRED,
+    CR4_FSGSBASE,
+    CR4_LA57,
+    CR4_MCE,
+    CR4_PAE,
+    CR4_SMAP,
+    CR4_SMEP,
+    PagingMode,
+)
 
 _GDT_LIMIT, _IDT_LIMIT, _TSS_LIMIT = 0x7F, 0xFFF, 0x206F
 KERNEL_CR0, KERNEL_EFER = 0x8005_0033, 0xD01
@@ -144,6 +154,7 @@ def _entry(plan: Plan, parked: Parked, resumer: PlacedKernel | CollectedKernel) 
     told = plan.features.flags if plan.features is not None else frozenset[str]()
     uses_fred = takes_fred(plan.known.get(FRED.name), told)
     cr4 |= CR4_FRED if uses_fred else 0
+    cr4 |= CR4_FSGSBASE if "fsgsbase" in told and _uses_fsgsbase(plan) else 0
     wait = parked.loop.resume_at if parked.loop else 0
     state = CpuState(
         rip=(wait + resumer.kaslr_offset) & 0xFFFF_FFFF_FFFF_FFFF,
@@ -163,6 +174,18 @@ def _entry(plan: Plan, parked: Parked, resumer: PlacedKernel | CollectedKernel) 
         max_phys_bits=resumer.mode.max_phys_bits,
     )
     return state, size is not None and index is not None
+
+
+def _uses_fsgsbase(plan: Plan) -> bool:
+    """Tell whether the resumer sets CR4.FSGSBASE where the CPU has it (identify_cpu(), arch/x86/kernel/cpu/common.c).
+
+    It does from the version on in which its entry code uses it; see `hibercheck.kernel.code.gsbase`.
+    """
+    entry = plan.resumer.symbol("paranoid_entry")
+    try:
+        return entry is not None and may_set_gs_base(plan.resumer.read(entry.address, plan.resumer.extent(entry)))
+    except MissingFact:
+        return False
 
 
 def event_facts(plan: Plan, parked: Parked) -> Facts:

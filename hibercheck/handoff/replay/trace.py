@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
-from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.handoff.memory.composite import Composite
 from hibercheck.handoff.memory.context import ApContext, ParkedCpu
-from hibercheck.handoff.memory.resumer import space_of
 from hibercheck.handoff.replay.compare import Difference, difference_of, worst_of
+from hibercheck.handoff.replay.handler import gate_leads_astray, judge_handler
 from hibercheck.handoff.replay.touch import Change, Touched, own_frame, pages_of, touch
 from hibercheck.kernel.code.model import ParkLoop, Touch
 from hibercheck.kernel.code.patching import same_code
@@ -322,14 +321,18 @@ def _delivered(memory: Composite, cpu: ParkedCpu, event: Event) -> Delivery:
 
 def _judge_delivery(memory: Composite, delivery: Delivery, cpu: ParkedCpu) -> tuple[Difference, str, bool]:
     """Decide whether a delivery reaches a handler that returns: with a reason, and whether it is taken for granted."""
+    used = {access.role for access in delivery.accesses}
+    if not cpu.tables_placed and used & {Role.CODE_SEGMENT, Role.TSS, Role.STACK}:
+        # what it then finds is a stand-in's; the IDT's place is known, so that a gate that leads nowhere is certain
+        astray = gate_leads_astray(memory, delivery, cpu)
+        if astray is not None:
+            return Difference.FOREIGN, astray, False
+        return Difference.UNKNOWN, "the places of its GDT and TSS are not known", False
     if delivery.end in {DeliveryEnd.SHUTDOWN, DeliveryEnd.LOOPS}:
-        used = {access.role for access in delivery.accesses if access.walk.physical is not None}
-        if not cpu.tables_placed and used & {Role.CODE_SEGMENT, Role.TSS, Role.STACK}:
-            return Difference.UNKNOWN, "the places of its GDT and TSS are not known", False
         return Difference.FOREIGN, _failure(delivery), False
     if delivery.end is DeliveryEnd.UNKNOWN:
         return _judge_unknown(memory, delivery)
-    return (*_judge_handler(memory, delivery), False)
+    return (*judge_handler(memory, delivery, cpu), False)
 
 
 def _judge_unknown(memory: Composite, delivery: Delivery) -> tuple[Difference, str, bool]:
@@ -367,34 +370,3 @@ def _failure(delivery: Delivery) -> str:
         f"the {failed.role.value} of vector {failed.vector} at {failed.walk.address:#x} is out of reach "
         f"({failed.walk.fault.reason}), and so are those of the page fault and the double fault that follow"
     )
-
-
-def _judge_handler(memory: Composite, delivery: Delivery) -> tuple[Difference, str]:
-    """Decide whether the handler reached is a whole one: the resumer's own untouched, or the resumee's own in place.
-
-    The resumee's handler finds its per-CPU area by the CPU number in the GDT, sees that the CPU is offline and
-    returns (exc_nmi, arch/x86/kernel/nmi.c, and exc_machine_check test arch_cpu_is_offline() and the like).
-    """
-    fetch = delivery.accesses[-1].walk
-    vector = delivery.raised[-1].vector
-    if vector not in VECTORS.values():
-        return Difference.FOREIGN, f"it ends in the handler of vector {vector}"
-    overwritten = {access.role for access in delivery.accesses if any(map(memory.overwritten, access.walk.pfns))}
-    if not overwritten:
-        return Difference.INTACT, "its own handler is untouched"
-    where = (delivery.rip, fetch.physical)
-    if memory.resumee is not None and where == _handler(memory.resumee, vector):
-        return Difference.SAME, "the resumee's own handler runs and returns"
-    if where == _handler(space_of(memory.resumer), vector) and Role.HANDLER not in overwritten:
-        if overwritten == {Role.STACK}:
-            return Difference.SAME, "its own handler runs, on a stack in memory that has been replaced"
-        return Difference.FOREIGN, "its own handler runs on per-CPU data that have been replaced"
-    return Difference.FOREIGN, f"it jumps to {delivery.rip:#x}, which is not a handler any more"
-
-
-def _handler(space: KernelSpace, vector: int) -> tuple[int | None, int | None]:
-    """Return the virtual and the physical address of a kernel's entry code of an event."""
-    own = space.kernel.symbol("asm_exc_nmi" if vector == VECTORS[Event.NMI] else "asm_exc_machine_check")
-    if own is None:
-        return None, None
-    return (own.address + space.kaslr_offset) & ADDRESS_MASK, space.image_physical(own.address)

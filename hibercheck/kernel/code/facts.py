@@ -91,7 +91,8 @@ def _pages(kernel: Kernel, traits: Traits) -> set[int]:
     """Pages of text that a check compares or executes: park loops, exception entries, the resumee's first steps."""
     spans = [span for loop in traits.park_loops for span in loop.ranges]
     spans += [(gate.handler, gate.handler + 64) for gate in traits.idt_gates.value or ()]
-    spans += [(one.address, one.address + 64) for one in kernel.symbols(sorted(TEXT)).values()]
+    for one in kernel.symbols(sorted(TEXT)).values():
+        spans.append((one.address, one.address + min(max(_size(kernel, one) or 0, 64), PAGE_SIZE)))
     pages = {page for start, end in spans for page in range(start & -PAGE_SIZE, end, PAGE_SIZE)}
     return {page for page in pages if kernel.elf.span_end(page) is not None}
 

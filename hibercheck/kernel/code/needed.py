@@ -24,11 +24,19 @@ x86_topo_system topo_info phys_cpu_present_map num_processors disabled_cpus cpui
 boot_cpu_data x86_cap_flags e820_table_firmware e820_table node_data contig_page_data
 boot_params builtin_cmdline hib_comp_algo kernel_locked_down nohibernate swsusp_hardware_signature
 restore_jump_address restore_cr3 restore_pblist nr_copy_pages x86_hyper_type init_s4_sigcheck
-idt_table asm_exc_nmi asm_exc_machine_check asm_exc_page_fault asm_exc_double_fault
+idt_table asm_exc_page_fault asm_exc_double_fault
 embedded_bootconfig_data embedded_bootconfig_data_end
 x2apic_mode irq_remapping_enabled intel_iommu_enabled sme_me_mask
 mcheck_cpu_init __start_notes __stop_notes sysctl_bootid tk_core timekeeper_data
 """
+
+HANDLERS = """
+asm_exc_nmi exc_nmi nmi do_nmi
+asm_exc_machine_check exc_machine_check machine_check do_mce do_machine_check
+paranoid_entry paranoid_exit
+asm_fred_entrypoint_user asm_fred_entrypoint_kernel fred_entry_from_kernel fred_exc_nmi fred_exc_machine_check
+"""
+"""What handles an NMI or a machine check, by the names of all kernels."""
 
 _PAGES = "init_top_pgt level4_kernel_pgt level3_kernel_pgt level2_kernel_pgt"
 
@@ -38,16 +46,14 @@ cpu_number pcpu_hot current_task cpu_tss_rw _cea_offset
 """
 
 SYMBOLS: dict[str, Place] = {
-    **dict.fromkeys((*_IMAGE.split(), *PARKING), "image"),
+    **dict.fromkeys((*_IMAGE.split(), *HANDLERS.split(), *PARKING), "image"),
     **dict.fromkeys(_PAGES.split(), "page"),
     **dict.fromkeys(_PERCPU.split(), "percpu"),
 }
 """Symbols whose addresses the handoff uses, and where each can be."""
 
-TEXT: frozenset[str] = frozenset(
-    {"restore_registers", "asm_exc_nmi", "asm_exc_machine_check", "asm_exc_page_fault", "asm_exc_double_fault"}
-)
-"""Functions whose first bytes it looks at."""
+TEXT: frozenset[str] = frozenset({"restore_registers", "asm_exc_page_fault", "asm_exc_double_fault", *HANDLERS.split()})
+"""Functions whose bytes it looks at: a page of each at most."""
 
 MEMBERS: frozenset[tuple[str, str]] = frozenset(
     {

@@ -10,7 +10,7 @@ import pytest
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.memory.placed import placed
-from hibercheck.x86.paging import PagingMode
+from hibercheck.x86.paging import CR4_FSGSBASE, PagingMode
 from tests.support.made_inputs import INTEL, Kernel, made_plan, made_resumee
 from tests.support.made_states import park_loop
 
@@ -98,6 +98,29 @@ def test_control_registers_as_linux_sets_them(levels, flags, cr4):
     entry = cpus_of(levels=levels, features=replace(INTEL, flags=frozenset(flags)))[0].entry
     assert (entry.cr0, entry.cr4, entry.efer, entry.rflags) == (0x80050033, cr4, 0xD01, 0x46)
     assert cpus_of(features=None)[0].entry.cr4 == PAE | MCE
+
+
+@pytest.mark.parametrize(("code", "flags", "line", "expected"), [
+    (bytes.fromhex("eb25f3480faecb"), {"fsgsbase"}, "", True),
+    (bytes.fromhex("eb25f3480faecb"), {"fsgsbase"}, "nofsgsbase", False),
+    (bytes.fromhex("eb25f3480faecb"), set(), "", False),
+    (bytes.fromhex("b9010100c00f32"), {"fsgsbase"}, "", False),  # before v5.9
+    (None, {"fsgsbase"}, "", False),
+])  # fmt: skip
+def test_fsgsbase_is_enabled_by_a_kernel_whose_entry_code_uses_it(code, flags, line, expected):
+    kernel = Kernel(**TABLES, paranoid_entry=START_KERNEL_MAP + 0x1000)
+
+    def read(address, size):
+        if code is None:
+            raise MissingFact("not in the file")
+        assert (address, size) == (START_KERNEL_MAP + 0x1000, len(code))
+        return code
+
+    kernel.read, kernel.extent = read, lambda _symbol: len(code or b"")
+    resumee = made_resumee(Space(kernel), features=replace(INTEL, flags=frozenset(flags)))
+    plan = made_plan(resumee=resumee, traits={"cea_size": SIZE}, resumer_cmdline=line)
+    entry = placed(plan, 4, 0x2000000, 0)[1][0].entry
+    assert bool(entry.cr4 & CR4_FSGSBASE) is expected
 
 
 @pytest.mark.parametrize("zero_based", [True, False])
