@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hibercheck.handoff.replay.compare import Difference
+from hibercheck.handoff.replay.divergence import Followed, follow_loop
 from hibercheck.handoff.replay.touch import Change
 from hibercheck.handoff.replay.trace import DESCRIPTOR, LINE, PERCPU, trace
 from hibercheck.x86.follow import CourseEnd
 from tests.support.made_states import (
     CODE,
+    ENTRY_FRAME,
     GDT,
     GS,
     GS_FRAME,
@@ -112,3 +116,26 @@ def test_verw_needs_the_gdt():
     found = iteration(selector | {ROOT: broken[ROOT]}, code=code, gdt=(GDT, 0x7F))
     assert found.difference is Difference.STALE
     assert (found.decisive.role, found.decisive.change) == (DESCRIPTOR, Change.FAULT)
+
+
+def test_a_loop_in_two_pieces_is_left_only_where_it_is_left():
+    """LLVM and GCC put a part of a loop elsewhere: going there is not leaving it."""
+    code = CODE[:0x1E] + b"\xeb\x20" + bytes(0x20) + b"\xeb\xbe"  # jmp 40; 40: jmp 00
+    memory, cpu = made({OTHER: bytes(4096)}, code=code)
+    loop = replace(cpu.parked.loop, ranges=((TEXT, TEXT + 0x20), (TEXT + 0x40, TEXT + 0x42)))
+    found = follow_loop(memory, loop, cpu.context)
+    assert (found.divergence, found.code) == (None, ())
+    short = replace(loop, ranges=loop.ranges[:1])  # what is not said to be of the loop is code outside
+    outside = follow_loop(memory, short, cpu.context)
+    assert (outside.divergence, outside.code) == (None, ((TEXT + 0x40, 2),))
+    assert isinstance(outside, Followed)
+
+
+@pytest.mark.parametrize(("changed", "at"), [(0, 0xEFD), (1, 0xEFD), (2, 0xF02), (3, 0xF03)])
+def test_an_instruction_that_crosses_into_another_page_is_of_both(changed, at):
+    """From 0xffd of the text's page on: mov $..., %eax, whose last two bytes are in the page behind it, and NOPs."""
+    code = (CODE[:0x20] + b"\xe9\xd8\x0e\0\0").ljust(0xEFD, b"\x90") + b"\xb8"
+    behind = bytearray(b"\x90" * 4096)
+    behind[changed] ^= 1
+    found = iteration({LINE_FRAME: page(LINE_AT & 0xFFF, KICK), ENTRY_FRAME: bytes(behind)}, code=code)
+    assert (found.divergence.end, found.divergence.rip) == (CourseEnd.FOREIGN, TEXT + at)

@@ -7,6 +7,7 @@ import pytest
 from hibercheck.kernel.code.place import Origin, origins
 from hibercheck.kernel.code.traits import traits_on_demand
 from hibercheck.kernel.kernel import open_kernel
+from tests.kernel.code.conftest import PARTS
 
 HOOK = """
 fn hibernate_resume_nonboot_cpu_disable
@@ -519,3 +520,64 @@ def test_what_is_taken_for_a_copied_piece(made, source, size, pieces):
     room = ROOM.replace("mov %r13, %rdx", f"mov ${size}, %rdx").replace("mov $blob, %rsi", f"movabs ${source}, %rsi")
     found = own_place(made, LOOP, room=room)
     assert (pieces in str(found.reason)) if pieces else "seen to copy" not in str(found.reason)
+
+
+@pytest.mark.parametrize(("end", "thunk"), [
+    ("jmp __x86_return_thunk", True), ("jmp its_return_thunk", True), ("jmp elsewhere", False), ("ud2", False),
+])  # fmt: skip
+def test_an_allocator_may_end_in_a_return_thunk(made, end, thunk):
+    """What a function returns is what RAX holds where it does; a kernel with mitigations returns by a jump."""
+    page = PAGE.replace("2: pop %rbx\n ret", f"2: pop %rbx\n {end}")
+    assert page != PAGE
+    more = "".join(f"fn {name}\n ret\nend {name}\n" for name in ("__x86_return_thunk", "its_return_thunk", "elsewhere"))
+    found = own_place(made, LOOP, page=page + more)
+    assert found.value == ("hlt", *(["frames of no image"] if thunk else []))
+
+
+GIVES = (
+    # mm/page_alloc.c, include/linux/gfp.h; with CONFIG_MEM_ALLOC_PROFILING by another name, since v6.10
+    "get_zeroed_page", "get_zeroed_page_noprof", "__get_free_pages", "get_free_pages_noprof", "alloc_pages",
+    "alloc_pages_noprof", "__alloc_pages", "__alloc_pages_noprof", "__alloc_frozen_pages_noprof",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GIVES)
+def test_tables_in_a_frame_that_any_allocator_gave_are_not_vouched_for(made, name):
+    """The code is in a frame that the image does not have; the page tables that it switches to need not be."""
+    room = ROOM.replace("1: pop", f" call {name}\n mov %rax, tables(%rip)\n1: pop")
+    allocator = "" if name == "get_zeroed_page" else f"fn {name}\n mov pool(%rip), %rax\n ret\nend {name}\n"
+    found = own_place(made, f" mov %rsi, %cr3\n{LOOP}", room=room + allocator)
+    assert found.value == ("hlt", "page tables")
+    other = room.replace(f"call {name}", "call of_no_name") + "fn of_no_name\n ret\nend of_no_name\n"
+    assert "frames of no image" in own_place(made, f" mov %rsi, %cr3\n{LOOP}", room=other).value
+
+
+@pytest.mark.parametrize("name", ["memcpy", "__memcpy"])
+def test_code_is_copied_by_either_name_of_memcpy(made, name):
+    room = ROOM.replace("call memcpy", f"call {name}")
+    more = "" if name == "memcpy" else f"fn {name}\n rep movsb\n ret\nend {name}\n"
+    assert own_place(made, LOOP, room=room + more).value == ("hlt", "frames of no image")
+
+
+@pytest.mark.parametrize("name", [
+    "set_memory_x", "set_memory_nx", "__kmalloc", "__kmalloc_noprof", "kmalloc_trace", "kfree", "memset",
+    "freeze_secondary_cpus", "suspend_disable_secondary_cpus", "cpuhp_smt_enable", "_cpu_up", "cpu_up", *GIVES,
+])  # fmt: skip
+def test_what_is_not_looked_into_copies_no_code_for_parked_cpus(made, name):
+    """The kernel's allocators copy much; what they copy is not what a CPU is parked in."""
+    copies = f"fn {name}\n mov $16, %edx\n mov $blob, %rsi\n call memcpy\n ret\nend {name}\n"
+    room = ROOM.replace("1: pop", f" call {name}\n1: pop")
+    own = {"other": PARTS["other"], "smt": PARTS["smt"]}
+    for part, text in own.items():
+        if f"fn {name}\n" in text:
+            first, _, rest = text.partition(f"fn {name}\n")
+            own[part] = first + rest.partition(f"end {name}\n")[2]
+    given = ALLOCATORS
+    if f"fn {name}\n" in given:
+        first, _, rest = given.partition(f"fn {name}\n")
+        given = first + rest.partition(f"end {name}\n")[2]
+    parts = {"hook": HOOK, "resume": "", "leave": LEAVE, "page": PAGE, "objects": OBJECTS, **own}
+    with open_kernel(made.path(allocators=given, blob=blob(LOOP), room=room + copies, **parts)) as kernel:
+        assert traits_on_demand(kernel).own_place.value == ("hlt", "frames of no image")
+    other = room.replace(f"call {name}", "call of_no_name") + copies.replace(name, "of_no_name")
+    assert "2 pieces" in str(own_place(made, LOOP, room=other).reason)

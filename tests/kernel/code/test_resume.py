@@ -319,3 +319,12 @@ SPELLED = [
 def test_what_is_read_of_a_hook_that_is_nearly_the_same(made, scenario):
     name, expected, parts = scenario
     assert made.value(name, **parts) == expected
+
+
+@pytest.mark.parametrize(("word", "replaces"), [(0, True), (2, True), (23, True), (24, None), (30, None)])
+def test_play_dead_is_sought_among_the_first_members_of_smp_ops(made, word, replaces):
+    """Without types: struct smp_ops has some fifteen pointers (arch/x86/include/asm/smp.h)."""
+    data = PARTS["data"].replace(".size smp_ops, 0x20", ".size smp_ops, 0x100")
+    data = data.replace(".quad 0, 0, native_play_dead, 0", f".zero {8 * word}\n .quad native_play_dead\n .zero 256")
+    hook = PARTS["hook"].replace("smp_ops+0x10", f"smp_ops+{8 * word:#x}")
+    assert made.traits(hook=hook, data=data).replaces_play_dead.value is replaces
