@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,11 +26,13 @@ from hibercheck.handoff.facts.collecting import (
 from hibercheck.handoff.facts.e820 import e820_checksum
 from hibercheck.handoff.facts.kernels import open_resumer
 from hibercheck.handoff.facts.resumer_facts import parse_facts
+from hibercheck.handoff.memory.collected import CollectedKernel
 from hibercheck.handoff.memory.exact import open_resumer as find_resumer
 from hibercheck.handoff.verdict.check import check
 from hibercheck.kernel.code import needed, traits
 from hibercheck.kernel.code.names import ENTER_DEAD, ENTER_DEAD_CALLS, PARKING
 from hibercheck.swsusp.image import open_image
+from hibercheck.x86.paging import PagingMode
 from tests.support.cases import options_of
 
 NAME = "random-address"
@@ -209,3 +212,26 @@ def test_other_frames_are_no_facts(frames):
         frames = ["x"]
     with pytest.raises(MalformedDump, match="contradicts its format"):
         parse_facts(json.dumps({"hibercheck_facts": 1, "frames": frames}), "x")
+
+
+OFFSET, MOVED = 0x6000000, 0x4000000
+FIRST = 0xFFFFFFFF81000000
+PFN = (0x1000000 + MOVED) >> 12
+
+
+@pytest.mark.parametrize(("start", "size", "frames", "has"), [
+    (0, 16, {0}, True), (0, 4096, {0}, True), (0, 4097, {0}, False), (0, 4097, {0, 1}, True), (4095, 2, {0, 1}, True),
+    (4095, 2, {0}, False), (4095, 2, {1}, False), (0, 16, {1}, False), (4096, 16, {1}, True), (0, 12288, {0, 2}, False),
+    (0, 12288, {0, 1, 2}, True), (0, 16, set(), False),
+])  # fmt: skip
+def test_code_is_taken_as_it_was_collected_only_where_all_of_it_was(start, size, frames, has):
+    """Addresses are those of the running kernel; its text is moved in physical memory by another distance."""
+    placed = SimpleNamespace(
+        kernel=None, mode=PagingMode(), cr3=0, kaslr_offset=OFFSET, phys_base=MOVED,
+        bytes_at=lambda address, size: (address, size),
+    )  # fmt: skip
+    known = CollectedKernel(placed, {PFN + number: bytes(4096) for number in frames})
+    at = FIRST + OFFSET + start
+    assert known.has_text(at, at + size) is has
+    if not has:
+        assert known.bytes_at(at, size) == (at, size)  # as the file has it

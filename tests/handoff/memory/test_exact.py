@@ -129,6 +129,20 @@ def test_a_dump_of_another_kernel_is_named(opened):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("at", "seen"), [(0, True), (7, True), ((1 << 16) - 1, True), (1 << 16, False)])
+def test_another_kernels_banner_is_looked_for_in_the_first_frames(at, seen):
+    """256 MiB: a kernel's text lies low in memory, and a dump may have terabytes."""
+    banner = b"Linux version 6.9.0 (someone@somewhere) (gcc) #1 SMP\n"
+    dump = SimpleNamespace(
+        cpus=(), vmcoreinfo=None, runs=lambda: [(0x10, 5), (0x100, 1 << 17)],
+        frame=lambda pfn: bytes(64) + banner if pfn == (0x10 + at if at < 5 else 0x100 + at - 5) else None,
+    )  # fmt: skip
+    kernel = SimpleNamespace(require=lambda _name: SimpleNamespace(address=0), banner="Linux version 5.0.0 (a@b) #1")
+    with pytest.raises(Mismatch) as caught:
+        open_resumer(dump, kernel, "dump", 40)
+    assert ("but of 'Linux version 6.9.0 (someone@somewhere)" in str(caught.value)) is seen
+
+
 def replace_kernel(kernel, banner):
     """A kernel at the same addresses with another banner."""
     return SimpleNamespace(require=kernel.require, banner=banner, release="5.0.0")

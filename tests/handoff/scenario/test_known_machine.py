@@ -296,6 +296,22 @@ def test_a_bootconfig_in_a_line_that_was_measured_came_too_late_for_early_parame
     assert (early.nosmt, early.kaslr) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "text", "nosmt", "kaslr"),
+    [
+        # what is built in takes the place of the boot loader's: of that nothing is on the line
+        (True, "nosmt nokaslr quiet", False, True),
+        # of "quiet nokaslr" the last word is the boot loader's, and only that the decompressor has seen
+        (False, "nosmt quiet nokaslr", False, False),
+    ],
+)
+def test_a_measured_line_is_of_a_bootconfig_what_is_built_in_and_the_boot_loader(overrides, text, nosmt, kaslr):
+    builtin = "nokaslr quiet" if overrides else "quiet"
+    traits = {"bootconfig": "always", "builtin_cmdline": builtin, "builtin_cmdline_overrides": overrides}
+    found = asking(traits=traits, attached="kernel.nosmt", collected={"command_line": text}).need(COMMAND_LINE).value
+    assert (found.text, found.nosmt, found.kaslr) == (text, nosmt, kaslr)
+
+
 @pytest.mark.parametrize(("ours", "theirs", "told"), [
     ("nokaslr nox2apic", "nokaslr", "x2apic"), ("nokaslr", "nokaslr nox2apic", "x2apic"),
     ("nox2apic", "nox2apic quiet", None), ("mem_encrypt=on", "mem_encrypt=off", "memory-encryption"),

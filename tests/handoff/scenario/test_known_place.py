@@ -117,6 +117,19 @@ def test_an_address_at_which_the_machine_has_no_room_for_the_kernel(address):
     assert told(LOAD_ADDRESS, **given, resumer_phys_base=0x7000000) == (0x7000000, GIVEN)
 
 
+@pytest.mark.parametrize(("size", "fits"), [
+    (None, True), (0, True), (1, True), (0x1000, True), (0x7000000, True), (0x7000001, False), (0x7001000, False),
+])  # fmt: skip
+def test_the_last_byte_of_the_kernel_lies_in_ram_too(size, fits):
+    kernel = Kernel() if size is None else Kernel(_end=START_KERNEL_MAP + LINKED + size)
+    given = {"traits": RANDOM, "resumee": made_resumee(e820=ROOMS), "resumer": kernel, "resumer_phys_base": 0x1000000}
+    if fits:
+        assert told(LOAD_ADDRESS, **given) == (0x1000000, GIVEN)
+    else:
+        with pytest.raises(UsageProblem, match="not all is RAM"):
+            told(LOAD_ADDRESS, **given)
+
+
 FIVE = replace(INTEL, virtual_bits=57)
 LA57 = {"la57": True}
 

@@ -29,8 +29,8 @@ def cpu(fate, *, state=ParkState.HLT, settled=None, exposure=(), line=False, **r
     return ApResult(waiting, Ruling(fate, **ruling), iteration, exposure=found, line=line)
 
 
-def judgement(*aps, memory=PLACED, boot_cpu=ALIVE, missing=()):
-    return Judgement(memory, boot_cpu, aps, missing=missing)
+def judgement(*aps, memory=PLACED, boot_cpu=ALIVE, missing=(), **more):
+    return Judgement(memory, boot_cpu, aps, missing=missing, **more)
 
 
 SAFE, DIES = cpu(Fate.REINITIALISED), cpu(Fate.DIES, when=When.COPY, cause=Event.STORE)
@@ -48,6 +48,7 @@ LATENT = cpu(Fate.STAYS_PARKED, settled=Difference.FOREIGN, exposure=[Difference
     (judgement(MAY, OPEN), (Outcome.UNDETERMINED, Verdict.UNDETERMINED)),
     (judgement(OPEN, DIES), (Outcome.RESETS, Verdict.FATAL)),
     (judgement(SAFE, boot_cpu=DEAD), (Outcome.RESETS, Verdict.FATAL)),
+    (judgement(SAFE, lacks=(SimpleNamespace(feature="smap"),)), (Outcome.RESETS, Verdict.FATAL)),
     (judgement(SAFE, boot_cpu=None), (Outcome.RESUMES, Verdict.SAFE)),
     (judgement(MAY, missing=MISSING), (Outcome.UNDETERMINED, Verdict.UNDETERMINED)),
     (judgement(SAFE, missing=MISSING), (Outcome.UNDETERMINED, Verdict.UNDETERMINED)),
