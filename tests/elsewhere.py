@@ -63,11 +63,6 @@ ELSEWHERE: tuple[tuple[str, str, str], ...] = (
         "kernel/code/declared.py kernel/code/model.py kernel/code/readers.py",
         "How traits are declared, what is asked for to read them, and what they are made of.",
     ),
-    (
-        "kernel/code/test_parkloops.py",
-        "kernel/code/program.py",
-        "Code is followed to find loops; made kernels show each step by the loop that is found.",
-    ),
     ("kernel/code/test_recovered.py", "kernel/code/dataless.py", "Which kernels need their data read from their code."),
     ("kernel/code/test_startup.py", "kernel/code/flaws.py kernel/code/layout.py", "Traits of how a kernel starts."),
     # the handoff
