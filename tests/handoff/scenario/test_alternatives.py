@@ -28,6 +28,24 @@ def test_nothing_is_varied_without_a_sign():
     assert alternatives(made_plan()) == ()
 
 
+ABOUT = (
+    # who is parked, and how
+    ("idle-driver", "mwait-exits", "tlb", "smt", "bringup-order", "resumee-start"),
+    # where the resumer lies, and what its machine is
+    ("load-address", "load-alignment", "cpus", "cpu-features", "modes"),
+    # whether it loads the image at all
+    ("bootconfig", "lockdown", "resume", "hw-sig", "hw-sig-guest", "lz4-module", "memory-added", "room"),
+)
+
+
+def test_two_kinds_are_judged_together_only_where_they_are_about_different_things():
+    """Of two about one thing the second has nothing to add: CPUs parked in HLT are not parked in MWAIT as well."""
+    assert {kind.id: kind.about for kind in KINDS.values()} == {
+        name: about for about, names in enumerate(ABOUT) for name in names
+    }
+    assert all(name == kind.id for name, kind in KINDS.items())
+
+
 def at(phys_base, line="nokaslr", **values):
     return made_resumee(made_space(phys_base=phys_base), command_line=line, **values)
 

@@ -40,6 +40,17 @@ def test_play_dead_is_where_the_types_have_it(made, at, replaces):
     assert found.replaces_play_dead.value is replaces
 
 
+@pytest.mark.parametrize(("word", "native"), [
+    ("native_play_dead", "native_play_dead"), ("play_dead_common", None), ("0", "native_play_dead"),
+    ("0x1234", "native_play_dead"), ("0xffffffff7fffffff", "native_play_dead"), ("init_task", None),
+])  # fmt: skip
+def test_what_smp_ops_holds_counts_if_it_is_in_the_kernel(made, word, native):
+    """Memory that is written at boot holds no address in the file: then it is native_play_dead by its name."""
+    data = PARTS["data"].replace("smp_ops: .quad 0, 0, native_play_dead, 0", f"smp_ops: .quad 0, 0, {word}, 0")
+    found = traits_of(made, structures={"smp_ops": (32, {"play_dead": 0x10})}, data=data)
+    assert bool(found.loops("native", "mwait")) is (native is not None)
+
+
 @pytest.mark.parametrize(("structures", "cpu0"), [
     ({"pcpu_hot": (64, {"cpu_number": 12})}, True), ({"pcpu_hot": (64, {"cpu_number": 20})}, False),
     ({"pcpu_hot": (64, {"other": 20})}, True),
