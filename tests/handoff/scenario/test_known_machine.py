@@ -18,6 +18,7 @@ from hibercheck.handoff.scenario.known_machine import (
     TOPOLOGY,
     UNNAMED,
     bootconfig_unseen,
+    embedded_bootconfig,
     machine_features,
     modes_told_apart,
     remark_bootconfig,
@@ -378,3 +379,30 @@ def test_a_cpu_beyond_the_resumees_is_a_surprise_only_where_nobody_has_said_so(f
     found = asking(resumer_offline=frozenset({6}), facts=facts)
     found.need(PRESENT)
     assert bool(found.remarks) is told
+
+
+@pytest.mark.parametrize(("offline", "source"), [
+    ((), "the resumee's present CPUs, out of the image"), ((3,), "the resumee's present CPUs, out of the image"),
+    ((6,), "the resumee's present CPUs, out of the image, and all up to CPU 6, which --resumer-offline names"),
+])  # fmt: skip
+def test_where_the_cpus_that_are_taken_for_granted_come_from(offline, source):
+    assert asking(resumer_offline=frozenset(offline)).need(PRESENT).source == source
+
+
+@pytest.mark.parametrize(("size", "content", "text"), [
+    (12, b"kernel.nosmt", "kernel.nosmt"), (14, b"kernel.nosmt\0x", "kernel.nosmt"), (0, b"", ""), (-8, b"", ""),
+    (1, b"\0", ""), ((1 << 15) - 1, b"x" * ((1 << 15) - 1), "x" * ((1 << 15) - 1)), (1 << 15, b"x" * (1 << 15), ""),
+    (3, b"a\xffb", "a\ufffdb"), (5, None, ""),
+])  # fmt: skip
+def test_the_bootconfig_in_a_kernel_is_as_long_as_one_can_be(size, content, text):
+    """XBC_DATA_MAX, include/linux/bootconfig.h; what lies outside the file is none."""
+    kernel = Kernel(embedded_bootconfig_data=0x5000, embedded_bootconfig_data_end=0x5000 + size)
+
+    def read(address, length):
+        if content is None:
+            raise MissingFact("not in the file")
+        return content[address - 0x5000 :][:length]
+
+    kernel.read = read
+    assert embedded_bootconfig(kernel) == text
+    assert embedded_bootconfig(Kernel()) == embedded_bootconfig(Kernel(embedded_bootconfig_data=0x5000)) == ""
