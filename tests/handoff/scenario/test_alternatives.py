@@ -178,6 +178,7 @@ TWO = [("CPUs 0,2 are started", ("--fact", "booted=0,2"))]
 @pytest.mark.parametrize(("given", "expected"), [
     ({"resumer_cmdline": "maxcpus=2"}, TWO),
     ({"resumer_cmdline": "maxcpus=2", "traits": {"parallel_bringup": True}}, []),
+    ({"resumer_cmdline": "maxcpus=2", "traits": {"parallel_bringup": False}}, []),
     ({"resumer_cmdline": "maxcpus=4"}, []),  # it comes to the same
     ({"resumer_cmdline": "nosmt maxcpus=2"}, TWO),
     ({"resumer_cmdline": "maxcpus=2", "facts": (("booted", "0-1"),)}, []),

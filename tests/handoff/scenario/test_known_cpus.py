@@ -338,6 +338,8 @@ def test_a_cpu_that_is_online_was_started(booted, fits):
 @pytest.mark.parametrize(("line", "present", "contradicts"), [
     ("nr_cpus=1", "0-1", True), ("nr_cpus=2", "0-1", False), ("possible_cpus=3", "0-3", True),
     ("nr_cpus=0", "0-3", False), ("maxcpus=1", "0-3", False), ("", "0-3", False),
+    ("nr_cpus=2 possible_cpus=4", "0-2", True), ("nr_cpus=4 possible_cpus=2", "0-2", True),
+    ("nr_cpus=4 possible_cpus=3", "0-2", False),
 ])  # fmt: skip
 def test_no_more_cpus_are_there_than_the_line_of_that_boot_allows(line, present, contradicts):
     seen = {"command_line": line, "present": frozenset(parse_cpu_list(present)), "online": cpus(0)}
@@ -360,6 +362,20 @@ def test_who_was_started_is_the_users_to_say_and_not_in_silence():
     agrees = asking(collected=seen, facts=(("booted", "0-3"),))
     started(agrees)
     assert not agrees.remarks
+
+
+def test_who_is_online_was_started_whatever_is_said():
+    found = started(asking(collected={"present": cpus(0, 1), "online": cpus(0, 1)}, facts=(("booted", "0"),)))
+    assert (found.booted, found.online, found.siblings_down) == (cpus(0, 1), cpus(0, 1), cpus())
+    by_hand = started(asking(resumer_cmdline="maxcpus=1", resumer_offline=cpus(2), facts=(("booted", "0"),)))
+    assert (by_hand.booted, by_hand.online, by_hand.by_hand) == (cpus(0, 2), cpus(0), cpus(2))
+
+
+def test_the_count_of_a_log_tells_of_smt_only_where_the_order_is_known():
+    """maxcpus= leaves out other CPUs by either order, so that the count is of one only where the code tells it."""
+    given = {"logged": log(2), "resumer_cmdline": f"{MAYBE} maxcpus=3", "resumee": made_resumee(features=OPEN)}
+    assert told(SMT_OFF, **given, traits={"parallel_bringup": False}) == (True, MEASURED)
+    assert told(SMT_OFF, **given, traits={"parallel_bringup": None}) == (True, USUAL)
 
 
 def log(count, **values):

@@ -8,6 +8,7 @@ import pytest
 
 from hibercheck.errors import Mismatch, MissingFact
 from hibercheck.handoff.facts.cpufacts import Topology
+from hibercheck.handoff.facts.logged import LogFacts
 from hibercheck.handoff.facts.modes import MODES
 from hibercheck.handoff.facts.standing import Standing
 from hibercheck.handoff.scenario.known_machine import (
@@ -340,6 +341,10 @@ SYMBOL = {name: mode.symbol for name, mode in MODES.items()}
     ({"dumped": {"x2apic": False}}, (), MEASURED),
     ({"collected": {"x2apic": True, "iommu": False}}, ("x2apic", "iommu"), MEASURED),
     ({"collected": {"x2apic": True}, "what_if": True}, (), USUAL),  # of another run
+    ({"dumped": {"x2apic": True}, "what_if": True}, (), USUAL),
+    ({"logged": {"x2apic": True}, "what_if": True}, (), USUAL),
+    ({"logged": {"x2apic": True}}, ("x2apic",), MEASURED),
+    ({"logged": {"x2apic": False}}, (), MEASURED),
     ({"collected": {"memory-encryption": True}}, (), MEASURED),  # the image does not show the resumee's
     ({"collected": {"iommu": True}, "line": "mem_encrypt=on"}, (), USUAL),  # says nothing of what only one was told
     ({"collected": {"x2apic": False}, "line": "nox2apic"}, (), MEASURED),
@@ -351,6 +356,8 @@ def test_modes_in_which_the_kernels_differ(given, apart, standing):
     given = dict(given)
     if "dumped" in given:
         given["dumped"] = made_dumped(modes=given["dumped"])
+    if "logged" in given:
+        given["logged"] = LogFacts("log", modes=given["logged"])
     if "collected" in given:
         line = given.pop("line", None)
         given["collected"] = {"modes": given["collected"]} | ({} if line is None else {"command_line": line})
@@ -406,3 +413,14 @@ def test_the_bootconfig_in_a_kernel_is_as_long_as_one_can_be(size, content, text
     kernel.read = read
     assert embedded_bootconfig(kernel) == text
     assert embedded_bootconfig(Kernel()) == embedded_bootconfig(Kernel(embedded_bootconfig_data=0x5000)) == ""
+
+
+@pytest.mark.parametrize(("facts", "vendor", "model"), [
+    ((("cpu-flags", "-mwait"),), "intel", 0x9E), ((("cpu-vendor", "intel"),), "intel", 0x9E),
+    ((("cpu-vendor", "amd"),), "amd", None), ((("cpu-vendor", "amd"), ("cpu-flags", "-mwait")), "amd", None),
+    ((("cpu-vendor", "intel"), ("cpu-flags", "-mwait")), "intel", 0x9E),
+])  # fmt: skip
+def test_of_another_vendor_no_model_is_known(facts, vendor, model):
+    found = asking(facts=facts).need(FEATURES).value
+    assert (found.vendor, found.model, found.family is None) == (vendor, model, model is None)
+    assert ("mwait" in found.flags) is not any(name == "cpu-flags" for name, _ in facts)
