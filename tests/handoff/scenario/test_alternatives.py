@@ -218,6 +218,7 @@ ASKS = {"resume_park": "native", "play_dead_order": ("cpuidle", "hlt"), "mwait_v
 @pytest.mark.parametrize(("given", "values"), [
     ({"resumer_cmdline": "quiet"}, ["mwait", "port", "halt"]),
     ({"resumee": made_resumee(idle=IdleDriver("haltpoll")), "resumer_idle": "none"}, []),
+    ({"resumer_cmdline": "quiet", "resumer_idle": "mwait"}, []),  # it is said
     ({"resumer_cmdline": "cpuidle.off=1"}, []),
     ({"traits": {"resume_park": "hlt"}, "resumer_cmdline": "quiet"}, []),  # nobody asks the driver
 ])  # fmt: skip
