@@ -156,3 +156,25 @@ def test_a_module_that_is_not_listed(small):
     run = small("hibercheck/other.py")
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith("hibercheck/other.py: not among")
+
+
+def survivors(run):
+    """The changes that a run shows, by the line before and after."""
+    lines = [line[2:] for line in run.stdout.splitlines() if line.startswith(("- ", "+ "))]
+    return set(zip(lines[::2], lines[1::2], strict=True))
+
+
+def test_what_the_first_tests_leave_alive_meets_the_others(small):
+    """Here the first tests are one of each kind; a change of what a property compares needs another."""
+    runner = small.place / "tests/mutation/run.py"
+    own = runner.read_text()
+    assert "PER_MUTANT = 8\n" in own
+    assert "LONGER = 40\n" in own
+    few = own.replace("PER_MUTANT = 8\n", "PER_MUTANT = 0\n").replace("FOR_WHOLE = 2\n", "FOR_WHOLE = 0\n")
+    runner.write_text(few)
+    both = survivors(small("--fresh"))
+    runner.write_text(few.replace("LONGER = 40\n", "LONGER = 0\n"))
+    first = survivors(small("--fresh"))
+    assert both < first
+    change = ("return self.count > LIMIT", "return self.count <= LIMIT")
+    assert change not in both
