@@ -126,9 +126,13 @@ class AcceptanceReader:
         name = "hw_sig"
         function = self.program.function_of("swsusp_check")
         if function is not None:
+            led: str | None = None  # with KASAN the place is worked out first, and asked about
             for node in function:
-                if any(one.displacement == _HW_SIG_AT and one.access == "read" for one in node.operands):
-                    return Trait(name, True, (quote(function, node, "swsusp_header.hw_sig"),))
+                for one in node.operands:
+                    there = (one.base == led and not one.displacement) if led else False
+                    if one.access == "read" and (one.displacement == _HW_SIG_AT or there):
+                        return Trait(name, True, (quote(function, node, "swsusp_header.hw_sig"),))
+                led = node.destination if _leads_to_hw_sig(node) else led
         symbol = self.program.find("swsusp_hardware_signature")
         if symbol is not None:
             evidence = Evidence(symbol.name, symbol.address, "the machine's signature")
@@ -202,6 +206,12 @@ class AcceptanceReader:
             reason = "by the version of its record; the comparison itself was not found in the code"
             return Trait(name, _MAGICS[magic.value], magic.evidence, magic.commit, reason)
         return Trait(name, None, reason="neither the comparison nor a known version of the record was found")
+
+
+def _leads_to_hw_sig(node: Decoded) -> bool:
+    """Whether an instruction works out where swsusp_header.hw_sig is."""
+    place = node.effective if node.mnemonic == "lea" else None
+    return place is not None and place.base is not None and place.displacement == _HW_SIG_AT
 
 
 def _masks_bit_63(node: Decoded) -> bool:

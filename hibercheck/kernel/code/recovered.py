@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
 from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.errors import MissingFact
@@ -108,9 +109,14 @@ class _Recovery:
         return next((found for name in names if (found := self._program.function_of(name)) is not None), None)
 
     def _smp_ops(self) -> Iterator[tuple[str, int, int | None]]:
-        """arch_cpu_idle_dead() calls smp_ops.play_dead, which is native_play_dead() in the file."""
+        """arch_cpu_idle_dead() calls smp_ops.play_dead, which is native_play_dead() in the file.
+
+        With clang its play_dead() may be a function of its own.
+        """
         function, native = self._function("arch_cpu_idle_dead"), self._program.address("native_play_dead")
-        for node in function or ():
+        called = function.calls().values() if function is not None else ()
+        inner = [self._program.function(target) for target in called if not self._program.is_thunk(target)]
+        for node in chain(function or (), *inner):
             for operand in node.operands:
                 if operand.address is not None and native and self._program.pointer(operand.address) == native:
                     try:

@@ -332,6 +332,10 @@ SPELLED = [
     *(("hw_sig", found, {"extra": stands("swsusp_check", text)}) for text, found in (
         (" mov 0xfd8(%rax), %esi", True), (" mov %esi, 0xfd8(%rax)", False), (" mov 0xfd4(%rax), %esi", False),
         (" mov 0xfdc(%rax), %esi", False), (" lea 0xfd8(%rax), %rsi", False), (CUT, False),
+        (" lea 0xfd8(%r14), %r15\n mov %r15, %rax\n mov (%r15), %esi", True),
+        (" lea 0xfd8(%r14), %r15\n mov (%r14), %esi\n mov %esi, (%r15)", False),
+        (" lea 0xfd4(%r14), %r15\n mov (%r15), %esi", False),
+        (" mov (%r15), %esi\n lea 0xfd8(%r14), %r15\n mov 8(%r15), %esi", False),
         (f" mov 0xfd8(%rax), %esi\n{CUT}", True),
     )),
     ("hw_sig", True, {"extra": ".data\nobj swsusp_hardware_signature, 4\n.text\n" + stands("swsusp_check", "")}),

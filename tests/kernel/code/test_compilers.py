@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import struct
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from hibercheck.kernel.code.traits import Traits, read_traits
 from hibercheck.kernel.kernel import open_kernel
 
+TEXT = 0xFFFFFFFF81000000
 KERNELS = Path(__file__).resolve().parents[3] / "fixtures" / "compilers"
 OLD = {
     "play_dead_order": ("mwait", "cpuidle", "hlt"),
@@ -95,3 +97,40 @@ def test_symbols_without_sizes_say_the_same(tmp_path: Path) -> None:
         told = {one.name: one.value for one in read_traits(kernel)}
     with open_kernel(str(path), symbols=str(listed)) as kernel:
         assert {one.name: one.value for one in read_traits(kernel)} == told
+
+
+def code_only(name: str, directory: Path) -> tuple[Path, Path]:
+    """A kernel without its symbol table, and a list of its functions.
+
+    What is not compiled is a function there, data too, such as init_task, by which a kernel that lists data is known.
+    """
+    data = bytearray(lzma.decompress((KERNELS / f"{name}.vmlinux.xz").read_bytes()))
+    path, listed = directory / "vmlinux", directory / "System.map"
+    path.write_bytes(data)
+    with open_kernel(str(path)) as kernel:
+        kept = [
+            one for one in kernel.source if one.letter in "tTwW" and one.name not in ("_text", "init_task", "smp_ops")
+        ]
+        sections = [one.name for one in kernel.elf.sections]
+    (table,) = struct.unpack_from("<Q", data, 0x28)
+    struct.pack_into("<I", data, table + 64 * sections.index(".symtab") + 4, 0)  # SHT_NULL
+    path.write_bytes(data)
+    lines = [f"{one.address:x} {one.letter} {one.name}\n" for one in sorted(kept, key=lambda one: one.address)]
+    listed.write_text(f"{TEXT:x} T _text\n{''.join(lines)}")
+    return path, listed
+
+
+@pytest.mark.parametrize("name", [name for name in names() if not name.endswith("lto")])
+def test_symbols_of_code_only_say_the_same(tmp_path: Path, name: str) -> None:
+    """As without CONFIG_KALLSYMS_ALL; of `lto` only is left what its own symbols lead to."""
+    path, listed = code_only(name, tmp_path)
+    whole = traits_of(name)
+    with open_kernel(str(path), symbols=str(listed)) as kernel:
+        bare = read_traits(kernel)
+        assert kernel.supplemented
+    for one, other in zip(whole, bare, strict=True):
+        if one.name != "physical_start":  # _text is not linked
+            assert other.value == one.value, f"{one.name}: {other.reason}"
+    assert [(loop.kind, loop.ranges) for loop in bare.park_loops] == [
+        (one.kind, one.ranges) for one in whole.park_loops
+    ]

@@ -193,6 +193,10 @@ def code(name, text):
 
 
 OTHERS = [
+    ("smp_ops", 16, {"extra": fn("arch_cpu_idle_dead", " call 1f\n ret")
+                     + fn("play_dead", "1: nop\n call *smp_ops+0x10(%rip)\n ret")}),
+    ("smp_ops", False, {"extra": fn("arch_cpu_idle_dead", " call 1f\n ret") + fn("play_dead", "1: call 2f\n ret")
+                        + fn("inner", "2: nop\n call *smp_ops+0x10(%rip)\n ret")}),
     ("smp_ops", False, code("arch_cpu_idle_dead", " call *smp_ops+8(%rip)")),
     ("smp_ops", False, code("arch_cpu_idle_dead", " call *0x10(%rax)")),
     ("smp_ops", 16, code("arch_cpu_idle_dead", " mov smp_ops(%rip), %rax\n call *smp_ops+0x10(%rip)")),
