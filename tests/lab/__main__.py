@@ -20,7 +20,7 @@ from tests.lab.bochs.run import BochsLab, groups
 from tests.lab.compare import BAD, compare, summary, text
 from tests.lab.corpus import corpus
 from tests.lab.design_table import lacking
-from tests.lab.designs import shows
+from tests.lab.designs import planned
 from tests.lab.errors import LabError
 from tests.lab.experiment import Experiment
 from tests.lab.families import FAMILIES, every
@@ -145,7 +145,7 @@ def command_run(options: argparse.Namespace) -> int:
         return run_small(options)
     record = options.record or records.PLACE / f"{options.emulator}.jsonl"
     machine = BOCHS if options.emulator == "bochs" else EMULATOR
-    wanted = [one for one in chosen(options) if shows(one, machine)]
+    wanted = [one for one in chosen(options) if planned(one, machine)]
     shared = groups(wanted) if options.emulator == "bochs" else [[one] for one in wanted]
     failed = sit(bench_of(options.emulator, options.work), shared, record, options.jobs)
     print(f"{len(wanted) - failed} of {len(wanted)} experiments are recorded")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.designs import ALL, EVENTS, ON_7, designs, designs_7, shows
+from tests.lab.designs import ALL, EVENTS, ON_7, designs, designs_7, planned
 from tests.lab.experiment import Event, Experiment
 from tests.lab.predict import grade
 from tests.lab.records import Entry
@@ -30,8 +30,8 @@ OTHERS = {
 LEGEND = """\
 + resumes; X reset, hung, or a CPU ran away; - the image was refused; ! where
 the first prediction was another, ? where it did not commit itself; . not run;
-/ not to be run on this emulator.  Events: none, NMI, SMI, machine check, to a
-CPU that the resumee leaves offline.
+/ not to be run on this emulator, see "What ran where".  Events: none, NMI, SMI,
+machine check, to a CPU that the resumee leaves offline.
 new-old: the resumer has the design, the resumee is today's; old-new: the other
 way round; both: two builds that have it; same: one build on both sides.
 hand: a CPU was taken offline by hand; R: in the resumer, E: in the resumee;
@@ -80,7 +80,7 @@ class Block:
                 mark = "?"
             return {"resumes": "+", "refused": "-"}.get(entry.outcome, "X") + mark
         wanted = self.wanted.get(self.head + name)
-        return "" if wanted is None else "." if shows(wanted, self.machine) else "/"
+        return "" if wanted is None else "." if planned(wanted, self.machine) else "/"
 
     def events(self) -> tuple[Event, ...]:
         """The events that any design meets in pairs of builds."""
@@ -179,4 +179,4 @@ def blocks(entries: Sequence[Entry]) -> list[Block]:
 def lacking(entries: Sequence[Entry], machine: str) -> list[str]:
     """The experiments that an emulator can show and that the record has not."""
     done = {entry.name for entry in entries if entry.machine == machine}
-    return [one.name for one in (*designs(), *designs_7()) if shows(one, machine) and one.name not in done]
+    return [one.name for one in (*designs(), *designs_7()) if planned(one, machine) and one.name not in done]

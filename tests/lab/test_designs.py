@@ -10,7 +10,7 @@ import pytest
 
 from tests.lab import design_table
 from tests.lab.bochs.build import VERSION as BOCHS
-from tests.lab.designs import ALL, NEW, ON_7, designs, designs_7, shows
+from tests.lab.designs import ALL, NEW, ON_7, designs, designs_7, planned
 from tests.lab.record import EMULATOR
 from tests.lab.records import PLACE, Entry, Said, load
 
@@ -77,9 +77,13 @@ def test_a_cell_says_what_happened_and_what_was_foretold(outcome, first, cell):
 def test_a_cell_that_an_emulator_cannot_show_is_not_one_that_lacks():
     text = design_table.table([entry("design-hlt-same-none"), entry("design-hlt-same-none", machine=BOCHS)])
     on_bochs, on_qemu = (part.split("\nWhere CPU 1")[0] for part in text.split("linux-source-6.1")[1:])
-    assert rows(on_qemu, "mwait") == [["/"] * 16, ["/"] * len(design_table.OTHERS)]
-    assert rows(on_bochs, "mwait") == [["."] * 16, ["."] * 8 + ["/"] * 2]  # no kexec on Bochs
+    assert rows(on_qemu, "mwait") == [["/"] * 4 + ["."] * 4 + ["/"] * 8, ["/"] * len(design_table.OTHERS)]
+    assert rows(on_bochs, "mwait") == [["."] * 4 + ["/"] * 4 + ["."] * 8, ["."] * 8 + ["/"] * 2]  # no kexec on Bochs
     assert rows(on_qemu, "hlt") == [["."] * 12 + ["+"] + ["."] * 3, ["."] * len(design_table.OTHERS)]
+    assert rows(on_bochs, "hlt") == [
+        ["."] * 4 + ["/"] * 8 + ["+"] + ["/"] * 3,
+        [".", ".", ".", "/", ".", "/", "/", "/", "/", "/"],
+    ]
 
 
 def test_an_image_that_was_refused_is_no_reset():
@@ -107,11 +111,38 @@ def test_in_short_a_design_is_told_by_the_machines_that_were_lost():
 
 
 def test_what_lacks_is_what_an_emulator_shows_and_the_record_has_not():
-    lacking = design_table.lacking([entry("design-hlt-same-none"), entry("design-hlt-same-nmi", machine=BOCHS)], BOCHS)
-    assert {"design-hlt-same-none", "design-mwait-same-nmi", "design7-mwait-hand-in-r"} <= set(lacking)
-    assert not {"design-hlt-same-nmi", "design-hlt-boot-nmi"} & set(lacking)
+    done = [entry("design-hlt-new-old-none"), entry("design-hlt-new-old-nmi", machine=BOCHS)]
+    lacking = design_table.lacking(done, BOCHS)
+    assert {"design-hlt-new-old-none", "design-mwait-same-nmi", "design7-mwait-hand-in-r"} <= set(lacking)
+    assert not {"design-hlt-new-old-nmi", "design-hlt-boot-nmi"} & set(lacking)
     assert "design-mwait-same-none" not in design_table.lacking([], EMULATOR)
-    assert len(lacking) + 1 == sum(shows(one, BOCHS) for one in (*designs(), *designs_7()))
+    assert len(lacking) + 1 == sum(planned(one, BOCHS) for one in (*designs(), *designs_7()))
+
+
+def test_bochs_is_to_run_what_qemu_shows_otherwise_than_a_processor():
+    wanted = {one.name for one in (*designs(), *designs_7()) if planned(one, BOCHS)}
+    for design in ALL:
+        assert {f"design-{design}-new-old-{event}" for event in ("none", "nmi", "smi", "mce")} <= wanted
+        assert (f"design7-{design}-new-old-nmi" in wanted) is (design in ("mwait", "init", "bsp"))
+        left = design not in ("rescue", "paged", "flat", "pause")  # those bring up every CPU, and send it no INIT
+        for other in ("hand-in-r", "hand-in-both", "nosmt-r", "nosmt-both"):
+            assert (f"design-{design}-{other}" in wanted) is left
+        assert (f"design7-{design}-hand-in-r" in wanted) is left
+        assert (f"design-{design}-both-nmi" in wanted) is (design in ("mwait", "init", "bsp"))
+        assert (f"design-{design}-kaslr" in wanted) is (design == "mwait")
+        assert not {f"design-{design}-old-new-nmi", f"design-{design}-boot-nmi"} & wanted  # today's resumer; no kexec
+
+
+def test_qemu_is_to_run_all_but_what_parks_in_mwait():
+    left = [one for one in (*designs(), *designs_7()) if not planned(one, EMULATOR)]
+    assert {one.resumer.kernel for one in left} == {"near-mwait", "n73-mwait"}
+    assert "design-mwait-old-new-nmi" not in {one.name for one in left}
+
+
+def test_an_experiment_of_no_design_is_planned_on_both():
+    other = replace(next(designs()), name="v1")
+    assert planned(other, BOCHS)
+    assert planned(other, EMULATOR)
 
 
 def test_a_resumer_of_7_3_takes_images_of_both_versions():
