@@ -144,16 +144,25 @@ class ParkRules:
                 raise Unsettled(f"how native_play_dead() parks a CPU by {step}", _VMLINUX)
         raise Unsettled("where native_play_dead() leaves a CPU that it parks in no other way", _VMLINUX)
 
-    def after_kick(self) -> ParkLoop | None:
-        """Return the HLT loop to which the resumer sends CPUs in MWAIT before the copy; None where it sends none.
+    def after_kick(self, loop: ParkLoop | None) -> ParkLoop | None:
+        """Return the HLT loop to which the resumer sends a CPU in MWAIT before the copy; None where it stays.
+
+        A CPU that a cpuidle driver parks leaves the loop, too: since a18d098f2aab ("Reapply "x86/smp: Eliminate
+        mwait_play_dead_cpuid_hint()"", in v6.16) none gets to mwait_play_dead() otherwise.
+
+        Args:
+            loop: Where the CPU waits.
 
         Raises:
             Unsettled: It is not known whether it does.
         """
-        found = self.traits.loops("native", "hlt", after_kick=True)
-        if not found:
+        if loop is None:
+            return None
+        halts = self.traits.loops(loop.role, "hlt", after_kick=True)
+        found = next((one for one in halts if one.driver == loop.driver), None)
+        if found is None:
             return None  # no store makes a CPU leave its loop
-        return found[0] if _read(self.traits.kicks_offline, "whether the resumer has CPUs leave MWAIT") else None
+        return found if _read(self.traits.kicks_offline, "whether the resumer has CPUs leave MWAIT") else None
 
     def _mwait_possible(self) -> bool:
         """Apply the tests of mwait_play_dead(): vendor, MWAIT, CLFLUSH, CPUID leaf 5 (arch/x86/kernel/smpboot.c)."""
@@ -251,7 +260,7 @@ def _park(rules: ParkRules, bringup: Bringup, rescued: frozenset[int], cpu: int)
         rescan = rules.traits.rescans_dead_siblings.value
         state, loop, how = rules.by_native_play_dead(idle_ready=by_hand or bool(rescan))
         cause = "taken offline by hand" if by_hand else "taken down at boot because SMT is off"
-        if state is ParkState.MWAIT and (halted := rules.after_kick()) is not None:
+        if state is ParkState.MWAIT and (halted := rules.after_kick(loop)) is not None:
             state, loop, how = ParkState.HLT, halted, f"{how}; before the copy it is told to halt"
         return Parked(cpu, state, loop, f"{cause}, not brought back: {how}", left_behind=True, by_hand=by_hand)
     except Unsettled as unsettled:

@@ -15,6 +15,7 @@ from hibercheck.handoff.verdict.check import open_inputs
 from hibercheck.kernel.code.model import Trait
 from hibercheck.x86.cpu import ParkState
 from tests.support.cases import options_of
+from tests.support.made_traits import made_traits
 
 PLACE = ("hlt", "GDT", "IDT", "page tables", "stack", "frames of no image")
 WORD = 0x1122334455667788
@@ -51,6 +52,21 @@ def test_an_offline_cpu_stays_in_mwait_unless_it_is_kicked(judged):
     assert one.loop.after_kick
     assert one.loop.kind == "hlt"
     assert "told to halt" in one.why
+
+
+@pytest.mark.parametrize(("kicks", "state"), [(True, ParkState.HLT), (False, ParkState.MWAIT)])
+def test_a_cpu_in_the_loop_of_a_cpuidle_driver_is_kicked_too(judged, kicks, state):
+    plan, _ = judged("fatal", memory=False)
+    native = [loop for loop in plan.traits.park_loops if loop.role == "native"]
+    loops = [replace(loop, role="cpuidle", driver=driver) for driver in ("acpi_idle", "intel_idle") for loop in native]
+    said = {"play_dead_order": ("cpuidle", "hlt"), "rescans_dead_siblings": True, "kicks_offline": kicks}
+    traits = made_traits(loops, **said)
+    (one,) = park_all(ParkRules(traits, plan.features, "mwait"), plan.bringup, plan.rescued)
+    assert one.left_behind
+    assert one.state is state
+    assert one.loop.role == "cpuidle"
+    assert one.loop.after_kick is kicks
+    assert ("told to halt" in one.why) is kicks
 
 
 def test_a_kick_of_which_nothing_is_known_leaves_it_open(judged):
