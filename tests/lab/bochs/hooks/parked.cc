@@ -170,7 +170,7 @@ void lab_interrupt(unsigned cpu, unsigned vector)
 void lab_fetch(unsigned cpu, unsigned length)
 {
   BX_CPU_C *c = BX_CPU(cpu);
-  if (fetched_other[cpu]) return;
+  if (fetched_other[cpu] || !length) return;          // Bochs ends a trace with an instruction of its own, of no length
   unsigned offset = (unsigned)(c->gen_reg[BX_64BIT_REG_RIP].rrx + c->eipPageBias) & 0xfff;
   bx_phy_address at = c->pAddrFetchPage + offset;
   Bit8u bytes[16];
