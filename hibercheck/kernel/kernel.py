@@ -18,7 +18,6 @@ from hibercheck.kernel import ikconfig
 from hibercheck.kernel.btf import Btf
 from hibercheck.kernel.elf import ElfFile, Section
 from hibercheck.kernel.locate import locate
-from hibercheck.kernel.sources import symbols_of
 from hibercheck.kernel.symbols import Symbol, SymbolSource
 from hibercheck.patterns import pattern
 
@@ -324,6 +323,8 @@ def open_kernel(path_or_release: str, *, symbols: str | None = None) -> Kernel:
 
         found = unwrap(data, shown)
         data, wrappers, alignment = found.data, found.wrappers, found.alignment
+    from hibercheck.kernel.sources import symbols_of  # noqa: PLC0415 - whose answers are kept, needs no table
+
     elf = ElfFile(data, shown)
     text = elf.section(".text")
     if text is not None and text.nobits:

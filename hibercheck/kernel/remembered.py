@@ -14,7 +14,6 @@ from hibercheck.errors import MissingFact
 from hibercheck.kernel.btf import Btf
 from hibercheck.kernel.code import model
 from hibercheck.kernel.code.declared import Declared
-from hibercheck.kernel.code.disasm import Instruction
 from hibercheck.kernel.code.model import ParkLoop, ParkRole, Trait
 from hibercheck.kernel.code.traits import Traits, traits_on_demand
 from hibercheck.kernel.elf import ElfFile, Section
@@ -298,7 +297,7 @@ class _RememberedTraits(Traits):
         return other
 
 
-_RECORDS: dict[str, type] = {one.__name__: one for one in (Symbol, Section, Instruction)} | {
+_RECORDS: dict[str, type] = {one.__name__: one for one in (Symbol, Section)} | {
     name: one for name, one in vars(model).items() if isinstance(one, type) and hasattr(one, "__match_args__")
 }
 """The types of records that answers are made of."""

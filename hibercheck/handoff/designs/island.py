@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
-from hibercheck.kernel.code.disasm import Instruction
-from hibercheck.kernel.code.model import ParkLoop
+from hibercheck.kernel.code.model import Instruction, ParkLoop
 from hibercheck.x86.cpu import CpuState
 from hibercheck.x86.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, WRITABLE
 

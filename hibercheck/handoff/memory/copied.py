@@ -7,8 +7,8 @@ from itertools import pairwise
 from hibercheck.addresses import ADDRESS_MASK
 from hibercheck.dump.registers import CpuRegisters
 from hibercheck.handoff.memory.exact import DumpedResumer, pages
-from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Flow, Instruction, decode
-from hibercheck.kernel.code.model import ParkKind, ParkLoop
+from hibercheck.kernel.code.disasm import MAX_INSTRUCTION, Flow, decode
+from hibercheck.kernel.code.model import Instruction, ParkKind, ParkLoop
 from hibercheck.x86.memory import UnknownMemory, read
 from hibercheck.x86.paging import walk
 

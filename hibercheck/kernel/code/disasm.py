@@ -11,6 +11,7 @@ from typing import Any
 
 from hibercheck.addresses import ADDRESS_MASK
 from hibercheck.data import dataclass
+from hibercheck.kernel.code.model import Instruction
 
 MAX_INSTRUCTION = 15
 """Longest legal instruction, in bytes (SDM volume 2, section 2.3.11)."""
@@ -52,15 +53,6 @@ class Operand:
     displacement: int
     address: int | None
     size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """An instruction for a reader: where it is, how long, and how an assembler would write it."""
-
-    address: int
-    size: int
-    text: str
 
 
 class Decoded:

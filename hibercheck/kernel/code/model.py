@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Generic, Literal, TypeVar
 
 from hibercheck.data import dataclass
-from hibercheck.kernel.code.disasm import Instruction
 
 T = TypeVar("T")
 
@@ -92,6 +91,15 @@ class Patch:
     end: int
     why: str
     variants: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """An instruction for a reader: where it is, how long, and how an assembler would write it."""
+
+    address: int
+    size: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
