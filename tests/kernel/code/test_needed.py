@@ -29,6 +29,10 @@ SIZED = ("cpuinfo_x86", "cpuidle_driver", "cpuidle_state", "cpu_entry_area")
 """What stands in arrays, and the area that each CPU has one of."""
 FIRST_BYTES = (
     "restore_registers", "asm_exc_nmi", "asm_exc_machine_check", "asm_exc_page_fault", "asm_exc_double_fault",
+    "exc_nmi", "exc_machine_check", "paranoid_entry", "paranoid_exit",
+    "nmi", "do_nmi", "machine_check", "do_mce", "do_machine_check",  # before v5.8
+    "asm_fred_entrypoint_user", "asm_fred_entrypoint_kernel",
+    "fred_entry_from_kernel", "fred_exc_nmi", "fred_exc_machine_check",
 )  # fmt: skip
 
 
@@ -43,6 +47,7 @@ def both(made):
     data = ", ".join(map(str, write_btf(types)))
     functions = "".join(f"fn {name}\n mov $0x{number:x}, %eax\n ret\nend {name}\n"
                         for number, name in enumerate(FIRST_BYTES, start=0x4711))  # fmt: skip
+    functions = functions.replace("end exc_nmi\n", ".skip 0x1100, 0x90\nend exc_nmi\n")
     with open_kernel(made.path(extra=f'{functions}.section .BTF, "a"\n.byte {data}\n.text\n')) as kernel:
         yield kernel, FactsKernel("kernel.json", json.loads(json.dumps(facts_of(kernel))))
 
@@ -65,6 +70,13 @@ def test_the_first_bytes_of_a_function_are_kept(both, name):
     kernel, kept = both
     address = kept.require(name).address
     assert kept.read(address, 6) == kernel.read(address, 6)
+
+
+def test_a_function_is_kept_beyond_its_first_page_as_far_as_a_page_is_long(both):
+    kernel, kept = both
+    address = kept.require("exc_nmi").address
+    assert address % 0x1000
+    assert kept.read(address, 0x1000) == kernel.read(address, 0x1000)
 
 
 def test_nothing_else_is_kept():
