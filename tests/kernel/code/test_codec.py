@@ -73,6 +73,20 @@ def test_how_deep_a_document_may_be():
 
 
 @dataclass(frozen=True)
+class Box(Generic[T]):
+    value: T
+
+
+def test_how_deep_records_may_be():
+    kind, value = int, 7
+    for _ in range(MAX_DEPTH + 1):
+        kind, value = Box[kind], {"value": value}
+    decode(kind, value)
+    with pytest.raises(DocumentError, match=rf"^\$(\.value){{{MAX_DEPTH + 1}}}: nested deeper than 12$"):
+        decode(Box[kind], {"value": value})
+
+
+@dataclass(frozen=True)
 class Inner:
     number: int
     word: Literal["one", "two"]
