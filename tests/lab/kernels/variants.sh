@@ -7,9 +7,10 @@
 # plain lists all symbols (KALLSYMS_ALL, gcc -O2), text those of code only, absolute all with 64-bit addresses
 # (without KALLSYMS_BASE_RELATIVE and KALLSYMS_ABSOLUTE_PERCPU), size and size-text are of gcc -Os, clang and clang-text
 # of clang (CLANG=-16 by default), up is for one CPU (so without KALLSYMS_ABSOLUTE_PERCPU), lean is without random
-# memory, five levels, page-table isolation and cpuidle, and text only.
-# OUTPUT/linux-lab-VARIANT gets vmlinux (with its symbol table), vmlinuz, their configuration, and what they were made of.
-# A variant takes two minutes of two cores; text, absolute and -text take seconds after the one that they follow.
+# memory, five levels, page-table isolation and cpuidle, and text only.  size and clang are without ACPI, NUMA and a
+# console: half as many files.
+# OUTPUT/linux-lab-VARIANT gets vmlinux (with its symbol table), vmlinuz, their configuration, and what made them.
+# A variant takes some minutes of two cores (nearly every file asks for KALLSYMS_ALL), absolute seconds after plain.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
