@@ -30,7 +30,7 @@ Judged = tuple[Difference, str]
 HANDLER_CODE, HANDLER_DATA = "handler's code", "handler's data"
 
 # The entry of an event, and what it certainly calls.  Kernels before 6271fef00b34 ("x86/entry: Convert NMI to
-# IDTENTRY_NMI") and 8cd501c1fad5 ("x86/entry: Convert Machine Check to IDTENTRY_IST"), both in v5.8, have other names.
+# IDTENTRY_NMI") and 8cd501c1facc ("x86/entry: Convert Machine Check to IDTENTRY_IST"), both in v5.8, have other names.
 _NMI, _MACHINE_CHECK = VECTORS[Event.NMI], VECTORS[Event.MACHINE_CHECK]
 _BY_IDT = {
     _NMI: (("asm_exc_nmi", "exc_nmi", "paranoid_entry"), ("nmi", "do_nmi", "paranoid_entry")),
