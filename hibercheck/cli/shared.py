@@ -208,7 +208,7 @@ _DECLARED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
             "--spurious-mwait",
             group=SCENARIO,
             is_flag=True,
-            help="Suppose that MWAIT ends by itself once, before a store ends it.",
+            help="Suppose MWAIT ends by itself once, before a store.",
         ),
         "--mwait-spins": option(
             "--mwait-spins",
