@@ -29,7 +29,12 @@ REASONS: tuple[tuple[str, str, tuple[object, object] | None, str], ...] = (
     ("check", r"assumptions\[\].*", None, _STANDING),
     ("check", r"(conditions|usual_outcome|gate\.strict|missing\[\]|scenario\.mwait_spins) is new", None, _STANDING),
     ("check", r"missing\[\].*", None, _STANDING),
-    ("check", r"cpus\[\]\.(cause|when|doubt|exposure|line|timing) is new", None, "cause, time and exposure are data"),
+    (
+        "check",
+        r"cpus\[\]\.(cause|when|doubt|exposure|exposure_unknown|lent|line|timing) is new",
+        None,
+        "cause, time and exposure are data",
+    ),
     ("check", r"image\.\w+ is new", None, _SESSION),
     ("image", r"(session|swap|throw_away|used_since|verification\.frames) is new", None, _SESSION),
     ("check", "refusal is new", None, "a refusal says which of the kernel's tests fails, and what the kernel prints"),

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from hibercheck.errors import Unsupported
+from hibercheck.x86 import paging
 from hibercheck.x86.memory import MappedFrames
 from hibercheck.x86.paging import Access, PagingMode, as_far_as_known, walk
 
@@ -409,3 +410,10 @@ def test_walk_equals_unicorn(unicorn_mmu, situation):
     else:
         assert (theirs.vector, theirs.error_code) == (ours.fault.vector, ours.fault.error_code)
         assert theirs.cr2 in (None, address)
+
+
+def test_bits_of_cr4_are_the_manuals() -> None:
+    """SDM 3A 2.5: those that decide what a CPU does with events, beside those of the walk."""
+    bits = {paging.CR4_PAE: 5, paging.CR4_MCE: 6, paging.CR4_LA57: 12, paging.CR4_FSGSBASE: 16, paging.CR4_FRED: 32}
+    assert all(mask == 1 << bit for mask, bit in bits.items())
+    assert len(bits) == 5
