@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.mutation.coverage_map import CACHE, Map
 from tests.mutation.mutants import Mutant
-from tests.mutation.run import LONGER, PER_MUTANT, Outcome
+from tests.mutation.run import ELSEWHERE, LONGER, PER_MUTANT, Outcome
 
 RECORD = Path(__file__).with_name("record.json")
 SAMPLE = Path(__file__).with_name("sample.json")
@@ -197,7 +197,7 @@ class Results:
         self.path = path
         self.known = known
         self.sources = sources
-        chosen = PER_MUTANT, LONGER
+        chosen = PER_MUTANT, LONGER, ELSEWHERE
         self.tests = {path: _digest([chosen, [known.stamps.get(file) for file in own]]) for path, own in files.items()}
         self.listed: dict[tuple[str, Key], Outcome] = {}
         self.found: dict[tuple[str, Key], dict] = {}

@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -33,7 +33,9 @@ from tests.mutation.session import FAILED, FAULT, Failed, Forked, Place, run_pyt
 PER_MUTANT = 8
 """Seconds of processor time of tests that a mutant is tried with first: nearly all that are killed die in these."""
 LONGER = 40
-"""Seconds of those that run its line and were not chosen at first: if none kills it in these either, it survives."""
+"""Seconds of those that run its line and were not chosen at first."""
+ELSEWHERE = 20
+"""Seconds of those of other modules that run its line: what none kills in these either survives."""
 FOR_WHOLE = 2
 """Seconds of these that are kept for tests that compare whole texts."""
 WHOLE = "test_told.py"
@@ -106,21 +108,32 @@ class Order:
         return result
 
     def others(self, mutant: Mutant, tried: Iterable[str]) -> list[str]:
-        """Those that a mutant meets if these have not killed it, as many as `LONGER` allows."""
+        """Those that a mutant meets if these have not killed it.
+
+        The rest of its module's, as many as `LONGER` allows, then those of other modules that run its line, as many as
+        `ELSEWHERE` does.
+        """
         before = set(tried)
-        ranked = [name for name in self._by_worth(mutant) if name not in before]
+        own = self._within(mutant, [name for name in self._by_worth(mutant) if name not in before], LONGER)
+        before.update(own)
+        elsewhere = {file for files in self.paths.values() for file in files}.difference(self.paths[mutant.path])
+        every = self._by_worth(mutant, elsewhere) if elsewhere else []
+        return own + self._within(mutant, [name for name in every if name not in before], ELSEWHERE)
+
+    def _within(self, mutant: Mutant, ranked: Sequence[str], seconds: float) -> list[str]:
+        """As many of these tests as fit into so long."""
         if not self.at_import(mutant):
-            return self._some(ranked, LONGER, least=0)
+            return self._some(ranked, seconds, least=0)
         result: list[str] = []
         for own in self._by_file(mutant, ranked):
-            left = LONGER - self._seconds(result) - COLLECT * len({_file(name) for name in result})
+            left = seconds - self._seconds(result) - COLLECT * len({_file(name) for name in result})
             if left > COLLECT:
                 result += self._some(own, left - COLLECT, least=0)
         return result
 
-    def _by_worth(self, mutant: Mutant) -> list[str]:
-        """All tests that may notice a mutant, best first."""
-        known, files = self.known, set(self.paths[mutant.path])
+    def _by_worth(self, mutant: Mutant, files: Collection[str] = ()) -> list[str]:
+        """All tests that may notice a mutant, best first; of its module's files, or of these."""
+        known, files = self.known, set(files or self.paths[mutant.path])
         if self.at_import(mutant):
             covering = {name for name, test in known.tests.items() if test.lines.get(mutant.path)}
             # a test that reads a table runs no line of the module
@@ -477,7 +490,9 @@ class Runner:
         early = [mutant for mutant in mutants if self.order.at_import(mutant)]
         if late:
             share = until - (until - time.monotonic()) * len(early) / len(mutants)
-            files = sorted({name.partition("::")[0] for one in late for name in self.order.tests(one)})
+            files = sorted(
+                {_file(name) for one in late for name in (*self.order.tests(one), *self.order.others(one, ()))}
+            )
             not_found = Forked(lambda say: self._late(files, late, done, share, say)).result()
             early += [late[int(number)] for number in not_found.split()]
 

@@ -178,3 +178,19 @@ def test_what_the_first_tests_leave_alive_meets_the_others(small):
     assert both < first
     change = ("return self.count > LIMIT", "return self.count <= LIMIT")
     assert change not in both
+
+
+def test_what_a_modules_own_tests_leave_alive_meets_those_of_others(small):
+    """Nobody beside the module asks about the limit itself; the tests of another module do."""
+    at_the_limit = ("return self.count > LIMIT", "return self.count >= LIMIT")
+    assert at_the_limit in survivors(small("--fresh"))
+    (small.place / "hibercheck/other.py").write_text("def nothing():\n    return 0\n")
+    (small.place / "tests/test_other.py").write_text(
+        "from hibercheck.small import Counter\n\ndef test_at_the_limit():\n    counter = Counter()\n"
+        "    counter.count = 5\n    assert not counter.full\n"
+    )
+    core = small.place / "tests/mutation/core.py"
+    more = '(Part(("hibercheck/small.py",), tests=("tests/test_small.py",)), '
+    more += 'Part(("hibercheck/other.py",), tests=("tests/test_other.py",)))'
+    core.write_text(core.read_text().replace('(Part(("hibercheck/small.py",), tests=("tests/test_small.py",)),)', more))
+    assert at_the_limit not in survivors(small("--fresh"))
