@@ -113,12 +113,15 @@ def _running(asking: Asking, text: str | None, source: str) -> Known[CommandLine
     if text is None:
         return None
     builtin, override = _builtin(asking)
-    line = parse_running_line(text, builtin, override=override)
-    more = from_bootconfig(asking, line)
-    if more and text.startswith(f"{more} "):
-        rest = text.removeprefix(f"{more} ")
-        line = parse_running_line(rest, builtin, override=override, bootconfig=more)
-    return Known(line, Standing.MEASURED, source)
+    rest, more = _without_bootconfig(asking, text)
+    return Known(parse_running_line(rest, builtin, override=override, bootconfig=more), Standing.MEASURED, source)
+
+
+def _without_bootconfig(asking: Asking, text: str) -> tuple[str, str]:
+    """Part a running kernel's line into what follows the parameters of a bootconfig, and these."""
+    builtin, override = _builtin(asking)
+    more = from_bootconfig(asking, parse_running_line(text, builtin, override=override))
+    return (text.removeprefix(f"{more} "), more) if more and text.startswith(f"{more} ") else (text, "")
 
 
 def _given_line(asking: Asking) -> CommandLine | None:
@@ -137,9 +140,7 @@ def _known_line(asking: Asking) -> str:
     if told is None:
         return inputs.resumee.loader_line or ""
     builtin, override = _builtin(asking)
-    line = parse_running_line(told, builtin, override=override)
-    more = from_bootconfig(asking, line)
-    return loader_part(told.removeprefix(f"{more} " if more else ""), builtin, override=override) or ""
+    return loader_part(_without_bootconfig(asking, told)[0], builtin, override=override) or ""
 
 
 COMMAND_LINE = RunFact[CommandLine](
