@@ -50,10 +50,12 @@ def cleared_by(line: CommandLine) -> frozenset[str]:
     )
 
 
-# X86_BUG(n): bit numbers after the NCAPINTS capability words; unchanged since each was added.
+# X86_BUG(n): bit numbers in the word after the NCAPINTS capability words; unchanged since each was added.
 BUGS = {"meltdown": 14, "l1tf": 18, "mds": 19, "taa": 22, "mmio_stale_data": 25, "retbleed": 27}
 
 _BOOT_CPU_DATA_SIZE = 512
+_LAST_MEMBER = _BOOT_CPU_DATA_SIZE - 16
+"""What is read there has at most as many bytes."""
 _LONG_MODE_EDX = 0x79  # FPU, PSE, TSC, MSR and PAE: a 64-bit kernel runs on no CPU without them
 _LOWEST_EXTENDED_LEAF = 0x8000_0004
 
@@ -122,7 +124,7 @@ def read_features(space: KernelSpace, address: int | None = None) -> CpuFeatures
     vendor_at = _vendor_offset(space, data)
     levels_at, capability_at = _capability_offset(space, data)
     raw_vendor = data[vendor_at : vendor_at + 12]
-    words = struct.unpack_from(f"<{(vendor_at - capability_at) // 4}I", data, capability_at)
+    words = struct.unpack_from(f"<{max(vendor_at - capability_at, 0) // 4}I", data, capability_at)
     flags = frozenset(name for name, (word, bit) in FEATURES.items() if word < len(words) and words[word] >> bit & 1)
     level_at = _member(space, "cpuid_level", levels_at + 4)
     return CpuFeatures(
@@ -166,9 +168,14 @@ def _member(space: KernelSpace, name: str, otherwise: int) -> int:
 def _placed_by_btf(space: KernelSpace, name: str) -> int | None:
     """Return a member's offset in struct cpuinfo_x86, or None where the kernel has no types or no such member."""
     try:
-        return space.kernel.offset_of("cpuinfo_x86", name)
+        place = space.kernel.offset_of("cpuinfo_x86", name)
     except MissingFact:
         return None
+    if place > _LAST_MEMBER:
+        raise MissingFact(
+            f"the kernel's BTF places {name} {place} bytes into struct cpuinfo_x86, which has no such size"
+        )
+    return place
 
 
 def _vendor_offset(space: KernelSpace, data: bytes) -> int:
@@ -203,8 +210,7 @@ def _capability_offset(space: KernelSpace, data: bytes) -> tuple[int, int]:
 
 
 def _bits(data: bytes, place: int, plausible: set[int]) -> int | None:
-    value = data[place] if 0 <= place < len(data) else 0
-    return value if value in plausible else None
+    return data[place] if place >= 0 and data[place] in plausible else None
 
 
 def _bugs(space: KernelSpace, words: tuple[int, ...]) -> frozenset[str] | None:
@@ -212,8 +218,7 @@ def _bugs(space: KernelSpace, words: tuple[int, ...]) -> frozenset[str] | None:
     names = space.kernel.symbol("x86_cap_flags")
     if names is None or not names.size:
         return None
-    first = names.size // (32 * 8)
-    bits = sum(word << (32 * index) for index, word in enumerate(words[first:]))
+    bits = next(iter(words[names.size // (32 * 8) :]), 0)
     return frozenset(name for name, bit in BUGS.items() if bits >> bit & 1)
 
 
@@ -319,7 +324,7 @@ def read_topology(space: KernelSpace, present: frozenset[int], *, limited: bool)
     """
     symbol = space.kernel.require("x86_cpu_to_apicid")
     # u16 in 6.1, u32 in 6.12: the symbol's size says which.
-    width = symbol.size if symbol.size in {2, 4} else 2
+    width = 4 if symbol.size == 4 else 2
     apic_ids = {cpu: space.number(space.percpu_address("x86_cpu_to_apicid", cpu), width) for cpu in sorted(present)}
     for apic in hidden_apic_ids(space, frozenset(apic_ids.values()), limited=limited):
         apic_ids[max(apic_ids, default=-1) + 1] = apic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 
 import pytest
@@ -10,16 +11,18 @@ from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.cmdline import parse_command_line
 from hibercheck.handoff.facts.cpufacts import (
     CpuFeatures,
+    MonitorLeaf,
     Topology,
     cleared_by,
     cpu_count,
     hidden_apic_ids,
     read_features,
+    read_mask,
     read_mask_variable,
+    read_monitor_leaf,
     read_topology,
     under_known_hypervisor,
 )
-from tests.support.made_inputs import made_space
 
 AT = 0xFFFF_FFFF_8200_0000
 
@@ -37,8 +40,8 @@ class Space:
         return self.words[AT]
 
     def number(self, address, size):
-        assert size == 8
-        return self.words[address]
+        words = [self.words[address + at] for at in range(0, size, 8)]
+        return sum(word << (64 * place) for place, word in enumerate(words))
 
 
 @pytest.mark.parametrize(
@@ -57,9 +60,42 @@ def test_a_mask_in_place(cpus):
     assert read_mask_variable(Space({AT: bits}), "frozen_cpus", cpus, everyone) == everyone
 
 
+@pytest.mark.parametrize(("bits", "present"), [
+    (0xFF << 56 | 0b0110, frozenset(range(64)) - {3}),  # the CPU that is absent is not in the mask
+    (0xFF << 56, frozenset(range(56, 64))),
+    (0b1110, frozenset({0, 1})),  # of CPUs that were taken out since: no address of a kernel begins so
+    (1 << 55 | 1, frozenset({0})),
+])  # fmt: skip
+def test_a_mask_that_no_pointer_can_be_lies_in_place(bits, present):
+    found = read_mask_variable(Space({AT: bits}), "frozen_cpus", 64, present)
+    assert found == {cpu for cpu in range(64) if bits >> cpu & 1}
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129])
+def test_a_mask_has_as_many_words_as_its_cpus_need(count):
+    words = {AT + 8 * place: (1 << 64) - 1 for place in range((count + 63) // 64)}
+    assert read_mask(Space(words), AT, count) == frozenset(range(count))
+
+
+@pytest.mark.parametrize(("registers", "leaf"), [
+    ((0x40, 0x40, 0x3, 0x11142120), MonitorLeaf(64, (0, 2, 1, 2, 4, 1, 1, 1), extended=True)),  # Skylake
+    ((0x40, 0x40, 0x1, 0), MonitorLeaf(64, (0,) * 8, extended=False)),
+    ((0x40, 0x40, 0x2, 0), MonitorLeaf(64, (0,) * 8, extended=False)),
+    ((0x40, 0x40, 0xFFFF_FFFC, 0xF000_000F), MonitorLeaf(64, (15, 0, 0, 0, 0, 0, 0, 15), extended=False)),
+    ((0, 0xABCD_0080, 0x7, 0), MonitorLeaf(128, (0,) * 8, extended=True)),  # bits 31 to 16 are reserved
+    ((0, 0, 0, 0), MonitorLeaf(None, (0,) * 8, extended=False)),  # without MONITOR, as Linux's guests mostly are
+    ((0, 65, 0, 0), MonitorLeaf(None, (0,) * 8, extended=False)),  # no line has such a size
+    *((((0, 1 << power, 0, 0)), MonitorLeaf(1 << power if 3 <= power <= 12 else None, (0,) * 8, extended=False))
+      for power in range(16)),
+])  # fmt: skip
+def test_leaf_5_says_what_is_monitored(registers, leaf):
+    """SDM 2A, "CPUID", table 3-8: EBX[15:0] the largest line, ECX[0] extensions, ECX[1] interrupts, EDX sub-states."""
+    assert read_monitor_leaf(*registers) == leaf
+
+
 @pytest.mark.parametrize(("kind", "known"), [(0, False), (1, True), (5, True)])
 def test_a_kernel_keeps_the_hypervisor_that_it_found(kind, known):
-    assert under_known_hypervisor(made_space(variables={"x86_hyper_type": kind})) is known
+    assert under_known_hypervisor(Variables(x86_hyper_type=kind)) is known
 
 
 class WithoutTypes:
@@ -69,14 +105,14 @@ class WithoutTypes:
         def offset_of(_structure, member):
             raise MissingFact(f"no {member}")
 
-        self.data = data
+        self.data = {AT: data}
         self.kernel = SimpleNamespace(symbol=lambda _name: None, offset_of=offset_of)
 
-    def address(self, _symbol):
-        return AT
+    def address(self, symbol):
+        return {"boot_cpu_data": AT}[symbol]
 
-    def read(self, _address, size):
-        return self.data.ljust(size, b"\0")
+    def read(self, address, size):
+        return self.data[address].ljust(size, b"\0")
 
 
 # The start of struct cpuinfo_x86 as it was in memory: 7.3 on a Skylake-Server with LA57, booted with no5lvl, where
@@ -107,6 +143,50 @@ def test_features_of_a_kernel_without_types(data):
     assert "la57" not in features.flags  # the kernel cleared it; the width of addresses tells
 
 
+CAPABILITY = LEVELS + 12
+LONG_MODE = (0x178BFBFD, 0x2C100800)
+"""What the Skylake has in the words of CPUID.1:EDX and CPUID.80000001H:EDX."""
+
+
+def levels(extended, basic, edx, extended_edx):
+    """Return the Skylake's structure with these levels and capabilities."""
+    words = struct.pack("<Ii4xII", extended, basic, edx, extended_edx)
+    return SKYLAKE[:LEVELS] + words + SKYLAKE[LEVELS + len(words) :]
+
+
+@pytest.mark.parametrize(("extended", "basic", "edx", "extended_edx", "found"), [
+    (0x80000008, 0xD, *LONG_MODE, True), (0x80000004, 0xD, *LONG_MODE, True), (0x80000FFF, 0xD, *LONG_MODE, True),
+    (0x80000003, 0xD, *LONG_MODE, False),  # without the brand string, which every 64-bit processor has
+    (0x80001000, 0xD, *LONG_MODE, False), (0x00000008, 0xD, *LONG_MODE, False),
+    (0x80000008, 1, *LONG_MODE, True), (0x80000008, 0xFF, *LONG_MODE, True),
+    (0x80000008, 0, *LONG_MODE, False), (0x80000008, 0x100, *LONG_MODE, False), (0x80000008, -1, *LONG_MODE, False),
+    # CPUID.80000001H:EDX[29] is long mode, which without FPU, PSE, TSC, MSR and PAE there is not
+    (0x80000008, 0xD, 0x79, 1 << 29, True), (0x80000008, 0xD, LONG_MODE[0], 0, False),
+    (0x80000008, 0xD, LONG_MODE[0], ~(1 << 29) & 0xFFFFFFFF, False),
+    *((0x80000008, 0xD, 0x79 & ~(1 << bit), 1 << 29, False) for bit in (0, 3, 4, 5, 6)),
+])  # fmt: skip
+def test_without_types_capabilities_are_known_by_what_stands_there(extended, basic, edx, extended_edx, found):
+    space = WithoutTypes(levels(extended, basic, edx, extended_edx))
+    if found:
+        assert read_features(space).cpuid_level == basic
+    else:
+        with pytest.raises(MissingFact, match="x86_capability"):
+            read_features(space)
+
+
+def test_another_structure_is_read_where_it_is():
+    space = WithoutTypes(SKYLAKE)
+    space.data[AT + 0x1000] = SKYLAKE.replace(b"GenuineIntel", b"AuthenticAMD")
+    assert [read_features(space, at).vendor for at in (None, AT, AT + 0x1000)] == ["intel", "intel", "amd"]
+
+
+def test_cpus_of_a_core_among_some():
+    topology = Topology({}, 1, frozenset()).extended({0: 0, 1: 2, 2: 1, 3: 3, 4: 4})
+    assert topology.among({0, 1, 2, 3, 4}) == [[0, 2], [1, 3], [4]]
+    assert topology.among(iter([3, 2, 0])) == [[0, 2], [3]]
+    assert topology.among(()) == []
+
+
 def test_cores_and_primaries_follow_from_apic_ids():
     late = Topology({}, 1, frozenset()).extended({0: 0, 1: 2, 2: 1, 3: 3})  # second threads are numbered last
     assert late.primaries == {0, 1}
@@ -120,6 +200,7 @@ def test_cores_and_primaries_follow_from_apic_ids():
 @pytest.mark.parametrize(("shift", "apic_ids", "more", "follow"), [
     (1, {0: 0, 1: 1}, {2, 3}, {2: 2, 3: 3}), (1, {0: 0, 1: 2}, {7}, {7: 4}), (1, {0: 0, 1: 1, 2: 2}, {3}, {3: 4}),
     (0, {0: 0, 1: 5}, {2, 3}, {2: 6, 3: 7}), (2, {0: 0}, {1, 2}, {1: 4, 2: 5}), (1, {}, {0, 1}, {0: 0, 1: 1}),
+    (0, {}, {0, 1}, {0: 0, 1: 1}),
 ])  # fmt: skip
 def test_cpus_of_which_only_the_numbers_are_known_follow_the_last_core(shift, apic_ids, more, follow):
     found = Topology(apic_ids, shift, frozenset()).continued(frozenset(more))
@@ -147,6 +228,7 @@ class Variables:
         return self.values[name]
 
     def percpu_address(self, name, cpu):
+        assert name == "x86_cpu_to_apicid"
         return (name, cpu)
 
     def number(self, address, size):
@@ -197,8 +279,8 @@ class WithTypes(WithoutTypes):
     def __init__(self, data, members, words=None):
         super().__init__(data)
 
-        def offset_of(_structure, member):
-            if member not in members:
+        def offset_of(structure, member):
+            if structure != "cpuinfo_x86" or member not in members:
                 raise MissingFact(f"no {member}")
             return members[member]
 
@@ -210,7 +292,7 @@ class WithTypes(WithoutTypes):
 
 def boot_cpu(words, vendor=b"AuthenticAMD", **members):
     """Return a structure with its members in an order of their own, and where each is."""
-    at = {"x86": 1, "x86_model": 2, "x86_phys_bits": 4, "x86_virt_bits": 5, "cpuid_level": 8, "x86_capability": 24}
+    at = {"x86": 1, "x86_model": 2, "x86_phys_bits": 4, "x86_virt_bits": 0, "cpuid_level": 8, "x86_capability": 24}
     data = bytearray(24 + 4 * len(words))
     values = {"x86": 0x19, "x86_model": 0x21, "x86_phys_bits": 48, "x86_virt_bits": 48, "cpuid_level": 0x10} | members
     for name, value in values.items():
@@ -233,6 +315,44 @@ def test_features_of_a_kernel_with_types():
     assert (found.vendor, found.physical_bits, found.virtual_bits) == ("hygon", None, None)  # neither is a width
     other, at = boot_cpu(CAPABLE, b"MysteryCPU\0\0")
     assert read_features(WithTypes(other, at)).vendor == "MysteryCPU"
+    other, at = boot_cpu(CAPABLE, b"Mystery\xffCPU\0")
+    assert read_features(WithTypes(other, at)).vendor == "Mystery\ufffdCPU"
+
+
+@pytest.mark.parametrize(("bits", "known"), [(31, False), (32, True), (36, True), (52, True), (53, False)])
+def test_physical_addresses_have_at_most_52_bits(bits, known):
+    data, at = boot_cpu(CAPABLE, x86_phys_bits=bits)
+    assert read_features(WithTypes(data, at)).physical_bits == (bits if known else None)
+
+
+def test_a_member_that_types_lack_is_found_by_those_beside_it():
+    """Of x86_capability alone the place is known: before it stand the levels and, before these, the widths."""
+    words = [LONG_MODE[0], LONG_MODE[1]] + [0] * 20
+    data = bytes([0x19, 2, 0x21, 0]) + bytes([57, 46, 0, 0]) + struct.pack("<Ii22I", 0x80000008, 0x10, *words)
+    found = read_features(WithTypes(data + b"AuthenticAMD", {"x86_capability": 16, "x86_vendor_id": len(data)}))
+    assert (found.virtual_bits, found.physical_bits, found.cpuid_level) == (57, 46, 0x10)
+    assert (found.family, found.model) == (0x19, 0x21)
+    half = {"x86_capability": 16, "x86_vendor_id": len(data), "x86": 2}  # without x86_model that tells nothing
+    assert read_features(WithTypes(data + b"AuthenticAMD", half)).family == 0x19
+    half = {"x86_capability": 16, "x86_vendor_id": len(data), "x86_model": 0}
+    assert read_features(WithTypes(data + b"AuthenticAMD", half)).model == 0x21
+    first = {"x86_capability": 8, "x86_vendor_id": len(data), "x86_virt_bits": 0}  # no room before the levels
+    assert read_features(WithTypes(data[8:] + bytes(8) + b"AuthenticAMD", first)).physical_bits is None
+
+
+@pytest.mark.parametrize(
+    "member", ["x86", "x86_model", "x86_phys_bits", "cpuid_level", "x86_capability", "x86_vendor_id"]
+)
+@pytest.mark.parametrize("place", [497, 512, 1 << 20])
+def test_types_that_place_a_member_where_it_cannot_be_are_refused(member, place):
+    data, at = boot_cpu(CAPABLE)
+    with pytest.raises(MissingFact, match=f"places {member} {place} bytes into"):
+        read_features(WithTypes(data, at | {member: place}))
+
+
+def test_a_vendor_before_the_capabilities_leaves_no_words():
+    data, at = boot_cpu(CAPABLE)
+    assert read_features(WithTypes(data, at | {"x86_capability": at["x86_vendor_id"] + 4})).flags == frozenset()
 
 
 @pytest.mark.parametrize(("bit", "bug"), [
@@ -243,6 +363,7 @@ def test_bugs_follow_the_capability_words(bit, bug):
     assert read_features(WithTypes(data, at, words=20)).bugs == ({bug} if bug else frozenset())
     assert read_features(WithTypes(data, at, words=19)).bugs == frozenset()
     assert read_features(WithTypes(data, at)).bugs is None
+    assert read_features(WithTypes(data, at, words=0)).bugs is None  # the symbol's size is not known
 
 
 @pytest.mark.parametrize(("line", "hidden"), [
@@ -296,9 +417,23 @@ def test_without_a_known_vendor_or_in_two_ways_there_is_no_family():
     assert read_features(WithoutTypes(either)).family is None
 
 
+@pytest.mark.parametrize(("family", "found"), [(4, None), (5, 5), (6, 6)])
+def test_no_64_bit_processor_has_a_family_below_5(family, found):
+    data = bytes([0x30, family, 0]) + SKYLAKE[3:]
+    assert read_features(WithoutTypes(data)).family == found
+
+
+@pytest.mark.parametrize("first", [1, 4, 8])
+def test_the_first_vendor_is_it(first):
+    """Behind the structure another CPU's may follow."""
+    data = bytes(first) + b"GenuineIntel" + bytes(60) + b"AuthenticAMD"
+    types = {"x86_capability": 100, "cpuid_level": 96}
+    assert read_features(WithTypes(data, types)).vendor == "intel"
+
+
 @pytest.mark.parametrize(("listed", "rejected", "limited", "known", "ids"), [
     (0b1111, 0, False, {0, 1}, (2, 3)), (0b0011, 2, True, {0, 1}, (2, 3)), (0b1011, 1, True, {0, 1}, (3, 4)),
-    (0b0011, 2, False, {0, 1}, ()), (0b0011, 1, True, {0, 6}, (1, 7)),
+    (0b0011, 2, False, {0, 1}, ()), (0b0011, 1, True, {0, 6}, (1, 7)), (0, 2, True, set(), (0, 1)),
 ])  # fmt: skip
 def test_cpus_without_a_number_are_listed_or_counted(listed, rejected, limited, known, ids):
     class Counted(Variables):
@@ -319,7 +454,26 @@ def test_more_cpus_than_any_machine_has_are_none():
     space = Variables(num_processors=0, disabled_cpus=8193)
     with pytest.raises(MissingFact, match="8193 CPUs"):
         hidden_apic_ids(space, frozenset(), limited=True)
-    assert len(hidden_apic_ids(Variables(num_processors=0, disabled_cpus=8192), frozenset(), limited=True)) == 8192
+    found = hidden_apic_ids(Variables(num_processors=0, disabled_cpus=8192), frozenset(), limited=True)
+    assert found == tuple(range(8192))
+
+
+@pytest.mark.parametrize(("rejected", "known"), [(8192, True), (8193, False), (0xFFFF_FFFF, False)])
+def test_more_cpus_rejected_than_any_machine_has_are_none(rejected, known):
+    space = SimpleNamespace(
+        kernel=SimpleNamespace(symbol=lambda name: name == "topo_info" or None),
+        address=lambda name: {"topo_info": 0x1000, "phys_cpu_present_map": 0x2000}[name],
+        number=lambda address, size: {(0x1008, 4): rejected, (0x2000, 1024): 0}[address, size],
+    )
+    if known:
+        assert hidden_apic_ids(space, frozenset(), limited=True) == tuple(range(8192))
+    else:
+        with pytest.raises(MissingFact, match="8193 CPUs"):
+            hidden_apic_ids(space, frozenset(), limited=True)
+
+
+def test_a_kernel_that_counts_no_cpus_hides_none():
+    assert hidden_apic_ids(Variables(), frozenset({0, 1}), limited=True) == ()
 
 
 def test_a_vendor_that_is_not_where_one_can_be_is_none():
