@@ -21,34 +21,43 @@ OTHERS = {
     "nosmt-e": "nosmt-E",
     "nosmt-both": "nosmt-RE",
     "kaslr": "kaslr",
-    "levels-5": "5-level",
-    "levels-4": "4-level",
+    "levels-5": "la57",
+    "levels-4": "no57",
     "boot-none": "ap",
     "boot-nmi": "apN",
 }
 """Experiments of one kind each, by the heads of their columns."""
 LEGEND = """\
-+ resumes; X reset, hung, or a CPU ran away; - the image was refused; ! where
-the first prediction was another, ? where it did not commit itself; . not run;
-/ not to be run on this emulator, see "What ran where".  Events: none, NMI, SMI,
-machine check, to a CPU that the resumee leaves offline.
-new-old: the resumer has the design, the resumee is today's; old-new: the other
-way round; both: two builds that have it; same: one build on both sides.
-hand: a CPU was taken offline by hand; R: in the resumer, E: in the resumee;
-ap, apN (NMI): both copy on an AP after kexec, and the BSP is their CPU 1."""
++ resumes; X reset, hung, or a CPU ran away; - the image was refused;
+! where the first prediction was another, ? where it did not commit
+itself; . not run; / not to be run on this emulator, as "What ran
+where" of tests/lab/designs.md says.
+Events: none, NMI, SMI, machine check, to a CPU that the resumee leaves
+offline.
+new-old: the resumer has the design, the resumee is today's; old-new:
+the other way round; both: two builds that have it; same: one build on
+both sides.
+hand: a CPU was taken offline by hand; R: in the resumer, E: in the
+resumee; la57, no57: 5 and 4 levels of page tables; ap, apN (NMI): both
+copy on an AP after kexec, and the BSP is their CPU 1."""
 
 
 REST = """\
-Where CPU 1 spends its time in the end: the state, E where the resumee put it
-there, R where the resumer left it, and the hint of MWAIT; - where the machine
-was reset, ? where it was not recorded."""
+Where CPU 1 spends its time in the end: the state, E where the resumee
+put it there, R where the resumer left it, and the hint of MWAIT;
+- where the machine was reset, ? where it was not recorded."""
 SHORT = """\
-Machines lost, of those run.  "In the copy": by what the copy does to a parked
-CPU, over all experiments.  The rest: by an NMI, an SMI or a machine check to a
-CPU that the resumee leaves offline, where the resumer has the design and the
-resumee is today's (new-old), the other way round (old-new), where both have it,
-and where both are the same build."""
-WIDE = 16
+Machines lost, of those run.  "In the copy": by what the copy does to a
+parked CPU, over all experiments.  The rest: by an NMI, an SMI or a
+machine check to a CPU that the resumee leaves offline, where the
+resumer has the design and the resumee is today's (new-old), the other
+way round (old-new), where both have it, and where both are the same
+build."""
+FORETOLD = """\
+Of {} experiments hibercheck foretold {} as they came, from image
+and kernels alone, without a dump; {} it left open, and {} came
+otherwise."""
+WIDE, NARROW = 15, 13
 SETTLED: tuple[Event, ...] = ("nmi", "smi", "none")
 """The runs that show it, the best first: an INIT that QEMU keeps pending in HLT is taken with the next event."""
 VERSIONS = {"design-": "6.1", ON_7: "7.3"}
@@ -75,10 +84,7 @@ class Block:
         """What a machine did, and whether it was foretold."""
         entry = self.found.get(self.head + name)
         if entry is not None:
-            mark = {"right": "", "abstained": "?"}.get(grade(entry, entry.first, dump=False), "!")
-            if mark and entry.first.verdict in ("risk", "undetermined") and not entry.first.usual:
-                mark = "?"
-            return {"resumes": "+", "refused": "-"}.get(entry.outcome, "X") + mark
+            return {"resumes": "+", "refused": "-"}.get(entry.outcome, "X") + _mark(entry)
         wanted = self.wanted.get(self.head + name)
         return "" if wanted is None else "." if planned(wanted, self.machine) else "/"
 
@@ -121,6 +127,12 @@ class Block:
         return f"{state}{who}{f' {more[1]:#x}' if len(more) > 1 else ''}"
 
 
+def _mark(entry: Entry) -> str:
+    """How the first prediction differs from what happened."""
+    mark = {"right": "", "abstained": "?"}.get(grade(entry, entry.first, dump=False), "!")
+    return "?" if mark and entry.first.verdict in ("risk", "undetermined") and not entry.first.usual else mark
+
+
 def table(entries: Sequence[Entry]) -> str:
     """The outcome of every design, a block for each machine and source on which one was run."""
     lines = [LEGEND]
@@ -132,7 +144,7 @@ def table(entries: Sequence[Entry]) -> str:
 def in_short(entries: Sequence[Entry]) -> str:
     """What became of the machines of each design, over all blocks."""
     found = blocks(entries)
-    out = [SHORT, " " * 9 + "".join(head.ljust(WIDE) for head in ("in the copy", *PAIRS)).rstrip()]
+    out = [SHORT, " " * 9 + "".join(head.ljust(NARROW) for head in ("in the copy", *PAIRS)).rstrip()]
     for design in ALL:
         runs = {
             name.removeprefix(f"{one.head}{design}-") + one.head + one.machine: run
@@ -146,8 +158,10 @@ def in_short(entries: Sequence[Entry]) -> str:
                 run for name, run in runs.items() if name.startswith(f"{pair}-") and run.experiment.event != "none"
             ]
             cells.append(_share(after, in_copy=False))
-        out.append(f"{design:9}{''.join(cell.ljust(WIDE) for cell in cells)}".rstrip())
-    return "\n".join(out) + "\n"
+        out.append(f"{design:9}{''.join(cell.ljust(NARROW) for cell in cells)}".rstrip())
+    marks = [_mark(run) for one in found for run in one.found.values()]
+    right, left_open, wrong = (marks.count(mark) for mark in ("", "?", "!"))
+    return "\n".join([*out, "", FORETOLD.format(len(marks), right, left_open, wrong)]) + "\n"
 
 
 def _strayed(run: Entry) -> bool:

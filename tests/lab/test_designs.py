@@ -110,6 +110,20 @@ def test_in_short_a_design_is_told_by_the_machines_that_were_lost():
     assert rows(text, "init") == [["."] * 5]
 
 
+def test_in_short_predictions_are_counted_as_the_table_marks_them():
+    unknown = Said(4, "undetermined", "undetermined")
+    runs = [
+        entry("design-hlt-new-old-none"),
+        entry("design-hlt-new-old-nmi", "resets"),
+        entry("design-hlt-new-old-smi", "hangs", FATAL),
+        entry("design7-hlt-new-old-none", "resumes", unknown),
+        entry("design-hlt-new-old-none", machine=BOCHS),
+    ]
+    said = " ".join(design_table.in_short(runs).split("\n\n")[-1].split())
+    assert said.startswith("Of 5 experiments hibercheck foretold 3 as they came")
+    assert said.endswith("1 it left open, and 1 came otherwise.")
+
+
 def test_what_lacks_is_what_an_emulator_shows_and_the_record_has_not():
     done = [entry("design-hlt-new-old-none"), entry("design-hlt-new-old-nmi", machine=BOCHS)]
     lacking = design_table.lacking(done, BOCHS)
@@ -183,4 +197,6 @@ def test_the_committed_table_is_that_of_the_record():
 
 
 def test_no_line_is_too_long_for_a_manual_page():
-    assert max(map(len, design_table.table([entry("design-paged-new-old-none")]).splitlines())) <= 80
+    wide = replace(entry("design-mwait-new-old-none"), events={"rest": [[1, "wait-for-sipi", "resumer", 0x33]]})
+    for made in (design_table.table, design_table.in_short):
+        assert max(map(len, made([*load(PLACE), wide]).splitlines())) <= 71  # nine are the margin

@@ -18,6 +18,7 @@ LOW_INITRD = 0x4000000
 PAIR = (2, 3)
 """Both threads of the second core: since 6.17 nobody rescues them if their primary thread is offline."""
 OLD, MID, NEW = "debian-6.1.192", "debian-6.12.118", "debian-7.3.4"
+EVENTS: tuple[Event, ...] = ("none", "nmi", "smi", "mce")
 
 
 def one(name: str, resumee: Side, resumer: Side, machine: Machine = FOUR, **more: object) -> Experiment:
@@ -58,6 +59,8 @@ def asleep() -> Iterator[Experiment]:
     yield one("v2-nmi", small_off, stock, event="nmi")
     for event in ("nmi", "smi", "mce"):
         yield one(f"hlt-{event}", small_off, Side("v73-stock"), event=event)
+    for event in EVENTS:  # a line that no image overwrites, in code and tables that it does
+        yield one(f"fixmap-{event}", Side("far-current", offline=PAIR), Side("near-fixmap", offline=PAIR), event=event)
     reserved = "nokaslr memmap=2M$0x13c00000"
     yield one("v9", high("small-current", reserved), high("small-mwait", reserved))
     yield one("v9-cold", high("small-current", reserved), high("small-mwait", reserved), tlb="cold")
