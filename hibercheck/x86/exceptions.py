@@ -12,6 +12,7 @@ Section numbers are those of the 2019 edition of the Intel SDM (325462-070); the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 
 from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE
@@ -190,7 +191,7 @@ class _Delivering:
         self.mode: PagingMode = cpu.mode
         self.rip, self.rsp = cpu.rip, cpu.rsp
         self.user = cpu.user
-        self.stack_level = cpu.fred.config & 3 if cpu.fred else 0
+        self.fred = cpu.fred
         self.nested = False
         self.vector = 0
         self.accesses: list[EventAccess] = []
@@ -233,7 +234,7 @@ class _Delivering:
             if vector == DOUBLE_FAULT:
                 return _ExceptionRaised(DOUBLE_FAULT, 0, f"during vector {event.vector}: {second.reason}")
             return second
-        self.rip, self.rsp, self.user, self.nested = rip, rsp, False, False
+        self.rip, self.rsp, self.user = rip, rsp, False
         return self._fetch_handler()
 
     def _fetch_handler(self) -> _ExceptionRaised | None:
@@ -329,7 +330,7 @@ class _Delivering:
 
     def _by_fred(self) -> tuple[int, int]:
         """Return RIP and RSP after FRED event delivery (FRED specification 5.1, revision 5.0): no table is read."""
-        fred = self.cpu.fred
+        fred = self.fred
         assert fred is not None  # noqa: S101 - deliver() has refused it
         entry = (fred.config & ~0xFFF) + (0 if self.user else 256)
         if self.user and not self.nested and self.vector != DOUBLE_FAULT:
@@ -338,13 +339,14 @@ class _Delivering:
             level = fred.stack_levels >> (2 * self.vector) & 3
         else:
             level = fred.config >> 9 & 3
-        if self.user or level > self.stack_level:
+        current = fred.config & 3
+        if self.user or level > current:
             rsp = fred.stacks[level]
         else:
-            level = self.stack_level
+            level = current
             rsp = (self.rsp - (fred.config & 0x1C0)) & ~0x3F
         rsp = self._push(rsp, 64)
-        self.stack_level = level
+        self.fred = replace(fred, config=fred.config & ~3 | level)
         return entry, rsp
 
     def _push(self, rsp: int, size: int) -> int:

@@ -208,6 +208,89 @@ def test_a_handler_that_is_not_mapped_faults_afterwards_and_is_no_double_fault(m
     assert delivery.raised[1].rip == far
     assert delivery.raised[1].rsp == machine.IST_TOP - 40
     assert (delivery.end, delivery.rip) == (DeliveryEnd.HANDLED, machine.HANDLERS + 16 * 14)
+    assert delivery.rsp == ((machine.IST_TOP - 40) & ~15) - 48  # the kernel's own: what it left does not count
+
+
+def test_of_a_handler_its_first_byte_is_fetched(machine):
+    machine.gate(2, ist=1, handler=machine.HANDLERS + 0xFFF)
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert (delivery.end, delivery.rip) == (DeliveryEnd.HANDLED, machine.HANDLERS + 0xFFF)
+    assert [access.size for access in delivery.accesses] == [16, 8, 8, 8, 1]
+
+
+@pytest.mark.parametrize("handler", [0xFFFF_FFFF_8140_0FF1, 0xFFFF_8123_4567_8ABC, 0x0000_7EDC_BA98_7123])
+def test_a_gate_has_its_handler_in_three_parts(machine, handler):
+    """SDM 3A, figure 6-8 "64-Bit IDT Gate Descriptors"."""
+    if handler & ~0xFFF not in machine.pages:
+        machine.map(handler & ~0xFFF)
+    machine.gate(2, ist=1, handler=handler)
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert (delivery.end, delivery.rip) == (DeliveryEnd.HANDLED, handler)
+
+
+@pytest.mark.parametrize("kind", range(32))
+def test_only_interrupt_and_trap_gates_lead_anywhere(machine, kind):
+    """SDM 3A, table 3-2 "System-Segment and Gate-Descriptor Types": 0EH and 0FH, with S clear."""
+    machine.gate(2, ist=1, kind=0x80 | kind)
+    raised = vectors(deliver(machine.memory, machine.cpu, 2))
+    assert raised[1:] == ([] if kind in {0xE, 0xF} else [(13, 0x13, None)])
+
+
+@pytest.mark.parametrize("ist", range(1, 8))
+def test_each_stack_of_the_ist(machine, ist):
+    """SDM 3A, figure 7-11 "64-Bit TSS Format": IST1 at 24H, each of 8 bytes."""
+    tops = [machine.IST + 0x100 * number for number in range(1, 8)]
+    machine.write(machine.TSS + 0x24, struct.pack("<7Q", *tops))
+    machine.gate(2, ist=ist)
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert (Role.TSS, machine.TSS + 0x1C + 8 * ist) in roles(delivery)
+    assert delivery.rsp == tops[ist - 1] - 40
+    last = 0x1C + 8 * ist + 7
+    assert vectors(deliver(machine.memory, replace(machine.cpu, tr_limit=last), 2)) == [(2, None, None)]
+    assert vectors(deliver(machine.memory, replace(machine.cpu, tr_limit=last - 1), 2))[1] == (10, 0x41, None)
+
+
+@pytest.mark.parametrize(("high", "vector"), [(0x00AF, None), (0x00EF, 13), (0x00CF, 13), (0x008F, 13)])
+def test_code_is_64_bit_with_l_set_and_d_clear(machine, high, vector):
+    """SDM 3A 5.2.1: L set and D set is reserved, and refused."""
+    machine.write(machine.GDT + 0x10, struct.pack("<Q", high << 48 | 0x9B000000FFFF))
+    assert vectors(deliver(machine.memory, machine.cpu, 2))[1:2] == ([(vector, 0x11, None)] if vector else [])
+
+
+def test_error_codes_have_no_privilege_level(machine):
+    """SDM 3A, figure 6-7 "Error Code": its low bits are EXT, IDT and TI."""
+    machine.gate(2, selector=0x83)
+    assert vectors(deliver(machine.memory, machine.cpu, 2))[1] == (13, 0x81, None)
+    machine.gate(2, ist=1)
+    cpu = replace(machine.cpu, tr=0x43, tr_limit=0x2A)
+    assert vectors(deliver(machine.memory, cpu, 2))[1] == (10, 0x41, None)
+
+
+def test_conforming_code_keeps_the_privilege_level_and_so_the_stack(machine):
+    machine.write(machine.GDT + 0x10, struct.pack("<Q", 0x00AF9F000000FFFF))
+    for cs in (0x10, 0x33):
+        delivery = deliver(machine.memory, replace(machine.cpu, cs=cs), 0x40)
+        assert Role.TSS not in [access.role for access in delivery.accesses]
+        assert delivery.rsp == (machine.RSP & ~15) - 40
+
+
+def test_pushes_below_address_0_wrap(machine):
+    for rsp, top in ((0, 0xFFFF_FFFF_FFFF_FFF8), (0x10, 8)):
+        delivery = deliver(machine.memory, replace(machine.cpu, rsp=rsp), 0x40)
+        assert vectors(delivery)[1] == (14, 2, top)
+    for address in (0, 0xFFFF_FFFF_FFFF_F000):
+        machine.map(address)
+    delivery = deliver(machine.memory, replace(machine.cpu, rsp=0x10), 0x40)
+    stacks = [access.walk.address for access in delivery.accesses if access.role is Role.STACK]
+    assert (delivery.end, delivery.rsp) == (DeliveryEnd.HANDLED, 0x10 - 40 + (1 << 64))
+    assert stacks == [8, 0xFFFF_FFFF_FFFF_FFF8]
+
+
+def test_an_address_that_is_not_canonical_is_no_page_fault(machine):
+    """SDM 3A 6.15: #SS(0) for a stack, else #GP(0); delivery was under way, so that EXT is set."""
+    hole = 0x8000_0000_0010
+    assert vectors(deliver(machine.memory, replace(machine.cpu, rsp=hole), 0x40))[1] == (12, 1, None)
+    assert vectors(deliver(machine.memory, replace(machine.cpu, idt_base=hole), 2))[1] == (13, 1, None)
 
 
 def test_a_storm_fills_the_stack_and_ends_in_the_double_fault_handler(machine):
@@ -223,12 +306,36 @@ def test_a_storm_on_an_ist_stack_never_ends(machine):
     machine.gate(14, ist=1, handler=machine.HANDLERS + 0x100000)
     delivery = deliver(machine.memory, machine.cpu, 14, error_code=0, cr2=1)
     assert delivery.end is DeliveryEnd.LOOPS
+    assert len(delivery.raised) == 2  # the second has found the same stack
+
+
+@pytest.mark.parametrize("tops", [(0x800, 0xC00), (0xC00, 0x800)], ids=["higher", "lower"])
+def test_a_storm_that_goes_from_one_ist_stack_to_another_never_ends(machine, tops):
+    machine.write(machine.TSS + 0x24, struct.pack("<2Q", *(machine.IST + top for top in tops)))
+    for ist, vector in enumerate((2, 14), 1):
+        machine.gate(vector, ist=ist, handler=machine.HANDLERS + 0x100000)
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert (delivery.end, delivery.unknown_pfn) == (DeliveryEnd.LOOPS, None)
+    assert {raised.vector for raised in delivery.raised[1:]} == {14}
+    assert "can never be fetched" in delivery.reason
 
 
 def test_a_storm_whose_double_fault_handler_is_missing_too_never_ends(machine):
     for vector in (8, 14):
         machine.gate(vector, ist=1 if vector == 8 else 0, handler=machine.HANDLERS + 0x100000)
-    assert deliver(machine.memory, machine.cpu, 14, error_code=0, cr2=1).end is DeliveryEnd.LOOPS
+    delivery = deliver(machine.memory, machine.cpu, 14, error_code=0, cr2=1)
+    assert (delivery.end, "can never be fetched" in delivery.reason) == (DeliveryEnd.LOOPS, True)
+
+
+def test_a_storm_that_reaches_a_page_table_that_is_not_known_is_not_followed(machine):
+    bottom = 0xFFFFC90000000000  # the page below is in another entry of the root
+    machine.map(bottom)
+    machine.map(bottom - 0x1000)
+    machine.gate(14, handler=machine.HANDLERS + 0x100000)
+    table = machine.pages[bottom - 0x1000] >> 12
+    del machine.frames[table]
+    delivery = deliver(machine.memory, replace(machine.cpu, rsp=bottom + 0x800), 14, error_code=0, cr2=1)
+    assert (delivery.end, delivery.unknown_pfn) == (DeliveryEnd.UNKNOWN, table)
 
 
 @pytest.mark.parametrize(("below", "end"), [(0, "HANDLED"), (63, "HANDLED"), (64, "LOOPS")])
@@ -313,6 +420,43 @@ def test_an_exception_during_delivery_takes_its_own_level_of_fred_from_user_mode
     delivery = deliver(machine.memory, replace(fred, cs=0x33, fred=state), 2)
     assert [raised.vector for raised in delivery.raised] == [2, 14]
     assert (delivery.end, delivery.rsp) == (DeliveryEnd.HANDLED, state.stacks[1] - 64)
+
+
+@pytest.mark.parametrize(("current", "vector", "level"), [
+    (0, 18, 1), (1, 18, None), (2, 18, None), (1, 2, 2), (2, 2, None), (2, 8, 3), (3, 8, None), (1, 14, None),
+])  # fmt: skip
+def test_fred_leaves_a_stack_only_for_one_of_a_higher_level(machine, fred, current, vector, level):
+    """FRED specification, 5.1.2; the current level is IA32_FRED_CONFIG[1:0]."""
+    cpu = replace(fred, fred=replace(fred.fred, config=fred.fred.config | current))
+    expected = (machine.RSP - 64) & ~63 if level is None else fred.fred.stacks[level]
+    assert deliver(machine.memory, cpu, vector).rsp == expected - 64
+
+
+def test_fred_keeps_the_level_that_an_event_has_reached(machine, fred):
+    """The NMI's handler is missing: the page fault of its fetch, of level 0, stays on the NMI's stack, of level 2."""
+    machine.unmap(machine.HANDLERS)
+    delivery = deliver(machine.memory, fred, 2)
+    assert delivery.raised[1].rsp == machine.IST_TOP - 64
+    assert delivery.accesses[2].walk.address == machine.IST_TOP - 64 - 64 - 8
+
+
+@pytest.mark.parametrize("size", range(8))
+def test_the_red_zone_of_fred_is_counted_in_64_bytes(machine, fred, size):
+    """IA32_FRED_CONFIG[8:6]."""
+    cpu = replace(fred, fred=replace(fred.fred, config=machine.HANDLERS | size << 6))
+    assert deliver(machine.memory, cpu, 0x40).rsp == ((machine.RSP - 64 * size) & ~63) - 64
+
+
+@pytest.mark.parametrize(("vector", "rsp"), [(31, "level 3"), (32, "level 1"), (255, "level 1")])
+def test_vectors_below_32_have_levels_of_their_own(machine, fred, vector, rsp):
+    state = replace(fred.fred, stack_levels=3 << 62, config=fred.fred.config | 1 << 9)
+    assert deliver(machine.memory, replace(fred, fred=state), vector).rsp == state.stacks[int(rsp[-1])] - 64
+
+
+def test_an_entry_of_fred_that_is_not_canonical_faults_when_it_is_fetched(machine, fred):
+    """The event has been delivered: EXT is clear, as of any fault of an instruction."""
+    cpu = replace(fred, fred=replace(fred.fred, config=0x8000_0000_0000))
+    assert vectors(deliver(machine.memory, cpu, 2))[1] == (13, 0, None)
 
 
 @pytest.mark.parametrize(("level", "rsp"), [(0, "own"), (1, "level 1"), (2, "level 2")])
