@@ -218,13 +218,14 @@ def relocated(linked: bytes, found: bytes, offset: int) -> bytes:
     """Return code as KASLR makes it where that explains a difference from what is found.
 
     Addresses in code move with the kernel, and distances from it to what does not move shrink by as much, such as to
-    zero-based per-CPU variables (handle_relocations(), arch/x86/boot/compressed/misc.c): 32 bits each.
+    zero-based per-CPU variables (handle_relocations(), arch/x86/boot/compressed/misc.c): 32 bits each.  A kernel moves
+    by multiples of 2 MiB, so that of these the third or the fourth byte is the first to differ.
     """
     code, at = bytearray(linked), 0
     moves = {offset & 0xFFFF_FFFF, -offset & 0xFFFF_FFFF}
     while offset and at < len(code):
         if code[at] != found[at]:
-            for start in range(max(0, at - 3), at + 1):
+            for start in range(max(0, at - 3), at - 1):
                 old, new = code[start : start + 4], found[start : start + 4]
                 move = int.from_bytes(new, "little") - int.from_bytes(old, "little") & 0xFFFF_FFFF
                 if len(old) == len(new) == 4 and move in moves:

@@ -11,12 +11,11 @@ from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.kernel.view import KernelView
-from hibercheck.x86.paging import PagingMode
+from hibercheck.x86.paging import ADDRESS_BITS, PagingMode
 
 _TABLE = 0x067  # _KERNPG_TABLE with the accessed flag, arch/x86/include/asm/pgtable_types.h
 _LEAF_2M = 0x1E1  # __PAGE_KERNEL_LARGE_EXEC as text is mapped after mark_rodata_ro()
 _ENTRIES = 512
-_PHYSICAL = (1 << 52) - 1  # an address that facts claim may be any number
 
 
 class ResumerMemory(Protocol):
@@ -108,7 +107,8 @@ class PlacedKernel:
         return self._physical("init_top_pgt")
 
     def _physical(self, symbol: str) -> int:
-        return self.kernel.require(symbol).address - START_KERNEL_MAP + self.phys_base & _PHYSICAL
+        # an address that facts claim may be any number
+        return self.kernel.require(symbol).address - START_KERNEL_MAP + self.phys_base & ADDRESS_BITS
 
     def _image_tables(self) -> dict[int, dict[int, int]]:
         """Build the known entries of the tables that map the kernel image, by frame."""
@@ -125,7 +125,7 @@ class PlacedKernel:
         leaves = {}
         for link in range(first, last, 1 << 21):
             index = (link + self.kaslr_offset >> 21) % _ENTRIES
-            leaves[index] = (link - START_KERNEL_MAP + self.phys_base) & _PHYSICAL | _LEAF_2M
+            leaves[index] = (link - START_KERNEL_MAP + self.phys_base) & ADDRESS_BITS | _LEAF_2M
         tables[frames[-1] >> PAGE_SHIFT] = leaves
         return tables
 

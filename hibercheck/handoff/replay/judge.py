@@ -316,7 +316,7 @@ def _over_places(plan: Plan, levels: int, rearrangement: Rearrangement | None) -
         # the boot CPU's step does not depend on where the resumer lies: the resumee's tables are all in the image
         boot_cpu = boot_cpu or replay_boot_cpu(memory, plan.resumee)
         judged.append((one.count, _judged(plan, memory, cpus)))
-    aps = tuple(_together([(count, results[index]) for count, results in judged]) for index in range(len(judged[0][1])))
+    aps = tuple(together([(count, results[index]) for count, results in judged]) for index in range(len(judged[0][1])))
     total = sum(count for count, _ in judged)
     fails = [any(_lost(result.ruling) for result in results) for _, results in judged]
     failing = sum(count for (count, _), lost in zip(judged, fails, strict=True) if lost)
@@ -329,8 +329,12 @@ def _lost(ruling: Ruling) -> bool:
     return ruling.fate is Fate.DIES and ruling.doubt is not Doubt.HANDED_OUT
 
 
-def _together(results: list[tuple[int, ApResult]]) -> ApResult:
-    """Say what becomes of one CPU over all places."""
+def together(results: list[tuple[int, ApResult]]) -> ApResult:
+    """Say what becomes of one CPU over all places.
+
+    Args:
+        results: What becomes of it in each class of places, after how many these are.
+    """
     ruling = over_places([(count, _chanced(result)) for count, result in results], Doubt.PLACE)
     shown = next((result for _, result in results if result.ruling == ruling), results[0][1])
     exposed = {found.event: found for _, result in results for found in result.exposure if found.lent}

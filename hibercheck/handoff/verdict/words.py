@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hibercheck.handoff.memory.owner import Owner, Use, Writes
 from hibercheck.handoff.replay.compare import Difference
@@ -169,21 +169,26 @@ def _stays(result: ApResult) -> str:
     killers = killers_of(result)
     if killers:
         return f"the resumee leaves it in the resumer's loop; the next {either(killers)} would kill the machine"
-    lent, unknown = lent_to(result), unknown_of(result)
-    tail = f"; that memory is free, and once it is handed out, the next {either(lent)} would kill the machine"
-    if unknown and not lent:
+    tail = ""
+    if lent := lent_to(result):
+        tail = f"; that memory is free, and once it is handed out, the next {either(lent)} would kill the machine"
+    elif unknown := unknown_of(result):
         tail = f"; what the next {either(unknown)} would do to it is not known"
-    return f"the resumee leaves it in the resumer's loop{tail if lent or unknown else ''}"
+    return f"the resumee leaves it in the resumer's loop{tail}"
 
 
 def killers_of(result: ApResult) -> list[str]:
     """Name the events that were not supposed and would certainly kill a CPU."""
-    return [found.event.value for found in result.exposure if found.event and _certain(found)]
+    return _events(found for found in result.exposure if _certain(found))
 
 
 def unknown_of(result: ApResult) -> list[str]:
     """Name the events that were not supposed and of which it is not known what they would do to a CPU."""
-    return [one.event.value for one in result.exposure if one.event and not one.lent and not _certain(one)]
+    return _events(found for found in result.exposure if not found.lent and not _certain(found))
+
+
+def _events(traces: Iterable[Trace]) -> list[str]:
+    return [found.event.value for found in traces if found.event is not None]
 
 
 def _certain(found: Trace) -> bool:
@@ -192,7 +197,7 @@ def _certain(found: Trace) -> bool:
 
 def lent_to(result: ApResult) -> list[str]:
     """Name the events, supposed or not, that kill a CPU once the resumee hands out memory that it goes through."""
-    return [found.event.value for found in (*result.events, *result.exposure) if found.event and found.lent]
+    return _events(found for found in (*result.events, *result.exposure) if found.lent)
 
 
 def either(events: Sequence[str]) -> str:

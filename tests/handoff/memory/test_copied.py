@@ -97,3 +97,11 @@ def test_a_loop_in_pieces_is_not_one_range():
     assert loop.ranges == ((start, start + 1), (start + 1, start + 2), (start + 2, start + 4), (start + 7, start + 8),
                            (start + 8, start + 10))  # fmt: skip
     assert (loop.start, loop.end, loop.code) == (start, start + 1, b"\xf4")
+
+
+@pytest.mark.parametrize(("levels", "texts"), [(0, ["hlt", "inc", "jmp"]), (4, ["hlt", "jmp"])])
+def test_a_cpu_that_does_not_page_runs_32_bit_code(levels, texts):
+    """There 40H is INC EAX; in 64-bit mode it is a REX prefix (SDM 2A 2.2.1)."""
+    memory, registers, _ = waiting(levels, code=bytes.fromhex("f4 40 ebfc"))
+    loop = copied_loop(memory, registers)
+    assert [one.text.split()[0] for one in loop.instructions] == texts

@@ -16,8 +16,9 @@ from hibercheck.errors import MalformedDump, Mismatch, MissingFact
 from hibercheck.handoff.memory.dumped import check_code, dumped, relocated
 from hibercheck.handoff.scenario.park import Parked
 from hibercheck.kernel.code.model import Patch
-from hibercheck.x86.cpu import ParkState
+from hibercheck.x86.cpu import FredState, ParkState
 from hibercheck.x86.events import Facts
+from hibercheck.x86.paging import CR4_FRED
 from tests.support import made_inputs
 from tests.support.made_inputs import made_plan, made_resumee
 from tests.support.made_memory import NO_EXECUTE, Memory
@@ -30,7 +31,8 @@ BANNER = "Linux version 6.1.0 (a@b) #1"
 SYMBOLS = {
     "_text": LINK, "_end": LINK + 0x8000, "linux_banner": LINK + 0x1000, "init_top_pgt": LINK + 0x2000,
     "__cpu_present_mask": LINK + 0x3000, "nr_cpu_ids": LINK + 0x3040, "frozen_cpus": LINK + 0x3080,
-    "__per_cpu_offset": LINK + 0x30C0, "mwait_cpu_dead": 0x1080,
+    "__per_cpu_offset": LINK + 0x30C0, "mwait_cpu_dead": 0x1080, "cea_exception_stacks": 0x1100,
+    "asm_fred_entrypoint_user": LINK + 0x4000,
 }  # fmt: skip
 PERCPU = 0xFFFF888008000000
 STACK, OTHER_STACK, NOWHERE = 0xFFFFC90000004000, 0xFFFFC90000008000, 0xFFFFC9000000C000
@@ -292,6 +294,28 @@ def test_efer_that_a_dump_has_is_not_worked_out(efer):
     assert taken(planned(), cpu_of(1, efer=efer, rsp=STACK))[0][1].entry.efer == efer
 
 
+FRED_LEVELS = 2 << 2 * 18 | 3 << 2 * 8 | 2 << 2 * 2 | 1 << 2 * 1
+
+
+@pytest.mark.parametrize("stacks", [(FRED_LEVELS, 0x9000, 0x6000, 0x3000), None])
+@pytest.mark.parametrize("missing", [(), ("cea_exception_stacks",), ("asm_fred_entrypoint_user",)])
+@pytest.mark.parametrize("cr4", [0x6F0, 0x6F0 | CR4_FRED])
+def test_a_cpu_that_uses_fred_has_its_stacks_where_the_dump_has_them(stacks, missing, cr4):
+    """The MSRs are in no dump: they are what fred.c writes, of the place that a per-CPU variable holds."""
+    plan = planned(traits={**MONITORED, "fred_stacks": stacks})
+    plan = replace(plan, inputs=replace(plan.inputs, resumer=Kernel(without=missing)))
+    dump = Dump((cpu_of(0, rip=1), cpu_of(1, cr4=cr4)))
+    area = 0xFFFFFE0000040000
+    dump.memory.map(PERCPU + 0x10000 + 0x1000, 0xA000000)
+    dump.memory.put(0xA000100, struct.pack("<Q", area))
+    entry = {one.number: one for one in dumped(plan, dump).cpus}[1].entry
+    known = stacks and not missing and cr4 & CR4_FRED
+    config = SYMBOLS["asm_fred_entrypoint_user"] + SHIFT & MASK | 0x40
+    ends = (area + 0x9000, area + 0x6000, area + 0x3000)
+    assert entry.fred == (FredState(config, FRED_LEVELS, (0, *ends)) if known else None)
+    assert entry.uses_fred is bool(cr4 & CR4_FRED)
+
+
 def test_a_cpu_out_of_paging_has_no_efer_to_be_worked_out():
     plan = planned(Parked(1, ParkState.NEVER_BOOTED, None, "made"))
     for rip in (0x9_8000, 0xFFFF_FFFF):
@@ -427,6 +451,9 @@ def test_what_is_no_dump_of_the_resumer_is_refused():
         dumped(replace(plan, inputs=replace(plan.inputs, resumer=other)), Dump((cpu_of(0), *ALL)))
     with pytest.raises(MissingFact):
         dumped(replace(plan, inputs=replace(plan.inputs, resumer=Kernel(without=("linux_banner",)))), Dump(ALL))
+    named = replace(plan, options=replace(plan.options, resumer_memory="/var/crash/vmcore"))
+    with pytest.raises(Mismatch, match="/var/crash/vmcore: is not a dump of"):
+        dumped(replace(named, inputs=replace(plan.inputs, resumer=other)), Dump((cpu_of(0), *ALL)))
 
 
 @pytest.mark.parametrize(("cpu", "rearranged", "frozen", "found"), [

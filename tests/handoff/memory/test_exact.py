@@ -93,6 +93,18 @@ def test_the_resumer_is_found_whatever_its_cr3_carries(opened, extra):
     assert (found.cr3, found.kaslr_offset, found.phys_base) == (plain.cr3, plain.kaslr_offset, plain.phys_base)
 
 
+@pytest.mark.parametrize("lacking", [{"cr3": None}, {"cr3": 0}, {"cr4": None}])
+def test_a_cpu_without_page_tables_leads_nowhere(opened, lacking):
+    """One that was never started has none; CR4 says of how many levels they are."""
+    plan, dump = opened
+    plain = open_resumer(dump, plan.resumer, "dump", 40)
+    without = replace(dump.cpus[0], **lacking)
+    found = open_resumer(Altered(dump, cpus=(without, dump.cpus[0])), plan.resumer, "dump", 40)
+    assert (found.cr3, found.kaslr_offset) == (plain.cr3, plain.kaslr_offset)
+    with pytest.raises(Mismatch):
+        open_resumer(Altered(dump, cpus=(without,)), plan.resumer, "dump", 40)
+
+
 def test_the_encryption_bit_is_no_address(opened):
     plan, dump = opened
     plain = open_resumer(dump, plan.resumer, "dump", 40)

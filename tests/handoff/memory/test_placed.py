@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,8 +11,10 @@ import pytest
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.memory.placed import placed
+from hibercheck.x86.cpu import FredState, ParkState
 from hibercheck.x86.paging import CR4_FSGSBASE, PagingMode
 from tests.support.made_inputs import INTEL, Kernel, made_plan, made_resumee
+from tests.support.made_memory import Memory
 from tests.support.made_states import park_loop
 
 TABLES = {
@@ -38,6 +41,9 @@ class Space:
     def __init__(self, kernel, mapped=True):
         self.kernel, self.mapped = kernel, mapped
         self.memory = SimpleNamespace(frame=lambda _pfn: None)
+
+    def variable(self, symbol, _size=8):
+        raise MissingFact(f"no {symbol}")
 
     def percpu_base(self, cpu):
         return DIRECT + 0x100000 * cpu
@@ -105,10 +111,11 @@ def test_control_registers_as_linux_sets_them(levels, flags, cr4):
     (bytes.fromhex("eb25f3480faecb"), {"fsgsbase"}, "nofsgsbase", False),
     (bytes.fromhex("eb25f3480faecb"), set(), "", False),
     (bytes.fromhex("b9010100c00f32"), {"fsgsbase"}, "", False),  # before v5.9
-    (None, {"fsgsbase"}, "", False),
+    (None, {"fsgsbase"}, "", False), ("no such function", {"fsgsbase"}, "", False),
 ])  # fmt: skip
 def test_fsgsbase_is_enabled_by_a_kernel_whose_entry_code_uses_it(code, flags, line, expected):
-    kernel = Kernel(**TABLES, paranoid_entry=START_KERNEL_MAP + 0x1000)
+    named = {} if code == "no such function" else {"paranoid_entry": START_KERNEL_MAP + 0x1000}
+    kernel = Kernel(**TABLES, **named)
 
     def read(address, size):
         if code is None:
@@ -148,3 +155,127 @@ def test_how_it_takes_events_is_as_its_kernel_sets_it_up(symbols, interrupts):
         assert found.facts.machine_checks_enabled is bool(symbols)
         assert found.facts.interrupts_enabled is interrupts
         assert found.entry.rip == loop.resume_at + SHIFT & (1 << 64) - 1
+
+
+LINE_FRAME = 0x1234
+
+
+@pytest.mark.parametrize("state", [ParkState.MWAIT, ParkState.HLT])
+@pytest.mark.parametrize(("frames", "withheld"), [((LINE_FRAME, 7), True), ((), False), (None, None)])
+def test_a_line_in_the_fixmap_is_where_the_kernel_says(state, frames, withheld):
+    """Only a CPU in MWAIT monitors one; the first frame is that of the lines."""
+    told = {"monitored": "fixmap:0xffffffffff578000", "monitored_frame": frames, "line_withheld": withheld}
+    plan = made_plan(resumee=made_resumee(Space(Kernel(**TABLES))), traits={"cea_size": SIZE, **told})
+    plan = replace(plan, parked=tuple(replace(one, state=state) for one in plan.parked))
+    for cpu in placed(plan, 4, 0, SHIFT)[1]:
+        found = cpu.context
+        if state is ParkState.MWAIT:
+            assert (found.line, found.line_frame) == (0xFFFFFFFFFF578000, LINE_FRAME if frames else None)
+            assert found.line_withheld is (withheld is True)
+        else:
+            assert (found.line, found.line_frame, found.line_withheld) == (DIRECT + 0x100000 * cpu.number, None, False)
+
+
+LEVELS = 2 << 2 * 18 | 3 << 2 * 8 | 2 << 2 * 2 | 1 << 2 * 1
+FRED_ENTRY = START_KERNEL_MAP + 0x1200000
+HAS_FRED = replace(INTEL, flags=frozenset({"fred", "lkgs"}))
+
+
+@pytest.mark.parametrize(("built", "stacks", "entry", "uses", "known"), [
+    (True, (LEVELS, 0x9000, 0x6000, 0x3000), True, True, True), (True, None, True, True, False),
+    (True, (LEVELS, 0x9000, 0x6000, 0x3000), False, True, False),
+    (False, (LEVELS, 0x9000, 0x6000, 0x3000), True, False, False),
+    (None, (LEVELS, 0x9000, 0x6000, 0x3000), True, True, False),  # it may use it: in what way was not read
+])  # fmt: skip
+def test_fred_as_fred_c_sets_it_up(built, stacks, entry, uses, known):
+    """Entry points and the red zone in IA32_FRED_CONFIG, and the stacks behind the tables of the CPU's entry area."""
+    kernel = Kernel(**TABLES, **({"asm_fred_entrypoint_user": FRED_ENTRY} if entry else {}))
+    told = {"cea_size": SIZE, "fred": built, "fred_default": True, "fred_stacks": stacks}
+    plan = made_plan(resumee=made_resumee(Space(kernel), features=HAS_FRED), traits=told)
+    for cpu in placed(plan, 4, 0, SHIFT)[1]:
+        area = AREA + 0x1000 + cpu.number * SIZE
+        ends = tuple(area + 0x5000 + end for end in (0x9000, 0x6000, 0x3000))
+        assert cpu.entry.uses_fred is uses
+        assert cpu.entry.fred == (FredState(FRED_ENTRY + SHIFT | 0x40, LEVELS, (0, *ends)) if known else None)
+
+
+PERCPU, AT, MASK = 0xFFFF888008000000, 0x2000000, (1 << 64) - 1
+NAMED = TABLES | {"__per_cpu_offset": START_KERNEL_MAP + 0x2100000, "mwait_cpu_dead": 0x1080}
+LOOP = park_loop()
+
+
+def collected_cpu(*, without=(), loop=LOOP, monitored="percpu:mwait_cpu_dead", random=None, **traits):
+    """Return CPU 2 of a resumer that was asked for its tables, its text and its per-CPU areas, but for these."""
+    kernel = Kernel(**NAMED, **({} if random is None else {"_cea_offset": 0x1100}))
+    memory = Memory(root=NAMED["init_top_pgt"] - START_KERNEL_MAP + AT >> 12)
+    memory.following = 0x8000
+    for link in (kernel.require("_text").address, LOOP.start & ~0xFFF, NAMED["__per_cpu_offset"]):
+        memory.map(link + SHIFT & MASK, link - START_KERNEL_MAP + AT)
+    offsets = NAMED["__per_cpu_offset"] - START_KERNEL_MAP + AT
+    areas = 0x9000000
+    for cpu in range(4):
+        memory.put(offsets + 8 * cpu, struct.pack("<Q", PERCPU + 0x10000 * cpu))
+        memory.map(PERCPU + 0x10000 * cpu + 0x1000, areas + 0x1000 * cpu)
+        memory.put(areas + 0x1000 * cpu + 0x100, struct.pack("<I", (random or 0) + cpu))
+    frames = {pfn: bytes(content) for pfn, content in memory.items()}
+    where = {"text": LOOP.start - START_KERNEL_MAP + AT, "offsets": offsets, "areas": areas + 0x2000}
+    for name in without:
+        del frames[where[name] >> 12]
+    told = {"cea_size": SIZE, "monitored": monitored, "randomize_base": True, **traits}
+    plan = made_plan(
+        resumee=made_resumee(Space(kernel)), traits=told, collected={"frames": frames, "load_address": 0x6000000}
+    )
+    plan = replace(plan, parked=tuple(replace(one, state=ParkState.MWAIT, loop=loop) for one in plan.parked))
+    found = placed(plan, 4, AT, SHIFT)[1][1]
+    assert found.number == 2
+    return found
+
+
+OWN = PERCPU + 0x20000
+
+
+def test_a_cpu_of_which_all_was_collected():
+    found = collected_cpu()
+    context, line = found.context, OWN + 0x1080
+    assert (context.placed, context.gs_base, context.line) == (True, OWN, line)
+    assert (context.rip, context.registers) == (LOOP.resume_at + SHIFT & MASK, {"rdi": line})
+    assert context.cr3 == NAMED["init_top_pgt"] - START_KERNEL_MAP + AT
+    assert context.gdt == (AREA + 0x1000 + 2 * SIZE, 0x7F)
+    assert context.gdt == (found.entry.gdt_base, found.entry.gdt_limit)
+
+
+@pytest.mark.parametrize(("loop", "monitored", "line", "registers"), [
+    (LOOP, "percpu:mwait_cpu_dead", True, True), (replace(LOOP, line=None), "percpu:mwait_cpu_dead", True, False),
+    (LOOP, None, False, False),
+])  # fmt: skip
+def test_the_line_is_in_the_register_that_the_loop_has_it_in(loop, monitored, line, registers):
+    context = collected_cpu(loop=loop, monitored=monitored).context
+    assert context.line == (OWN + 0x1080 if line else None)
+    assert context.registers == ({"rdi": OWN + 0x1080} if registers else {})
+
+
+@pytest.mark.parametrize("missing", ["its text", "its loop"])
+def test_without_the_text_of_its_loop_nothing_is_said_of_its_registers(missing):
+    """What the kernel has patched there is not known."""
+    found = collected_cpu(without=("text",)) if missing == "its text" else collected_cpu(loop=None)
+    context = found.context
+    assert (context.placed, context.gs_base, context.line) == (True, OWN, OWN + 0x1080)
+    assert (context.rip, context.registers, context.gdt) == (None, None, None)
+
+
+def test_without_its_per_cpu_area_a_stand_in_is_taken():
+    context = collected_cpu(without=("offsets",)).context
+    assert (context.placed, context.rip, context.registers) == (False, None, None)
+    assert context.line == DIRECT + 0x200000
+
+
+@pytest.mark.parametrize(("random", "without", "index"), [
+    (None, (), 2), (None, ("areas",), 2), (5, (), 7), (0x1FFF, (), 0x2001), (5, ("areas",), None),
+])  # fmt: skip
+def test_where_its_tables_are_random_their_place_was_collected_or_is_not_known(random, without, index):
+    found = collected_cpu(random=random, without=without)
+    assert found.tables_placed is (index is not None)
+    assert found.entry.gdt_base == AREA + 0x1000 + (index or 0) * SIZE
+    assert found.context.gdt == (None if index is None else (found.entry.gdt_base, 0x7F))
+    unsized = collected_cpu(random=random, without=without, cea_size=None)
+    assert (unsized.tables_placed, unsized.context.gdt) == (False, None)

@@ -128,9 +128,13 @@ def test_bytes_that_the_file_lacks_are_not_known():
     assert high.bytes_at(TEXT + 0x80000000 & (1 << 64) - 1, 8) == content(TEXT, 8)
 
 
-def test_a_place_is_a_physical_address_whatever_facts_claim():
-    placed = place(phys_base=1 << 60)
-    assert placed.cr3 < 1 << 52
+@pytest.mark.parametrize("phys_base", [1 << 52, 1 << 60, -1 << 60, (1 << 52) + 1])
+@pytest.mark.parametrize("levels", [4, 5])
+def test_a_place_is_a_physical_address_whatever_facts_claim(phys_base, levels):
+    placed = place(levels, phys_base=phys_base)
+    assert placed.cr3 == SYMBOLS["init_top_pgt"] - START_KERNEL_MAP
+    found = walk(placed, placed.mode, placed.cr3, TEXT)
+    assert found.physical == TEXT - START_KERNEL_MAP
 
 
 def test_of_no_other_table_an_entry_is_known():

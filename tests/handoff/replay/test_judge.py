@@ -8,8 +8,8 @@ import pytest
 
 from hibercheck.handoff.memory.context import ApContext
 from hibercheck.handoff.replay.compare import Difference
-from hibercheck.handoff.replay.fate import Doubt, Fate, Suppositions, When
-from hibercheck.handoff.replay.judge import judge, judge_cpu
+from hibercheck.handoff.replay.fate import Doubt, Fate, Ruling, Suppositions, When
+from hibercheck.handoff.replay.judge import judge, judge_cpu, together
 from hibercheck.handoff.replay.moments import moments_of
 from hibercheck.handoff.scenario.park import Unsettled
 from hibercheck.x86.cpu import ParkState
@@ -196,3 +196,92 @@ def test_without_a_memory_map_what_hangs_on_the_place_is_open_and_nothing_else(j
         assert missing is None or missing in one.missing[0]
     if missing == "where the resumer may lie":
         assert "no such symbol" in found.aps[0].missing[0]
+
+
+FOREIGN = {TEXT_FRAME: b"\xcc" * 4096}
+ENTERED = {"change": lambda cpu: replace(cpu, entry=entry_state())}
+
+
+def test_over_places_what_is_missing_in_one_is_named():
+    """The worst of what nothing kills is not known, and the places before it miss nothing."""
+    known = judged_cpu(KEPT, ParkState.HLT, reinitialised=True)
+    unknown = replace(known, ruling=Ruling(Fate.UNKNOWN), missing=("what it does", "a vmlinux"))
+    for places in ([(1, known), (2, unknown)], [(2, unknown), (1, known)], [(1, unknown), (1, unknown)]):
+        found = together(places)
+        assert (found.fate, found.missing) == (Fate.UNKNOWN, ("what it does", "a vmlinux"))
+    lost = replace(known, ruling=Ruling(Fate.DIES, When.COPY, Event.SPURIOUS))
+    assert together([(1, unknown), (1, lost)]).missing is None
+    assert together([(1, known)]).missing is None
+
+
+@pytest.mark.parametrize("state", [ParkState.MWAIT, ParkState.HLT])
+@pytest.mark.parametrize("reinitialised", [True, False])
+def test_over_places_only_what_all_share_is_told(state, reinitialised):
+    image = {TEXT_FRAME: b"\xcc" * 4096, LINE_FRAME: bytes(4096)}
+    one, other = (judged_cpu(content, state, reinitialised=reinitialised) for content in (image, KEPT))
+    found = together([(3, one), (1, other)])
+    assert (found.iteration, found.events, found.timing, found.owner) == (None, (), None, None)
+    assert found.line is (None if state is ParkState.MWAIT else False)
+    assert found.reinitialised is reinitialised
+    assert found.cpu.context == ApContext(one.parked.cpu, 0)
+    assert (found.parked, found.cpu.facts) == (one.parked, one.cpu.facts)
+
+
+def test_over_places_a_death_in_some_is_a_chance_and_in_all_is_certain():
+    lost = judged_cpu(FOREIGN, supposed=Suppositions(spurious_mwait=True), reinitialised=True)
+    kept = judged_cpu(KEPT, reinitialised=True)
+    assert (lost.fate, lost.doubt) == (Fate.DIES, None)
+    assert together([(1, lost), (5, lost)]).ruling == lost.ruling
+    assert together([(1, kept), (1, lost)]).ruling == Ruling(Fate.DIES, lost.when, lost.cause, Doubt.PLACE)
+    assert together([(1, kept), (1, kept)]).ruling == kept.ruling
+
+
+def exposed(found):
+    return {one.event: (one.difference, one.lent, one.reason) for one in found.exposure}
+
+
+@pytest.mark.parametrize(("failing", "kept"), [(3, 1), (1, 3), (2, 2)])
+def test_over_places_an_event_kills_in_so_many(failing, kept):
+    lost = judged_cpu(FOREIGN, ParkState.HLT, **ENTERED)
+    safe = judged_cpu(KEPT, ParkState.HLT, **ENTERED)
+    assert {one.event for one in lost.exposure} == {Event.NMI, Event.MACHINE_CHECK, Event.SMI}
+    found = exposed(together([(kept, safe), (failing, lost)]))
+    reason = f"in {failing} of {failing + kept} places of the resumer it would not find its loop again"
+    assert {one: told[1:] for one, told in found.items()} == dict.fromkeys(
+        (Event.NMI, Event.MACHINE_CHECK, Event.SMI), (False, reason)
+    )
+    for one in lost.exposure:
+        certain = one.effect.ends_machine
+        assert found[one.event][0] is (one.difference if certain else Difference.UNKNOWN)
+
+
+def test_over_places_memory_that_is_lent_counts_where_nothing_worse_does():
+    safe = judged_cpu(KEPT, ParkState.HLT, **ENTERED)
+    lost = judged_cpu(FOREIGN, ParkState.HLT, **ENTERED)
+    (nmi,) = (one for one in lost.exposure if one.event is Event.NMI)
+    lent = replace(safe, exposure=(replace(nmi, difference=Difference.INTACT, lent=True, reason="lent"),))
+    assert exposed(together([(1, lent), (1, safe)])) == {Event.NMI: (Difference.INTACT, True, "lent")}
+    worse = replace(lost, exposure=(nmi,))
+    for places in ([(1, lent), (2, worse)], [(2, worse), (1, lent)]):
+        assert exposed(together(places))[Event.NMI][1:] == (
+            False, "in 2 of 3 places of the resumer it would not find its loop again",
+        )  # fmt: skip
+
+
+def test_over_places_one_that_dies_is_exposed_to_nothing_more():
+    lost = judged_cpu(FOREIGN, ParkState.HLT, Suppositions(events=frozenset({Event.SMI})), **ENTERED)
+    assert lost.fate is Fate.DIES
+    assert lost.exposure
+    assert together([(1, lost), (1, lost)]).exposure == ()
+
+
+def test_places_fail_in_which_any_cpu_is_lost(judged):
+    """A second CPU that nothing reaches changes nothing of how many these are."""
+    plan, _ = judged("random-address", memory=False)
+    alone = judge(plan, None).sweep
+    assert 0 < alone.failing <= alone.placements
+    (one,) = plan.parked
+    for order in (1, -1):
+        safe = replace(one, cpu=2, state=ParkState.NEVER_BOOTED, loop=None)
+        both = replace(plan, parked=(one, safe)[::order])
+        assert judge(both, None).sweep == alone

@@ -20,6 +20,7 @@ from hibercheck.handoff.verdict.words import (
     owned,
     sentence,
     timing_text,
+    unknown_of,
     with_article,
     would,
     written,
@@ -80,6 +81,62 @@ def test_what_would_kill_a_cpu_that_is_left_behind_is_named():
     assert killers_of(found) == ["SMI"]  # what it does on others is not known
     assert sentence(found) == "the resumee leaves it in the resumer's loop; the next SMI would kill the machine"
     assert sentence(replace(found, exposure=())) == "the resumee leaves it in the resumer's loop"
+    others = tuple(one for one in found.exposure if one.event is not Event.SMI)
+    assert unknown_of(found) == unknown_of(replace(found, exposure=others)) == ["NMI", "machine check"]
+    assert sentence(replace(found, exposure=others)) == (
+        "the resumee leaves it in the resumer's loop; what the next NMI or machine check would do to it is not known"
+    )
+    lent = tuple(replace(one, lent=True) for one in others[:1])
+    assert unknown_of(replace(found, exposure=(*lent, others[1]))) == ["machine check"]
+    assert lent_to(replace(found, exposure=(*lent, others[1]))) == ["NMI"]
+    supposed = replace(found, events=lent, exposure=(others[1],))
+    assert (lent_to(supposed), killers_of(supposed)) == (["NMI"], [])
+    assert sentence(supposed).endswith("once it is handed out, the next NMI would kill the machine")
+    at_once = replace(found, exposure=(found.iteration,))  # that of no event
+    assert (killers_of(at_once), unknown_of(at_once), lent_to(at_once)) == ([], [], [])
+
+
+@pytest.mark.parametrize(("when", "then"), [
+    (When.COPY, " in the handoff"), (When.BEFORE_INIT, " before the resumee sends it an INIT"),
+    (When.AFTER, " after the handoff"), (None, ""),
+])  # fmt: skip
+def test_one_that_is_lost_for_no_cause_that_is_known_is_lost(when, then):
+    found = result_of(FOREIGN, ParkState.MWAIT)
+    lost = replace(found, ruling=Ruling(Fate.DIES, when, None), owner=None)
+    assert sentence(lost) == f"it is lost{then}"
+    nowhere = replace(lost, ruling=Ruling(Fate.DIES, when, Event.SPURIOUS), iteration=None)
+    assert sentence(nowhere) == f"it is lost{then}"
+    kept = result_of(KEPT, ParkState.MWAIT)
+    undecided = replace(kept, ruling=Ruling(Fate.DIES, when, Event.SPURIOUS), owner=None)
+    assert sentence(undecided) == f"it is lost{then}"
+    doubted = replace(lost, ruling=Ruling(Fate.DIES, when, None, Doubt.COVERAGE))
+    chance = "it is chance which frames an image covers"
+    assert sentence(doubted) == (f"it may be lost{then}: {chance}" if when else chance)
+
+
+@pytest.mark.parametrize("when", [When.BEFORE_INIT, When.AFTER])
+def test_a_store_of_the_resumee_that_kills_is_told_with_what_it_writes(when):
+    owner = replace(LINE, names=("jiffies",), writes=Writes.ORDINARY)
+    found = replace(result_of(FOREIGN, ParkState.MWAIT), ruling=Ruling(Fate.DIES, when, Event.STORE), owner=owner)
+    assert sentence(found) == (
+        "it sleeps on jiffies of the resumee, where it writes as it runs: that store wakes it in memory that has been "
+        "replaced"
+    )
+    copied = replace(found, ruling=Ruling(Fate.DIES, When.COPY, Event.STORE))
+    assert "sleeps on" not in sentence(copied)
+
+
+@pytest.mark.parametrize(("state", "line", "runs"), [
+    (ParkState.MWAIT, True, True), (ParkState.MWAIT, None, True), (ParkState.MWAIT, False, False),
+    (ParkState.HLT, True, False),
+])  # fmt: skip
+def test_a_cpu_that_may_run_on_what_it_has_cached(state, line, runs):
+    """Only a wait that can end by itself; and not on page tables of which the line is known to be left alone."""
+    found = result_of(KEPT, state)
+    unknown = replace(found.iteration, difference=Difference.UNKNOWN)
+    cached = replace(found, ruling=Ruling(Fate.REINITIALISED), iteration=unknown, line=line)
+    assert ("which is not known; if it runs, it is on the translations it has cached" in sentence(cached)) is runs
+    assert ("nothing makes it run" in sentence(cached)) is not runs
 
 
 def test_free_memory_that_a_cpu_is_left_in_is_told():
