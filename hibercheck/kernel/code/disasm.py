@@ -134,10 +134,8 @@ class _Iced:
         self._decoder = iced.Decoder
         self._info = iced.InstructionInfoFactory()
         self._formatter = iced.Formatter(iced.FormatterSyntax.GAS)
-        self._formatter.hex_prefix, self._formatter.hex_suffix = "0x", ""
         self._formatter.uppercase_hex = False
         self._formatter.branch_leading_zeros = False
-        self._formatter.show_branch_size = False
         self._registers = _names(iced.Register)
         self._mnemonics = _names(iced.Mnemonic)
         flow = iced.FlowControl
@@ -252,11 +250,11 @@ def decode(code: bytes, address: int, *, bits: int = 64) -> Decoded | None:
     """Decode one instruction.
 
     Args:
-        code: At most `MAX_INSTRUCTION` bytes starting with it; fewer at the end of a section.
+        code: Bytes that start with it: `MAX_INSTRUCTION`, or fewer at the end of a section.
         address: Its link-time address; one above 4 GiB is cut off in targets of 32-bit code.
         bits: Of the code segment: 64, or 32 for what runs without paging.
 
     Returns:
         The instruction, or None if the bytes are not one.
     """
-    return _engine().decode(code[:MAX_INSTRUCTION], address, bits)
+    return _engine().decode(code, address, bits)

@@ -101,3 +101,96 @@ def test_any_bytes(code, address):
         assert 1 <= decoded.size <= 15
         assert code.startswith(decoded.code)
         assert decoded.render().text
+
+
+MINUS_1 = (1 << 64) - 1
+EACH = {
+    # code: text, immediate, destination, source, written, accesses
+    "48b8efcdab8967452301": ("movabs $0x123456789abcdef,%rax", 0x123456789ABCDEF, "rax", None, {"rax"}, []),
+    "66050100": ("add $1,%ax", 1, "rax", None, {"rax"}, []),
+    "6683c0ff": ("add $0xffff,%ax", MINUS_1, "rax", None, {"rax"}, []),
+    "83c0ff": ("add $0xffffffff,%eax", MINUS_1, "rax", None, {"rax"}, []),
+    "4883c0ff": ("add $0xffffffffffffffff,%rax", MINUS_1, "rax", None, {"rax"}, []),
+    "480500000080": ("add $0xffffffff80000000,%rax", 0xFFFFFFFF80000000, "rax", None, {"rax"}, []),
+    "0500000080": ("add $0x80000000,%eax", 0x80000000, "rax", None, {"rax"}, []),
+    "b105": ("mov $5,%cl", 5, "rcx", None, {"rcx"}, []),
+    "b405": ("mov $5,%ah", 5, "rax", None, {"rax"}, []),
+    "6aff": ("push $0xffffffffffffffff", MINUS_1, None, None, {"rsp"}, [("write", "rsp", -8, 8)]),
+    "c20800": ("ret $8", 8, None, None, {"rsp"}, [("read", "rsp", 0, 8)]),
+    "c1e005": ("shl $5,%eax", 5, "rax", None, {"rax"}, []),
+    "cd80": ("int $0x80", 0x80, None, None, set(), []),
+    # how memory is accessed (SDM 2A: CMPXCHG always writes; CMOVcc may not read, and REP may do nothing)
+    "8b45f0": ("mov -0x10(%rbp),%eax", None, "rax", None, {"rax"}, [("read", "rbp", -16, 4)]),
+    "668945f0": ("mov %ax,-0x10(%rbp)", None, None, "rax", set(), [("write", "rbp", -16, 2)]),
+    "ff4008": ("incl 8(%rax)", None, None, None, set(), [("read+write", "rax", 8, 4)]),
+    "480fb10f": ("cmpxchg %rcx,(%rdi)", None, None, "rcx", {"rax"}, [("read+write", "rdi", 0, 8)]),
+    "0fc70f": ("cmpxchg8b (%rdi)", None, None, None, {"rax", "rdx"}, [("read+write", "rdi", 0, 8)]),
+    "480f440f": ("cmove (%rdi),%rcx", None, "rcx", None, {"rcx"}, [("read", "rdi", 0, 8)]),
+    "f348ab": ("rep stos %rax,(%rdi)", None, None, "rax", {"rcx", "rdi"}, [("write", "rdi", 0, 0)]),
+    "48ab": ("stos %rax,(%rdi)", None, None, "rax", {"rdi"}, [("write", "rdi", 0, 8)]),
+    "4887d8": ("xchg %rbx,%rax", None, "rax", "rbx", {"rax", "rbx"}, []),
+    "0fa2": ("cpuid", None, None, None, {"rax", "rbx", "rcx", "rdx"}, []),
+    "c3": ("ret", None, None, None, {"rsp"}, [("read", "rsp", 0, 8)]),
+    "90": ("nop", None, None, None, set(), []),
+}
+
+
+@pytest.mark.parametrize("code", EACH)
+def test_what_an_instruction_reads_and_writes(code):
+    decoded = one(code)
+    text, immediate, destination, source, written, accesses = EACH[code]
+    assert (decoded.render().text, decoded.render().address, decoded.render().size) == (text, HERE, len(code) // 2)
+    assert (decoded.immediate, decoded.destination, decoded.source) == (immediate, destination, source)
+    assert decoded.written == written
+    assert [(op.access, op.base, op.displacement, op.size) for op in decoded.operands] == accesses
+
+
+@pytest.mark.parametrize(("code", "place"), [
+    ("8b44cb10", ("rbx", "rcx", 8, 16, None)), ("8b04cd10000000", (None, "rcx", 8, 16, None)),
+    ("8b0425000081ff", (None, None, 1, -0x7F0000, 0xFFFFFFFFFF810000)),
+    ("8b0500010000", (None, None, 1, 0x106 - 0x7F000000, HERE + 0x106)), ("8b03", ("rbx", None, 1, 0, None)),
+    ("8b83ffffff7f", ("rbx", None, 1, 0x7FFFFFFF, None)), ("8b8300000080", ("rbx", None, 1, -0x80000000, None)),
+])  # fmt: skip
+@pytest.mark.parametrize("gs", [False, True])
+def test_where_an_operand_lies(code, place, gs):
+    base, index, scale, displacement, address = place
+    if gs and code.startswith("8b05"):
+        displacement, address = displacement + 1, address + 1  # the prefix is a byte
+    (operand,) = one(f"65{code}" if gs else code).operands
+    found = (operand.gs, operand.base, operand.index, operand.scale, operand.displacement, operand.address)
+    assert found == (gs, base, index, scale, displacement, address)
+
+
+@pytest.mark.parametrize(("code", "place"), [
+    ("488d44cb10", ("rbx", "rcx", 8, 16, None)), ("488d0425000081ff", (None, None, 1, -0x7F0000, 0xFFFFFFFFFF810000)),
+    ("488d43f0", ("rbx", None, 1, -16, None)), ("8b43f0", None), ("0fb6c0", None), ("c3", None),
+])  # fmt: skip
+def test_what_lea_computes(code, place):
+    found = one(code).effective
+    if place is None:
+        assert found is None
+        return
+    assert (found.base, found.index, found.scale, found.displacement, found.address) == place
+    assert (found.access, found.gs, found.size) == ("read", False, 0)
+
+
+@pytest.mark.parametrize(("code", "target"), [
+    ("ebfe", HERE), ("75fe", HERE), ("e8fbffffff", HERE), ("e900010000", HERE + 0x105), ("0f8400010000", HERE + 0x106),
+    ("ffe0", None), ("ff1500000000", None), ("c3", None), ("90", None),
+])  # fmt: skip
+def test_where_control_goes(code, target):
+    assert one(code).target == target
+    text = one(code).render().text
+    assert target is None or text.endswith(f" {target:#x}")
+
+
+def test_in_32_bit_code_registers_are_named_alike_and_targets_have_32_bits():
+    inc, jump = (decode(bytes.fromhex(code), 0xFFFFFFFF_00001000, bits=32) for code in ("40", "ebfe"))
+    assert (inc.mnemonic, inc.written, inc.destination) == ("inc", {"rax"}, "rax")
+    assert (jump.target, jump.end) == (0x1000, 0xFFFFFFFF_00001002)
+
+
+def test_an_instruction_has_at_most_15_bytes():
+    """SDM 2A 2.3.11: a longer one is a general protection fault."""
+    assert decode(b"\x66" * 14 + b"\x90", HERE).size == 15
+    assert decode(b"\x66" * 15 + b"\x90", HERE) is None
