@@ -1,9 +1,9 @@
 """Frozen dataclasses with slots, for a fraction of what the standard library's cost at start-up.
 
 `dataclasses.dataclass` writes and compiles six methods for every class: for the hundred classes that a check imports, a
-tenth of its whole time.  Here all classes share the methods, an ``__init__`` is compiled when the first object is made,
-and what `dataclasses.fields` shows when somebody looks.  `typing.NamedTuple` costs as little, but its records equal
-those of any other type with the same values, and it has no fields that are not compared.
+tenth of its whole time.  Here all classes share the methods, an ``__init__`` is put together when the first object is
+made, and what `dataclasses.fields` shows when somebody looks.  `typing.NamedTuple` has records that equal those of any
+other type with the same values, no fields that are not compared, and costs three times as much.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 else:
     from dataclasses import MISSING, Field, FrozenInstanceError, fields
     from dataclasses import dataclass as _standard
-    from functools import cache
     from operator import attrgetter
     from types import FunctionType
+
+    from hibercheck.initialisers import INITIALISERS
 
     def dataclass(*, frozen: bool, slots: bool) -> Any:  # noqa: ANN401 - a decorator, typed above
         """As `dataclasses.dataclass`, for what is frozen, has slots and inherits no fields.
@@ -85,32 +86,41 @@ else:
     def _init(cls: type, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - a method
         """Return what `dataclasses` would write: the values go into the slots, past what refuses to set attributes.
 
-        To compile one for every class would cost more than all else that is done here: those with as many parameters
-        have one code, each with the names of its own.  A parameter's value here is its default, a `dataclasses.field`,
-        or MISSING.
+        To compile one would cost more than all else that is done here: classes with as many parameters have one code,
+        each with the names of its own.  A parameter's value here is its default, a `dataclasses.field`, or MISSING.
         """
-        scope: dict[str, Any] = {}
+        puts = []
         defaults = []
-        for number, (name, given) in enumerate(parameters.items()):
+        for name, given in parameters.items():
             put = getattr(cls, name).__set__
             if isinstance(given, Field) and given.default_factory is not MISSING:
                 put, given = _made_or_given(put, given.default_factory), None  # noqa: PLW2901 - none was given
                 defaults.append(MISSING)
             elif _is_optional(given):
                 defaults.append(given.default if isinstance(given, Field) else given)
-            scope[f"put_{number}"] = put
-        code = _code(len(parameters), hasattr(cls, "__post_init__"))
-        code = code.replace(co_varnames=("self", *parameters), co_qualname=f"{cls.__qualname__}.__init__")
+            puts.append(put)
+        then = getattr(cls, "__post_init__", None)
+        scope: dict[str, Any]
+        if then is None and len(puts) < len(INITIALISERS):
+            code = INITIALISERS[len(puts)].__code__
+            scope = {f"put_{number}": put for number, put in enumerate(puts)}
+        else:
+            code, scope = _init_of_any.__code__, {"fill": _fill, "puts": puts, "then": then}
+        names = ("self", *parameters)
+        code = code.replace(
+            co_argcount=len(names), co_nlocals=len(names), co_varnames=names, co_qualname=f"{cls.__qualname__}.__init__"
+        )
         return FunctionType(code, scope, "__init__", tuple(defaults))
 
-    @cache
-    def _code(count: int, then: bool) -> Any:  # noqa: ANN401 - a code object
-        """Return code of an ``__init__`` with so many parameters; ``then`` is whether it calls ``__post_init__``."""
-        body = [f"put_{number}(self, _{number})" for number in range(count)] or ["pass"]
-        head = ", ".join(["self", *(f"_{number}" for number in range(count))])
-        scope: dict[str, Any] = {}
-        exec(f"def __init__({head}):\n " + "\n ".join([*body, *["self.__post_init__()"] * then]), scope)  # noqa: S102
-        return scope["__init__"].__code__
+    def _init_of_any() -> None:
+        """Fill a record of any number of fields, for which it takes longer than one of `INITIALISERS`."""
+        fill(puts, then, *locals().values())  # noqa: F821 - it gets its scope and its parameters in `_init`
+
+    def _fill(puts: list[Any], then: Any, record: object, *values: object) -> None:  # noqa: ANN401 - setters, a method
+        for put, value in zip(puts, values, strict=True):
+            put(record, value)
+        if then is not None:
+            then(record)
 
     def _made_or_given(put: Any, make: Any) -> Any:  # noqa: ANN401 - setter and factory of a field
         """Return what puts the value of a field with a factory, which is called where no value was given."""

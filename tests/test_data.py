@@ -65,6 +65,29 @@ def test_the_hundredth_object_is_made_like_the_first() -> None:
                 made(*args, **kwargs)
 
 
+@pytest.mark.parametrize("count", [*range(16), 40])
+@pytest.mark.parametrize("then", [False, True])
+def test_a_record_may_have_any_number_of_fields(count: int, then: bool) -> None:
+    names = [f"field_{number}" for number in range(count)]
+    values = dict(zip(names, range(count), strict=True))
+    made_so_far: list[object] = []
+    more = {"__post_init__": lambda self: made_so_far.extend([self])} if then else {}
+    namespace = {"__annotations__": dict.fromkeys(names, "int"), **more}
+    wide = data.dataclass(frozen=True, slots=True)(type("Wide", (), namespace))
+    half = count // 2
+    by_name = {name: values[name] for name in reversed(names[half:])}
+    made = [wide(*range(half), **by_name), wide(**values), wide(*values.values())]
+    assert [{name: getattr(one, name) for name in names} for one in made] == [values] * 3
+    assert [id(one) for one in made_so_far] == [id(one) for one in made] * then
+    for args, kwargs in (
+        ((*range(count), 1), {}),
+        ((), {**values, "other": 1}),
+        (tuple(range(1, count)), {"other": 1}),
+    ):
+        with pytest.raises(TypeError):
+            wide(*args, **kwargs)
+
+
 def test_objects_are_compared_and_hashed_by_their_fields() -> None:
     assert Both(1) == Both(1, c={5: 6})
     assert hash(Both(1)) == hash(Both(1, c={5: 6}))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from hibercheck.handoff.memory.owner import Owner, Use, Writes
 from hibercheck.handoff.replay.compare import Difference
-from hibercheck.handoff.replay.divergence import Divergence
 from hibercheck.handoff.replay.fate import Doubt, Fate, When
 from hibercheck.handoff.replay.judgement import ApResult, Timing
 from hibercheck.handoff.replay.trace import Trace
 from hibercheck.x86.cpu import ParkState
+
+if TYPE_CHECKING:
+    from hibercheck.handoff.replay.divergence import Divergence  # it decodes, for which most checks have no use
 
 WHEN = {
     When.COPY: "in the handoff",
