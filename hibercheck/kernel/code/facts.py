@@ -205,13 +205,14 @@ class FactsKernel(Kernel):
         """See `Kernel.nearest_many`; what no kept symbol covers is named by its distance from the image's start."""
         starts, symbols = self._ordered
         text, end = self._table.get("_text"), self._table.get("_end")
+        image = None if text is None or end is None else (text, range(text.address, end.address))
         found = {}
         for address in addresses:
             index = bisect_right(starts, address) - 1
             if index >= 0 and address - starts[index] < (symbols[index].size or 1):
                 found[address] = (symbols[index], address - starts[index])
-            elif text is not None and end is not None and text.address <= address < end.address:
-                found[address] = (text, address - text.address)
+            elif image is not None and address in image[1]:
+                found[address] = (image[0], address - image[1].start)
         return found
 
     def extent(self, symbol: Symbol) -> int:

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hibercheck import __version__
 from hibercheck.errors import HibercheckError, MalformedKernel, MissingFact, UsageProblem
 from hibercheck.handoff.facts.kernels import open_resumee, open_resumer
 from hibercheck.kernel.code.codec import DocumentError, decode, encode, integer
 from hibercheck.kernel.code.facts import FactsKernel, facts_of, parse_facts
 from hibercheck.kernel.code.model import Patch, Touch, Trait
-from hibercheck.kernel.code.traits import read_traits
+from hibercheck.kernel.code.needed import MEMBERS, SIZES
+from hibercheck.kernel.code.traits import DECLARED, read_traits
 from hibercheck.kernel.kernel import open_kernel
 
 EXTRA = """
@@ -143,6 +145,40 @@ def test_the_per_cpu_area_starts_where_the_facts_say_or_nowhere(small):
 def test_members_of_another_form(small, members):
     with pytest.raises(MalformedKernel):
         small(**members)
+
+
+def test_the_document_says_what_it_is_of(kernel):
+    document = facts_of(kernel)
+    assert (document["kind"], document["schema_version"]) == ("hibercheck kernel facts", 2)
+    assert document["tool"] == {"name": "hibercheck", "version": __version__}
+    told = (document["banner"], document["release"], document["build_id"])
+    assert told == (kernel.banner, kernel.release, kernel.build_id)
+    assert document["percpu_start"] == hex(kernel.percpu_start)
+    assert set(document["sizes"]) == SIZES
+    assert set(document["offsets"]) == {f"{structure}.{member}" for structure, member in MEMBERS}
+    assert set(document["traits"]) == {one.name for one in DECLARED}
+    play_dead = kernel.require("native_play_dead")
+    assert document["symbols"]["native_play_dead"] == [hex(play_dead.address), play_dead.size, play_dead.letter]
+
+
+@pytest.mark.parametrize("symbol", ["asm_exc_nmi", "native_play_dead"])
+def test_pages_of_code_are_kept_as_far_as_they_are_asked_for(made, symbol):
+    """Of a function at most a page, from where it begins; of a park loop all; of the segment what there is."""
+    long = "fn asm_exc_nmi\n .skip 0x2800, 0x90\n ret\nend asm_exc_nmi\n .skip 0x3000, 0xcc\n"
+    with open_kernel(made.path(extra=f"{EXTRA} .balign 4096\n .skip 0x800, 0xcc\n{long}")) as kernel:
+        kept = FactsKernel("kernel.json", json.loads(json.dumps(facts_of(kernel))))
+        start = kernel.require(symbol).address
+        assert kept.read(start, 0x40) == kernel.read(start, 0x40)
+        if symbol == "asm_exc_nmi":
+            pages = {int(one["address"], 16) for one in kept.document["memory"]}
+            first = start & -4096
+            assert {page for page in pages if first <= page <= first + 0x3000} == {first, first + 0x1000}
+            assert kept.read(start, 0x1800) == kernel.read(start, 0x1800)
+            with pytest.raises(MissingFact):
+                kept.read(start + 0x1800, 1)
+        for page in kept.document["memory"]:
+            end = kernel.elf.span_end(int(page["address"], 16))
+            assert len(base64.b64decode(page["bytes"])) == min(4096, end - int(page["address"], 16))
 
 
 def test_all_symbols_on_request(kernel):

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from hibercheck.kernel.code.names import ANY_CODE, Wanted
+from hibercheck.kernel.code.names import (
+    ALLOCATORS,
+    ANY_CODE,
+    COPIES,
+    ELSEWHERE,
+    ENTER_DEAD,
+    ON_THE_WAY,
+    OTHER_PLAY_DEAD,
+    PARKING,
+    PLAY_DEAD,
+    SAFE,
+    Wanted,
+)
 from hibercheck.kernel.code.parkloops import LoopReader
 from hibercheck.kernel.code.program import Program
 from hibercheck.kernel.code.traits import WANTED
@@ -169,3 +181,47 @@ def test_names_that_are_wanted():
     assert wanted.candidates == wanted.names | {f"some{suffix}" for suffix in SUFFIXES}
     assert {*RETPOLINES, *RETURNS, TRACING, *COMPLAINTS, *QUIET, *BOUNDS} == ANY_CODE
     assert WANTED.names >= ANY_CODE
+
+
+PARK = {
+    # arch/x86/kernel/smpboot.c; resume_play_dead() since v5.2, in arch/x86/power/cpu.c
+    "native_play_dead", "mwait_play_dead", "hlt_play_dead", "resume_play_dead",
+    # drivers/acpi/processor_idle.c and arch/x86/kernel/acpi/cstate.c, drivers/idle/intel_idle.c
+    "acpi_idle_play_dead", "acpi_processor_ffh_play_dead", "intel_idle_enter_dead",
+}  # fmt: skip
+
+
+def test_functions_in_which_a_cpu_may_be_parked():
+    assert set(PARKING) == PARK
+    assert set(ON_THE_WAY) == {*PARK, "play_dead_common"}
+    assert set(PLAY_DEAD) == {name for name in PARK if name.endswith("play_dead") and not name.startswith("acpi")}
+    # struct cpuidle_driver's name: acpi_idle_driver, intel_idle_driver
+    assert ENTER_DEAD == {"acpi_idle": "acpi_idle_play_dead", "intel_idle": "intel_idle_enter_dead"}
+
+
+@pytest.mark.parametrize(("name", "where"), [
+    ("xen_pv_play_dead", "Xen PV guests"),  # arch/x86/xen/smp_pv.c
+    ("sev_es_play_dead", "SEV-ES guests"),  # arch/x86/coco/sev/core.c, before arch/x86/kernel/sev.c
+    ("acpi_mp_play_dead", "ACPI wakeup mailbox"),  # arch/x86/kernel/acpi/madt_wakeup.c
+])  # fmt: skip
+def test_what_play_dead_is_on_other_machines(name, where):
+    assert OTHER_PLAY_DEAD[name].startswith(f"{where}")
+    assert len(OTHER_PLAY_DEAD) == 3
+
+
+GIVE_FRAMES = {
+    # mm/page_alloc.c, include/linux/gfp.h; by the other name where allocations are counted (b951aaff5035 ("mm: enable
+    # page allocation tagging", in v6.10))
+    "get_zeroed_page", "get_zeroed_page_noprof", "__get_free_pages", "get_free_pages_noprof", "alloc_pages",
+    "alloc_pages_noprof", "__alloc_pages", "__alloc_pages_noprof", "__alloc_frozen_pages_noprof",
+}  # fmt: skip
+
+
+def test_functions_that_are_known_by_what_they_do_for_a_place():
+    """What each is for is held in test_place.py, where kernels have them."""
+    assert set(ALLOCATORS) == GIVE_FRAMES
+    assert SAFE == "get_safe_page"  # kernel/power/snapshot.c
+    assert set(COPIES) == {"memcpy", "__memcpy"}  # arch/x86/lib/memcpy_64.S
+    # arch/x86/mm/pat/set_memory.c, mm/slub.c, arch/x86/lib/memset_64.S
+    kmalloc = {"__kmalloc", "__kmalloc_noprof", "kmalloc_trace", "kfree"}
+    assert set(ELSEWHERE) == {"set_memory_x", "set_memory_nx", "memset", *kmalloc}
