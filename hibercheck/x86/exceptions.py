@@ -132,7 +132,6 @@ class _ExceptionRaised(Exception):  # noqa: N818 - an exception of the CPU, not 
     """An exception of the modelled CPU during delivery."""
 
     def __init__(self, vector: int, error_code: int, reason: str, cr2: int | None = None) -> None:
-        super().__init__(reason)
         self.vector = vector
         self.error_code = error_code
         self.reason = reason
@@ -193,7 +192,7 @@ class _Delivering:
         self.user = cpu.user
         self.fred = cpu.fred
         self.nested = False
-        self.vector = 0
+        self.vector: int
         self.accesses: list[EventAccess] = []
         self.raised: list[Raised] = []
         self.missed_handlers: dict[int, int] = {}

@@ -113,6 +113,7 @@ def test_smap_holds_for_tables_whatever_ac(machine):
         (lambda m: m.write(m.GDT + 0x10, struct.pack("<Q", 0x00AF1B000000FFFF)), 11, 0x11),
         (lambda m: m.write(m.GDT + 0x10, struct.pack("<Q", 0x00CF9B000000FFFF)), 13, 0x11),  # 32-bit code
         (lambda m: m.write(m.GDT + 0x10, struct.pack("<Q", 0x00AFFB000000FFFF)), 13, 0x11),  # user code
+        (lambda m: m.write(m.GDT + 0x10, struct.pack("<Q", 0x00AFBB000000FFFF)), 13, 0x11),  # code of level 1
         (lambda m: m.write(m.GDT + 0x10, struct.pack("<Q", 0x00AF93000000FFFF)), 13, 0x11),  # data
         (lambda m: m.write(m.TSS + 0x24, struct.pack("<Q", 0x8000_0000_0000)), 12, 1),
     ],
@@ -255,6 +256,31 @@ def test_code_is_64_bit_with_l_set_and_d_clear(machine, high, vector):
     """SDM 3A 5.2.1: L set and D set is reserved, and refused."""
     machine.write(machine.GDT + 0x10, struct.pack("<Q", high << 48 | 0x9B000000FFFF))
     assert vectors(deliver(machine.memory, machine.cpu, 2))[1:2] == ([(vector, 0x11, None)] if vector else [])
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_the_privilege_level_of_a_gate_s_selector_does_not_count(machine, level):
+    machine.gate(2, ist=1, selector=0x10 | level)
+    assert vectors(deliver(machine.memory, machine.cpu, 2)) == [(2, None, None)]
+
+
+def test_an_exception_whose_error_code_is_not_given_has_0(machine):
+    assert vectors(deliver(machine.memory, machine.cpu, 13)) == [(13, 0, None)]
+
+
+def test_of_what_is_written_no_content_is_told(machine):
+    found = {access.role: access.content for access in deliver(machine.memory, machine.cpu, 2).accesses}
+    assert found[Role.STACK] is None
+    assert found[Role.TSS] == struct.pack("<Q", machine.IST_TOP)
+    assert found[Role.HANDLER] == b"\0"
+
+
+def test_a_page_table_that_is_not_known_is_named(machine):
+    table = machine.pages[machine.GDT] >> 12
+    del machine.frames[table]
+    delivery = deliver(machine.memory, machine.cpu, 2)
+    assert (delivery.end, delivery.unknown_pfn) == (DeliveryEnd.UNKNOWN, table)
+    assert delivery.first_failure.walk.unknown_pfn == table
 
 
 def test_error_codes_have_no_privilege_level(machine):
@@ -438,6 +464,21 @@ def test_fred_keeps_the_level_that_an_event_has_reached(machine, fred):
     delivery = deliver(machine.memory, fred, 2)
     assert delivery.raised[1].rsp == machine.IST_TOP - 64
     assert delivery.accesses[2].walk.address == machine.IST_TOP - 64 - 64 - 8
+
+
+@pytest.mark.parametrize(("current", "fault", "rsp"), [(0, 1, "the NMI's"), (0, 3, "level 3"), (1, 3, "level 3")])
+def test_fred_compares_the_level_of_a_fault_with_that_which_the_event_has_reached(machine, fred, current, fault, rsp):
+    machine.unmap(machine.HANDLERS)
+    state = replace(fred.fred, config=fred.fred.config | current, stack_levels=2 << 2 * 2 | fault << 2 * 14)
+    delivery = deliver(machine.memory, replace(fred, fred=state), 2)
+    top = {"the NMI's": machine.IST_TOP - 64 - 64, "level 3": state.stacks[3]}[rsp]
+    assert delivery.accesses[2].walk.address == top - 8
+
+
+def test_the_current_level_of_fred_is_no_part_of_the_red_zone(machine, fred):
+    rsp = machine.RSP & ~0x3F
+    cpu = replace(fred, rsp=rsp, fred=replace(fred.fred, config=machine.HANDLERS | 3))
+    assert deliver(machine.memory, cpu, 0x40).rsp == rsp - 64
 
 
 @pytest.mark.parametrize("size", range(8))
