@@ -72,7 +72,9 @@ def _loop(resumer: DumpedResumer, found: list[tuple[int, bytes, str]], kind: Par
 def _fetch(resumer: DumpedResumer, registers: CpuRegisters, at: int, size: int, *, paging: bool) -> bytes | None:
     """Read code as the CPU does; None where it is not in the dump."""
     if paging:
-        found = walk(resumer, resumer.mode, (registers.cr3 or 0) & resumer.mode.address_mask, at & ADDRESS_MASK)
+        if registers.cr3 is None:
+            return None
+        found = walk(resumer, resumer.mode, registers.cr3 & resumer.mode.address_mask, at & ADDRESS_MASK)
         if found.physical is None:
             return None
         at = found.physical

@@ -107,7 +107,8 @@ def _cpu(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> ParkedCpu:
     general = seen = None
     if one.in_place and one.registers is not None:
         general = {name: getattr(one.registers, name) for name in GENERAL}
-        seen = (one.registers.rip, (one.registers.cr3 or 0) & resumer.mode.address_mask)
+        root = one.registers.cr3
+        seen = (one.registers.rip, 0 if root is None else root & resumer.mode.address_mask)
     announced = plan.announced if one.parked.in_place else None
     context = _context(plan, one, resumer)
     return ParkedCpu(one.parked, context, entry, facts=facts, general=general, seen=seen, announced=announced)

@@ -153,7 +153,7 @@ def registers_by_cpu(resumer: DumpedResumer, cpus: frozenset[int]) -> dict[int, 
     than the first: then a CPU without a base (one that waits in a page of its own) is known if it is the only one.
     """
     space = resumer.space
-    bases = {}
+    bases: dict[int | None, int] = {}
     for cpu in cpus:
         try:
             bases[space.percpu_base(cpu)] = cpu
@@ -162,9 +162,9 @@ def registers_by_cpu(resumer: DumpedResumer, cpus: frozenset[int]) -> dict[int, 
     matched: dict[int, CpuRegisters] = {}
     others, in_order = [], True
     for registers in resumer.dump.cpus:
-        number = bases.get(registers.gs_base or 0)
+        number = bases.get(registers.gs_base)
         if number is None:
-            number = bases.get(registers.kernel_gs_base or 0)
+            number = bases.get(registers.kernel_gs_base)
         if number is None:
             others.append(registers)
         else:

@@ -132,10 +132,9 @@ class _Recovery:
             operand.address
             for node in self._function("set_cpu_online") or ()
             for operand in node.operands
-            if node.mnemonic in ("bts", "btr") and operand.address is not None
+            if node.mnemonic in ("bts", "btr")
         }
-        if len(places) == 1:
-            yield "__cpu_online_mask", places.pop() or 0, None
+        yield from _only("__cpu_online_mask", places - {None}, None)
 
     def _present_mask(self) -> Iterator[tuple[str, int, int | None]]:
         """cpuhp_smt_enable() walks it: by a call, or, of one word, by AND with what is left of it."""
@@ -162,15 +161,13 @@ class _Recovery:
 
     def _apic(self) -> Iterator[tuple[str, int, int | None]]:
         """native_send_call_func_single_ipi() is one call through it."""
-        function = self._function("native_send_call_func_single_ipi")
         places = {
             operand.address
-            for node in function or ()
+            for node in self._function("native_send_call_func_single_ipi") or ()
             for operand in node.operands
-            if operand.address is not None and not operand.gs and operand.access == "read" and operand.size == 8
+            if not operand.gs and operand.access == "read" and operand.size == 8
         }
-        if function is not None and len(places) == 1:
-            yield "apic", places.pop() or 0, 8
+        yield from _only("apic", places - {None}, 8)
 
     def _monitored_line(self) -> Iterator[tuple[str, int, int | None]]:
         """Yield what is monitored: a constant with the CPU's own base, this_cpu_off, added to it.
@@ -301,22 +298,24 @@ class _Recovery:
             return
         yield "init_top_pgt", top, PAGE_SIZE
         pages = range(top, top + _TABLES * PAGE_SIZE, PAGE_SIZE)
-        level3 = next((page for page in pages if page != top and self._is_level3(page)), None)
-        if level3 is None:
+        found = next(((page, below) for page in pages if (below := self._below_level3(page)) is not None), None)
+        if found is None:
             return
+        level3, (text, fixmap) = found
         yield "level3_kernel_pgt", level3, PAGE_SIZE
-        yield "level2_kernel_pgt", self._entry(level3, _TEXT_SLOT) or 0, PAGE_SIZE
-        yield "level2_fixmap_pgt", self._entry(level3, _FIXMAP_SLOT) or 0, PAGE_SIZE
+        yield "level2_kernel_pgt", text, PAGE_SIZE
+        yield "level2_fixmap_pgt", fixmap, PAGE_SIZE
         level4 = [page for page in pages if page != top and self._entry(page, _KERNEL_SLOT) == level3]
         if len(level4) == 1:
             yield "level4_kernel_pgt", level4[0], PAGE_SIZE
 
-    def _is_level3(self, page: int) -> bool:
-        """Whether a page leads to the kernel's large pages and to the fixmap's table, which is another."""
+    def _below_level3(self, page: int) -> tuple[int, int] | None:
+        """Return the table of the kernel's large pages and the fixmap's, which is another, if a page leads to both."""
         text, fixmap = self._entry(page, _TEXT_SLOT), self._entry(page, _FIXMAP_SLOT)
         if text is None or fixmap is None or text == fixmap:
-            return False
-        return (self._program.pointer(text) or 0) & (_PRESENT | _LARGE) == _PRESENT | _LARGE
+            return None
+        first = self._program.pointer(text)
+        return (text, fixmap) if first is not None and first & _PRESENT and first & _LARGE else None
 
     def _gdt(self) -> Iterator[tuple[str, int, int | None]]:
         """load_direct_gdt() adds the CPU's base to it."""
@@ -325,6 +324,13 @@ class _Recovery:
             if node.mnemonic == "mov" and place is not None and place % PAGE_SIZE == 0 and not node.operands:
                 yield "gdt_page", place, PAGE_SIZE
                 return
+
+
+def _only(name: str, places: set[int | None], size: int | None) -> Iterator[tuple[str, int, int | None]]:
+    """Yield a symbol if one place was found for it, and no other."""
+    place = places.pop() if len(places) == 1 else None
+    if place is not None:
+        yield name, place, size
 
 
 def _added_page(node: Decoded) -> int | None:

@@ -73,6 +73,7 @@ def test_what_does_not_come_back_to_where_it_waited_is_no_loop(code, behind):
 def test_code_that_is_not_mapped_or_not_in_the_dump_is_none():
     memory, registers, _ = waiting(4)
     assert copied_loop(memory, replace(registers, rip=0x7FFF_0000)) is None
+    assert copied_loop(memory, replace(registers, cr3=None)) is None
     assert copied_loop(SimpleNamespace(frame=lambda _: None, mode=memory.mode, kaslr_offset=0), registers) is None
     flat, registers, _ = waiting(0)
     assert copied_loop(flat, replace(registers, rip=0x10_0000_0001)) is None

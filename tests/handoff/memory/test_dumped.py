@@ -265,6 +265,12 @@ def test_the_line_of_one_that_waits_is_in_the_register_of_its_loop(line, expecte
     assert found == (getattr(ALL[0], expected) if expected else PERCPU + 0x10000 + 0x1080)
 
 
+def test_one_that_was_never_started_has_been_seen_by_no_page_tables():
+    plan = planned(Parked(1, ParkState.NEVER_BOOTED, None, "made"))
+    one = taken(plan, cpu_of(1, rip=0x7000, cr3=None))[0][1]
+    assert (one.seen, one.entry) == ((0x7000, 0), None)
+
+
 @pytest.mark.parametrize("missing", ["gdt_base", "gdt_limit"])
 def test_half_a_descriptor_table_is_none(missing):
     assert taken(planned(), cpu_of(1, **{missing: None}))[0][1].context.gdt is None

@@ -126,6 +126,13 @@ def test_vmcoreinfo_leads_to_a_resumer_without_registers(opened):
     }
     found = open_resumer(Altered(dump, cpus=(), vmcoreinfo=notes), plan.resumer, "dump", 40)
     assert (found.kaslr_offset, found.phys_base) == (plain.kaslr_offset, plain.phys_base)
+    assert found.mode.encryption_mask == 0
+    if not plain.kaslr_offset:
+        del notes["KERNELOFFSET"]  # which a kernel that was not moved need not say
+        assert (
+            open_resumer(Altered(dump, cpus=(), vmcoreinfo=notes), plan.resumer, "dump", 40).phys_base
+            == plain.phys_base
+        )
     for useless in ({}, {"NUMBER(phys_base)": "x"}, {"NUMBER(phys_base)": "123456"}):
         with pytest.raises(Mismatch, match="is not a dump of"):
             open_resumer(Altered(dump, cpus=(), vmcoreinfo=useless), plan.resumer, "dump", 40)

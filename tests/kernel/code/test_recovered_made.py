@@ -311,12 +311,14 @@ OTHERS = [
     # page tables, each led to by the one before it
     *((name, found, tables(*change)) for change, lost in (
         ((), ""),
+        (("init_top_pgt: .zero 4096", f"init_top_pgt: .zero 4088\n .quad level3_kernel_pgt - {START:#x} + 0x67"), ""),
         ((".quad level3_kernel_pgt", ".quad level2_kernel_pgt"), "level4"),
         (("level3_kernel_pgt - START + 0x67".replace("START", hex(START)),
           f"level3_kernel_pgt - {START:#x} + 0x66"), "level4"),
         (("level3_kernel_pgt - START + 0x67".replace("START", hex(START)),
           f"level3_kernel_pgt - {START:#x} + 0xe7"), "level4"),
         ((".zero 8 * 511", ".zero 8 * 510"), "level4 level3 level2"),
+        ((f"level2_kernel_pgt - {START:#x} + 0x63", "0x3ff00063"), "level4 level3 level2"),  # which is not in the file
         (("+ 0x63", "+ 0x62"), "level4 level3 level2"), (("+ 0x63", "+ 0xe3"), "level4 level3 level2"),
         (("0x1e3", "0x163"), "level4 level3 level2"), (("0x1e3", "0x1e2"), "level4 level3 level2"),
         (("level2_fixmap_pgt - START + 0x67".replace("START", hex(START)),
