@@ -136,7 +136,7 @@ def _started(
         stays: Those that stay online once they are started.
         order: In which order.
     """
-    if order is Order.PRIMARIES and topology.smt_shift and wanted > 1:  # cpuhp_smt_aware()
+    if order is Order.PRIMARIES and wanted > 1:  # without SMT all are primary threads, and one round is as good
         first = sorted(present & topology.primaries)[:wanted]
         left = wanted - len(stays.intersection(first))
         return first + sorted(present - topology.primaries)[:left]

@@ -92,10 +92,13 @@ _OF_THIS = "give a dump of this resume, or add --what-if to take hardware and pl
 def _strange(frames: tuple[int, ...], image: Image) -> int | None:
     """Return the first frame of an ascending list that an image does not hold, or None."""
     runs = iter(image.pfns.runs())
-    first, length = 0, 0
+    first = end = 0
     for pfn in frames:
-        while pfn >= first + length:
-            first, length = next(runs, (pfn + 1, 0))
+        while pfn >= end:
+            run = next(runs, None)
+            if run is None:
+                return pfn
+            first, end = run[0], run[0] + run[1]
         if pfn < first:
             return pfn
     return None

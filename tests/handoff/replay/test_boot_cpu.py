@@ -145,6 +145,7 @@ def test_what_is_only_taken_to_be_the_resumees_cpu_lacks_nothing():
     resumee = made_resumee(cr4=1 << 20, command_line="", features=INTEL)
     assert lacking(made_plan(resumee=resumee, resumer_cmdline="nosmep")) == ()
     assert lacking(made_plan(resumee=made_resumee(features=None))) == ()
+    assert lacking(made_plan(resumee=made_resumee(features=None, cr4=1 << 20), collected={"features": INTEL})) == ()
 
 
 def booted(code, *, moved=None, levels=4):

@@ -81,7 +81,7 @@ def test_facts_of_the_boot_that_hibernated_are_refused(facts, boot, offset, prob
 
 @pytest.mark.parametrize(("frames", "strange"), [
     ((0x10, 0x11, 0x20, 0x21), None), ((0x11, 0x21), None), ((), None), (None, None),
-    ((0x0F, 0x10), 0xF), ((0x10, 0x12, 0x20), 0x12), ((0x20, 0x22), 0x22), ((0x1F,), 0x1F),
+    ((0x0F, 0x10), 0xF), ((0,), 0), ((0x10, 0x12, 0x20), 0x12), ((0x20, 0x22), 0x22), ((0x1F,), 0x1F),
 ])  # fmt: skip
 def test_a_dump_that_copies_frames_which_the_image_does_not_hold_is_of_another(frames, strange):
     """Images of one kernel are entered alike; what they hold tells them apart."""
@@ -93,6 +93,14 @@ def test_a_dump_that_copies_frames_which_the_image_does_not_hold_is_of_another(f
         return
     with pytest.raises(Mismatch, match=f"frame {strange:#x}, which this one does not hold"):
         check_dump(dumped, image, made_resumee(spoken()))
+
+
+def test_an_image_may_hold_the_first_frame():
+    image = made_image(runs=((0, 1), (0x20, 2)), jump_address=0xFFFF_FFFF_8100_0000, cr3=0x1A0A000)
+    for frames, known in (((0, 0x21), True), ((0, 1), False), ((0x20,), True)):
+        dumped = made_dumped(spoken(), restores=(image.record.jump_address, image.record.cr3))
+        dumped = replace(dumped, copies=SimpleNamespace(frames=frames))
+        assert (other_image(dumped, image) is None) is known
 
 
 @pytest.mark.parametrize(("loads", "another"), [

@@ -352,6 +352,7 @@ ASKS = " mov %gs:cpu_number(%rip), %eax\n test %eax, %eax\n jne 1b\n"
     (" mov %gs:cpu_number(%rip), %eax\n test %eax, %eax\n je 8f\n jmp 1b\n8:\n", True),
     (" testl $-1, %gs:cpu_number(%rip)\n jne 1b\n", True),
     (" cmpl $1, %gs:cpu_number(%rip)\n jne 1b\n", False),
+    (" cmpl $0, %gs:this_cpu_off(%rip)\n jne 1b\n", False), (" cmpl $0, cpu_number(%rip)\n jne 1b\n", False),
     (" mov %gs:cpu_number(%rip), %eax\n cmp $1, %eax\n jne 1b\n", False),
     (" mov %gs:this_cpu_off(%rip), %eax\n test %eax, %eax\n jne 1b\n", False),
     (" mov cpu_number(%rip), %eax\n test %eax, %eax\n jne 1b\n", False),

@@ -97,6 +97,17 @@ def test_the_register_that_keeps_the_line(made, register, line):
     assert [one.register for one in loop.touches if one.kind == "data" and one.register] == ["rdi"]
 
 
+@pytest.mark.parametrize("suffix", ["", "x"])
+def test_amd_s_own_instructions_monitor_a_line_as_well(made, suffix):
+    """MONITORX and MWAITX (APM 3)."""
+    body = f"fn hlt_play_dead\n1: mov %rbx, %rax\n monitor{suffix}\n mwait{suffix}\n jmp 1b\nend hlt_play_dead"
+    with open_kernel(made.path(hlt=body)) as kernel:
+        (loop,) = loops_of(kernel)
+    assert (loop.kind, loop.line) == ("mwait", "rbx")
+    (line,) = [one for one in loop.touches if one.kind == "line"]
+    assert (line.access, line.register, line.displacement, line.size) == ("read", "rbx", 0, 64)
+
+
 @pytest.mark.parametrize(("depth", "complete"), [(1, True), (4, True), (5, False), (6, False)])
 def test_how_deep_calls_are_read(made, depth, complete):
     """Each function calls the next; the last one only returns."""

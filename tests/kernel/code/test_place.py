@@ -279,6 +279,20 @@ def test_a_word_that_only_one_side_knows_is_no_announcement(made):
     assert made.traits(header=RESTORE, save=silent, back=BACK, inbox=INBOX).park_announcement.value == 0
 
 
+@pytest.mark.parametrize("unknown", [0, 1, 2])
+def test_more_words_than_one_leave_it_open_which_of_them_announces(made, unknown):
+    words = [0x1122334455667780 + number for number in range(unknown)]
+    load = " movabs $0x1122334455667788, %rax\n"
+    more = "".join(f" movabs ${word:#x}, %rax\n cmp %rax, 0x38(%rdi)\n" for word in words)
+    sides = [text.replace(load, more + load) for text in (SAVE, RESTORE)]
+    found = made.traits(save=sides[0], header=sides[1], back=BACK, inbox=INBOX).park_announcement
+    if unknown:
+        assert found.value is None
+        assert f"{unknown + 1} words" in found.reason
+    else:
+        assert found.value == 0x1122334455667788
+
+
 def test_a_kernel_that_starts_no_cpus_by_it_takes_none_over(made):
     quiet = BACK.replace(" call cpu_device_up\n", " nop\n")
     assert made.traits(header=RESTORE, save=SAVE, back=quiet, inbox=INBOX).takes_parked_over.value is False
@@ -444,6 +458,11 @@ WAYS = {
     f"{CR0}{AWAY} or %rdx, %rax\n{OFF}{LOOP}": ("hlt",),
     f"{CR0}{AWAY} xor %eax, %eax\n{OFF}{LOOP}": ("hlt",),
     f"{CR0}{AWAY} cpuid\n{OFF}{LOOP}": ("hlt",),
+    f" btr $31, %rax\n{OFF}{LOOP}": ("hlt",),  # of a value that is not CR0's
+    f" mov %cr4, %rax\n btr $31, %rax\n{OFF}{LOOP}": ("hlt",),
+    f"{CR0} mov $1, %eax\n btr $31, %rax\n{OFF}{LOOP}": ("hlt",),
+    f"{CR0} btr $63, %rax\n{OFF}{LOOP}": ("hlt", "paging off"),  # as AND has it: of 32 bits
+    f"{CR0} btr %rcx, %rax\n{OFF}{LOOP}": ("hlt",),
     CR0 + OFF + LOOP: ("hlt",),
     AWAY + OFF + LOOP: ("hlt",),
     f" mov %cr4, %rax\n{AWAY}{OFF}{LOOP}": ("hlt",),
@@ -581,3 +600,37 @@ def test_what_is_not_looked_into_copies_no_code_for_parked_cpus(made, name):
         assert traits_on_demand(kernel).own_place.value == ("hlt", "frames of no image")
     other = room.replace(f"call {name}", "call of_no_name") + copies.replace(name, "of_no_name")
     assert "2 pieces" in str(own_place(made, LOOP, room=other).reason)
+
+
+def through(depth):
+    """An allocator that hands on what the next one returns, so many calls down to get_safe_page()."""
+    last = PAGE.replace("a_page", f"page_{depth}")
+    return last + "".join(
+        f"fn page_{number}\n push %rbx\n call page_{number + 1}\n pop %rbx\n ret\nend page_{number}\n"
+        for number in range(depth)
+    ).replace("page_0", "a_page")
+
+
+@pytest.mark.parametrize(("page", "safe"), [
+    (through(1), True), (through(2), False),  # so far down it is not read what is returned
+    ("fn a_page\n mov %rdi, %rax\n ret\nend a_page\n", False),  # what it was given
+    ("fn a_page\n mov pool(%rip), %rax\n ret\nend a_page\n", False), ("fn a_page\n ud2\nend a_page\n", False),
+    ("fn a_page\n call *pool(%rip)\n ret\nend a_page\n", False),
+    ("fn a_page\n call get_safe_page\n add $64, %rax\n ret\nend a_page\n", False),
+    ("fn a_page\n call get_safe_page\n ret\nend a_page\n", True),
+    ("fn a_page\n call get_safe_page\n test %rax, %rax\n je 1f\n ret\n1: mov $8, %eax\n ret\nend a_page\n", False),
+    ("fn a_page\n call get_safe_page\n test %rax, %rax\n je 1f\n ret\n1: xor %eax, %eax\n ret\nend a_page\n", True),
+    ("fn a_page\n test %edi, %edi\n je 1f\n call get_safe_page\n ret\n"
+     "1: call get_zeroed_page\n ret\nend a_page\n", False),
+])  # fmt: skip
+def test_what_gives_a_frame_that_no_image_has(made, page, safe):
+    """On each way it returns what get_safe_page() gave, as it gave it, or nothing."""
+    room = ROOM.replace("1: pop", " call get_safe_page\n mov %rax, tables(%rip)\n1: pop")
+    assert own_place(made, LOOP, room=room, page=page).value == ("hlt", *(["frames of no image"] if safe else []))
+
+
+def test_a_frame_that_the_copying_function_was_given_is_not_followed_to_its_callers(made):
+    inner = ROOM.replace("make_room", "copy_there").replace("4: call a_page\n mov %rax, %rbx\n", "4: mov %rdi, %rbx\n")
+    inner = inner.replace(" test %rax, %rax\n je 1f\n", "")
+    room = "fn make_room\n call a_page\n mov %rax, %rdi\n call copy_there\n ret\nend make_room\n"
+    assert own_place(made, LOOP, room=room + inner).value == ("hlt",)
