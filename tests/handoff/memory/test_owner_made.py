@@ -225,11 +225,13 @@ def test_a_frame_that_nothing_describes_may_be_handed_out_where_it_is_not_known_
     (0, Use.DATA, ("quiet",), None), (0x40, Use.DATA, ("in_suspend",), "restore_registers()"),
     (0x80, Use.DATA, (), None), (0xFC0, Use.DATA, (), None), (0x1000, Use.FREE, (), None), (-64, Use.FREE, (), None),
 ])  # fmt: skip
-def test_data_that_are_never_saved_are_written_by_hibernation_alone(place, use, names, writer):
+@pytest.mark.parametrize("within", [0, 8, 0x3C])
+def test_data_that_are_never_saved_are_written_by_hibernation_alone(place, use, names, writer, within):
+    """By the line in which each lies, at its beginning or its end."""
     made = Resumee()
     start = SYMBOLS["last"][0] - 0x1000
-    more = {"__nosave_begin": 0, "quiet": 0, "in_suspend": 0x48, "__nosave_end": 0x1000}
-    made.kernel.symbols |= {name: (start + at, 8 if at or name == "quiet" else 0) for name, at in more.items()}
+    more = {"__nosave_begin": 0, "quiet": 0, "in_suspend": 0x40 + within, "__nosave_end": 0x1000}
+    made.kernel.symbols |= {name: (start + at, 4 if at or name == "quiet" else 0) for name, at in more.items()}
     line = start + place - START_KERNEL_MAP + PLACE
     made.page(line >> 12, count=0)
     made.lost.add(line >> 12)

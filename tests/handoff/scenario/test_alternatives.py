@@ -129,6 +129,9 @@ def test_a_virtual_cpu_may_wake_without_its_translations(given, offers):
     ({"resumer_cmdline": "acpi=off", "resumee": made_resumee(booted_by_efi=True)}, []),  # UEFI has no MP table
     ({"resumer_cmdline": "acpi=off", "resumee": made_resumee(present=frozenset({0}), frozen=frozenset(),
                                                              topology=Topology({0: 0}, 0, frozenset({0})))}, []),
+    ({"resumer_cmdline": "acpi=off", "resumee": made_resumee(present=frozenset({0, 1}), frozen=frozenset({1}),
+                                                             topology=Topology({0: 0, 1: 1}, 0, frozenset({0, 1})))},
+     [("0-1", ("--fact", "cpus=0-1"))]),
     ({"resumer_cmdline": ""}, []),
     ({"collected": {"present": frozenset({0, 1})}}, [("0-3", ("--fact", "cpus=0-3"), ("--what-if", ""))]),
     ({"collected": {"present": CORES}}, []),

@@ -199,3 +199,24 @@ def test_clang_gives_a_static_function_a_name_with_a_hash(program, by, name, fou
 def test_a_name_that_exists_comes_before_its_variants(program):
     text = "".join(f"fn {name}\n ret\nend {name}\n" for name in ("some", "some.part.0"))
     assert program(text, Wanted(("some*",))).find("some").name == "some"
+
+
+HAS = " testb $1, mask(%rip)\n jne 2b\n jmp 3b\n"
+"""What _static_cpu_has() puts elsewhere (arch/x86/include/asm/cpufeature.h)."""
+
+
+@pytest.mark.parametrize(("code", "belongs"), [
+    (HAS, True),
+    (HAS.replace("testb", "cmpb"), False), (HAS.replace("testb $1, mask(%rip)", "test %al, %al"), False),
+    (HAS.replace("jne", "je"), False), (HAS.replace("jmp 3b", "jne 3b"), False), (HAS.replace("jmp 3b", "ret"), False),
+    (HAS.replace("2b", "4f"), False), (HAS.replace("3b", "4f"), False), (HAS.replace("jmp 3b", ".byte 0x06"), False),
+])  # fmt: skip
+def test_without_section_headers_it_is_known_by_its_code(program, code, belongs):
+    """Both its labels lie in the function that asks; behind another function it is found by no symbol."""
+    text = "fn some\n jmp 1f\n2: pause\n3: ret\nend some\nfn other\n nop\n ret\nend other\n"
+    made = program(f"{text}1:\n{code}4: ud2\n.data\nobj mask, 8\n.text\n")
+    some = made.function_of("some")
+    assert (mnemonics(some).count("test") == 1) is belongs
+    assert len(some.tails) == (0 if belongs else 1)
+    if belongs:
+        assert sorted(mnemonics(some)) == ["jmp", "jmp", "jne", "pause", "ret", "test"]
