@@ -60,12 +60,12 @@ class _OneCpu:
     Attributes:
         parked: How it is parked, or will be.
         registers: Its registers; None where the dump has none for it.
-        in_place: Whether these are the registers of the parked CPU, and not those from before.
+        waiting: The same if these are the registers of the parked CPU, and not those from before; else None.
     """
 
     parked: Parked
     registers: CpuRegisters | None
-    in_place: bool
+    waiting: CpuRegisters | None
 
 
 def dumped(plan: Plan, dump: Dump) -> Dumped:
@@ -105,10 +105,10 @@ def _cpu(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> ParkedCpu:
     """Put together what is known of a CPU."""
     entry, facts = _entry(plan, one, resumer)
     general = seen = None
-    if one.in_place and one.registers is not None:
-        general = {name: getattr(one.registers, name) for name in GENERAL}
-        root = one.registers.cr3
-        seen = (one.registers.rip, 0 if root is None else root & resumer.mode.address_mask)
+    if one.waiting is not None:
+        general = {name: getattr(one.waiting, name) for name in GENERAL}
+        root = one.waiting.cr3
+        seen = (one.waiting.rip, 0 if root is None else root & resumer.mode.address_mask)
     announced = plan.announced if one.parked.in_place else None
     context = _context(plan, one, resumer)
     return ParkedCpu(one.parked, context, entry, facts=facts, general=general, seen=seen, announced=announced)
@@ -139,23 +139,25 @@ def _as_present(plan: Plan, present: frozenset[int], dumped: frozenset[int]) -> 
 
 def _in_dump(plan: Plan, planned: Parked, own: CpuRegisters | None, resumer: DumpedResumer, *, over: bool) -> _OneCpu:
     """Take the park state from the registers; a CPU that is not parked yet will be as planned."""
-    found = park_state(own, plan.traits.park_loops, resumer.kaslr_offset) if own is not None else None
-    if found is None and own is not None and over and planned.in_place and not plan.rearranged:
+    if own is None:
+        return _OneCpu(planned, None, None)
+    found = park_state(own, plan.traits.park_loops, resumer.kaslr_offset)
+    if found is None and planned.in_place:
         loop = copied_loop(resumer, own)
         found = None if loop is None else (planned.state, loop)
-    if found is None and own is not None and planned.state is ParkState.NEVER_BOOTED:
-        return _OneCpu(planned, own, in_place=True)  # where the firmware left it
-    if own is None or found is None or not (over or planned.left_behind) or plan.rearranged:
-        return _OneCpu(planned, own, in_place=False)  # under a design the CPU is not where the dump has it
+    if found is None and planned.state is ParkState.NEVER_BOOTED:
+        return _OneCpu(planned, own, own)  # where the firmware left it
+    if found is None or not (over or planned.left_behind) or plan.rearranged:
+        return _OneCpu(planned, own, None)  # under a design the CPU is not where the dump has it
     state, loop = found
     if planned.state in NO_MEMORY and ParkState.WAIT_FOR_SIPI in {state, planned.state}:
-        return _OneCpu(planned, own, in_place=True)  # never started; or an INIT is on its way to it
+        return _OneCpu(planned, own, own)  # never started; or an INIT is on its way to it
     agrees = state is planned.state
     if not agrees:
         _see_idle(plan, planned, state, loop, resumer)
     why = planned.why if agrees else f"found by its registers at {own.rip:#x} in the dump"
     parked = replace(planned, state=state, loop=loop, why=why, unsettled=None)
-    return _OneCpu(parked, own, in_place=True)
+    return _OneCpu(parked, own, own)
 
 
 def _see_idle(plan: Plan, planned: Parked, state: ParkState, loop: ParkLoop | None, resumer: DumpedResumer) -> None:
@@ -238,7 +240,7 @@ def relocated(linked: bytes, found: bytes, offset: int) -> bytes:
 
 def _context(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> ApContext:
     """Say what is known of the registers in which a CPU waits; one that goes offline runs on init_mm's tables."""
-    parked, own = one.parked, one.registers if one.in_place else None
+    parked, own = one.parked, one.waiting
     cr3 = own.cr3 & resumer.mode.address_mask if own is not None and own.cr3 else resumer.cr3
     base = own.gs_base if own is not None and own.gs_base else _attempt_base(resumer, parked.cpu)
     stack = own.rsp if own is not None and parked.state not in NO_MEMORY else None
@@ -286,7 +288,7 @@ def _entry(plan: Plan, one: _OneCpu, resumer: DumpedResumer) -> tuple[CpuState |
             state = replace(state, fred=dumped_fred(plan, resumer.space, one.parked.cpu))
     except MissingFact:
         return None, Facts()
-    if not one.in_place:
+    if one.waiting is None:
         state = _once_parked(state, one.parked, resumer)
     facts = Facts(interrupts_enabled=state.interrupts_enabled, machine_checks_enabled=state.machine_checks_enabled)
     return state, facts

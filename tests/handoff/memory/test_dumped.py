@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.dump.registers import GENERAL, CpuRegisters
 from hibercheck.errors import MalformedDump, Mismatch, MissingFact
+from hibercheck.handoff.facts.pending import PendingCopies
 from hibercheck.handoff.memory.dumped import check_code, dumped, relocated
 from hibercheck.handoff.scenario.park import Parked
 from hibercheck.kernel.code.model import Patch
@@ -369,6 +370,32 @@ def test_the_cpus_are_those_that_the_resumer_or_the_dump_has(present, cpus, expe
         assert parked.unsettled.fact == "how it came to be parked"
 
 
+def test_a_cpu_that_only_the_resumer_s_mask_tells_of_is_known_by_its_base():
+    """The dump has it as its second, which is no number where a base says otherwise."""
+    moved = replace(cpu_of(4), cpu=1)
+    found, _ = taken(planned(), moved, present=0b10001)
+    assert set(found) == {4}
+    assert found[4].general == {name: getattr(moved, name) for name in GENERAL}
+
+
+def test_the_finished_copy_is_made_of_what_the_scenario_has():
+    plan = planned()
+    found = dumped(plan, Dump((cpu_of(0, rip=1), *ALL))).memory
+    assert (found.image, found.resumee) == (plan.image, plan.resumee.space)
+    assert found.owners is not None
+    assert found.resumer.kaslr_offset == SHIFT
+
+
+def test_the_list_of_copies_is_that_of_the_inputs_if_it_is_of_this_memory():
+    plan, dump = planned(), Dump((cpu_of(0, rip=1), *ALL))
+    own = dumped(plan, dump).memory
+    assert own.pending is not None
+    for space, same in ((own.resumer.space, True), (replace(own.resumer.space, kaslr_offset=0), False)):
+        known = replace(made_inputs.made_dumped(space), copies=PendingCopies(space, 7))
+        again = dumped(replace(plan, inputs=replace(plan.inputs, dumped=known)), dump).memory.pending
+        assert (again is known.copies) is same
+
+
 def test_without_a_mask_or_under_another_arrangement_they_are_those_of_the_plan():
     plan = planned()
     plan = replace(plan, inputs=replace(plan.inputs, resumer=Kernel(without=("__cpu_present_mask",))))
@@ -462,12 +489,13 @@ def test_what_is_no_dump_of_the_resumer_is_refused():
         dumped(replace(named, inputs=replace(plan.inputs, resumer=other)), Dump((cpu_of(0), *ALL)))
 
 
-@pytest.mark.parametrize(("cpu", "rearranged", "frozen", "found"), [
-    (True, False, 0b1110, True), (True, False, 0, False), (True, True, 0b1110, False), (False, False, 0b1110, False),
+@pytest.mark.parametrize(("cpu", "in_place", "rearranged", "frozen", "found"), [
+    (True, True, False, 0b1110, True), (True, True, False, 0, False), (True, True, True, 0b1110, False),
+    (False, True, False, 0b1110, False), (True, False, False, 0b1110, False),
 ])  # fmt: skip
-def test_a_cpu_in_a_place_of_its_own_waits_in_what_is_there(cpu, rearranged, frozen, found):
+def test_a_cpu_in_a_place_of_its_own_waits_in_what_is_there(cpu, in_place, rearranged, frozen, found):
     """Its loop is in no file: it is read out of the dump, once CPUs are parked."""
-    plan = planned(Parked(1, ParkState.HLT, None, "made", in_place=True), rearranged=rearranged)
+    plan = planned(Parked(1, ParkState.HLT, None, "made", in_place=in_place), rearranged=rearranged)
     dump = Dump((cpu_of(0, rip=1), *([cpu_of(1, rip=STACK + 0x101)] if cpu else [])), present=0b0011, frozen=frozen)
     dump.memory.put(0x9000100, b"\xf4\xeb\xfd")
     one = {each.number: each for each in dumped(plan, dump).cpus}[1]
