@@ -337,7 +337,7 @@ class DeadReader:
             return Trait(name, (), monitored.evidence)
         setters = [self.program.address(one) for one in _SET_FIXMAP]
         index = FIXADDR_TOP - place >> 12
-        for function in closure(self.program, [self.program.address("setup_arch") or 0], setters, 1):
+        for function in closure(self.program, [self.program.address("setup_arch")], setters, 1):
             for call in calls_to(function, setters):
                 if argument(function, call, "rdi") == index and (frame := argument(function, call, "rsi")) is not None:
                     return Trait(name, (frame >> 12,), (quote_call(self.program, function, call),))
@@ -353,7 +353,7 @@ class DeadReader:
         if not frames.value:
             return Trait(name, None if frames.value is None else False, frames.evidence, reason=frames.reason)
         withholds = [self.program.address(one) for one in _WITHHOLD]
-        for function in closure(self.program, [self.program.address("setup_arch") or 0], withholds, 1):
+        for function in closure(self.program, [self.program.address("setup_arch")], withholds, 1):
             for call in calls_to(function, withholds):
                 first, end = (argument(function, call, register) for register in ("rdi", "rsi"))
                 if first is not None and end is not None and all(first <= frame < end for frame in frames.value):

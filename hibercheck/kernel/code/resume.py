@@ -209,7 +209,7 @@ class ResumeReader:
         stop = self._address(*_TAKE_DOWN, "cpuhp_smt_enable", "_cpu_up", "cpu_up", "restore_image")
         arch = self.program.address("swsusp_arch_resume")
         functions = closure(self.program, [self.hook.entry] if self.hook else [], stop, 2)
-        return functions + closure(self.program, [arch] if arch else [], stop, 1)
+        return functions + closure(self.program, [arch], stop, 1)
 
     def _init_command(self, function: Function) -> tuple[Evidence, ...] | None:
         """Evidence of an INIT command that the function writes to the APIC, or None."""

@@ -146,11 +146,11 @@ def calls_to(function: Function, targets: Iterable[int | None]) -> list[int]:
     return sorted(address for address, target in function.calls().items() if target in wanted)
 
 
-def closure(program: Program, roots: Iterable[int], stop: Iterable[int | None], depth: int) -> list[Function]:
+def closure(program: Program, roots: Iterable[int | None], stop: Iterable[int | None], depth: int) -> list[Function]:
     """Return the functions at ``roots`` and what they call, ``depth`` levels down, without those in ``stop``."""
     barred = {target for target in stop if target is not None}
     seen: dict[int, Function] = {}
-    level = [root for root in roots if root not in barred]
+    level = [root for root in roots if root is not None]
     for _ in range(depth + 1):
         following: list[int] = []
         for entry in level:

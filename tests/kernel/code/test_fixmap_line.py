@@ -71,6 +71,30 @@ def test_a_frame_that_is_kept_from_images(made, first, end, withheld):
     assert traits.line_withheld.value is withheld
 
 
+@pytest.mark.parametrize(("depth", "seen"), [(0, True), (1, True), (2, False)])
+def test_setup_arch_and_what_it_calls_itself_are_read_for_it(made, depth, seen):
+    calls = [*(f" call deep_{number}\n ret\n" for number in range(depth)), SETUP.partition("fn reserve_the_page\n")[2]]
+    names = ["setup_arch", *(f"deep_{number}" for number in range(depth))]
+    body = (
+        calls.pop()
+        .partition("end reserve_the_page")[0]
+        .replace(
+            "call native_set_fixmap",
+            "call native_set_fixmap\n mov $9, %esi\n mov $8, %edi\n call register_nosave_region",
+        )
+    )
+    setup = "".join(f"fn {name}\n{text}end {name}\n" for name, text in zip(names, [*calls, body], strict=True))
+    setup += "".join(f"fn {name}\n ret\nend {name}\n" for name in ("native_set_fixmap", "register_nosave_region"))
+    traits = made.traits(native=PARTS["native"].replace(OWN, LEA), setup=setup)
+    assert traits.monitored_frame.value == ((8,) if seen else None)
+    assert traits.line_withheld.value == (True if seen else None)
+
+
+def test_a_kernel_without_setup_arch_maps_no_page_that_is_seen(made):
+    traits = made.traits(native=PARTS["native"].replace(OWN, LEA))
+    assert (traits.monitored_frame.value, traits.line_withheld.value) == (None, None)
+
+
 def test_a_frame_of_which_nothing_is_said_is_in_images_as_any_other(made):
     assert made.traits(native=PARTS["native"].replace(OWN, LEA), setup=SETUP).line_withheld.value is False
     assert made.traits(setup=SETUP).line_withheld.value is False
