@@ -27,6 +27,7 @@ from hibercheck.handoff.verdict.words import (
 )
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event
+from hibercheck.x86.follow import CourseEnd
 from tests.support.made_states import (
     CODE,
     GS_FRAME,
@@ -124,6 +125,23 @@ def test_a_store_of_the_resumee_that_kills_is_told_with_what_it_writes(when):
     )
     copied = replace(found, ruling=Ruling(Fate.DIES, When.COPY, Event.STORE))
     assert "sleeps on" not in sentence(copied)
+    assert "sleeps on" not in sentence(replace(found, owner=None))
+
+
+@pytest.mark.parametrize("difference", [Difference.STALE, Difference.UNKNOWN])
+def test_one_that_stays_parked_runs_on_nothing_that_ends_with_an_init(difference):
+    found = result_of(KEPT, ParkState.MWAIT, reinitialised=False)
+    cached = replace(found.iteration, difference=difference)
+    stays = replace(found, ruling=Ruling(Fate.STAYS_PARKED), iteration=cached, line=True, exposure=())
+    assert sentence(stays) == "the resumee leaves it in the resumer's loop"
+
+
+def test_where_a_cpu_goes_on_to_is_told_as_far_as_it_is_known():
+    found = result_of({GS_FRAME: page(0x40, bytes(4))}, ParkState.MWAIT, spurious=True)
+    away = replace(found.iteration.divergence, end=CourseEnd.NOT_UNDERSTOOD, rip=0x1234)
+    gone = replace(found, iteration=replace(found.iteration, divergence=away))
+    assert would(gone.iteration).endswith(", and goes on to 0x1234, where its code is not understood")
+    assert "leads it out of its loop" not in sentence(gone)  # where it is not known to be lost
 
 
 @pytest.mark.parametrize(("state", "line", "runs"), [
@@ -279,9 +297,10 @@ def test_articles(event, said):
 def test_a_doubt_is_told_by_its_own_reason(doubt, timing, said):
     found = result_of(FOREIGN, ParkState.MWAIT)
     ruling = replace(found.ruling, doubt=doubt)
-    assert (
-        doubt_of(replace(found, ruling=ruling, timing=Timing(1, 2, None, None) if timing else None, owner=None)) == said
-    )
+    timed = replace(found, ruling=ruling, timing=Timing(1, 2, None, None) if timing else None)
+    assert doubt_of(replace(timed, owner=None)) == said
+    if doubt is not Doubt.STORE:
+        assert doubt_of(replace(timed, owner=LINE)) == said
 
 
 def test_a_cpu_whose_loop_is_out_of_reach_is_told_so():
