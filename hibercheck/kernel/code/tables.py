@@ -34,21 +34,18 @@ _MAX_ALTERNATIVE = 255
 _NOPS = {2: bytes.fromhex("6690"), 5: bytes.fromhex("0f1f440000")}
 
 
-def _bounds(kernel: CodeView, known: Mapping[str, SymbolView], first: str, last: str, section: str) -> tuple[int, int]:
-    """Where a table is: between two symbols, or a section of its own; (0, 0) if the kernel has none."""
-    if first in known and last in known:
-        start, end = known[first].address, known[last].address
-        if 0 < end - start <= MAX_TABLE:
-            return start, end
+def _table(kernel: CodeView, known: Mapping[str, SymbolView], first: str, last: str, section: str) -> tuple[int, bytes]:
+    """Return where a table is and its bytes: between two symbols, or a section of its own; none if there is neither."""
     found = kernel.section(section)
-    return (found.address, found.address + min(found.size, MAX_TABLE)) if found else (0, 0)
-
-
-def _contents(kernel: CodeView, start: int, end: int) -> bytes:
+    start, size = (found.address, min(found.size, MAX_TABLE)) if found else (0, 0)
+    if first in known and last in known:
+        between = known[last].address - known[first].address
+        if 0 < between <= MAX_TABLE:
+            start, size = known[first].address, between
     try:
-        return kernel.read(start, end - start) if end > start else b""
+        return start, kernel.read(start, size)
     except MissingFact:
-        return b""
+        return start, b""
 
 
 def jump_labels(kernel: CodeView, known: Mapping[str, SymbolView]) -> dict[int, int]:
@@ -58,20 +55,25 @@ def jump_labels(kernel: CodeView, known: Mapping[str, SymbolView]) -> dict[int, 
         An empty mapping if the kernel has no such table or its symbols are not known; see `has_jump_labels`.
     """
     # The section's end symbol may precede its start symbol's address in small kernels that do not use jump labels.
-    start, end = _bounds(kernel, known, "__start___jump_table", "__stop___jump_table", "__jump_table")
-    data = _contents(kernel, start, end)
+    start, data = _table(kernel, known, "__start___jump_table", "__stop___jump_table", "__jump_table")
     if len(data) % _RELATIVE_JUMP.size == 0 and _plausible_jumps(data, start):
-        entries = zip(range(start, end, _RELATIVE_JUMP.size), _RELATIVE_JUMP.iter_unpack(data), strict=True)
+        places = range(start, start + len(data), _RELATIVE_JUMP.size)
+        entries = zip(places, _RELATIVE_JUMP.iter_unpack(data), strict=True)
         return {at + code: at + 4 + target for at, (code, target, _) in entries}
-    if len(data) % _ABSOLUTE_JUMP.size == 0:
-        return {code: target for _, (code, target, _) in enumerate_packed(_ABSOLUTE_JUMP, data) if code >> 47}
+    if len(data) % _ABSOLUTE_JUMP.size == 0:  # an entry that was taken out has 0
+        return {code: target for _, (code, target, _) in enumerate_packed(_ABSOLUTE_JUMP, data) if _in_kernel(code)}
     return {}
+
+
+def _in_kernel(address: int) -> bool:
+    """Whether code of the kernel or of a module can be there: in the topmost 2 GiB."""
+    return address >> 31 == (1 << 33) - 1
 
 
 def _plausible_jumps(data: bytes, start: int) -> bool:
     """Whether the first entries, taken as relative, have a target near their code, as a 5-byte jump must."""
     for offset, (code, target, _) in enumerate_packed(_RELATIVE_JUMP, data[: 16 * _RELATIVE_JUMP.size]):
-        if (start + offset + code) >> 31 != (1 << 33) - 1 or abs(4 + target - code) > 1 << 24:
+        if not _in_kernel(start + offset + code) or abs(4 + target - code) > 1 << 24:
             return False
     return bool(data)
 
@@ -153,35 +155,26 @@ class PatchSites:
         s32 instr, s32 replacement, u16 feature, u8 length, u8 replacement length, then a u8 of padding in older
         kernels (13 bytes), nothing (12), or with the feature widened to 32 bits for flags (14).
         """
-        first, last = _bounds(
+        start, data = _table(
             self._kernel, self._known, "__alt_instructions", "__alt_instructions_end", ".altinstructions"
         )
-        data = _contents(self._kernel, first, last)
         for layout in (struct.Struct("<iiIBB"), struct.Struct("<iiHBB"), struct.Struct("<iiHBBB")):
-            if self._plausible(layout, data, first):
-                entries = zip(range(first, first + len(data), layout.size), layout.iter_unpack(data), strict=True)
+            if len(data) % layout.size == 0 and self._plausible(layout, data):
+                places = range(start, start + len(data), layout.size)
+                entries = zip(places, layout.iter_unpack(data), strict=True)
                 return sorted([(at + entry[0], entry[3]) for at, entry in entries])
         return []
 
     @staticmethod
-    def _plausible(layout: struct.Struct, data: bytes, start: int) -> bool:
+    def _plausible(layout: struct.Struct, data: bytes) -> bool:
         """Whether the first entries make sense: a length, a replacement no longer than it, replacements ascending."""
-        if not data or len(data) % layout.size:
-            return False
-        previous = 0
-        for offset, fields in enumerate_packed(layout, data[: 256 * layout.size]):
-            replacement = start + offset + 4 + fields[1]
-            if fields[3] == 0 or fields[4] > fields[3] or (fields[4] and replacement < previous):
-                return False
-            previous = replacement if fields[4] else previous
-        return True
+        entries = list(enumerate_packed(layout, data[: 256 * layout.size]))
+        replacements = [offset + fields[1] for offset, fields in entries if fields[4]]
+        return all(max(fields[4], 1) <= fields[3] for _, fields in entries) and replacements == sorted(replacements)
 
     def _paravirt(self, start: int, end: int) -> Iterator[Patch]:
         """``.parainstructions``: { u8 *instr; u8 type; u8 len; } padded to 16 bytes; alternatives since v6.8."""
-        first, last = _bounds(
-            self._kernel, self._known, "__parainstructions", "__parainstructions_end", ".parainstructions"
-        )
-        layout = struct.Struct("<QBB6x")
-        for _, (address, _, length) in enumerate_packed(layout, _contents(self._kernel, first, last)):
+        _, data = _table(self._kernel, self._known, "__parainstructions", "__parainstructions_end", ".parainstructions")
+        for _, (address, _, length) in enumerate_packed(struct.Struct("<QBB6x"), data):
             if start <= address < end:
                 yield Patch(address, address + length, "paravirt")

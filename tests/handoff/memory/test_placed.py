@@ -10,7 +10,9 @@ import pytest
 
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import MissingFact
-from hibercheck.handoff.memory.placed import placed
+from hibercheck.handoff.facts.cpufacts import MonitorLeaf
+from hibercheck.handoff.memory.placed import owners, placed
+from hibercheck.handoff.memory.resumer import PlacedKernel
 from hibercheck.x86.cpu import FredState, ParkState
 from hibercheck.x86.paging import CR4_FSGSBASE, PagingMode
 from tests.support.made_inputs import INTEL, Kernel, made_plan, made_resumee
@@ -64,6 +66,29 @@ def cpus_of(*, symbols=(), mapped=True, levels=4, offset=0, features=INTEL, zero
     resumee = made_resumee(Space(kernel, mapped), features=features)
     plan = made_plan(resumee=resumee, traits={"cea_size": SIZE, **(traits or {})}, **given)
     return placed(plan, levels, 0x2000000, offset)[1]
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_the_finished_copy_is_made_of_what_the_scenario_has(levels):
+    resumee = made_resumee(Space(Kernel(**TABLES)))
+    for collected in (None, {"frames": {}}, {"frames": None}):  # of which nothing is known more
+        plan = made_plan(resumee=resumee, collected=collected)
+        memory, cpus = placed(plan, levels, 0x2000000, SHIFT)
+        assert (memory.image, memory.resumee) == (plan.image, resumee.space)
+        assert memory.owners.line_size == 64
+        assert (memory.resumer.mode.levels, memory.resumer.mode.max_phys_bits) == (levels, plan.physical_bits)
+        assert plan.physical_bits != 52
+        assert {one.entry.max_phys_bits for one in cpus} == {plan.physical_bits}
+        assert type(memory.resumer) is PlacedKernel
+
+
+def test_lines_are_as_long_as_where_cpus_sleep_they_were_measured_to_be():
+    collected = {"monitor": MonitorLeaf(128, (0,) * 8, extended=True)}
+    traits = {"resume_park": "mwait", "monitored": "percpu:mwait_cpu_dead"}
+    for state, size in ((ParkState.MWAIT, 128), (ParkState.HLT, 64)):
+        plan = made_plan(resumee=made_resumee(Space(Kernel(**TABLES))), collected=collected, traits=traits)
+        plan = replace(plan, parked=tuple(replace(one, state=state) for one in plan.parked))
+        assert owners(plan).line_size == size
 
 
 @pytest.mark.parametrize("cpu", [1, 2, 3])
@@ -252,6 +277,12 @@ def test_the_line_is_in_the_register_that_the_loop_has_it_in(loop, monitored, li
     context = collected_cpu(loop=loop, monitored=monitored).context
     assert context.line == (OWN + 0x1080 if line else None)
     assert context.registers == ({"rdi": OWN + 0x1080} if registers else {})
+
+
+def test_a_loop_in_two_pieces_of_which_one_was_collected_is_not_known():
+    pieces = replace(LOOP, ranges=(*LOOP.ranges, (LOOP.start + 0x4000, LOOP.start + 0x4004)))
+    context = collected_cpu(loop=pieces).context
+    assert (context.placed, context.rip, context.registers) == (True, None, None)
 
 
 @pytest.mark.parametrize("missing", ["its text", "its loop"])

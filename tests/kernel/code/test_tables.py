@@ -104,6 +104,9 @@ def absolute(jumps):
 
 TWO = dict(list(JUMPS.items())[:2])
 FAR = {CODE: CODE + 0x1000001}
+LOW = 0xFFFFFFFF80000000
+LOWEST, HIGHEST = {CODE: CODE + 0x40, LOW: LOW + 0x40}, {0xFFFFFFFFFF000000: 0xFFFFFFFFFF000040}
+"""The kernel's and its modules' code is in the topmost 2 GiB."""
 SIX = {CODE + 16 * number: CODE for number in range(6)}
 
 
@@ -111,6 +114,8 @@ SIX = {CODE + 16 * number: CODE for number in range(6)}
     (relative(JUMPS), JUMPS), (absolute(JUMPS), JUMPS), (absolute(TWO), TWO),
     (absolute(SIX), SIX), (relative(SIX), SIX),  # of 144 bytes and of 96, which both lengths divide
     (absolute({CODE: CODE + 5, 0: 0, CODE + 5: CODE}), {CODE: CODE + 5, CODE + 5: CODE}),  # one that was taken out
+    (absolute({CODE: CODE + 5, 5: 0, CODE & (1 << 63) - 1: CODE}), {CODE: CODE + 5}),
+    (relative(LOWEST), LOWEST), (relative(HIGHEST), HIGHEST), (relative({LOW - 1: LOW}), {}),
     (relative(FAR), {}), (relative({CODE: CODE + 0x1000000}), {CODE: CODE + 0x1000000}),
     (relative(JUMPS)[:-1], {}), (b"", {}),
 ])  # fmt: skip
@@ -130,6 +135,28 @@ def test_a_table_that_is_not_in_the_file_or_ends_before_it_begins_is_none():
         jump_labels(kernel, {name: SimpleNamespace(address=one.address + 0x100000) for name, one in known.items()})
         == {}
     )
+
+
+@pytest.mark.parametrize("size", [16, 1 << 24, (1 << 24) + 16])
+@pytest.mark.parametrize("known", [(), ("__start___jump_table",), ("__stop___jump_table",), BOUNDS["jumps"]])
+def test_where_a_table_is(size, known):
+    """Between its symbols, if both are there and are not too far apart; else in its section, as far as that may go."""
+    asked = []
+
+    def read(address, count):
+        asked.append((address, count))
+        raise MissingFact("not in the file")
+
+    other = TABLE + 0x4000000
+    symbols = {"__start___jump_table": TABLE, "__stop___jump_table": TABLE + size}
+    known = {name: SimpleNamespace(address=symbols[name]) for name in known}
+    section = SimpleNamespace(address=other, size=size)
+    assert jump_labels(SimpleNamespace(read=read, section={"__jump_table": section}.get), known) == {}
+    between = len(known) == 2 and size <= 1 << 24
+    assert asked == [(TABLE, size) if between else (other, min(size, 1 << 24))]
+    empty = {name: SimpleNamespace(address=TABLE) for name in BOUNDS["jumps"]}
+    assert jump_labels(SimpleNamespace(read=read, section={"__jump_table": section}.get), empty) == {}
+    assert asked[1:] == [(other, min(size, 1 << 24))]
 
 
 def sites(start, end, **tables):
@@ -166,6 +193,38 @@ def test_alternatives_that_touch_a_range(form, start, end, expected):
     assert found == [(*one, "alternative") for one in expected]
 
 
+def entries(*fields, form=12):
+    """Entries of (offset in the code, length, where the replacement is, its length)."""
+    layout = struct.Struct(FORMS[form])
+    return b"".join(
+        layout.pack(CODE + place - TABLE - layout.size * number, CODE + at - TABLE - layout.size * number - 4, 3,
+                    length, replacement, *((0,) if form == 13 else ()))
+        for number, (place, length, at, replacement) in enumerate(fields)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("fields", "expected"), [
+    ([(0x10, 5, 0x500000, 3)], [(0x10, 0x15)]), ([(0x10, 5, 0x500000, 5)], [(0x10, 0x15)]),
+    ([(0x10, 5, 0x500000, 6)], []),  # longer than what it replaces
+    ([(0x10, 5, 0x500000, 0)], [(0x10, 0x15)]), ([(0x10, 1, 0x500000, 1)], [(0x10, 0x11)]),  # by NOPs; and one byte
+    ([(0x10, 0, 0x500000, 0)], []),
+    ([(0x10, 5, 0x500000, 3), (0x20, 3, 0x500003, 3)], [(0x10, 0x15), (0x20, 0x23)]),
+    ([(0x10, 5, 0x500000, 3), (0x20, 3, 0x500000, 3)], [(0x10, 0x15), (0x20, 0x23)]),  # of both one replacement
+    ([(0x10, 5, 0x500001, 3), (0x20, 3, 0x500000, 3)], []),
+    ([(0x10, 5, 0x500001, 3), (0x20, 3, 0x500000, 0)], [(0x10, 0x15), (0x20, 0x23)]),  # where there is none
+    ([(0x10, 5, 0x500001, 0), (0x20, 3, 0x500000, 3)], [(0x10, 0x15), (0x20, 0x23)]),
+    ([(0x10, 5, 0x500002, 3), (0x20, 3, 0x400000, 0), (0x30, 3, 0x500001, 3)], []),
+])  # fmt: skip
+def test_what_alternatives_are_known_by(form, fields, expected):
+    """apply_alternatives(), arch/x86/kernel/alternative.c; the linker lays replacements out in the order of entries."""
+    data = entries(*fields, form=form)
+    assert sites(CODE, CODE + 0x100, alternatives=data) == [(*one, "alternative") for one in expected]
+    section = {".altinstructions": SimpleNamespace(address=TABLE, size=len(data))}
+    found = PatchSites(kernel_with(section, alternatives=data)[0], {}, {}).within([], ((CODE, CODE + 0x100),))
+    assert [(one.start - CODE, one.end - CODE) for one in found] == expected
+
+
 @pytest.mark.parametrize("data", [
     b"\0" * 24, alternatives(12, PLACES)[:-1], alternatives(12, [(0x20, 0)]),
     struct.pack("<iiHBB", 0, 0, 0, 2, 3) * 7,  # a replacement that is longer than what it replaces
@@ -182,4 +241,7 @@ def test_what_is_no_table_of_alternatives(data):
 def test_paravirt_calls_in_a_range(start, end, expected):
     data = struct.pack("<QBB6x", CODE + 0x10, 4, 7) + struct.pack("<QBB6x", CODE + 0x30, 5, 2)
     assert sites(CODE + start, CODE + end, paravirt=data) == [(*one, "paravirt") for one in expected]
+    section = {".parainstructions": SimpleNamespace(address=TABLE, size=len(data))}
+    found = PatchSites(kernel_with(section, paravirt=data)[0], {}, {}).within([], ((CODE + start, CODE + end),))
+    assert [(one.start - CODE, one.end - CODE) for one in found] == expected
     assert sites(CODE + start, CODE + end, paravirt=data + b"\1") == [(*one, "paravirt") for one in expected]
