@@ -163,16 +163,16 @@ def judge_cpu(memory: Composite, cpu: ParkedCpu, supposed: Suppositions, *, rein
     line, frame = _line(memory, cpu)
     owner = _owner(memory, cpu, frame)
     moments = _while_copying(memory, cpu, iteration, line)
-    store = None if moments is None or frame is None else memory.copy_number(frame)
+    woken = None if moments is None or frame is None else (moments, memory.copy_number(frame))
     later = {} if reinitialised else {event: _later(memory, cpu, event) for event in _events_of(parked.state)}
-    awake = None if moments is None or store is None else _awake(moments, store, supposed)
+    awake = None if woken is None else _awake(*woken, supposed)
     prospects = Prospects(
         settled=None if iteration is None else iteration.difference,
         fetch_unknown=iteration is not None and iteration.fetch_unknown,
         spurious=_spurious(memory, cpu, iteration, supposed),
         at_store=None if awake is None else min(awake),
         worst_at_store=max(awake) if awake else None if moments is None else moments.worst_difference,
-        usual=None if moments is None or store is None else _usual(moments, store, supposed),
+        usual=None if woken is None else _usual(*woken, supposed),
         after={event: After(found.difference, _reuse(cpu, found), found.lent) for event, found in later.items()},
         line=line,
         writes=Writes.UNKNOWN if owner is None else owner.writes,
@@ -191,7 +191,7 @@ def judge_cpu(memory: Composite, cpu: ParkedCpu, supposed: Suppositions, *, rein
         reinitialised=reinitialised,
         line=line,
         owner=owner,
-        timing=None if moments is None or store is None else _timing(memory, moments, store, supposed),
+        timing=None if woken is None else _timing(memory, *woken, supposed),
         reads_tables=any(found.reads_tables for found in later.values()),
         missing=_missing(ruling, iteration, later, parked.cpu) if ruling.fate is Fate.UNKNOWN else None,
     )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 
+from hibercheck.dump.dump import open_dump
 from hibercheck.handoff.memory.context import ApContext
 from hibercheck.handoff.replay.compare import Difference
 from hibercheck.handoff.replay.fate import Doubt, Fate, Ruling, Suppositions, When
-from hibercheck.handoff.replay.judge import judge, judge_cpu, together
+from hibercheck.handoff.replay.judge import judge, judge_cpu, judge_cpus, suppositions, together
 from hibercheck.handoff.replay.moments import moments_of
 from hibercheck.handoff.scenario.park import Unsettled
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, Facts
+from tests.support.made_inputs import made_plan
 from tests.support.made_states import LINE_FRAME, OTHER, ROOT, TEXT_FRAME, entry_state, made, own_frames
 
 KEPT = {OTHER: bytes(4096)}
@@ -285,3 +288,56 @@ def test_places_fail_in_which_any_cpu_is_lost(judged):
         safe = replace(one, cpu=2, state=ParkState.NEVER_BOOTED, loop=None)
         both = replace(plan, parked=(one, safe)[::order])
         assert judge(both, None).sweep == alone
+
+
+@pytest.mark.parametrize(("state", "longest"), [(ParkState.MWAIT, 7), (ParkState.HLT, None)])
+@pytest.mark.parametrize("tlb", ["cold", "warm"])
+def test_what_is_supposed_is_what_the_options_say(state, longest, tlb):
+    plan = made_plan(tlb=tlb, spurious_mwait=True, suppose=frozenset({"nmi", "mce"}), wake_latency=7)
+    plan = replace(plan, parked=tuple(replace(one, state=state) for one in plan.parked))
+    events = frozenset({Event.NMI, Event.MACHINE_CHECK})
+    assert suppositions(plan) == Suppositions(True, events, 7, tlb == "cold", False, longest)
+    quiet = made_plan(tlb="warm")
+    assert suppositions(quiet) == QUIET
+
+
+def test_only_those_whom_the_resumee_starts_get_an_init():
+    memory, cpu = made(FOREIGN, ParkState.HLT)
+    cpus = [replace(cpu, parked=replace(cpu.parked, cpu=number)) for number in (1, 2, 3)]
+    found = judge_cpus(memory, cpus, QUIET, {2})
+    assert [one.fate for one in found] == [Fate.STAYS_PARKED, Fate.REINITIALISED, Fate.STAYS_PARKED]
+    assert [one.parked.cpu for one in found] == [1, 2, 3]
+    assert [one.reinitialised for one in found] == [False, True, False]
+
+
+@pytest.mark.parametrize(("lacking", "known"), [
+    ({}, True), ({"phys_base": None}, False), ({"kaslr_offset": None}, False),
+    ({"phys_base": None, "kaslr_offset": None}, False),
+])  # fmt: skip
+def test_one_place_is_judged_if_all_of_it_is_known(judged, lacking, known):
+    plan, _ = judged("fatal", memory=False)
+    assert plan.placement.known
+    found = judge(replace(plan, placement=replace(plan.placement, **lacking)), None)
+    assert (found.memory is not None) is known
+    assert all((one.iteration is not None) is known for one in found.aps if one.parked.loop is not None)
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_another_way_of_parking_is_judged_in_the_place_of_the_resumer_s_own(judged, committed, memory):
+    plan, own = judged("fatal", memory=memory)
+    asked = []
+
+    class Elsewhere:
+        def apply(self, of, copied, cpus, dump):
+            asked.append((of, dump))
+            parked = (replace(one.parked, state=ParkState.NEVER_BOOTED, loop=None) for one in cpus)
+            return copied, tuple(replace(one, parked=other) for one, other in zip(cpus, parked, strict=True))
+
+    with ExitStack() as stack:
+        dump = stack.enter_context(open_dump(committed("fatal")["memory"])) if memory else None
+        found = judge(plan, dump, Elsewhere())
+        assert asked == [(plan, dump)]
+    assert {one.fate for one in own.aps} == {Fate.DIES}
+    assert {one.fate for one in found.aps} == {Fate.UNTOUCHED}
+    assert (found.memory.resumer.exact, found.boot_cpu.survives) == (memory, own.boot_cpu.survives)
+    assert found.dump_shows_parked is own.dump_shows_parked
