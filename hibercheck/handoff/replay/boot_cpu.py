@@ -80,11 +80,11 @@ def lacking(plan: Plan) -> tuple[Lack, ...]:
     protection fault, while GS still points to the resumer's per-CPU area.  Measured with SMAP and FSGSBASE (the machine
     hangs) and XSAVE (it resets).  A feature that is not used is not missed.
 
-    Of a CPU that is only taken to be the resumee's nothing is lost but what the resumer's command line hides, and that
+    Only where the resumer's CPU is known, and not taken to be the resumee's.  What the resumer's command line hides
     is there all the same.
     """
     known, resumee = plan.known.get(FEATURES.name), plan.resumee
-    if known is None or resumee.features is None:
+    if known is None or known.standing.is_open or resumee.features is None:
         return ()
     lost = (resumee.features.flags - known.value.flags) - cleared_by(plan.cmdline)
     cr4 = resumee.cr4 or 0

@@ -353,7 +353,7 @@ class DeadReader:
         if not frames.value:
             return Trait(name, None if frames.value is None else False, frames.evidence, reason=frames.reason)
         withholds = [self.program.address(one) for one in _WITHHOLD]
-        for function in closure(self.program, [self.program.address("setup_arch")], withholds, 1):
+        for function in closure(self.program, [self.program.address("setup_arch") or 0], withholds, 1):
             for call in calls_to(function, withholds):
                 first, end = (argument(function, call, register) for register in ("rdi", "rsi"))
                 if first is not None and end is not None and all(first <= frame < end for frame in frames.value):
