@@ -9,6 +9,7 @@ import pytest
 
 from hibercheck.dump.dump import open_dump
 from hibercheck.handoff.memory.context import ApContext
+from hibercheck.handoff.memory.owner import Owner, Use, Writes
 from hibercheck.handoff.replay.compare import Difference
 from hibercheck.handoff.replay.fate import Doubt, Fate, Ruling, Suppositions, When
 from hibercheck.handoff.replay.judge import judge, judge_cpu, judge_cpus, suppositions, together
@@ -341,3 +342,93 @@ def test_another_way_of_parking_is_judged_in_the_place_of_the_resumer_s_own(judg
     assert {one.fate for one in found.aps} == {Fate.UNTOUCHED}
     assert (found.memory.resumer.exact, found.boot_cpu.survives) == (memory, own.boot_cpu.survives)
     assert found.dump_shows_parked is own.dump_shows_parked
+
+
+@pytest.mark.parametrize(("latency", "usual"), [(None, "parked"), (0, "parked"), (1, Fate.DIES), (2, Fate.DIES)])
+@pytest.mark.parametrize(("reinitialised", "parked"), [(True, Fate.REINITIALISED), (False, Fate.STAYS_PARKED)])
+def test_what_a_store_comes_to_as_a_rule_hangs_on_how_soon_it_wakes(latency, usual, reinitialised, parked):
+    """Its line is copied second, and its code third."""
+    image = {LINE_FRAME: bytes(4096), TEXT_FRAME: b"\xcc" * 4096, 0x200: bytes(4096), 0x90: bytes(4096)}
+    found = judged_cpu(image, supposed=Suppositions(wake_latency=latency), reinitialised=reinitialised)
+    assert (found.fate, found.when, found.cause, found.doubt) == (Fate.DIES, When.COPY, Event.STORE, Doubt.TIMING)
+    assert found.ruling.usual is (parked if usual == "parked" else usual)
+
+
+class Told:
+    """Who owns what in the resumee: everything is data of one kind, and these frames may be handed out."""
+
+    line_size = 64
+
+    def __init__(self, writes=Writes.UNKNOWN, lent=()):
+        self.writes, self.lent, self.asked = writes, lent, []
+
+    def of_line(self, physical, cpu):
+        self.asked.append((physical, cpu))
+        return Owner(physical, 64, Use.DATA, writes=self.writes)
+
+    def handed_out(self, pfn):
+        return pfn in self.lent
+
+
+@pytest.mark.parametrize(("writes", "reinitialised", "fate", "when", "doubt"), [
+    (Writes.NEVER, True, Fate.REINITIALISED, None, None), (Writes.NEVER, False, Fate.STAYS_PARKED, None, None),
+    (Writes.UNKNOWN, False, Fate.STAYS_PARKED, None, None), (Writes.ORDINARY, True, Fate.REINITIALISED, None, None),
+    (Writes.ORDINARY, False, Fate.DIES, When.AFTER, Doubt.STORE),
+    (Writes.HANDED_OUT, False, Fate.DIES, When.AFTER, Doubt.STORE),
+    (Writes.BEFORE_INIT, True, Fate.DIES, When.BEFORE_INIT, None),
+    (Writes.BEFORE_INIT, False, Fate.DIES, When.AFTER, None),
+])  # fmt: skip
+def test_a_cpu_whose_code_is_gone_lives_until_the_resumee_writes_its_line(writes, reinitialised, fate, when, doubt):
+    memory, cpu = made(FOREIGN)
+    owners = Told(writes)
+    found = judge_cpu(replace(memory, owners=owners), cpu, QUIET, reinitialised=reinitialised)
+    assert (found.fate, found.when, found.doubt) == (fate, when, doubt)
+    assert found.owner.writes is writes
+    assert owners.asked == [(LINE_FRAME << 12 | 0x40, 1)]
+
+
+@pytest.mark.parametrize("state", [ParkState.MWAIT, ParkState.HLT])
+@pytest.mark.parametrize(("image", "withheld", "line"), [
+    ({LINE_FRAME: bytes(4096)}, False, True), (KEPT, False, False), ({LINE_FRAME: bytes(4096)}, True, False),
+    (KEPT, True, False),
+])  # fmt: skip
+@pytest.mark.parametrize("at", [{"line_frame": LINE_FRAME, "line": 0xFFFFFFFFFF578000, "placed": False}, {}])
+def test_a_line_that_the_kernel_withholds_from_images_is_not_written(state, image, withheld, line, at):
+    """The frame of a page in the fixmap is known, whatever else is; to another its page tables lead."""
+    found = judged_cpu(
+        image, state, change=lambda cpu: replace(cpu, context=replace(cpu.context, line_withheld=withheld, **at))
+    )
+    assert found.line is (line and state is ParkState.MWAIT)
+
+
+def test_a_frame_without_an_address_in_it_has_no_owner():
+    memory, cpu = made(KEPT)
+    cpu = replace(cpu, context=replace(cpu.context, line_frame=LINE_FRAME, line=None))
+    assert judge_cpu(replace(memory, owners=Told()), cpu, QUIET, reinitialised=True).owner is None
+
+
+@pytest.mark.parametrize(("image", "announced", "lent", "told"), [
+    (KEPT, None, {TEXT_FRAME}, True), (KEPT, None, {TEXT_FRAME, ROOT}, True), (KEPT, None, {OTHER}, False),
+    (KEPT, None, set(), False), (KEPT, True, {TEXT_FRAME}, False),  # of which the resumee knows that they are in use
+    (FOREIGN, None, {TEXT_FRAME}, False),  # which kills it at once
+])  # fmt: skip
+def test_memory_that_may_be_handed_out_is_told_of_an_event_that_it_would_survive(image, announced, lent, told):
+    memory, cpu = made(image, ParkState.HLT)
+    cpu = replace(cpu, entry=entry_state(), announced=announced)
+    found = judge_cpu(replace(memory, owners=Told(lent=lent)), cpu, QUIET, reinitialised=False)
+    assert {one.event for one in found.exposure if one.lent} == (
+        {Event.NMI, Event.MACHINE_CHECK, Event.SMI} if told else set()
+    )
+    assert all("handed out the free memory" in one.reason for one in found.exposure if one.lent)
+
+
+@pytest.mark.parametrize(("state", "reinitialised", "entry", "reads"), [
+    (ParkState.HLT, False, True, True), (ParkState.HLT, True, True, False), (ParkState.HLT, False, False, False),
+    (ParkState.WAIT_FOR_SIPI, False, True, False),
+])  # fmt: skip
+def test_an_nmi_reads_tables_and_an_smi_does_not(state, reinitialised, entry, reads):
+    found = judged_cpu(
+        KEPT, state, reinitialised=reinitialised,
+        change=lambda cpu: replace(cpu, entry=entry_state() if entry else None),
+    )  # fmt: skip
+    assert found.reads_tables is reads
