@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hibercheck.errors import MissingFact
 from hibercheck.kernel.code.names import Wanted
 from hibercheck.kernel.code.program import MAX_FUNCTION, MAX_INSTRUCTIONS, Program
 from hibercheck.kernel.kernel import open_kernel
@@ -220,3 +221,61 @@ def test_without_section_headers_it_is_known_by_its_code(program, code, belongs)
     assert len(some.tails) == (0 if belongs else 1)
     if belongs:
         assert sorted(mnemonics(some)) == ["jmp", "jmp", "jne", "pause", "ret", "test"]
+
+
+def test_what_a_symbol_is_known_as(program):
+    made = program("".join(f"fn {name}\n ret\nend {name}\n" for name in ("__fentry__", "panic", "printk", "other")))
+    kinds = {
+        name: (made.is_thunk(at), made.is_complaint(at), made.is_noise(at))
+        for name in ("__fentry__", "panic", "printk", "other")
+        for at in [made.kernel.require(name).address]
+    }
+    assert kinds == {
+        "__fentry__": (True, False, False), "panic": (False, True, True), "printk": (False, False, True),
+        "other": (False, False, False),
+    }  # fmt: skip
+
+
+def test_without_section_headers_nothing_is_auxiliary_by_its_place(program):
+    made = program("fn some\n ret\nend some\n")
+    assert not made.is_auxiliary(0)
+
+
+def test_of_two_names_for_one_place_the_first_is_shown(program):
+    made = program("fn some\n ret\nend some\n.globl alias, zeroth\n.set alias, some\n.set zeroth, some\n",
+                   Wanted(("zeroth", "alias", "some")))  # fmt: skip
+    assert made.name(made.address("some")) == made.symbol_at(made.address("some")).name == "alias"
+
+
+def test_whether_data_symbols_were_recovered_is_said_by_the_kernel(program):
+    made = program("fn some\n ret\nend some\n")
+    assert made.recovered is False
+    made.kernel.supplemented = True
+    assert made.recovered is True
+
+
+def test_each_name_is_looked_up_once(program):
+    """A pass over the symbols of a kernel with DWARF costs more than reading its code."""
+    made = program("fn some\n ret\nend some\nfn other\n ret\nend other\n", Wanted(("some", "missing")))
+    assert made.find("some").name == "some"
+    look_up, asked = made.kernel.symbols, []
+
+    def looked_up(names):
+        asked.append(sorted(names))
+        return look_up(asked[-1])
+
+    made.kernel.symbols = looked_up
+    assert made.find("missing") is made.find("some.cold") is None
+    assert made.find("other").name == made.find("other").name == "other"
+    assert made.find("some.cold") is None
+    assert asked == [["some.cold"], ["other"]]
+    assert made.undeclared.keys() == {"some.cold", "other"}
+
+
+def test_a_kernel_that_does_not_say_its_compiler_has_no_names_of_clang(made):
+    text = ".text\nfn some.llvm.1\n ret\nend some.llvm.1\n"
+    parts = {**dict.fromkeys(PARTS, ""), "alone": text}
+    with open_kernel(made.path(**parts)) as kernel:
+        with pytest.raises(MissingFact):
+            _ = kernel.banner
+        assert Program(kernel, Wanted(("some*",))).find("some") is None
