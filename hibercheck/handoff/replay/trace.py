@@ -75,8 +75,9 @@ class Trace:
 
     @property
     def fetch_unknown(self) -> bool:
-        """Whether it is not known what the CPU executes."""
-        return any(item.access is Access.FETCH and item.change is Change.UNKNOWN for item in self.touched)
+        """Whether it is not known what the CPU executes: in its loop, or where what it reads leads it."""
+        left = self.divergence is not None and self.divergence.unknown
+        return left or any(item.access is Access.FETCH and item.change is Change.UNKNOWN for item in self.touched)
 
     @property
     def reads_tables(self) -> bool:

@@ -18,7 +18,18 @@ from hibercheck.handoff.scenario.park import Unsettled
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, Facts
 from tests.support.made_inputs import made_plan
-from tests.support.made_states import LINE_FRAME, OTHER, ROOT, TEXT_FRAME, entry_state, made, own_frames
+from tests.support.made_states import (
+    CODE,
+    GS_FRAME,
+    LINE_FRAME,
+    OTHER,
+    ROOT,
+    TEXT,
+    TEXT_FRAME,
+    entry_state,
+    made,
+    own_frames,
+)
 
 KEPT = {OTHER: bytes(4096)}
 NMI = Suppositions(events=frozenset({Event.NMI}))
@@ -432,3 +443,54 @@ def test_an_nmi_reads_tables_and_an_smi_does_not(state, reinitialised, entry, re
         change=lambda cpu: replace(cpu, entry=entry_state() if entry else None),
     )  # fmt: skip
     assert found.reads_tables is reads
+
+
+@pytest.mark.parametrize("supposed", [
+    Suppositions(spurious_mwait=True), Suppositions(mwait_spins=True), Suppositions(spurious_mwait=True, cold_tlb=True),
+])  # fmt: skip
+@pytest.mark.parametrize(("code", "fate"), [
+    (b"\x0f\x05", Fate.UNKNOWN),  # SYSCALL, which is not followed
+    (b"\xeb\xfe", Fate.DIES), (b"\xf4\xeb\xfd", Fate.PARKS_AGAIN),
+])  # fmt: skip
+def test_a_cpu_that_leaves_its_loop_for_code_that_is_not_understood_is_not_called_safe(supposed, code, fate):
+    """What it reads was replaced, and leads it to code of its own: whatever its TLB holds, it goes there."""
+    data = {GS_FRAME: bytes(4096)}  # it is taken for CPU 0
+    found = judged_cpu(data, supposed=supposed, reinitialised=True, code=CODE + code)
+    assert found.fate is fate
+    if fate is Fate.UNKNOWN:
+        assert (found.when, found.cause) == (When.COPY, Event.SPURIOUS)
+        where = f"what CPU 1 executes at {TEXT + len(CODE):#x}, out of its loop"
+        assert found.missing == (where, "--resumer-memory DUMP")
+
+
+def test_a_second_way_of_parking_is_tried_at_each_place(judged):
+    plan, own = judged("random-address", memory=False)
+    asked = []
+
+    class Elsewhere:
+        def apply(self, of, copied, cpus, dump):
+            asked.append((of, dump))
+            parked = (replace(one.parked, state=ParkState.NEVER_BOOTED, loop=None) for one in cpus)
+            return copied, tuple(replace(one, parked=other) for one, other in zip(cpus, parked, strict=True))
+
+    found = judge(plan, None, Elsewhere())
+    assert set(map(id, (of for of, _ in asked))) == {id(plan)}
+    assert {dump for _, dump in asked} == {None}
+    assert ({one.fate for one in found.aps}, found.sweep) == ({Fate.UNTOUCHED}, None)
+    assert found.boot_cpu == own.boot_cpu
+    assert own.boot_cpu.survives
+    places = own.sweep.places
+    assert sum(count for _, count, _ in places) == own.sweep.placements
+    assert sum(count for _, count, lost in places if lost) == own.sweep.failing
+
+
+@pytest.mark.parametrize(("cold", "usual"), [(True, Fate.DIES), (False, Fate.REINITIALISED)])
+def test_a_store_that_wakes_it_once_its_tables_are_gone_finds_what_its_tlb_holds(cold, usual):
+    found = judged_cpu({LINE_FRAME: bytes(4096), ROOT: bytes(4096)}, reinitialised=True,
+                       supposed=Suppositions(wake_latency=1, cold_tlb=cold))  # fmt: skip
+    assert (found.fate, found.doubt, found.ruling.usual) == (Fate.DIES, Doubt.TIMING, usual)
+
+
+def test_the_first_frame_is_copied_as_well():
+    timing = judged_cpu({LINE_FRAME: bytes(4096), 0: bytes(4096)}).timing
+    assert (timing.store, timing.copies) == (1, 2)
