@@ -40,7 +40,7 @@ def copied_loop(resumer: DumpedResumer, registers: CpuRegisters) -> ParkLoop | N
             if node is None or node.flow not in (Flow.NEXT, Flow.JUMP):
                 break
             found.append((at, node.code, node.render().text))
-            at = node.target if node.flow is Flow.JUMP and node.target is not None else node.end
+            at = node.end if node.target is None else node.target
             if at == wait:
                 return _loop(resumer, found, kind)
     return None

@@ -109,7 +109,7 @@ def bring_up(
     """
     present = limited_to(present, cmdline)
     boot_cpu = min(present, default=0)
-    wanted = 1 if cmdline.max_cpus == 0 else cmdline.max_cpus or len(present)
+    wanted = cmdline.max_cpus or len(present)
     stays = present & topology.primaries | {boot_cpu} if smt_off else present
     booted = frozenset(_started(present, topology, wanted, stays, order)) | {boot_cpu}
     online = booted & stays
@@ -136,7 +136,7 @@ def _started(
         stays: Those that stay online once they are started.
         order: In which order.
     """
-    if order is Order.PRIMARIES and wanted > 1:  # without SMT all are primary threads, and one round is as good
+    if order is Order.PRIMARIES:  # without SMT all are primary threads, and one round is as good
         first = sorted(present & topology.primaries)[:wanted]
         left = wanted - len(stays.intersection(first))
         return first + sorted(present - topology.primaries)[:left]
@@ -160,7 +160,7 @@ def limited_to(machine: frozenset[int], cmdline: CommandLine) -> frozenset[int]:
     if cmdline.max_cpus == 0 or cmdline.lapic_off:
         return frozenset(sorted(machine)[:1])
     limits = [count for count in (cmdline.nr_cpus, cmdline.possible_cpus) if count is not None and count > 0]
-    return frozenset(cpu for cpu in machine if cpu < min(limits, default=1 << 30))
+    return frozenset(cpu for cpu in machine if all(cpu < limit for limit in limits))
 
 
 def found_by(machine: frozenset[int], cmdline: CommandLine) -> frozenset[int]:

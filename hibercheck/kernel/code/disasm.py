@@ -149,8 +149,8 @@ class _Iced:
             flow.RETURN: Flow.RETURN,
         }
         access = iced.OpAccess
-        self._reads = {access.READ, access.COND_READ, access.READ_WRITE, access.READ_COND_WRITE}
-        self._writes = {access.WRITE, access.COND_WRITE, access.READ_WRITE, access.READ_COND_WRITE}
+        self._both = {access.READ_WRITE, access.READ_COND_WRITE}
+        self._writes = {access.WRITE, access.COND_WRITE, *self._both}
 
     def decode(self, code: bytes, address: int, bits: int) -> Decoded | None:
         """Decode the instruction that ``code`` starts with, or None where there is none."""
@@ -171,10 +171,7 @@ class _Iced:
 
     def register(self, instruction: Any, which: int) -> str | None:  # noqa: ANN401 - foreign object
         count = instruction.op_count
-        index = which % count if count else 0
-        if not count or instruction.op_kind(index) != self._iced.OpKind.REGISTER:
-            return None
-        return self._name(instruction.op_register(index))
+        return self._name(instruction.op_register(which % count)) if count else None
 
     def written(self, instruction: Any) -> frozenset[str]:  # noqa: ANN401 - foreign object
         used = self._info.info(instruction).used_registers()
@@ -197,8 +194,9 @@ class _Iced:
         return None
 
     def _operand(self, used: Any) -> Operand:  # noqa: ANN401 - foreign object
-        reads, writes = used.access in self._reads, used.access in self._writes
-        access = "read+write" if reads and writes else "write" if writes else "read"
+        access = "write" if used.access in self._writes else "read"
+        if used.access in self._both:
+            access = "read+write"
         size = self._iced.MemorySizeExt.size(used.memory_size)
         return self._place(used.segment, used.base, used.index, used.scale, used.displacement, access=access, size=size)
 

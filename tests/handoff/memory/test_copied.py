@@ -11,6 +11,7 @@ from hibercheck.dump.registers import GENERAL, CpuRegisters
 from hibercheck.handoff.designs.island import build, frames_needed
 from hibercheck.handoff.memory.copied import copied_loop
 from hibercheck.x86.paging import CR0_PG, PagingMode
+from tests.support.made_memory import Memory
 
 OFFSET = 0x1200_0000
 """What KASLR adds to a kernel's addresses, and so is taken from those of code that is not the kernel's."""
@@ -41,6 +42,7 @@ def test_hlt_and_the_jump_back(levels):
     assert loop.kind == "hlt"
     assert loop.wait == (at - OFFSET) & 0xFFFF_FFFF_FFFF_FFFF
     assert loop.resume_at == loop.wait + 1
+    assert (loop.start, loop.end, loop.role, loop.symbol) == (loop.wait, loop.wait + 3, "resume", "copied code")
     assert loop.ranges == ((loop.wait, loop.wait + 3),)
     assert loop.code == bytes.fromhex("f4ebfd")
     assert [one.text.split()[0] for one in loop.instructions] == ["hlt", "jmp"]
@@ -58,6 +60,9 @@ def test_mwait_is_a_way_to_wait_too():
     ("code", "behind"),
     [
         ("f390 ebfc", 2),  # pause; jmp: nothing waits
+        ("90 ebfd", 1),  # nop; jmp
+        ("f4 06", 1),  # hlt; no instruction
+        ("f4 ffe0", 1),  # hlt; jmp *%rax
         ("f4 c3", 1),  # hlt; ret
         ("f4 0f0b", 1),  # hlt; ud2
         ("f4 ebfe", 1),  # hlt; a loop without it
@@ -106,3 +111,17 @@ def test_a_cpu_that_does_not_page_runs_32_bit_code(levels, texts):
     memory, registers, _ = waiting(levels, code=bytes.fromhex("f4 40 ebfc"))
     loop = copied_loop(memory, registers)
     assert [one.text.split()[0] for one in loop.instructions] == texts
+
+
+@pytest.mark.parametrize(("offset", "found"), [(0x100, True), (0xFFD, True), (0xFFE, False)])
+def test_code_is_read_where_its_page_tables_lead_and_page_by_page(offset, found):
+    """Of the page behind it nothing is in the dump."""
+    page, frame = 0xFFFFC90000004000, 0x9000000
+    memory = Memory(root=0x300)
+    memory.map(page, frame)
+    memory.put(frame + offset, b"\xf4\xeb\xfd")
+    memory.pop((frame >> 12) + 1, None)
+    resumer = SimpleNamespace(frame=memory.frame, mode=PagingMode(), kaslr_offset=0)
+    _, registers, _ = waiting(4)
+    loop = copied_loop(resumer, replace(registers, cr3=0x300000, rip=page + offset + 1))
+    assert (None if loop is None else loop.wait) == (page + offset if found else None)

@@ -46,7 +46,7 @@ class Kernel:
         return SimpleNamespace(address=SYMBOLS[name])
 
     def read(self, address, size):
-        if address & ~0xFFF in self.missing or not TEXT <= address < END:
+        if address & ~0xFFF in self.missing or not TEXT - 0x2000 <= address < END:
             raise MissingFact("not in the file")
         return content(address, size)
 
@@ -91,6 +91,15 @@ def test_the_pages_are_mapped_as_text_is_present_executable_and_not_for_users():
     leaf = walk(placed, placed.mode, placed.cr3, TEXT).steps[-1].entry
     assert leaf & 0xFFF == 0x1E1  # present, accessed, dirty, 2 MiB, global; neither writable nor for users
     assert leaf >> 63 == 0  # executable
+    assert not any(placed.frame(placed.cr3 >> 12)[: 8 * 511])  # what is not of the image
+
+
+def test_an_image_that_begins_within_2_mib_is_mapped_from_there(monkeypatch):
+    monkeypatch.setitem(SYMBOLS, "_text", TEXT + MIB)
+    placed = place()
+    for link in (TEXT, TEXT + MIB, TEXT + 2 * MIB, END - 1):
+        assert walk(placed, placed.mode, placed.cr3, link).physical == link - START_KERNEL_MAP
+    assert walk(placed, placed.mode, placed.cr3, TEXT - 1).physical is None
 
 
 @pytest.mark.parametrize("phys_base", [0, 0x2000000, -0x1000000])

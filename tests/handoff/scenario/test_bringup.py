@@ -73,7 +73,7 @@ def test_impossible_offline_sets_are_refused(by_hand, what):
 def test_whom_the_rescue_reaches(by_hand, needs_primary, rescued):
     bringup, topology = up(by_hand=by_hand)
     assert rescued_cpus(bringup, topology, rescues=True, needs_primary=needs_primary) == rescued
-    assert not rescued_cpus(bringup, topology, rescues=False, needs_primary=needs_primary)
+    assert rescued_cpus(bringup, topology, rescues=False, needs_primary=needs_primary) == frozenset()
 
 
 def test_without_smt_every_cpu_is_its_own_primary_and_is_passed_by():
@@ -216,6 +216,7 @@ def test_without_smt_there_are_no_rounds():
     ("", range(8)), ("nr_cpus=3", range(3)), ("possible_cpus=5", range(5)), ("nr_cpus=6 possible_cpus=2", range(2)),
     ("nr_cpus=2 possible_cpus=6", range(2)), ("nr_cpus=1", range(1)), ("maxcpus=0", range(1)), ("nosmp", range(1)),
     ("nolapic", range(1)), ("acpi=off", range(8)), ("maxcpus=2", range(8)), ("nr_cpus=0", range(8)),
+    ("possible_cpus=0", range(8)), ("nr_cpus=0 possible_cpus=3", range(3)),
 ])  # fmt: skip
 def test_of_which_cpus_a_kernel_takes_note(text, left):
     assert limited_to(frozenset(range(8)), parse_command_line(text)) == set(left)
@@ -231,6 +232,8 @@ def test_the_boot_cpu_is_the_first_there_is():
     present, topology = frozenset({2, 3}), machine(2, 2)[1]
     found = bring_up(present, topology, parse_command_line("nosmp"), smt_off=False, by_hand=frozenset())
     assert (found.boot_cpu, found.present, found.online) == (2, {2}, {2})
+    none = bring_up(frozenset(), topology, parse_command_line(""), smt_off=False, by_hand=frozenset())
+    assert (none.boot_cpu, none.present, none.online) == (0, set(), set())
     cut = bring_up(present - {2}, topology, parse_command_line(""), smt_off=True, by_hand=frozenset())
     assert (cut.boot_cpu, cut.online) == (3, {3})  # it stays, although it is a sibling
 

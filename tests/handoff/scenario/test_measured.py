@@ -10,7 +10,16 @@ import pytest
 
 from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import Mismatch
-from hibercheck.handoff.scenario.measured import check_boot, check_dump, other_image, remark_dump
+from hibercheck.handoff.facts.logged import LogFacts
+from hibercheck.handoff.scenario.measured import (
+    check_boot,
+    check_dump,
+    check_facts,
+    kaslr_offset,
+    other_image,
+    phys_base,
+    remark_dump,
+)
 from tests.support.made_inputs import (
     LINKED,
     Kernel,
@@ -126,3 +135,38 @@ def test_a_dump_that_is_older_than_the_image_is_told(taken, written, restores, w
     remark_dump(found)
     assert bool(found.remarks) is told
     assert not told or "may be of another boot" in next(iter(found.remarks))
+
+
+OWN = "Linux version 6.1.0 (a@b) #1"
+
+
+@pytest.mark.parametrize(("banner", "same"), [
+    (OWN, True), (f" {OWN}\n", True), (None, True), ("Linux version 6.1.1 (a@b) #1", False), ("", False),
+])  # fmt: skip
+@pytest.mark.parametrize("log", [False, True])
+def test_facts_and_a_log_are_of_the_resumer_s_kernel(banner, same, log):
+    """What they do not say contradicts nothing."""
+    facts = LogFacts("dmesg", banner=banner) if log else made_collected(banner=banner)
+    if same:
+        check_facts(facts, Kernel(banner=f"{OWN}\n"))
+        return
+    said = f"dmesg: is of '{banner}', not of '{OWN}'" if log else f"was collected on '{banner}', not on '{OWN}'"
+    with pytest.raises(Mismatch) as caught:
+        check_facts(facts, Kernel(banner=f"{OWN}\n"))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("facts", "offset", "base"), [
+    ({}, None, None), ({"kernel_offset": 0x5000000, "phys_base": 0x3000000}, 0x5000000, 0x3000000),
+    (PLACE, 0x5000000, 0x3000000), (PLACE | {"kernel_offset": 1, "phys_base": 2}, 0x5000000, 0x3000000),
+])  # fmt: skip
+def test_where_facts_have_the_kernel(facts, offset, base):
+    """By the addresses of its text, or by what its notes say of its displacements."""
+    collected = made_collected(**{"kernel_offset": None, "phys_base": None, **facts})
+    assert (kaslr_offset(collected, Kernel()), phys_base(collected, Kernel())) == (offset, base)
+
+
+def test_without_a_dump_none_is_older_than_the_image():
+    found = asking(resumee=made_resumee(spoken(seconds=LATE)))
+    remark_dump(found)
+    assert not found.remarks

@@ -184,6 +184,10 @@ def test_where_control_goes(code, target):
     assert target is None or text.endswith(f" {target:#x}")
 
 
+def test_addresses_are_shown_without_zeros_before_them():
+    assert decode(b"\xeb\xfe", 0x1000).render().text == "jmp 0x1000"
+
+
 def test_in_32_bit_code_registers_are_named_alike_and_targets_have_32_bits():
     inc, jump = (decode(bytes.fromhex(code), 0xFFFFFFFF_00001000, bits=32) for code in ("40", "ebfe"))
     assert (inc.mnemonic, inc.written, inc.destination) == ("inc", {"rax"}, "rax")
