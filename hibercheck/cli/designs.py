@@ -51,7 +51,7 @@ do not change it: `hibercheck IMAGE --park NAME` judges by one design."""
 @general_options
 def command(**given: Any) -> int:
     """Replay the handoff of IMAGE under every way to park a CPU: with a resumee that knows it, and without."""
-    from hibercheck.cli.check import check_options, named_inputs
+    from hibercheck.cli.job import check_options, named_inputs
     from hibercheck.cli.matrix import suppressions_of, tell, today
     from hibercheck.cli.output import opened_outputs, prepare_standard_streams
     from hibercheck.cli.resumer import resolve

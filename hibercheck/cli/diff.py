@@ -9,9 +9,10 @@ import click
 from hibercheck.cli.matrix import CASES
 from hibercheck.cli.options import GATE, GroupedCommand, general_options, option
 from hibercheck.cli.shared import OUTPUT, SCENARIO, formats_option, shared
-from hibercheck.cli.values import Output, PathType
+from hibercheck.cli.values import PathType
 
 if TYPE_CHECKING:
+    from hibercheck.cli.job import Output
     from hibercheck.handoff.diff import Difference
     from hibercheck.report.gate import Exit
     from hibercheck.report.pairs import PairCase
@@ -62,7 +63,7 @@ def command(**given: Any) -> int:
     NEW is judged as resumer and as resumee: with itself, with OLD and with each kernel of --against.  Each verdict is
     compared with OLD's in that role.
     """
-    from hibercheck.cli.check import resolve_outputs
+    from hibercheck.cli.job import resolve_outputs
     from hibercheck.cli.matrix import kept_in, settings_of, spared, suppressions_of, tell, today
     from hibercheck.cli.output import opened_outputs, prepare_standard_streams
     from hibercheck.cli.stored import cache_of, directory_of

@@ -12,12 +12,13 @@ import click
 from hibercheck.cli.options import GATE, GENERAL, GroupedCommand, general_options, given_by_hand, option
 from hibercheck.cli.shared import OUTPUT, SCENARIO, WORK, formats_option, shared
 from hibercheck.cli.terminal import say
-from hibercheck.cli.values import Output, PathType, WholeType
+from hibercheck.cli.values import PathType, WholeType
 from hibercheck.numbers import decimal
 
 if TYPE_CHECKING:
     import datetime
 
+    from hibercheck.cli.job import Output
     from hibercheck.errors import HibercheckError
     from hibercheck.handoff.matrix.run import Progress
     from hibercheck.handoff.matrix.scenario import Settings
@@ -119,7 +120,7 @@ class ImageType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
 @general_options
 def command(**given: Any) -> int:
     """Judge every pair of KERNELs (also facts files, directories, or @LIST)."""
-    from hibercheck.cli.check import resolve_outputs
+    from hibercheck.cli.job import resolve_outputs
     from hibercheck.cli.output import opened_outputs, prepare_standard_streams
     from hibercheck.cli.stored import cache_of, directory_of
 

@@ -10,46 +10,47 @@ import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import click
+from typing import TYPE_CHECKING
 
 from hibercheck.patterns import pattern
 
+if TYPE_CHECKING:
+    import click
+
 DEFAULT = "2G"
+SIZE = "hibercheck.cli.memory.size"
+"""Key of a context's ``meta`` for the bytes that the command may take."""
 LEAST = 64 << 20
 """What the interpreter and the libraries need before they have read anything."""
 
-_KEY = "hibercheck.cli.memory"
 _SIZE = pattern(r"(\d{1,12})([kmgt]?)", re.ASCII)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
-class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """An amount of memory: ``512M``, ``2G``, or bytes; 0 for no limit."""
+def amount(text: str) -> int:
+    """Return bytes: ``512M``, ``2G``, or a number of them; 0 for no limit.
 
-    name = "SIZE"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Turn text into bytes."""
-        found = _SIZE.fullmatch(str(value).strip().lower())
-        if not found:
-            self.fail(f"{value!r} is not an amount of memory such as 512M or 2G", param, ctx)
-        size = int(found[1]) << _UNITS[found[2]]
-        if 0 < size < LEAST:
-            self.fail(f"{value!r} is less than the {LEAST >> 20}M that any command needs", param, ctx)
-        return size
+    Raises:
+        ValueError: It is none, or less than any command needs.
+    """
+    found = _SIZE.fullmatch(text.strip().lower())
+    if not found:
+        raise ValueError(f"{text!r} is not an amount of memory such as 512M or 2G")
+    size = int(found[1]) << _UNITS[found[2]]
+    if 0 < size < LEAST:
+        raise ValueError(f"{text!r} is less than the {LEAST >> 20}M that any command needs")
+    return size
 
 
 def note(ctx: click.Context, _parameter: click.Parameter, size: int) -> int:
     """Keep the amount for when the command runs: parsing alone, for a help or a completion, must not limit anything."""
-    ctx.meta[_KEY] = size
+    ctx.meta[SIZE] = size
     return size
 
 
 @contextmanager
-def limited(ctx: click.Context) -> Iterator[None]:
+def limited(size: int) -> Iterator[None]:
     """Limit the process to what ``--max-memory`` says while the command runs; a lower limit that is there stays."""
-    size = ctx.meta.get(_KEY, 0)
     before, most = resource.getrlimit(resource.RLIMIT_DATA)
     bounds = [bound for bound in (size or resource.RLIM_INFINITY, before, most) if bound != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_DATA, (min(bounds, default=resource.RLIM_INFINITY), most))

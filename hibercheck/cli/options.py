@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from hibercheck.cli import memory, pager
 from hibercheck.cli.commands import DEFAULT
+from hibercheck.cli.values import SizeType
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -179,7 +180,7 @@ class GroupedCommand(PlainHelp):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
         """Run the command within ``--max-memory``."""
-        with memory.limited(ctx):
+        with memory.limited(ctx.meta.get(memory.SIZE, 0)):
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -255,7 +256,7 @@ def general_options(function: Decorated) -> Decorated:
             "--max-memory",
             group=GENERAL,
             more=True,
-            type=memory.SizeType(),
+            type=SizeType(),
             default=memory.DEFAULT,
             show_default=True,
             expose_value=False,

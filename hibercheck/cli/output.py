@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
-import click
-
+from hibercheck.cli.notes import noted
 from hibercheck.cli.pager import PagedOutputs
 from hibercheck.cli.terminal import HEIGHT, USUAL, columns
 from hibercheck.files.inputs import note_named, watched, watching
@@ -31,19 +30,18 @@ LEGIBLE = {"red": 160, "green": 28, "yellow": 130, "magenta": 127, "cyan": 31, "
 """What stands for each colour where a terminal has 256: as legible on white as on black, which plain yellow is not."""
 
 OWN_PROCESS = "hibercheck.cli.output.own-process"
-"""Key of a context's ``meta`` that says that the process is the command's own, which may lose rights for good."""
+"""Key in the notes of a command (`hibercheck.cli.notes`): the process is its own, and may lose rights for good."""
 
 WEIGHTS = ("", "bold ")
 ANSI = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 
 WORDS = "hibercheck.cli.output.words"
-"""Key of a context's ``meta`` for the words of the command line."""
+"""Key in the notes of a command for the words of the command line."""
 
 
 def given_words() -> tuple[str, ...]:
     """Return the words of the command line that is being answered; none for a command that was called otherwise."""
-    context = click.get_current_context(silent=True)
-    return tuple(context.meta.get(WORDS, ())) if context is not None else ()
+    return tuple(noted().get(WORDS, ()))
 
 
 @contextlib.contextmanager
@@ -73,8 +71,7 @@ def opened_outputs(
         outputs = stack.enter_context(PagedOutputs(inputs))
         for output in paths:
             outputs.open(output)
-        context = click.get_current_context(silent=True)
-        if context is not None and OWN_PROCESS in context.meta:
+        if OWN_PROCESS in noted():
             _confine(outputs, cache)
         yield outputs
 

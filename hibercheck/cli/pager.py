@@ -6,14 +6,16 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
-
+from hibercheck.cli.notes import noted
 from hibercheck.files.outputs import Outputs
 
+if TYPE_CHECKING:
+    import click
+
 COMMAND = "hibercheck.cli.pager.command"
-"""Key of a context's ``meta`` for the pager that was asked for; an empty text means none."""
+"""Key in the notes of a command (`hibercheck.cli.notes`) for the pager that was asked for; an empty text means none."""
 USUAL = "less"
 SETTINGS = {"LESS": "FRX", "LV": "-c"}
 """What a pager is told unless the user tells it otherwise: end if all fits, show colours, leave the text there."""
@@ -83,8 +85,7 @@ def _words() -> list[str]:
     import shlex
     import shutil
 
-    context = click.get_current_context(silent=True)
-    asked = context.meta.get(COMMAND) if context is not None else None
+    asked = noted().get(COMMAND)
     try:
         words = shlex.split(os.environ.get("PAGER") or USUAL if asked is None else asked)
     except ValueError:  # a quote that is not closed

@@ -7,11 +7,13 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-import click
-
-from hibercheck.cli.group import root
+from hibercheck.cli.job import predict
+from hibercheck.cli.memory import DEFAULT, amount, limited
+from hibercheck.cli.notes import noting
 from hibercheck.cli.output import OWN_PROCESS, WORDS
+from hibercheck.cli.plain import given_plainly
 from hibercheck.cli.signals import INTERRUPTED, ending_in_order
 from hibercheck.errors import HibercheckError
 from hibercheck.files.inputs import watching
@@ -40,9 +42,11 @@ def run(arguments: Sequence[str], *, own_process: bool = False) -> int:
     except BrokenPipeError:
         _flush_or_discard()
         return CLOSED_PIPE
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
+        if _is_abort(error):
+            return INTERRUPTED
         if (asked := _asked_to_end(error)) is not None:
             return asked
         if "--debug" in arguments or os.environ.get("HIBERCHECK_DEBUG", "").lower() in {"1", "true", "yes", "on"}:
@@ -54,7 +58,10 @@ def run(arguments: Sequence[str], *, own_process: bool = False) -> int:
 
 def _complete() -> int:
     """Answer a shell that completes a command line; without what it says of that line, that is bad usage."""
+    import click
     from click.shell_completion import shell_complete
+
+    from hibercheck.cli.group import root
 
     instruction = os.environ[COMPLETION_VARIABLE]
     answered = False
@@ -68,16 +75,35 @@ def _complete() -> int:
 
 
 def _run(arguments: list[str], own_process: bool) -> int:
-    try:
-        with watching(), root.make_context("hibercheck", arguments) as context:
-            context.meta[WORDS] = arguments
-            if own_process:
-                context.meta[OWN_PROCESS] = True
-            result = root.invoke(context)
-    except click.exceptions.Exit as ending:
-        result = ending.exit_code
+    notes: dict[str, Any] = {WORDS: arguments, **({OWN_PROCESS: True} if own_process else {})}
+    given = given_plainly(arguments)
+    if given is not None:
+        with watching(), noting(notes), limited(amount(DEFAULT)):
+            result: object = predict(given)
+    else:
+        result = _by_click(arguments, notes)
     sys.stdout.flush()
     return result if isinstance(result, int) else 0
+
+
+def _by_click(arguments: list[str], notes: dict[str, Any]) -> object:
+    import click
+
+    from hibercheck.cli.group import root
+
+    try:
+        with watching(), root.make_context("hibercheck", arguments) as context:
+            context.meta.update(notes)
+            with noting(context.meta):
+                return root.invoke(context)
+    except click.exceptions.Exit as ending:
+        return ending.exit_code
+
+
+def _is_abort(error: Exception) -> bool:
+    import click
+
+    return isinstance(error, click.Abort)
 
 
 def _asked_to_end(error: Exception) -> int | None:
@@ -93,12 +119,16 @@ def status_of(error: Exception) -> int:
     """Return the exit status of a command that ended so: never a verdict's."""
     if isinstance(error, HibercheckError):
         return error.exit_status
+    import click
+
     return USAGE if isinstance(error, click.UsageError) else TROUBLE
 
 
 def _line(error: Exception) -> str:
     if isinstance(error, HibercheckError):
         return str(error)
+    import click
+
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "hibercheck"
         return f"{error.format_message().rstrip('.')}; see {command} --help"

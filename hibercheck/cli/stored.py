@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from hibercheck.cli.options import given_by_hand
 from hibercheck.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -25,8 +22,13 @@ def cache_of(given: dict[str, Any]) -> KernelCache | None:
     """
     directory: str | None = given["cache_dir"]
     if given["no_cache"]:
-        if directory is not None and given_by_hand(click.get_current_context(), "cache_dir"):
-            raise click.UsageError("--cache-dir and --no-cache contradict one another")
+        if directory is not None:
+            import click
+
+            from hibercheck.cli.options import given_by_hand
+
+            if given_by_hand(click.get_current_context(), "cache_dir"):
+                raise click.UsageError("--cache-dir and --no-cache contradict one another")
         return None
     from pathlib import Path
 

@@ -6,18 +6,40 @@ import re
 
 import click
 
+from hibercheck.cli import memory
+from hibercheck.cli.job import Output
 from hibercheck.cpulist import parse_cpu_list
-from hibercheck.data import dataclass
 from hibercheck.numbers import decimal, either
 
 _SUFFIXES = {"k": 10, "m": 20, "g": 30, "t": 40}
 
 
-class PathType(click.Path):
+class PathType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A file, a device or a directory, looked at when it is opened: to click one without permission is bad usage."""
 
-    def __init__(self) -> None:
-        super().__init__(readable=False)
+    name = "path"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Complete the names of files."""
+        from click.shell_completion import CompletionItem
+
+        del ctx, param
+        return [CompletionItem(incomplete, type="file")]
+
+
+class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """An amount of memory: ``512M``, ``2G``, or bytes; 0 for no limit."""
+
+    name = "SIZE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Turn text into bytes."""
+        try:
+            return memory.amount(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class CpuListType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -131,14 +153,6 @@ def one_value_each(
         if known.setdefault(name, value) != value:
             raise click.BadParameter(f"{name} is both {known[name]} and {value}; give it once", ctx, param)
     return facts
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One wanted output: a format, and the file it goes to (None: standard output)."""
-
-    format: str
-    path: str | None = None
 
 
 class OutputType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
