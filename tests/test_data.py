@@ -113,7 +113,6 @@ def test_records_of_two_types_are_not_equal_whatever_they_hold() -> None:
     assert sorted((module.name, name) for module, name in records) == [
         ("hibercheck.dump.elf", "Segment"),
         ("hibercheck.dump.flattened", "_Piece"),
-        ("hibercheck.kernel.remembered", "_Missing"),
     ]
 
 

@@ -23,6 +23,8 @@ LATE = frozenset(
         "pickle",  # by construct
         "shlex",  # by whatever may advise a command
         "textwrap",  # by click, for help
+        "datetime",  # for what a report tells of times
+        "uuid",  # for what it tells of file systems: it loads platform, which compiles nine patterns
         "traceback",  # by construct, and to show what should not happen
         "iced_x86.Code",  # numbers of 4,800 instructions; ours are told by their mnemonics
     }

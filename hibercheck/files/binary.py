@@ -1,4 +1,4 @@
-"""What the readers of kernel files share: how contents are held, and a search through them."""
+"""What readers of files share: how contents are held, a search through them, and identifiers as they are written."""
 
 from __future__ import annotations
 
@@ -29,3 +29,9 @@ def occurrences(haystack: Bytes, needle: bytes, start: int = 0, end: int | None 
     while at >= 0:
         yield at
         at = haystack.find(needle, at + 1, end)
+
+
+def uuid_text(identity: bytes) -> str:
+    """Return 16 bytes as a UUID is written; to import `uuid`, with all that it loads, takes a fiftieth of a check."""
+    digits = identity.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

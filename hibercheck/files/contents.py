@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-import uuid
 from collections.abc import Callable
 
 from hibercheck.data import dataclass
+from hibercheck.files.binary import uuid_text
 from hibercheck.files.disk import Readable
 
 PAGE = 4096
@@ -54,7 +54,7 @@ def _plain(kind: str, advice: str = "") -> Callable[[bytes], Contents]:
 
 
 def _uuid(data: bytes) -> str | None:
-    return str(uuid.UUID(bytes=data)) if len(data) == 16 and any(data) else None
+    return uuid_text(data) if len(data) == 16 and any(data) else None
 
 
 def _text(data: bytes) -> str | None:

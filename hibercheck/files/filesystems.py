@@ -8,10 +8,10 @@ superblock, such as the one that a hibernated kernel has in its memory.
 from __future__ import annotations
 
 import struct
-import uuid
 from collections.abc import Callable
 
 from hibercheck.data import dataclass
+from hibercheck.files.binary import uuid_text
 from hibercheck.files.disk import Readable
 
 BTRFS_AT = 0x10000
@@ -43,7 +43,7 @@ class Superblock:
     @property
     def uuid(self) -> str:
         """Its UUID as text."""
-        return str(uuid.UUID(bytes=self.identity))
+        return uuid_text(self.identity)
 
 
 def superblock_at(disk: Readable, at: int) -> Superblock | None:

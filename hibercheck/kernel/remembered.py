@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.btf import Btf
 from hibercheck.kernel.code import model
@@ -34,7 +35,8 @@ MOST = 1 << 13
 _MISSING = "missing"
 
 
-class _Missing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Missing:
     """That a kernel has no answer, and what would help."""
 
     message: str
@@ -314,7 +316,7 @@ def plain(value: Any) -> Json:  # noqa: ANN401 - as the types say
     if isinstance(value, bytes):
         return {"b": value.hex()}
     if isinstance(value, _Missing):
-        return {_MISSING: list(value)}
+        return {_MISSING: [value.message, value.advice]}
     if isinstance(value, tuple | list):
         return [plain(one) for one in value]
     if isinstance(value, frozenset):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import uuid
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hibercheck.files.binary import uuid_text
 from hibercheck.files.contents import contents_at
 from tests.files.test_disk import File
 
@@ -69,3 +73,8 @@ def test_what_is_known_by_its_magic(at, magic, kind, advice):
 def test_nothing_known():
     assert contents_at(File(bytes(1 << 17)), 0) is None
     assert contents_at(File(b""), 5) is None
+
+
+@given(identity=st.binary(min_size=16, max_size=16))
+def test_a_uuid_is_written_as_the_standard_library_writes_it(identity):
+    assert uuid_text(identity) == str(uuid.UUID(bytes=identity))

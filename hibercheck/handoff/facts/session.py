@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import datetime
 import struct
-import uuid
 
 from hibercheck.data import dataclass
 from hibercheck.errors import HibercheckError, MalformedImage, MissingFact
+from hibercheck.files.binary import uuid_text
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.swsusp.image import Image
 
@@ -114,4 +114,4 @@ def _node(space: KernelSpace) -> str | None:
 def boot_id_of(space: KernelSpace) -> str | None:
     """Read ``sysctl_bootid`` (drivers/char/random.c), which is made when it is first asked for, or return None."""
     data = _read(space, "sysctl_bootid", 16) if space.kernel.symbol("sysctl_bootid") is not None else b""
-    return str(uuid.UUID(bytes=data)) if any(data) else None
+    return uuid_text(data) if any(data) else None
