@@ -26,9 +26,12 @@ LATE = frozenset(
         "datetime",  # for what a report tells of times
         "uuid",  # for what it tells of file systems: it loads platform, which compiles nine patterns
         "traceback",  # by construct, and to show what should not happen
-        "iced_x86.Code",  # numbers of 4,800 instructions; ours are told by their mnemonics
     }
 )
+LATE_OF = "iced_x86."
+"""What is in this package is late as well: forty modules of numbers, of which some are used."""
+BUT = frozenset({"iced_x86._iced_x86_py", "iced_x86.Mnemonic", "iced_x86.Register"})
+"""What is no Python, and those of which all names are wanted."""
 
 _LOADING = "__late_loading__"
 _lock = RLock()
@@ -71,15 +74,16 @@ class _LateLoader:
 
 
 class _Late:
-    """Finds the modules of `LATE`."""
+    """Finds the modules of `LATE` and `LATE_OF`."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return where a module is, to be loaded late; None for any other."""
-        found = PathFinder.find_spec(name, path, target) if name in LATE else None
+        late = name in LATE or (name.startswith(LATE_OF) and name not in BUT)
+        found = PathFinder.find_spec(name, path, target) if late else None
         if found is not None and found.loader is not None:
-            late: Any = _LateLoader(found.loader)
-            found.loader = late
+            loader: Any = _LateLoader(found.loader)
+            found.loader = loader
         return found
 
 
