@@ -31,6 +31,12 @@ ELSEWHERE: tuple[tuple[str, str, str], ...] = (
     ("cli/test_image.py", "cli/export.py", "It opens an image as `hibercheck image` does, and refuses the same."),
     ("host/test_log.py", "cli/log.py", "The command prints what the reader of logs finds."),
     ("real/test_kernel_facts.py", "cli/saved_cpu.py", "Saved registers are those of a machine that ran."),
+    ("cli/test_check.py", "cli/job.py", "What the command does once its parameters are known."),
+    (
+        "cli/test_pager.py",
+        "cli/notes.py",
+        "What a command notes is seen in what it calls: the pager, the limits of the process.",
+    ),
     ("cli/test_cache.py", "cli/stored.py", "Where a command keeps facts, and how that is shown."),
     # files
     (
