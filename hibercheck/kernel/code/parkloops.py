@@ -146,9 +146,9 @@ class LoopReader:
         if node.flow is Flow.CALL:
             return node.target
         if node.flow is Flow.INDIRECT_CALL:
-            slots = [one.address for one in node.operands if one.address is not None and one.access == "read"]
+            slots = [one.address for one in node.operands if one.address is not None]
             pointer = self._program.pointer(slots[0]) if slots else None
-            return pointer if pointer and pointer >> 31 == (1 << 33) - 1 else None
+            return pointer if pointer is not None and pointer >> 31 == (1 << 33) - 1 else None
         return None
 
     # -- CPU 0 only ------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import pytest
 
 from hibercheck.errors import UsageProblem
 from hibercheck.handoff.facts.cpufacts import Topology
+from hibercheck.handoff.facts.idle import IdleDriver
+from hibercheck.handoff.scenario.known_cpus import IDLE
 from hibercheck.handoff.scenario.plan import Placement, reinitialised_by
 from hibercheck.x86.cpu import ParkState
 from tests.support.made_inputs import made_dumped, made_plan
@@ -87,3 +89,13 @@ def test_a_cpu_that_the_resumer_in_a_dump_never_started_waits_in_the_firmware(li
     dumped = made_dumped(command_line=line, present=frozenset(present), online=zero, booted=zero, frozen=frozenset())
     plan = made_plan(dumped=dumped)
     assert {one.cpu: one.state for one in plan.parked} == dict.fromkeys((1, 2, 3), ParkState.NEVER_BOOTED)
+
+
+@pytest.mark.parametrize(("given", "told"), [
+    ({}, False), ({"collected": {}}, False),
+    ({"resumer_idle": "halt"}, True), ({"collected": {"idle": IdleDriver("haltpoll")}}, True),
+    ({"dumped": made_dumped(idle=IdleDriver("haltpoll"))}, True),
+])  # fmt: skip
+def test_of_the_idle_driver_a_plan_tells_what_was_seen_or_said(given, told):
+    """What only the kernel's code could tell is read if something rests on it, as here nothing does."""
+    assert (IDLE.name in made_plan(**given).known) is told

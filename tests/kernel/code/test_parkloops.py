@@ -9,6 +9,7 @@ from hibercheck.kernel.code.traits import read_traits
 from hibercheck.kernel.kernel import Kernel, open_kernel
 from hibercheck.kernel.symbols import Symbol
 from tests.kernel.code.conftest import PARTS
+from tests.support.btf_writer import INT, STRUCT, Type, write_btf
 
 
 def texts(loop):
@@ -366,4 +367,18 @@ ASKS = " mov %gs:cpu_number(%rip), %eax\n test %eax, %eax\n jne 1b\n"
 def test_what_asks_whether_it_is_cpu_0(made, asks, cpu0):
     assert ASKS in PARTS["native"]
     (loop,) = made.traits(native=PARTS["native"].replace(ASKS, asks)).loops("native", "mwait")
+    assert any(touch.symbol == "enable_start_cpu0" for touch in loop.touches) is not cpu0
+
+
+@pytest.mark.parametrize(("offset", "types", "cpu0"), [
+    (12, None, True), (8, None, False), (16, None, False), (16, 16, True), (12, 16, False),
+])  # fmt: skip
+def test_the_number_of_a_cpu_may_be_in_pcpu_hot(made, offset, types, cpu0):
+    """struct pcpu_hot, v6.2 to v6.14: by the kernel's types or else where it stood."""
+    asks = f" mov %gs:pcpu_hot+{offset}(%rip), %eax\n test %eax, %eax\n jne 1b\n"
+    data = ".data\nobj pcpu_hot, 64\n.text\n"
+    if types is not None:
+        described = [Type(INT, "int", 4), Type(STRUCT, "pcpu_hot", 64, (("cpu_number", 1, 8 * types),))]
+        data += f'.section .BTF, "a"\n.byte {", ".join(map(str, write_btf(described)))}\n.text\n'
+    (loop,) = made.traits(native=PARTS["native"].replace(ASKS, asks), extra=data).loops("native", "mwait")
     assert any(touch.symbol == "enable_start_cpu0" for touch in loop.touches) is not cpu0

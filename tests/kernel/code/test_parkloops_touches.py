@@ -167,3 +167,26 @@ def test_a_function_that_waits_in_too_many_places_is_no_park_function(made):
     one_less = many.replace(" cmp $65, %edi\n je 65f\n", "")
     with open_kernel(made.path(extra=one_less)) as kernel:
         assert len(loops_of(kernel, "many")) == 64
+
+
+@pytest.mark.parametrize(("call", "complete"), [
+    ("slot(%rip)", True), ("other(%rip)", False), ("0x1000", False), ("8(%rax)", False), ("%rax", False),
+])  # fmt: skip
+def test_a_call_through_a_pointer_of_the_file_is_followed(made, call, complete):
+    """As paravirt operations are called; a word that leads to no code of the kernel is none, and neither is no word."""
+    hlt = f"fn hlt_play_dead\n1: hlt\n call *{call}\n jmp 1b\nend hlt_play_dead\nfn called\n pause\n ret\nend called\n"
+    data = ".data\n.globl slot, other\nslot: .quad called\nother: .quad 0x7fffffff\n.text\n"
+    (loop,) = made.traits(hlt=hlt, extra=data).loops("resume", "hlt")
+    assert any(one.text == "pause" for one in loop.instructions) is complete
+    assert (loop.incomplete is None) is complete
+    assert complete or "indirect call at" in loop.incomplete
+
+
+@pytest.mark.parametrize("call", ["called", "*slot(%rip)"])
+def test_a_function_that_waits_and_returns_is_part_of_the_loop_that_calls_it(made, call):
+    hlt = f"fn hlt_play_dead\n1: call {call}\n jmp 1b\nend hlt_play_dead\nfn called\n sti\n hlt\n ret\nend called\n"
+    data = ".data\n.globl slot\nslot: .quad called\n.text\n"
+    with open_kernel(made.path(hlt=hlt, extra=data)) as kernel:
+        (loop,) = loops_of(kernel)
+        assert loop.wait == kernel.require("called").address + 1
+    assert (loop.kind, len(loop.ranges), loop.symbol) == ("hlt", 2, "hlt_play_dead")
