@@ -17,8 +17,10 @@ from hibercheck.handoff.scenario.known_cpus import (
     BY_HAND,
     IDLE,
     MWAIT,
+    MWAIT_STATES,
     ONLINE,
     SMT_OFF,
+    TLB,
     by_itself,
     idle_driver,
     rescue,
@@ -463,3 +465,40 @@ def test_mwait_ends_at_once_where_the_cpu_is_emulated(given, expected):
 def test_mwait_cannot_both_sleep_and_end():
     with pytest.raises(Mismatch, match=r"contradicts itself on what MWAIT does: ends at once .* and sleeps"):
         told(MWAIT, mwait_spins=True, facts=(("mwait", "sleeps"),))
+
+
+VIRTUAL_CPU = replace(INTEL, flags=INTEL.flags | {"hypervisor"})
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({}, None), ({"resumee": made_resumee(features=VIRTUAL_CPU)}, None),  # a store wakes it: that tells nothing
+    ({"spurious_mwait": True}, ("cold", USUAL)),
+    ({"spurious_mwait": True, "resumee": made_resumee(features=None)}, ("cold", USUAL)),
+    ({"spurious_mwait": True, "resumee": made_resumee(features=VIRTUAL_CPU)}, ("warm", USUAL)),
+    ({"mwait_spins": True}, ("warm", READ)), ({"facts": (("mwait", "ends"),)}, ("warm", READ)),
+    ({"facts": (("mwait", "sleeps"),)}, None), ({"mwait_spins": True, "tlb": "cold"}, ("cold", GIVEN)),
+    ({"tlb": "warm"}, ("warm", GIVEN)), ({"spurious_mwait": True, "tlb": "warm"}, ("warm", GIVEN)),
+])  # fmt: skip
+def test_what_a_cpu_has_cached_when_its_wait_ends(given, expected):
+    assert told(TLB, **given) == expected
+
+
+@pytest.mark.parametrize(("monitor", "shown"), [
+    (MonitorLeaf(64, (0, 2, 1, 2, 4, 1, 1, 1), extended=True), "C1, C2, C3, C4, C5, C6, C7"),
+    (MonitorLeaf(64, (0, 2, 0, 0, 0, 0, 0, 0), extended=True), "C1"),
+    (MonitorLeaf(64, (0,) * 8, extended=True), "none"),
+    (MonitorLeaf(64, (0, 2, 1, 2, 4, 1, 1, 1), extended=False), "none that CPUID.5 counts"),
+])  # fmt: skip
+def test_states_of_mwait_are_shown_by_their_numbers(monitor, shown):
+    assert MWAIT_STATES.show(monitor) == shown
+    assert told(MWAIT_STATES, collected={"monitor": monitor}) == (monitor, MEASURED)
+
+
+def test_what_a_dump_or_facts_do_not_say_of_smt_the_command_line_does():
+    assert told(SMT_OFF, dumped=made_dumped(smt_control=None), resumer_cmdline="nosmt") == (True, INFERRED)
+    assert told(SMT_OFF, dumped=made_dumped(smt_control=None), resumer_cmdline="") == (False, INFERRED)
+
+
+def test_of_a_way_to_park_that_was_given_no_driver_is_known():
+    assert idle_driver(asking(resumer_idle="halt")) is None
+    assert idle_driver(asking(collected={"idle": IdleDriver("haltpoll")})) == "haltpoll"
