@@ -361,6 +361,31 @@ def test_how_long_what_was_found_is(made):
         assert bare.require("init_top_pgt").size == bare.require("gdt_page").size == 4096
 
 
+@pytest.mark.parametrize(("text", "table", "entries"), [
+    (given("def_idts", 2), IDT, 2), (given("def_idts", 7), IDT, 7),
+    (" mov $def_idts, %rbx\n cmp $def_idts + 48, %rbx", IDT, 2),
+    (" mov $def_idts, %rbx\n cmp $def_idts + 24, %rbx", IDT, 1), (" mov def_idts + 4(%rip), %eax", ONE_GATE, 1),
+])  # fmt: skip
+def test_how_long_a_table_of_gates_is(made, text, table, entries):
+    """sizeof(struct idt_data) is 24."""
+    with open_kernel(made.path(strip=(*BARE, "def_idts"), **gates(text, table))) as bare:
+        supplement(bare)
+        assert bare.require("def_idts").size == 24 * entries
+
+
+@pytest.mark.parametrize(("name", "parts", "size"), [
+    ("__cpu_present_mask", {"smt": fn("cpuhp_smt_enable", " and __cpu_present_mask(%rip), %rbx\n ret")}, 8),
+    ("__cpu_present_mask", {"smt": fn("cpuhp_smt_enable", " mov $__cpu_present_mask, %rdi\n call find_next_bit\n ret"),
+                            "extra": quiet("find_next_bit")}, None),
+    ("__cpu_online_mask", code("set_cpu_online", " bts %rax, __cpu_online_mask(%rip)"), None),
+    ("cpu_number", code("wakeup_cpu0", " mov %gs:cpu_number(%rip), %eax"), 4),
+    ("apic", code("native_send_call_func_single_ipi", " mov apic(%rip), %rax"), 8),
+])  # fmt: skip
+def test_how_long_a_variable_is_that_one_instruction_reads(made, name, parts, size):
+    with open_kernel(made.path(strip=(*BARE, name), **parts)) as bare:
+        assert recovered(bare)[name].size == size
+
+
 def test_where_the_kernel_ends(made):
     text = ".globl _text\n.set _text, 0xffffffff81000000\n"
     with open_kernel(made.path(strip=(*BARE, "_end", "linux_banner"), extra=text)) as bare:
