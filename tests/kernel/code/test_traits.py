@@ -6,6 +6,7 @@ import ast
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -289,3 +290,24 @@ def test_which_traits_the_report_of_a_check_shows():
 
 def test_which_traits_have_another_form_in_older_summaries():
     assert {one.name: one.since for one in DECLARED if one.since != 1} == {"compressors": 2}
+
+
+def test_loops_of_one_role_are_read_alone_unless_all_are_known():
+    """Those of cpuidle's drivers take reading much of a kernel."""
+    resume, native = replace(park_loop(), role="resume"), replace(park_loop(), role="native")
+    asked = []
+
+    def loops(role):
+        asked.append(role)
+        return (resume,)
+
+    dead = SimpleNamespace(loops=loops, park_loops=(resume, native))
+    traits = Traits(SimpleNamespace(dead=dead))
+    assert traits.loops("resume") == (resume,)
+    assert asked == ["resume"]
+    assert traits.park_loops == (resume, native)
+    assert (traits.loops("resume"), traits.loops("native")) == ((resume,), (native,))
+    assert asked == ["resume"]
+    assert Traits(None, {}, (native,)).loops("native") == (native,)
+    with pytest.raises(LookupError):
+        Traits(None, {}).loops("native")
