@@ -148,7 +148,7 @@ def test_what_is_only_taken_to_be_the_resumees_cpu_lacks_nothing():
     assert lacking(made_plan(resumee=made_resumee(features=None, cr4=1 << 20), collected={"features": INTEL})) == ()
 
 
-def booted(code, *, moved=None, levels=4):
+def booted(code, *, moved=None, levels=4, bits=52, mask=0):
     """Load the resumee's CR3 with the code of restore_registers at ENTRY, and fetch on."""
     frames, _ = own_frames()
     image = Frames(frames if moved is None else {**frames, ROOT: moved})
@@ -157,10 +157,12 @@ def booted(code, *, moved=None, levels=4):
         require=lambda _name: symbol, symbol=lambda _name: symbol, read=lambda _at, size: code.ljust(size, b"\x90")
     )
     resumer = SimpleNamespace(
-        mode=PagingMode(levels=levels), frame=lambda _pfn: None, knows_entry=lambda _table, _index: True
+        mode=PagingMode(levels=levels, max_phys_bits=bits),
+        frame=lambda _pfn: None,
+        knows_entry=lambda _table, _index: True,
     )
     memory = Composite(SimpleNamespace(pfns=image, frame=image.frame), resumer)
-    space = KernelSpace(kernel, image, PagingMode(), ROOT << 12, 0, 0)
+    space = KernelSpace(kernel, image, PagingMode(encryption_mask=mask), ROOT << 12, 0, 0)
     return replay_boot_cpu(memory, SimpleNamespace(space=space, kernel=kernel))
 
 
@@ -170,7 +172,7 @@ def booted(code, *, moved=None, levels=4):
     ("0f22e0 0f22d8", 6),  # mov %rax,%cr4 comes first
     ("0f22c0 0f22e0 0f22d9", 9),
     ("0f2218 0f22d8", 6),  # no register: an encoding that does not exist
-    ("9090", 0), ("0f22e0", 0), ("90" * 62 + "0f22", 0),
+    ("9090", 0), ("0f22e0", 0), ("90" * 62 + "0f22", 0), ("90" * 61 + "0f22d9", 64),  # within its first 64 bytes
 ])  # fmt: skip
 def test_the_first_fetch_is_behind_the_load_of_cr3(code, after):
     found = booted(bytes.fromhex(code))
@@ -184,3 +186,21 @@ def test_it_dies_where_the_resumees_tables_are_read_as_of_another_depth_or_lead_
     assert booted(code, levels=5).levels == 5
     gone = booted(code, moved=bytes(4096))
     assert (gone.survives, gone.walk.physical) == (False, None)
+
+
+@pytest.mark.parametrize(("bits", "mask", "survives"), [
+    (52, 0, False),  # it is part of the address
+    (40, 0, False),  # it is reserved
+    (52, 1 << 47, True), (40, 1 << 47, True), (48, 1 << 46, False),
+])  # fmt: skip
+def test_a_bit_of_a_table_is_what_the_resumer_s_cpu_and_the_resumee_s_encryption_make_of_it(bits, mask, survives):
+    """SDM 3A 4.5: from MAXPHYADDR on bits are reserved; APM 2 7.10: but for the C-bit."""
+    root = bytearray(own_frames()[0][ROOT])
+    for at in range(0, 4096, 8):
+        (entry,) = struct.unpack_from("<Q", root, at)
+        if entry:
+            struct.pack_into("<Q", root, at, entry | 1 << 47)
+    found = booted(bytes.fromhex("0f22d9"), moved=bytes(root), bits=bits, mask=mask)
+    assert found.survives is survives
+    if bits == 40 and not mask:
+        assert "reserved bits" in found.walk.fault.reason
