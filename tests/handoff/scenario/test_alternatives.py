@@ -65,12 +65,29 @@ ELSEWHERE = f"{LINKED:#x}", ("--resumer-phys-base", f"{LINKED:#x}")
     ({"resumee": at(0x2000000), "resumer_phys_base": 0x3000000}, None, []),
     ({"resumee": at(0x2000000), "traits": {"randomize_base": True}, "resumer_cmdline": "quiet"}, None, []),
     ({"resumee": at(0x2000000), "collected": {"load_address": 0x3000000}}, None, []),
+    ({"resumee": at(0x2000000, booted_by_kexec=True), "traits": {"randomize_base": True}, "resumer_cmdline": "quiet"},
+     None, []),
 ])  # fmt: skip
 def test_a_resumer_without_kaslr_may_lie_elsewhere(given, reason, expected):
     said = place_is_open(made_plan(**given))
     assert (said is None) is (reason is None)
     assert said is None or said.startswith(reason)
     assert offered("load-address", **given) == expected
+
+
+RANDOM = {"traits": {"randomize_base": True}, "resumer_cmdline": "quiet"}
+
+
+@pytest.mark.parametrize(("given", "offers"), [
+    (RANDOM, True), ({**RANDOM, "resumer_cmdline": "nokaslr"}, False),
+    ({**RANDOM, "facts": (("load-align", "4M"),)}, False), ({**RANDOM, "resumer_phys_base": 0x3000000}, False),
+    ({"traits": {"randomize_base": False}, "resumer_cmdline": "quiet"}, False),
+    ({"traits": {"randomize_base": None}, "resumer_cmdline": "quiet"}, False),  # where it lies is missing
+])  # fmt: skip
+def test_a_random_address_may_be_a_multiple_of_more_than_its_file_tells(given, offers):
+    """CONFIG_PHYSICAL_ALIGN is at most 16 MiB (arch/x86/Kconfig)."""
+    expected = [("16 MiB", ("--fact", "load-align=16M"))] if offers else []
+    assert offered("load-alignment", **given) == expected
 
 
 VIRTUAL = replace(INTEL, flags=INTEL.flags | {"hypervisor"})
