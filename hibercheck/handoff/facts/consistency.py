@@ -103,7 +103,9 @@ def _threads(space: KernelSpace, topology: Topology, smt_control: str | None) ->
     if space.kernel.symbol("x86_topo_system") is None:
         contradicts = shift and smt_control == "not supported"
         return f"cores have {1 << shift} threads, and SMT is not supported" if contradicts else None
-    most = space.variable("cpu_smt_max_threads", 4) if space.kernel.symbol("cpu_smt_max_threads") else 2
+    if space.kernel.symbol("cpu_smt_max_threads") is None:  # not listed: it came before, in v6.6
+        return None
+    most = space.variable("cpu_smt_max_threads", 4)
     needed = max(most - 1, 0).bit_length()
     if needed <= shift <= max(needed, 1):
         return None

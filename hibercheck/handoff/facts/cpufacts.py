@@ -341,13 +341,13 @@ def hidden_apic_ids(space: KernelSpace, known: frozenset[int], *, limited: bool)
     and is taken to follow the last one.
     """
     ids: Sequence[int]
-    if space.kernel.symbol("topo_info") is not None:
+    if any(space.kernel.symbol(name) is not None for name in ("topo_info", "x86_topo_system")):
         bits = space.number(space.address("phys_cpu_present_map"), MAX_CPUS // 8)
         listed = [index for index in range(bits.bit_length()) if bits >> index & 1 and index not in known]
         first = max(max(known, default=-1) + 1, bits.bit_length())
         rejected = space.number(space.address("topo_info") + 8, 4) if limited else 0
         ids = [*listed, *range(first, first + min(rejected, MAX_CPUS + 1))]
-    elif limited and space.kernel.symbol("disabled_cpus") is not None:
+    elif limited:
         assigned, disabled = space.variable("num_processors", 4), space.variable("disabled_cpus", 4)
         first = max(known, default=-1) + 1
         ids = range(first, first + max(assigned - len(known), 0) + disabled)

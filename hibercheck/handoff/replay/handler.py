@@ -246,7 +246,10 @@ def _data(memory: Composite, cpu: ParkedCpu, handler: _Handler) -> Iterator[tupl
     if areas is not None and not _fred(cpu):
         yield areas.name, _kept(memory, cpu, handler.address(areas) + 8 * number, 8, lambda base: base == area)
     own = _number_place(kernel)
-    if own is not None:
+    if own is None and (online is not None or kernel.symbol("pcpu_hot") is not None):
+        # A kernel for several CPUs has it, and this one does not say where.
+        yield "its CPU's number", Difference.UNKNOWN
+    elif own is not None:
         moved = 0 if kernel.percpu_zero_based else handler.space.kaslr_offset
         place = None if area is None else (area + own + moved) & ADDRESS_MASK
         known = Difference.UNKNOWN if place is None else _kept(memory, cpu, place, 4, lambda value: value == number)

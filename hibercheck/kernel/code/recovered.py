@@ -13,11 +13,11 @@ from itertools import chain
 from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code.dataless import TELLING
-from hibercheck.kernel.code.disasm import Decoded
+from hibercheck.kernel.code.disasm import Decoded, Flow
 from hibercheck.kernel.code.names import Wanted
 from hibercheck.kernel.code.program import Function, Program
 from hibercheck.kernel.code.tables import MAX_TABLE, jump_labels
-from hibercheck.kernel.code.values import argument, calls_to
+from hibercheck.kernel.code.values import argument, calls_to, previous
 from hibercheck.kernel.kernel import Kernel
 from hibercheck.kernel.symbols import Symbol
 
@@ -33,6 +33,21 @@ _TABLES = 16
 """Pages from init_top_pgt on among which the other tables are: four, or eight with those for page-table isolation."""
 _KERNEL_SLOT, _TEXT_SLOT, _FIXMAP_SLOT = 511, 510, 511
 """Where arch/x86/kernel/head_64.S links its tables: init_top_pgt[511], level3_kernel_pgt[510] and [511]."""
+
+_INT, _POINTER = 4, 8
+_APIC_ID_SIZES = (2, 4)
+"""x86_cpu_to_apicid is of u16 up to v6.8, then of u32."""
+_BAD_APICID = (0xFFFF, 0xFFFF_FFFF)
+_REJECTED = 8
+"""Offset of nr_rejected_cpus in topo_info."""
+_ONLY_READ = (
+    ("cpu_smt_control", _INT, "cpu_smt_possible"),
+    ("smp_num_siblings", _INT, "topology_smt_supported"),
+    ("saved_command_line", _POINTER, "cmdline_proc_show"),
+    ("e820_table", _POINTER, "e820__get_entry_type"),
+    ("cpuidle_curr_driver", _POINTER, "cpuidle_get_driver"),
+)
+"""A variable, its size, and the function that reads it."""
 
 _IDT_DATA = 24
 """sizeof(struct idt_data)."""
@@ -64,6 +79,26 @@ _WANTED = Wanted(
         "cpumask_next",
         "cond_wakeup_cpu0",
         "wakeup_cpu0",
+        "__x64_sys_getcpu",
+        "default_cpu_present_to_apicid",
+        "default_send_IPI_single_phys",
+        "native_kick_ap",
+        "default_check_phys_apicid_present",
+        "topology_smt_supported",
+        "topology_unit_count",
+        "topology_get_logical_id",
+        "topo_register_apic",
+        "topology_register_apic",
+        "freeze_secondary_cpus",
+        "cpu_smt_possible",
+        "cmdline_proc_show",
+        "e820__get_entry_type",
+        "boot_params_data_read",
+        "cpuidle_get_driver",
+        "software_resume",
+        "xbc_get_embedded_bootconfig",
+        "crypto_has_acomp",
+        "crypto_has_alg",
         "native_send_call_func_single_ipi",
         "idt_setup_from_table*",
         *(function for _, function in _IDT_TABLES),
@@ -92,10 +127,17 @@ class _Recovery:
             *self._smp_ops(),
             *self._online_mask(),
             *self._present_mask(),
+            *self._numbers(),
+            *self._topology(),
+            *self._topology_system(),
+            *self._present_ids(),
+            *self._frozen_mask(),
             *self._monitored_line(),
             *self._cpu_number(),
             *self._apic(),
             *self._boot_cpu_data(),
+            *self._compressor(),
+            *self._embedded_bootconfig(),
             *self._jump_table(),
             *self._idle_tables(),
             *self._idt_tables(),
@@ -152,11 +194,113 @@ class _Recovery:
                 return
 
     def _cpu_number(self) -> Iterator[tuple[str, int, int | None]]:
-        """Up to 6.4 a parked CPU asks whether it is CPU 0, which alone may be woken."""
-        for node in self._function("cond_wakeup_cpu0", "wakeup_cpu0") or ():
+        """Up to 6.4 a parked CPU asks whether it is CPU 0, which alone may be woken; getcpu() asks for the number."""
+        for name in ("cond_wakeup_cpu0", "wakeup_cpu0", "__x64_sys_getcpu"):
+            for node in self._function(name) or ():
+                for operand in node.operands:
+                    if operand.gs and operand.address is not None and operand.size == 4:
+                        yield "cpu_number", operand.address, 4
+                        return
+
+    def _numbers(self) -> Iterator[tuple[str, int, int | None]]:
+        """Variables that a function is about: it reads one of that size, and nothing else at a fixed place."""
+        for symbol, size, name in _ONLY_READ:
+            places = {
+                operand.address
+                for node in self._function(name) or ()
+                for operand in node.operands
+                if operand.address is not None and not operand.gs and operand.access == "read" and operand.size == size
+            }
+            yield from _only(symbol, places, size)
+        # arch/x86/kernel/ksysfs.c copies from there, with an offset
+        for node in self._function("boot_params_data_read") or ():
+            start = 0 if node.effective is None else node.effective.displacement & ADDRESS_MASK
+            if start >= START_KERNEL_MAP and node.effective is not None and node.effective.base is not None:
+                yield "boot_params", start, None
+                return
+
+    def _topology(self) -> Iterator[tuple[str, int, int | None]]:
+        """default_send_IPI_single_phys() reads the APIC id of a CPU in that CPU's area."""
+        for node in self._function("default_cpu_present_to_apicid") or ():
+            limits = [one.address for one in node.operands if one.address is not None and one.size == _INT]
+            if node.mnemonic == "cmp" and limits:  # whether the CPU is one
+                yield "nr_cpu_ids", limits[0], _INT
+                break
+        function = self._function("default_send_IPI_single_phys")
+        for node in function or ():
             for operand in node.operands:
-                if operand.gs and operand.address is not None and operand.size == 4:
-                    yield "cpu_number", operand.address, 4
+                if operand.base is None and operand.index is not None and operand.scale == operand.size == _POINTER:
+                    yield "__per_cpu_offset", operand.displacement & ADDRESS_MASK, None
+                elif operand.base is not None and operand.size in _APIC_ID_SIZES and function is not None:
+                    parts = (argument(function, node.address, one) for one in (operand.base, operand.index))
+                    place = sum(part for part in parts if part is not None) + operand.displacement & ADDRESS_MASK
+                    if self._is_percpu(place):
+                        yield "x86_cpu_to_apicid", place, operand.size
+                        return
+
+    def _topology_system(self) -> Iterator[tuple[str, int, int | None]]:
+        """Where CPUs and APIC ids are counted since v6.9 (arch/x86/kernel/cpu/topology.c).
+
+        Of a domain the shift of the one below is read, too, so x86_topo_system is the last that is read in that way.
+        CPUs that are rejected, topo_info's third word, are counted after those that are disabled, its second.
+        """
+        shifts = [
+            operand.displacement & ADDRESS_MASK
+            for name in ("topology_unit_count", "topology_get_logical_id")
+            for node in self._function(name) or ()
+            for operand in node.operands
+            if operand.base is None and operand.index is not None and operand.scale == operand.size == _INT
+        ]
+        if shifts:
+            yield "x86_topo_system", max(shifts), None
+        counted = [
+            operand.address
+            for name in ("topo_register_apic", "topology_register_apic")
+            for node in self._function(name) or ()
+            for operand in node.operands
+            if node.mnemonic == "inc" or (node.mnemonic == "add" and node.immediate == 1)
+            if operand.address is not None and operand.size == _INT
+        ]
+        if counted and self._is_topo_info(max(counted) - _REJECTED):
+            yield "topo_info", max(counted) - _REJECTED, None
+
+    def _present_ids(self) -> Iterator[tuple[str, int, int | None]]:
+        """native_kick_ap() asks whether a CPU's APIC id is in it; up to v6.8 a function did only that."""
+        places = {
+            operand.address
+            for node in self._function("default_check_phys_apicid_present", "native_kick_ap") or ()
+            for operand in node.operands
+            if node.mnemonic == "bt" and node.source is not None and operand.address is not None and not operand.gs
+        }
+        yield from _only("phys_cpu_present_map", places, None)
+
+    def _is_topo_info(self, place: int) -> bool:
+        """Whether it can begin there: in the file neither the boot CPU's APIC id nor the real one's is known."""
+        try:
+            words = memoryview(self._kernel.read(place, 5 * _INT)).cast("I")
+        except MissingFact:
+            return False
+        assigned, disabled, rejected, boot, real = words
+        return assigned <= 1 and not disabled | rejected and boot == real and boot in _BAD_APICID
+
+    def _frozen_mask(self) -> Iterator[tuple[str, int, int | None]]:
+        """freeze_secondary_cpus() sets a bit of it, or of what it points to (CONFIG_CPUMASK_OFFSTACK)."""
+        function = self._function("freeze_secondary_cpus")
+        places: set[int | None] = set()
+        for node in function or ():
+            if node.mnemonic == "bts" and node.operands:
+                base = node.operands[0].base
+                places.add(node.operands[0].address if base is None else _loaded_from(function, node, base))
+        yield from _only("frozen_cpus", places, None)
+
+    def _compressor(self) -> Iterator[tuple[str, int, int | None]]:
+        """software_resume() asks for the compressor whose name is there, since a06c6f5d3cc9 (in v6.9)."""
+        function = self._function("software_resume")
+        for name in ("crypto_has_acomp", "crypto_has_alg"):
+            for call in self._calls(function, name):
+                place = argument(function, call, "rdi") if function is not None else None
+                if place is not None:
+                    yield "hib_comp_algo", place, None
                     return
 
     def _apic(self) -> Iterator[tuple[str, int, int | None]]:
@@ -220,6 +364,18 @@ class _Recovery:
                 if place is not None:
                     yield "boot_cpu_data", place, None
                     return
+
+    def _embedded_bootconfig(self) -> Iterator[tuple[str, int, int | None]]:
+        """xbc_get_embedded_bootconfig() subtracts its start from its end (CONFIG_BOOT_CONFIG_EMBED)."""
+        places = {
+            place
+            for node in self._function("xbc_get_embedded_bootconfig") or ()
+            for place in (node.immediate, None if node.effective is None else node.effective.address)
+            if place is not None and place >= START_KERNEL_MAP
+        }
+        if len(places) == 2:
+            yield "embedded_bootconfig_data", min(places), None
+            yield "embedded_bootconfig_data_end", max(places), None
 
     def _calls(self, function: Function | None, name: str) -> list[int]:
         return [] if function is None else calls_to(function, [self._program.address(name)])
@@ -331,6 +487,17 @@ def _only(name: str, places: set[int | None], size: int | None) -> Iterator[tupl
     place = places.pop() if len(places) == 1 else None
     if place is not None:
         yield name, place, size
+
+
+def _loaded_from(function: Function | None, node: Decoded, register: str) -> int | None:
+    """Return the fixed place from which a register was loaded before an instruction; None if it was not."""
+    before = None if function is None else previous(function, node.address)
+    while function is not None and before is not None and before.flow is Flow.NEXT:
+        if register in before.written:
+            loads = before.mnemonic == "mov" and before.operands and not before.operands[0].gs
+            return before.operands[0].address if loads else None
+        before = previous(function, before.address)
+    return None
 
 
 def _added_page(node: Decoded) -> int | None:

@@ -84,7 +84,7 @@ def argument(function: Function, call: int, register: str | None) -> int | None:
 
     Unlike `constant` it follows copies of registers, past calls where they are kept, and the way not taken of branches.
     """
-    before = _before(function, call)
+    before = previous(function, call)
     for _ in range(_ARGUMENT_LOOK_BACK):
         if before is None or register is None:
             return None
@@ -101,11 +101,11 @@ def argument(function: Function, call: int, register: str | None) -> int | None:
             if before.immediate is not None:
                 return before.immediate
             register = before.source
-        before = _before(function, before.address)
+        before = previous(function, before.address)
     return None
 
 
-def _before(function: Function, address: int) -> Decoded | None:
+def previous(function: Function, address: int) -> Decoded | None:
     """Return the instruction of a function that ends at an address."""
     starts = range(address - 1, address - MAX_INSTRUCTION - 1, -1)
     return next((node for at in starts if (node := function.nodes.get(at)) is not None and node.end == address), None)

@@ -221,11 +221,13 @@ class Variables:
         return self.symbol(name)
 
     def address(self, name):
+        if self.symbol(name) is None:
+            raise MissingFact(f"has no symbol {name}")
         return name
 
     def variable(self, name, size):
         assert size == 4
-        return self.values[name]
+        return self.values[self.address(name)]
 
     def percpu_address(self, name, cpu):
         assert name == "x86_cpu_to_apicid"
@@ -238,10 +240,15 @@ class Variables:
         return self.values[address]
 
 
+COUNTED = {"phys_cpu_present_map": 0b10011, "topo_info": 0}
+"""As a kernel since v6.9 counts the CPUs with APIC ids 0, 1 and 4."""
+
+
 @pytest.mark.parametrize(("values", "limited", "apic_ids", "shift"), [
     ({"smp_num_siblings": 2}, False, {0: 0, 1: 1, 2: 4}, 1), ({"smp_num_siblings": 1}, False, {0: 0, 1: 1, 2: 4}, 0),
     ({"smp_num_siblings": 0}, False, {0: 0, 1: 1, 2: 4}, 0), ({"smp_num_siblings": 4}, False, {0: 0, 1: 1, 2: 4}, 2),
-    ({"smp_num_siblings": 3}, False, {0: 0, 1: 1, 2: 4}, 2), ({"x86_topo_system": 1}, False, {0: 0, 1: 1, 2: 4}, 1),
+    ({"smp_num_siblings": 3}, False, {0: 0, 1: 1, 2: 4}, 2),
+    ({"x86_topo_system": 1, **COUNTED}, False, {0: 0, 1: 1, 2: 4}, 1),
     ({"smp_num_siblings": 16}, False, {0: 0, 1: 1, 2: 4}, 4),
     # two more than it had numbers for, after those that it knows
     ({"smp_num_siblings": 2, "num_processors": 3, "disabled_cpus": 2}, True, {0: 0, 1: 1, 2: 4, 3: 5, 4: 6}, 1),
@@ -257,7 +264,18 @@ def test_the_topology_of_a_kernel(values, limited, apic_ids, shift, width):
     assert found.primaries == {cpu for cpu, apic in apic_ids.items() if apic % (1 << shift) == 0}
 
 
-@pytest.mark.parametrize("values", [{"smp_num_siblings": 17}, {"x86_topo_system": 5}])
+@pytest.mark.parametrize(("values", "limited", "lacks"), [
+    ({"x86_topo_system": 1, "phys_cpu_present_map": 0b10011}, True, "topo_info"),
+    ({"x86_topo_system": 1, "topo_info": 0}, False, "phys_cpu_present_map"),
+    ({"smp_num_siblings": 2, "disabled_cpus": 2}, True, "num_processors"),
+    ({"smp_num_siblings": 2, "num_processors": 3}, True, "disabled_cpus"), (COUNTED, False, "smp_num_siblings"),
+])  # fmt: skip
+def test_what_a_kernel_counts_in_a_place_that_it_does_not_list_is_not_nothing(values, limited, lacks):
+    with pytest.raises(MissingFact, match=lacks):
+        read_topology(Variables(percpu={0: 0, 1: 1, 2: 4}, **values), frozenset({0, 1, 2}), limited=limited)
+
+
+@pytest.mark.parametrize("values", [{"smp_num_siblings": 17}, {"x86_topo_system": 5, **COUNTED}])
 def test_a_core_of_more_than_16_threads_is_none(values):
     with pytest.raises(MissingFact, match="threads of a core"):
         read_topology(Variables(percpu={0: 0}, **values), frozenset({0}), limited=False)
@@ -472,8 +490,8 @@ def test_more_cpus_rejected_than_any_machine_has_are_none(rejected, known):
             hidden_apic_ids(space, frozenset(), limited=True)
 
 
-def test_a_kernel_that_counts_no_cpus_hides_none():
-    assert hidden_apic_ids(Variables(), frozenset({0, 1}), limited=True) == ()
+def test_a_kernel_that_was_not_told_to_ignore_cpus_hides_none():
+    assert hidden_apic_ids(Variables(), frozenset({0, 1}), limited=False) == ()
 
 
 def test_a_vendor_that_is_not_where_one_can_be_is_none():

@@ -177,6 +177,9 @@ def test_code_whose_bytes_before_are_not_known_is_open():
     assert told(memory, cpu)[0] is Difference.UNKNOWN
 
 
+AS_IT_WAS = {GS_FRAME: page(NUMBER, struct.pack("<I", 1))}
+
+
 def on_data(image, **symbols):
     memory, cpu = made(image, ParkState.HLT)
     memory.resumer.kernel = kernel_of(PLACES | symbols)
@@ -188,7 +191,7 @@ def on_data(image, **symbols):
 @pytest.mark.parametrize(("online", "expected"), [(0b01, Difference.SAME), (0b11, Difference.UNKNOWN)])
 def test_a_cpu_that_the_resumers_data_call_online_now_does_not_return_for_certain(online, expected):
     frame = {CALLED_FRAME: called(online=online)}
-    difference, reason = on_data(frame, __cpu_online_mask=ONLINE)
+    difference, reason = on_data(frame | AS_IT_WAS, __cpu_online_mask=ONLINE, cpu_number=NUMBER)
     assert difference is expected
     assert ("__cpu_online_mask" in reason) is (expected is Difference.UNKNOWN)
 
@@ -217,15 +220,19 @@ def test_where_its_area_is_not_known_what_its_handler_reads_is_open():
     assert told(memory, replace(cpu, context=replace(cpu.context, placed=False)))[0] is Difference.UNKNOWN
 
 
-def test_a_kernel_without_types_has_no_number_to_read():
+@pytest.mark.parametrize("listed", [{"__cpu_online_mask": ONLINE}, {"pcpu_hot": NUMBER}])
+def test_where_the_number_is_that_a_kernel_does_not_say_is_open(listed):
     memory, cpu = made(KEPT, ParkState.HLT)
-    kernel = kernel_of(PLACES | {"pcpu_hot": NUMBER})
+    kernel = kernel_of(PLACES | listed)
 
     def unknown(_struct, _member):
         raise MissingFact("no types")
 
     kernel.offset_of = unknown
     memory.resumer.kernel = kernel
+    difference, reason = told(memory, cpu)
+    assert (difference, "its CPU's number" in reason) == (Difference.UNKNOWN, True)
+    memory.resumer.kernel = kernel_of(PLACES)  # for one CPU
     assert told(memory, cpu)[0] is Difference.INTACT
 
 

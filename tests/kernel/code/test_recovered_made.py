@@ -47,6 +47,31 @@ PAGES = fn("secondary_startup_64", f"""
 ! add $(init_top_pgt - {START:#x}), %rax
  mov %rax, %cr3
  ret""")  # fmt: skip
+LISTED = ".data\n" + "".join(f"obj {name}, 64\n" for name in (
+    "smp_num_siblings", "saved_command_line", "e820_table", "boot_params", "frozen_cpus", "cpuidle_curr_driver",
+    "__per_cpu_offset", "x86_topo_system", "phys_cpu_present_map", "hib_comp_algo")) + """
+.globl topo_info
+topo_info: .long 1, 0, 0, 0xffff, 0xffff
+.globl embedded_bootconfig_data, embedded_bootconfig_data_end
+embedded_bootconfig_data: .asciz "kernel { nosmt }"
+embedded_bootconfig_data_end:
+.text
+"""  # fmt: skip
+SENDS = fn("default_send_IPI_single_phys", """
+ movslq %edi, %rdi
+! mov $0x2140, %rax
+! mov __per_cpu_offset(,%rdi,8), %rdx
+! movzwl (%rdx,%rax,1), %edi
+ call __default_send_IPI_dest_field
+ ret""") + quiet("__default_send_IPI_dest_field")  # fmt: skip
+OTHER = PARTS["other"].replace(fn("freeze_secondary_cpus", " xor %eax, %eax\n ret"), "")
+REGISTERS = """
+ cmpl $0xffff, topo_info+0x10(%rip)
+ mov topo_info(%rip), %eax
+ incl topo_info+4(%rip)
+! incl topo_info+8(%rip)
+ ret"""
+AREA = ".globl x86_cpu_to_apicid\n.set x86_cpu_to_apicid, 0x2140\n"
 FOUND = [
     ("smp_ops", 16, "extra", fn("arch_cpu_idle_dead", " nop\n! call *smp_ops+0x10(%rip)\n ret"), {}),
     *(("__cpu_online_mask", 0, "extra", fn("set_cpu_online", f"""
@@ -118,6 +143,62 @@ FOUND = [
     ("init_top_pgt", 0, "extra", TABLES + PAGES, {}),
     *((name, 0, "extra", TABLES + PAGES, {}) for name in (
         "level4_kernel_pgt", "level3_kernel_pgt", "level2_kernel_pgt", "level2_fixmap_pgt")),
+    ("cpu_number", 0, "extra", fn("__x64_sys_getcpu", """
+ mov %gs:this_cpu_off(%rip), %rcx
+! mov %gs:cpu_number(%rip), %eax
+ ret"""), {}),
+    ("nr_cpu_ids", 0, "extra", fn("default_cpu_present_to_apicid", """
+ mov enable_start_cpu0(%rip), %eax
+! cmp nr_cpu_ids(%rip), %edi
+ bt %rax, __cpu_present_mask(%rip)
+ ret"""), {}),
+    ("x86_cpu_to_apicid", 0, "extra", LISTED + AREA + SENDS.replace("! mov __per", " mov __per"), {}),
+    ("__per_cpu_offset", 0, "extra", LISTED + AREA + SENDS.replace("! mov $", " mov $").replace("! movz", " movz"), {}),
+    *((symbol, 0, "extra", LISTED + fn(function, f"""
+ mov %gs:this_cpu_off(%rip), %rcx
+ mov smp_ops(%rip), {narrow}
+! mov {symbol}(%rip), {register}
+ ret"""), {}) for symbol, function, register, narrow in (
+     ("cpu_smt_control", "cpu_smt_possible", "%eax", "%rdx"),
+     ("smp_num_siblings", "topology_smt_supported", "%eax", "%rdx"),
+     ("saved_command_line", "cmdline_proc_show", "%rsi", "%edx"),
+     ("e820_table", "e820__get_entry_type", "%r9", "%edx"),
+     ("cpuidle_curr_driver", "cpuidle_get_driver", "%rax", "%edx"))),
+    ("boot_params", 0, "extra", LISTED + fn("boot_params_data_read", """
+ lea 8(%rsp), %rdi
+! lea boot_params(%r8), %rsi
+ ret"""), {}),
+    *(("x86_topo_system", 0, "extra", LISTED + fn(function, """
+ mov x86_topo_system-4(,%rcx,4), %eax
+! mov x86_topo_system(,%rcx,4), %ecx
+ ret"""), {}) for function in ("topology_unit_count", "topology_get_logical_id")),
+    *(("topo_info", 0, "extra", LISTED + fn(function, REGISTERS.replace("incl", how)), {})
+      for function in ("topo_register_apic", "topology_register_apic") for how in ("incl", "addl $1,")),
+    *(("phys_cpu_present_map", 0, "extra", LISTED + fn(function, """
+ btl $3, boot_cpu_data(%rip)
+! bt %rdi, phys_cpu_present_map(%rip)
+ ret"""), {}) for function in ("default_check_phys_apicid_present", "native_kick_ap")),
+    ("frozen_cpus", 0, "other", OTHER + fn("freeze_secondary_cpus", """
+ bt %rax, __cpu_online_mask(%rip)
+! lock bts %rax, frozen_cpus(%rip)
+ ret"""), {"extra": LISTED}),
+    ("frozen_cpus", 0, "other", OTHER + fn("freeze_secondary_cpus", """
+ mov smp_ops(%rip), %rcx
+! mov frozen_cpus(%rip), %rdx
+ xor %ecx, %ecx
+! lock bts %rax, (%rdx)
+ ret"""), {"extra": LISTED}),
+    *(("hib_comp_algo", 0, "extra", LISTED + fn("software_resume", f"""
+! mov $hib_comp_algo, %rdi
+ xor %edx, %edx
+! call {called}
+ ret""") + quiet(called), {}) for called in ("crypto_has_acomp", "crypto_has_alg")),
+    *((f"embedded_bootconfig_data{end}", 0, "extra", LISTED + fn("xbc_get_embedded_bootconfig", f"""
+! {one}
+ xor %ecx, %ecx
+! sub $embedded_bootconfig_data, %rax
+ ret"""), {}) for end in ("", "_end") for one in (
+     "mov $embedded_bootconfig_data_end, %rax", "lea embedded_bootconfig_data_end(%rip), %rax")),
     ("gdt_page", 0, "extra", GDT + fn("load_direct_gdt", """
  mov $0x7f, %ecx
 ! mov $gdt_page, %rax
@@ -338,6 +419,67 @@ OTHERS = [
         (f" add $(init_top_pgt - {START:#x}), %rax\n add $0x1000, %rax", True),
         (f" add $(init_top_pgt - {START:#x} + 8), %rax", False),
     )),
+    *(("nr_cpu_ids", found, code("default_cpu_present_to_apicid", text)) for text, found in (
+        (" cmp nr_cpu_ids(%rip), %edi\n cmp cpu_smt_control(%rip), %edi", True),
+        (" cmp nr_cpu_ids(%rip), %rdi", False), (" test %edi, nr_cpu_ids(%rip)", False), (" cmp (%rcx), %edi", False),
+    )),
+    *(("x86_cpu_to_apicid", found, {"extra": LISTED + AREA + fn("default_send_IPI_single_phys", f"{text}\n ret")})
+      for text, found in (
+        (" mov __per_cpu_offset(,%rdi,8), %rdx\n mov x86_cpu_to_apicid(%rdx), %edi", True),
+        (" mov $0x2140, %rdx\n mov __per_cpu_offset(,%rdi,8), %rax\n mov (%rdx,%rax), %edi", True),
+        (" mov $0x2100, %rdx\n mov __per_cpu_offset(,%rdi,8), %rax\n mov 0x40(%rdx,%rax), %edi", True),
+        (" mov x86_cpu_to_apicid(%rdx), %rdi", False), (" mov 0x40(%rdx), %edi", False),
+        (" mov x86_cpu_to_apicid(%rdx), %edi\n mov 0x3000(%rdx), %edi", True),
+    )),
+    *(("__per_cpu_offset", found, {"extra": LISTED + fn("default_send_IPI_single_phys", f"{text}\n ret")})
+      for text, found in (
+        (" mov __per_cpu_offset(,%rdi,4), %rdx", False), (" mov __per_cpu_offset(,%rdi,8), %edx", False),
+        (" mov __per_cpu_offset(%rcx,%rdi,8), %rdx", False), (" mov __per_cpu_offset(%rip), %rdx", False),
+    )),
+    *(("cpu_smt_control", found, code("cpu_smt_possible", text)) for text, found in (
+        (" cmpl $3, cpu_smt_control(%rip)\n mov cpu_smt_control(%rip), %eax", True),
+        (" mov cpu_smt_control(%rip), %eax\n mov nr_cpu_ids(%rip), %ecx", False),
+        (" mov %eax, cpu_smt_control(%rip)", False), (" mov %gs:cpu_smt_control(%rip), %eax", False),
+        (" mov (%rcx), %eax\n mov cpu_smt_control(%rip), %edx", True),
+    )),
+    *(("boot_params", found, {"extra": LISTED + fn("boot_params_data_read", f"{text}\n ret")}) for text, found in (
+        (" lea boot_params(%rip), %rsi", False), (" lea 0x40(%r8), %rsi", False), (" mov $boot_params, %rsi", False),
+        (" lea boot_params(%r8), %rsi\n lea smp_ops(%r8), %rsi", True),
+    )),
+    *(("x86_topo_system", found, {"extra": LISTED + fn("topology_unit_count", f"{text}\n ret")}) for text, found in (
+        (" mov x86_topo_system(,%rcx,8), %eax", False), (" mov x86_topo_system(,%rcx,4), %rax", False),
+        (" mov x86_topo_system(%rdx,%rcx,4), %eax", False), (" mov x86_topo_system(%rip), %eax", False),
+        (" mov x86_topo_system(,%rcx,4), %eax\n mov x86_topo_system-4(,%rcx,4), %eax", True),
+    )),
+    *(("topo_info", found, {"extra": LISTED.replace("1, 0, 0, 0xffff, 0xffff", words)
+                            + fn("topo_register_apic", f"{text}\n ret")}) for text, words, found in (
+        (" incl topo_info+8(%rip)", "0, 0, 0, 0xffff, 0xffff", True),
+        (" incl topo_info+8(%rip)", "0, 0, 0, -1, -1", True), (" incl topo_info+8(%rip)", "2, 0, 0, -1, -1", False),
+        (" incl topo_info+8(%rip)", "1, 1, 0, -1, -1", False), (" incl topo_info+8(%rip)", "1, 0, 1, -1, -1", False),
+        (" incl topo_info+8(%rip)", "1, 0, 0, -1, 0xffff", False), (" incl topo_info+8(%rip)", "1, 0, 0, 0, 0", False),
+        (" incl topo_info+4(%rip)", "1, 0, 0, -1, -1", False), (" incq topo_info+8(%rip)", "1, 0, 0, -1, -1", False),
+        (" addl $2, topo_info+8(%rip)", "1, 0, 0, -1, -1", False), (" incl (%rcx)", "1, 0, 0, -1, -1", False),
+        (" subl $1, topo_info+8(%rip)", "1, 0, 0, -1, -1", False), (" incl 0x1000", "1, 0, 0, -1, -1", False),
+    )),
+    *(("phys_cpu_present_map", found, {"extra": LISTED + fn("native_kick_ap", f"{text}\n ret")}) for text, found in (
+        (" bt %rdi, phys_cpu_present_map(%rip)\n bt %rax, boot_cpu_data(%rip)", False),
+        (" bts %rdi, phys_cpu_present_map(%rip)", False), (" bt %rdi, %gs:phys_cpu_present_map(%rip)", False),
+        (" bt %rdi, (%rcx)\n bt %rdi, phys_cpu_present_map(%rip)", True),
+    )),
+    *(("frozen_cpus", found, {"other": OTHER + fn("freeze_secondary_cpus", f"{text}\n ret"), "extra": LISTED})
+      for text, found in (
+        (" bts %rax, frozen_cpus(%rip)\n bts %rax, boot_cpu_data(%rip)", False),
+        (" btr %rax, frozen_cpus(%rip)", False), (" bts $3, %rax\n bts %rax, frozen_cpus(%rip)", True),
+        (" mov frozen_cpus(%rip), %rdx\n mov %rdx, %rcx\n bts %rax, (%rcx)", False),
+        (" mov %gs:frozen_cpus(%rip), %rdx\n bts %rax, (%rdx)", False),
+        (" add frozen_cpus(%rip), %rdx\n bts %rax, (%rdx)", False),
+        (" mov frozen_cpus(%rip), %rdx\n call _cpu_up\n bts %rax, (%rdx)", False),
+        (" bts %rax, (%rdx)", False), (" mov $frozen_cpus, %rdx\n bts %rax, (%rdx)", False),
+    )),
+    ("hib_comp_algo", False, {"extra": LISTED + fn("software_resume", """
+ mov $hib_comp_algo, %rsi
+ call crypto_has_acomp
+ ret""") + quiet("crypto_has_acomp")}),
     *(("gdt_page", found, {"extra": GDT + fn("load_direct_gdt", f"{text}\n ret")}) for text, found in (
         (" mov $gdt_page + 8, %rcx\n movq $gdt_page + 4096, 8(%rcx)\n mov $gdt_page, %rax", True),
         (" mov $gdt_page, %rax\n mov $0x5000, %rcx", True),
@@ -399,7 +541,11 @@ def test_where_the_kernel_ends(made):
 CALLERS = (
     "arch_cpu_idle_dead", "set_cpu_online", "mwait_play_dead", "identify_boot_cpu", "arch_cpu_finalize_init",
     "check_bugs", "intel_idle_init", "jump_label_init", "native_send_call_func_single_ipi", "idt_setup_early_traps",
-    "idt_setup_early_pf", "idt_setup_traps", "idt_setup_ist_traps", "load_direct_gdt",
+    "idt_setup_early_pf", "idt_setup_traps", "idt_setup_ist_traps", "load_direct_gdt", "__x64_sys_getcpu",
+    "default_cpu_present_to_apicid", "default_send_IPI_single_phys", "topology_smt_supported", "topology_unit_count",
+    "topology_get_logical_id", "topo_register_apic", "topology_register_apic", "native_kick_ap", "cpu_smt_possible",
+    "default_check_phys_apicid_present", "cmdline_proc_show", "e820__get_entry_type", "boot_params_data_read",
+    "cpuidle_get_driver", "software_resume", "xbc_get_embedded_bootconfig",
 )  # fmt: skip
 """Functions that are read, of which a kernel has each."""
 
