@@ -46,6 +46,7 @@ _ONLY_READ = (
     ("saved_command_line", _POINTER, "cmdline_proc_show"),
     ("e820_table", _POINTER, "e820__get_entry_type"),
     ("cpuidle_curr_driver", _POINTER, "cpuidle_get_driver"),
+    ("apic", _POINTER, "native_send_call_func_single_ipi"),
 )
 """A variable, its size, and the function that reads it."""
 
@@ -134,7 +135,6 @@ class _Recovery:
             *self._frozen_mask(),
             *self._monitored_line(),
             *self._cpu_number(),
-            *self._apic(),
             *self._boot_cpu_data(),
             *self._compressor(),
             *self._embedded_bootconfig(),
@@ -209,9 +209,9 @@ class _Recovery:
                 operand.address
                 for node in self._function(name) or ()
                 for operand in node.operands
-                if operand.address is not None and not operand.gs and operand.access == "read" and operand.size == size
+                if not operand.gs and operand.access == "read" and operand.size == size
             }
-            yield from _only(symbol, places, size)
+            yield from _only(symbol, places - {None}, size)
         # arch/x86/kernel/ksysfs.c copies from there, with an offset
         for node in self._function("boot_params_data_read") or ():
             start = 0 if node.effective is None else node.effective.displacement & ADDRESS_MASK
@@ -270,9 +270,9 @@ class _Recovery:
             operand.address
             for node in self._function("default_check_phys_apicid_present", "native_kick_ap") or ()
             for operand in node.operands
-            if node.mnemonic == "bt" and node.source is not None and operand.address is not None and not operand.gs
+            if node.mnemonic == "bt" and node.source is not None and not operand.gs
         }
-        yield from _only("phys_cpu_present_map", places, None)
+        yield from _only("phys_cpu_present_map", places - {None}, None)
 
     def _is_topo_info(self, place: int) -> bool:
         """Whether it can begin there: in the file neither the boot CPU's APIC id nor the real one's is known."""
@@ -302,16 +302,6 @@ class _Recovery:
                 if place is not None:
                     yield "hib_comp_algo", place, None
                     return
-
-    def _apic(self) -> Iterator[tuple[str, int, int | None]]:
-        """native_send_call_func_single_ipi() is one call through it."""
-        places = {
-            operand.address
-            for node in self._function("native_send_call_func_single_ipi") or ()
-            for operand in node.operands
-            if not operand.gs and operand.access == "read" and operand.size == 8
-        }
-        yield from _only("apic", places - {None}, 8)
 
     def _monitored_line(self) -> Iterator[tuple[str, int, int | None]]:
         """Yield what is monitored: a constant with the CPU's own base, this_cpu_off, added to it.
