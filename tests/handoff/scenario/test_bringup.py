@@ -150,7 +150,7 @@ class Memory:
         ({"num_processors": 1, "disabled_cpus": 1}, True, (1,)),
         ({"num_processors": 1, "disabled_cpus": 7}, False, ()),  # empty slots of a virtual machine
         ({"num_processors": 4, "disabled_cpus": 0}, True, (1, 2, 3)),  # nosmp
-        ({}, True, ()),
+        ({}, False, ()),
     ],
 )
 def test_cpus_that_the_resumee_was_told_to_ignore(variables, limited, hidden):
