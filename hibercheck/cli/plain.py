@@ -1,8 +1,8 @@
 """Command lines of the main job that say nothing that only click understands: most of them.
 
-To import click, to declare the options and to parse by them takes a quarter of a check whose kernels were read before.
-So words that can mean only one thing are read here: an image, kernels, texts and flags, where neither the environment
-nor a configuration file says more.  Any other command line is click's, above all each that is wrong.
+To import click, to declare the options and to parse by them takes a sixth more of a check whose kernels were read
+before.  So words that can mean only one thing are read here: an image, kernels, texts and flags, where neither the
+environment nor a configuration file says more.  Any other command line is click's, above all each that is wrong.
 """
 
 from __future__ import annotations
