@@ -250,3 +250,63 @@ def test_a_step_that_is_not_known_is_a_missing_fact_and_no_hlt(order):
 def test_a_step_behind_the_one_that_parks_does_not_matter():
     found = rules(play_dead_order=("mwait", "umwait", "hlt")).by_native_play_dead(idle_ready=True)
     assert found[0] is MWAIT
+
+
+@pytest.mark.parametrize(("own", "state", "where"), [
+    (("hlt", "page tables", "stack"), HLT, "code that the resumer copies for it, with page tables of its own"),
+    (("mwait", "page tables"), MWAIT, "code that the resumer copies for it, with page tables of its own"),
+    (("hlt", "paging off"), HLT, "code that the resumer copies for it, with paging off"),
+    (("hlt",), HLT, "code that the resumer copies for it"), (None, HLT, "code that the resumer copies for it"),
+])  # fmt: skip
+def test_a_cpu_in_a_place_of_its_own_waits_in_no_loop_of_the_kernel_s_file(own, state, where):
+    (one,) = park_all(rules(resume_park="place", own_place=own), machine({0, 1}, present=range(2)), frozenset())
+    assert (one.state, one.loop, one.in_place, one.left_behind) == (state, None, True, False)
+    assert one.why == f"taken down for the handoff and parked in {state.value.upper()}, in {where}"
+    (other,) = park_all(rules(resume_park="hlt", own_place=own), machine({0, 1}, present=range(2)), frozenset())
+    assert (other.in_place, other.loop) == (False, LOOPS["resume", "hlt"])
+
+
+@pytest.mark.parametrize(("own", "supply"), [(None, "--park DESIGN, if it is one that hibercheck knows"),
+                                             ((), "a vmlinux with symbols")])  # fmt: skip
+def test_what_play_dead_does_at_resume_has_to_be_known(own, supply):
+    (one,) = park_all(rules(resume_park=None, own_place=own), machine({0, 1}, present=range(2)), frozenset())
+    assert (one.state, one.loop) == (ParkState.RUNNING, None)
+    assert one.unsettled.fact == "what the resumer's play_dead does at resume (nobody said)"
+    assert one.unsettled.supply.startswith(supply)
+
+
+@pytest.mark.parametrize("rescued", [False, True])
+def test_one_that_is_brought_back_is_said_to_be(rescued):
+    bringup = machine({0} if rescued else {0, 1}, present=range(2))
+    (one,) = park_all(rules(resume_park="hlt"), bringup, frozenset({1} if rescued else ()))
+    before = "brought back up before the handoff, then " if rescued else ""
+    assert one.why == f"{before}taken down for the handoff and parked in HLT"
+    assert one.rescued is rescued
+
+
+KICKED = replace(LOOPS["native", "hlt"], after_kick=True)
+
+
+@pytest.mark.parametrize(("halts", "kicks", "state", "loop"), [
+    ((KICKED,), True, HLT, KICKED), ((KICKED,), False, MWAIT, LOOPS["native", "mwait"]),
+    ((), True, MWAIT, LOOPS["native", "mwait"]),  # nothing makes it leave
+    ((replace(KICKED, driver="intel_idle"),), True, MWAIT, LOOPS["native", "mwait"]),  # that is another's loop
+    ((replace(KICKED, kind="mwait"),), True, MWAIT, LOOPS["native", "mwait"]),
+])  # fmt: skip
+def test_a_resumer_may_send_those_that_it_left_behind_from_mwait_to_hlt(halts, kicks, state, loop):
+    """By a store to their lines before the copy."""
+    own = rules(loops=(*LOOPS.values(), *halts), kicks_offline=kicks, sends_init=False)
+    (one,) = park_all(own, machine({0}, present=range(2), by_hand={1}), frozenset())
+    assert (one.state, one.loop, one.left_behind) == (state, loop, True)
+    assert one.why.endswith("; before the copy it is told to halt") is (state is HLT)
+
+
+@pytest.mark.parametrize(
+    ("bsp", "sends", "settled"), [(1, True, False), (1, False, True), (2, True, True), (None, True, True)]
+)
+def test_an_init_has_the_bsp_run_its_firmware(bsp, sends, settled):
+    """SDM 3A 8.4: the one that firmware started on, where another CPU copies, as after kexec."""
+    own = replace(rules(resume_park="hlt", sends_init=sends), bsp=bsp)
+    (one,) = park_all(own, machine({0, 1}, present=range(2)), frozenset())
+    assert (one.unsettled is None) is settled
+    assert settled or "CPU 1, which may have the BSP flag" in one.unsettled.fact
