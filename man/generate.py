@@ -2,7 +2,9 @@
 """Write the manual pages: ``python man/generate.py`` (a test fails while they are not what this writes).
 
 Section 1 comes from the commands themselves, with the text in ``source/NAME.1.md`` added where there is one; section 7
-comes from ``source/NAME.7.md``.  Markdown here is a small part of it: headings, paragraphs, fenced blocks, lists with
+comes from ``source/NAME.7.md``.  What options `check` has is written as plain data, too, for `hibercheck.cli.plain`.
+
+Markdown here is a small part of it: headings, paragraphs, fenced blocks, lists with
 ``-``, ``term`` followed by ``: text``, and ``code``, *emphasis*, **strong** within a line.
 """
 
@@ -17,12 +19,15 @@ from pathlib import Path
 import click
 
 from hibercheck import __version__
+from hibercheck.cli.check import command as check
 from hibercheck.cli.commands import summaries
 from hibercheck.cli.group import root
 from hibercheck.cli.options import GENERAL, GroupedOption
+from hibercheck.cli.values import PathType
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "source"
+PARAMETERS = HERE.parent / "hibercheck" / "cli" / "parameters.py"
 DATE = "2026-11-22"
 """Date of the release that `hibercheck.__version__` names: pages must not change by being written again."""
 
@@ -249,8 +254,40 @@ def _filled(page: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def parameters() -> str:
+    """Return what `check` takes as the module `PARAMETERS`, for command lines that are read without click."""
+    taken = [option for option in check.params if option.expose_value]
+    options = [option for option in taken if isinstance(option, click.Option) and option.callback is None]
+    one = [option for option in options if not option.multiple and not option.is_flag]
+    asis = [option for option in one if isinstance(option.type, click.types.StringParamType | PathType)]
+    flags = [option for option in options if option.is_flag and not option.secondary_opts]
+    unset = {**check.make_context("check", ["image"]).params, "image": None}
+    tables = (
+        ("TEXTS", "Options whose value is taken as it stands, and their parameters.", _named(asis)),
+        ("FLAGS", "Options without a value.", _named(flags)),
+        ("UNSET", "The parameters of a command line without words.", unset),
+    )
+    head = '"""The parameters of ``check``; `hibercheck.cli.check` declares them, man/generate.py writes this."""\n'
+    body = "".join(
+        f"\n{name}: dict[str, Any] = {{\n"
+        + "".join(f"    {_quoted(key)}: {_quoted(value)},\n" for key, value in table.items())
+        + f'}}\n"""{text}"""\n'
+        for name, text, table in tables
+    )
+    return f"{head}\nfrom __future__ import annotations\n\nfrom typing import Any\n{body}"
+
+
+def _named(options: list[click.Option]) -> dict[str, str | None]:
+    return {name: option.name for option in options for name in option.opts}
+
+
+def _quoted(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
 def main() -> int:
     """Write all pages and remove those whose command is gone."""
+    PARAMETERS.write_text(parameters(), encoding="utf-8")
     made = pages()
     for path in HERE.glob("man?/*"):
         if str(path.relative_to(HERE)) not in made:

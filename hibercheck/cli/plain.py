@@ -13,21 +13,8 @@ from typing import Any
 
 from hibercheck.cli.commands import DEFAULT, summaries
 from hibercheck.cli.job import FORMATS, Output
+from hibercheck.cli.parameters import FLAGS, TEXTS, UNSET
 
-_TEXTS = (
-    *("resumer", "resumee", "root", "resumer-memory", "resumer-registers", "resumer-facts", "resumer-log"),
-    *("resumer-initramfs", "resumer-symbols", "resumee-symbols", "resume", "resumer-cmdline", "resumer-cmdline-add"),
-)
-_FLAGS = (
-    *("verify", "quiet", "verbose", "timeline", "execute", "strict", "no-cache", "what-if"),
-    *("spurious-mwait", "mwait-spins"),
-)
-_SHORT = {"-q": "quiet", "-v": "verbose"}
-_OTHER = (
-    *("resume_offset", "resumer_offline", "resumer_idle", "resumer_phys_base", "resumee_online", "resumee_offline"),
-    *("wake_latency", "tlb", "park", "output", "width", "baseline", "write_baseline", "cache_dir"),
-)
-"""Parameters of options that click reads; without them they have no value."""
 CONFIGURATIONS = ("hibercheck.toml", "pyproject.toml")
 
 
@@ -35,16 +22,14 @@ def given_plainly(words: Sequence[str]) -> dict[str, Any] | None:
     """Return the parameters of ``check`` for a plain command line, as click would; None for any other."""
     if any(name.startswith("HIBERCHECK_") for name in os.environ) or _is_configured():
         return None
-    texts = {f"--{name}": name.replace("-", "_") for name in _TEXTS}
-    flags = {f"--{name}": name.replace("-", "_") for name in _FLAGS} | _SHORT
-    given = _unset()
+    given = dict(UNSET)
     rest = iter(words[1:] if words[:1] == [DEFAULT] else words)
     for word in rest:
-        if word in flags:
-            given[flags[word]] = True
-        elif word in texts or word == "--format":
+        if word in FLAGS:
+            given[FLAGS[word]] = True
+        elif word in TEXTS or word == "--format":
             value = next(rest, "")
-            name = texts.get(word, "outputs")
+            name = TEXTS.get(word, "outputs")
             if given[name] or not value or value.startswith("-") or (name == "outputs" and value not in FORMATS):
                 return None
             given[name] = (Output(value),) if name == "outputs" else value
@@ -55,19 +40,6 @@ def given_plainly(words: Sequence[str]) -> dict[str, Any] | None:
     image = given["image"]
     # a command that is mistyped looks like an image that is not there
     return given if image is not None and image not in summaries() and os.path.exists(image) else None
-
-
-def _unset() -> dict[str, Any]:
-    """Return the parameters of a command line without words; `hibercheck.cli.check` declares their options."""
-    return {
-        "image": None,
-        **{name.replace("-", "_"): None for name in _TEXTS},
-        **{name.replace("-", "_"): False for name in _FLAGS},
-        **dict.fromkeys(_OTHER),
-        **dict.fromkeys(("facts", "suppose", "outputs", "suppressions"), ()),
-        "fail_on": "risk",
-        "color": "auto",
-    }
 
 
 def _is_configured() -> bool:

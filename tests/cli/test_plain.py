@@ -74,7 +74,7 @@ def test_any_line_is_read_as_click_reads_it_or_left_to_it(words):
             [IMAGE, "--nothing"],
             ["no-such-image"],
             [IMAGE, "--fail-on", "never"],
-            [IMAGE, "-o", "f"],
+            [IMAGE, "-of"],
         ),
     ],
     ids=" ".join,

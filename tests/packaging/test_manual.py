@@ -37,6 +37,10 @@ def test_they_are_in_step_with_the_commands(generator):
             pytest.fail(f"python man/generate.py writes them anew:\n{difference}", pytrace=False)
 
 
+def test_what_check_takes_is_in_step_with_its_options(generator):
+    assert generator.PARAMETERS.read_text(encoding="utf-8") == generator.parameters(), "python man/generate.py"
+
+
 def test_there_is_one_for_each_command_and_each_kind_of_user():
     names = {path.name for path in PAGES}
     assert names >= {"hibercheck.1", *(f"hibercheck-{name}.1" for name in summaries())}

@@ -1,0 +1,91 @@
+"""The parameters of ``check``; `hibercheck.cli.check` declares them, man/generate.py writes this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TEXTS: dict[str, Any] = {
+    "--resumer": "resumer",
+    "--root": "root",
+    "--resumee": "resumee",
+    "--resumer-memory": "resumer_memory",
+    "--resumer-registers": "resumer_registers",
+    "--resumer-facts": "resumer_facts",
+    "--resumer-log": "resumer_log",
+    "--resumer-initramfs": "resumer_initramfs",
+    "--resumer-symbols": "resumer_symbols",
+    "--resumee-symbols": "resumee_symbols",
+    "--resume": "resume",
+    "--resumer-cmdline": "resumer_cmdline",
+    "--resumer-cmdline-add": "resumer_cmdline_add",
+    "-o": "output",
+    "--output": "output",
+    "--baseline": "baseline",
+    "--write-baseline": "write_baseline",
+    "--cache-dir": "cache_dir",
+}
+"""Options whose value is taken as it stands, and their parameters."""
+
+FLAGS: dict[str, Any] = {
+    "--what-if": "what_if",
+    "--spurious-mwait": "spurious_mwait",
+    "--mwait-spins": "mwait_spins",
+    "--verify": "verify",
+    "-q": "quiet",
+    "--quiet": "quiet",
+    "-v": "verbose",
+    "--verbose": "verbose",
+    "--timeline": "timeline",
+    "--execute": "execute",
+    "--strict": "strict",
+    "--no-cache": "no_cache",
+}
+"""Options without a value."""
+
+UNSET: dict[str, Any] = {
+    "image": None,
+    "resumer": None,
+    "root": None,
+    "resumee": None,
+    "resumer_memory": None,
+    "resumer_registers": None,
+    "resumer_facts": None,
+    "resumer_log": None,
+    "resumer_initramfs": None,
+    "resumer_symbols": None,
+    "resumee_symbols": None,
+    "resume_offset": None,
+    "resume": None,
+    "resumer_cmdline": None,
+    "resumer_cmdline_add": None,
+    "resumer_offline": None,
+    "resumer_idle": None,
+    "resumer_phys_base": None,
+    "facts": (),
+    "what_if": False,
+    "resumee_online": None,
+    "resumee_offline": None,
+    "spurious_mwait": False,
+    "suppose": (),
+    "mwait_spins": False,
+    "wake_latency": None,
+    "tlb": None,
+    "verify": False,
+    "park": None,
+    "outputs": (),
+    "output": None,
+    "quiet": False,
+    "verbose": False,
+    "timeline": False,
+    "execute": False,
+    "width": None,
+    "fail_on": "risk",
+    "strict": False,
+    "suppressions": (),
+    "baseline": None,
+    "write_baseline": None,
+    "cache_dir": None,
+    "no_cache": False,
+    "color": "auto",
+}
+"""The parameters of a command line without words."""
