@@ -9,6 +9,7 @@ _SESSION = "what an image tells of its session, swap area and disk, and what was
 _RISK = "a risk has an outcome of its own; it was resumes or resets, by majority"
 _TIMING = "when a store wakes a CPU, and what its line is to the resumee, decides of HC101, HC102 and HC701"
 _PLACES = "each class of load addresses is judged by the engine: what holds of one place only is not told of all"
+_GROUPS = "CPUs of which the same is said are told together"
 _CERTAIN = (
     "an event after the copy is delivered by the engine: what failed by tables that were not known is certain now"
 )
@@ -35,8 +36,17 @@ REASONS: tuple[tuple[str, str, tuple[object, object] | None, str], ...] = (
         None,
         "cause, time and exposure are data",
     ),
+    ("check|designs", r".*cpus\[\]\.(cpus|apic_ids) is new", None, _GROUPS),
+    ("check", r"cpus\[\] is gone", None, _GROUPS),
+    ("check", r"(evidence|frames|resume[er]\.size) is new", None, _VERSION),
+    ("check", "taken_for_granted is new", None, _STANDING),
+    ("check", r"cpus\[\]\.(sentence|why)", None, _WORDS),
+    ("check", r"warnings\[\] is (new|gone)", None, _WORDS),
+    ("designs", r"((designs\[\]|own)\.(conditions|strict)|warnings) is new", None, _STANDING),
+    ("designs", r"designs\[\]\.rest is new", None, "in which state a CPU that the resumee has offline spends its time"),
+    ("diff", r".*warnings is new", None, "what was not judged of a pair is told"),
     ("check", r"image\.\w+ is new", None, _SESSION),
-    ("image", r"(session|swap|throw_away|used_since|verification\.frames) is new", None, _SESSION),
+    ("image", r"(session|swap|throw_away|used_since|verification\.frames|hibernate_location) is new", None, _SESSION),
     ("check", "refusal is new", None, "a refusal says which of the kernel's tests fails, and what the kernel prints"),
     (
         "check",
