@@ -126,11 +126,13 @@ def _shared_table(path: Path, values: Mapping[str, Any]) -> Mapping[str, Any] | 
 def _line_of(source: Source, key: str, command: str) -> int | None:
     from hibercheck.files.text import read_whole
 
+    if not source.path.is_file():  # a pipe has been read, and has nothing more to wait for
+        return None
     top = "tool.hibercheck" if source.path.name == SHARED_FILE else ""
     tables = [f"{top}.{command}".lstrip("."), top]
     try:
         lines = read_whole(str(source.path), MAX_BYTES, "a configuration").decode("utf-8", "replace").splitlines()
-    except HibercheckError:  # a pipe that has been read
+    except HibercheckError:  # it has changed since
         return None
     found: dict[str, int] = {}
     table = ""

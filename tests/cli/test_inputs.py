@@ -97,13 +97,16 @@ def test_text_without_an_end(hibercheck, handoff, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_text_through_a_pipe(hibercheck, handoff, tmp_path, kind):
-    """It is read: what is wrong is what it says, or nothing."""
+def test_text_through_a_pipe(hibercheck, handoff, tmp_path, monkeypatch, kind):
+    """It is read, once: what is wrong is what it says, or nothing."""
     os.mkfifo(tmp_path / "fifo")
+    reads, read = [], text.read_whole
+    monkeypatch.setattr(text, "read_whole", lambda path, *more: (reads.append(path), read(path, *more))[1])
     threading.Thread(target=lambda: (tmp_path / "fifo").write_bytes(b"nonsense = 1\n"), daemon=True).start()
     ran = hibercheck(*given(TEXTS[kind], "fifo", handoff, tmp_path))
     assert ran.status in ({0} if kind == "log" else {2, 3})  # whatever is not a message in a log is passed over
     assert not {"larger", "came", "a pipe"} & set(ran.err.split())
+    assert reads.count("fifo") <= 1
 
 
 POSITIONAL = {

@@ -185,6 +185,16 @@ class _Kernels:
             raise found
         return found
 
+    def found(self, path: Path) -> Kernel:
+        """Return the kernel of a file that nobody named: where a pipe lies instead, nobody writes to it.
+
+        Raises:
+            HibercheckError: It cannot be read, or is a pipe.
+        """
+        if path.is_fifo():
+            raise InputProblem("is a pipe", path=str(path), advice="put the kernel there again")
+        return self.at(path)
+
     def live(self) -> Kernel | None:
         """Return the kernel that runs, out of its memory; None where that cannot be read."""
         from hibercheck.handoff.preflight.live import live_kernel  # noqa: PLC0415 - where no file is the right one
@@ -212,7 +222,7 @@ def _session(
         kernel = kernels.at(locate(asked.resumee, root))
     elif facts is None:
         try:
-            kernel = kernels.at(_file(entries[0], root))
+            kernel = kernels.found(_file(entries[0], root))
         except HibercheckError as error:
             warnings.append(f"the default entry's kernel cannot be read: {error}")
             return None
@@ -263,7 +273,7 @@ def _running_kernel(
     others = [_file(one, root) for one in entries if _file(one, root) not in named]
     for path in dict.fromkeys([*(installed(release, root) if release else ()), *named, *others]):
         try:
-            kernel = kernels.at(path)
+            kernel = kernels.found(path)
             if kernel.banner.strip() == facts.banner.strip():
                 return kernel
         except HibercheckError:
@@ -309,7 +319,7 @@ class _Entry:
         """Answer the three questions, each only if the one before was not answered with no."""
         root = self.asked.root
         try:
-            kernel = self.kernels.at(_file(self.entry, root))
+            kernel = self.kernels.found(_file(self.entry, root))
             release: str | None = kernel.release
             builtin, override = _builtin(traits_on_demand(kernel))
         except HibercheckError as error:

@@ -537,6 +537,14 @@ def test_no_file_of_a_system_hangs_or_kills_it(system, asked, spoil, names):
         assert len(ran.stderr.strip().splitlines()) == 1
 
 
+def test_a_kernel_whose_place_is_taken_by_a_pipe_is_not_waited_for(system, asked):
+    """Nobody names it, so nobody writes to it; of the one that runs and of one that could be started."""
+    root = system((SAME, f"{LINE} {HERE}", made.cpio(DRACUT)))
+    fifo(root / f"boot/vmlinuz-{SAME}")
+    ran = asked(root)
+    assert f"boot/vmlinuz-{SAME}: is a pipe" in ran.stdout + ran.stderr
+
+
 def test_an_archive_that_never_ends(system, rows):
     bomb = gzip.compress(made.cpio({"conf/conf.d/x": bytes(1 << 20)})[:-200] * 9)
     for data in (
