@@ -18,8 +18,6 @@ else:
     from operator import attrgetter
     from types import FunctionType
 
-    from hibercheck.initialisers import INITIALISERS
-
     def dataclass(*, frozen: bool, slots: bool) -> Any:  # noqa: ANN401 - a decorator, typed above
         """As `dataclasses.dataclass`, for what is frozen, has slots and inherits no fields.
 
@@ -86,8 +84,8 @@ else:
     def _init(cls: type, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - a method
         """Return what `dataclasses` would write: the values go into the slots, past what refuses to set attributes.
 
-        To compile one would cost more than all else that is done here: classes with as many parameters have one code,
-        each with the names of its own.  A parameter's value here is its default, a `dataclasses.field`, or MISSING.
+        To compile one would cost more than all else that is done here: all classes have one code, each with the names
+        of its own parameters.  A parameter's value here is its default, a `dataclasses.field`, or MISSING.
         """
         puts = []
         defaults = []
@@ -99,22 +97,16 @@ else:
             elif _is_optional(given):
                 defaults.append(given.default if isinstance(given, Field) else given)
             puts.append(put)
-        then = getattr(cls, "__post_init__", None)
-        scope: dict[str, Any]
-        if then is None and len(puts) < len(INITIALISERS):
-            code = INITIALISERS[len(puts)].__code__
-            scope = {f"put_{number}": put for number, put in enumerate(puts)}
-        else:
-            code, scope = _init_of_any.__code__, {"fill": _fill, "puts": puts, "then": then}
+        scope = {"fill": _fill, "puts": puts, "then": getattr(cls, "__post_init__", None)}
         names = ("self", *parameters)
-        code = code.replace(
+        code = _any_init.__code__.replace(
             co_argcount=len(names), co_nlocals=len(names), co_varnames=names, co_qualname=f"{cls.__qualname__}.__init__"
         )
         return FunctionType(code, scope, "__init__", tuple(defaults))
 
-    def _init_of_any() -> None:
-        """Fill a record of any number of fields, for which it takes longer than one of `INITIALISERS`."""
-        fill(puts, then, *locals().values())  # noqa: F821 - it gets its scope and its parameters in `_init`
+    def _any_init() -> None:
+        """Fill a record; `_init` gives it the parameters and the scope of one class."""
+        fill(puts, then, *locals().values())  # noqa: F821 - names of that scope
 
     def _fill(puts: list[Any], then: Any, record: object, *values: object) -> None:  # noqa: ANN401 - setters, a method
         for put, value in zip(puts, values, strict=True):

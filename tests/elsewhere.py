@@ -8,11 +8,6 @@ ELSEWHERE: tuple[tuple[str, str, str], ...] = (
         "addresses.py errors.py kernel/code/commits.py",
         "They declare constants, names or types and decide nothing; what may import them is held here.",
     ),
-    (
-        "test_data.py",
-        "initialisers.py",
-        "What records of up to twelve fields are made by; longer ones are made otherwise.",
-    ),
     ("packaging/test_manual.py", "cli/parameters.py", "It is written from the options of `check`, as the manual is."),
     ("cli/test_values.py", "cpulist.py", "It reads what users type, and is held with the other values that they type."),
     # the command line
