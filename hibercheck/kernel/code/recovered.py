@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
+from struct import unpack
+from typing import TypeAlias
 
 from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.errors import MissingFact
@@ -20,6 +22,9 @@ from hibercheck.kernel.code.tables import MAX_TABLE, jump_labels
 from hibercheck.kernel.code.values import argument, calls_to, previous
 from hibercheck.kernel.kernel import Kernel
 from hibercheck.kernel.symbols import Symbol
+
+_Found: TypeAlias = Iterator[tuple[str, int, int | None]]
+"""Symbols: name, link-time address, and size in bytes where that is known."""
 
 _MAX_IMAGE = 1 << 30
 """KERNEL_IMAGE_SIZE with RANDOMIZE_BASE, arch/x86/include/asm/page_64_types.h."""
@@ -85,24 +90,19 @@ _WANTED = Wanted(
         "default_send_IPI_single_phys",
         "native_kick_ap",
         "default_check_phys_apicid_present",
-        "topology_smt_supported",
         "topology_unit_count",
         "topology_get_logical_id",
         "topo_register_apic",
         "topology_register_apic",
         "freeze_secondary_cpus",
-        "cpu_smt_possible",
-        "cmdline_proc_show",
-        "e820__get_entry_type",
         "boot_params_data_read",
-        "cpuidle_get_driver",
         "software_resume",
         "xbc_get_embedded_bootconfig",
         "crypto_has_acomp",
         "crypto_has_alg",
-        "native_send_call_func_single_ipi",
         "idt_setup_from_table*",
         *(function for _, function in _IDT_TABLES),
+        *(function for *_, function in _ONLY_READ),
         "secondary_startup_64_no_verify",
         "secondary_startup_64",
         "load_direct_gdt",
@@ -150,7 +150,7 @@ class _Recovery:
     def _function(self, *names: str) -> Function | None:
         return next((found for name in names if (found := self._program.function_of(name)) is not None), None)
 
-    def _smp_ops(self) -> Iterator[tuple[str, int, int | None]]:
+    def _smp_ops(self) -> _Found:
         """arch_cpu_idle_dead() calls smp_ops.play_dead, which is native_play_dead() in the file.
 
         With clang its play_dead() may be a function of its own.
@@ -168,7 +168,7 @@ class _Recovery:
                     yield "smp_ops", operand.address - member, None
                     return
 
-    def _online_mask(self) -> Iterator[tuple[str, int, int | None]]:
+    def _online_mask(self) -> _Found:
         """set_cpu_online() sets and clears a bit of it, by BTS and BTR."""
         places = {
             operand.address
@@ -178,7 +178,7 @@ class _Recovery:
         }
         yield from _only("__cpu_online_mask", places - {None}, None)
 
-    def _present_mask(self) -> Iterator[tuple[str, int, int | None]]:
+    def _present_mask(self) -> _Found:
         """cpuhp_smt_enable() walks it: by a call, or, of one word, by AND with what is left of it."""
         function = self._function("cpuhp_smt_enable")
         for name, register in (("_find_next_bit", "rdi"), ("find_next_bit", "rdi"), ("cpumask_next", "rsi")):
@@ -193,7 +193,7 @@ class _Recovery:
                 yield "__cpu_present_mask", words[0], 8
                 return
 
-    def _cpu_number(self) -> Iterator[tuple[str, int, int | None]]:
+    def _cpu_number(self) -> _Found:
         """Up to 6.4 a parked CPU asks whether it is CPU 0, which alone may be woken; getcpu() asks for the number."""
         for name in ("cond_wakeup_cpu0", "wakeup_cpu0", "__x64_sys_getcpu"):
             for node in self._function(name) or ():
@@ -202,7 +202,7 @@ class _Recovery:
                         yield "cpu_number", operand.address, 4
                         return
 
-    def _numbers(self) -> Iterator[tuple[str, int, int | None]]:
+    def _numbers(self) -> _Found:
         """Variables that a function is about: it reads one of that size, and nothing else at a fixed place."""
         for symbol, size, name in _ONLY_READ:
             places = {
@@ -219,7 +219,7 @@ class _Recovery:
                 yield "boot_params", start, None
                 return
 
-    def _topology(self) -> Iterator[tuple[str, int, int | None]]:
+    def _topology(self) -> _Found:
         """default_send_IPI_single_phys() reads the APIC id of a CPU in that CPU's area."""
         for node in self._function("default_cpu_present_to_apicid") or ():
             limits = [one.address for one in node.operands if one.address is not None and one.size == _INT]
@@ -238,7 +238,7 @@ class _Recovery:
                         yield "x86_cpu_to_apicid", place, operand.size
                         return
 
-    def _topology_system(self) -> Iterator[tuple[str, int, int | None]]:
+    def _topology_system(self) -> _Found:
         """Where CPUs and APIC ids are counted since v6.9 (arch/x86/kernel/cpu/topology.c).
 
         Of a domain the shift of the one below is read, too, so x86_topo_system is the last that is read in that way.
@@ -264,7 +264,7 @@ class _Recovery:
         if counted and self._is_topo_info(max(counted) - _REJECTED):
             yield "topo_info", max(counted) - _REJECTED, None
 
-    def _present_ids(self) -> Iterator[tuple[str, int, int | None]]:
+    def _present_ids(self) -> _Found:
         """native_kick_ap() asks whether a CPU's APIC id is in it; up to v6.8 a function did only that."""
         places = {
             operand.address
@@ -277,13 +277,12 @@ class _Recovery:
     def _is_topo_info(self, place: int) -> bool:
         """Whether it can begin there: in the file neither the boot CPU's APIC id nor the real one's is known."""
         try:
-            words = memoryview(self._kernel.read(place, 5 * _INT)).cast("I")
+            assigned, disabled, rejected, boot, real = unpack("<5I", self._kernel.read(place, 5 * _INT))
         except MissingFact:
             return False
-        assigned, disabled, rejected, boot, real = words
         return assigned <= 1 and not disabled | rejected and boot == real and boot in _BAD_APICID
 
-    def _frozen_mask(self) -> Iterator[tuple[str, int, int | None]]:
+    def _frozen_mask(self) -> _Found:
         """freeze_secondary_cpus() sets a bit of it, or of what it points to (CONFIG_CPUMASK_OFFSTACK)."""
         function = self._function("freeze_secondary_cpus")
         places: set[int | None] = set()
@@ -293,7 +292,7 @@ class _Recovery:
                 places.add(node.operands[0].address if base is None else _loaded_from(function, node, base))
         yield from _only("frozen_cpus", places, None)
 
-    def _compressor(self) -> Iterator[tuple[str, int, int | None]]:
+    def _compressor(self) -> _Found:
         """software_resume() asks for the compressor whose name is there, since a06c6f5d3cc9 (in v6.9)."""
         function = self._function("software_resume")
         for name in ("crypto_has_acomp", "crypto_has_alg"):
@@ -303,7 +302,7 @@ class _Recovery:
                     yield "hib_comp_algo", place, None
                     return
 
-    def _monitored_line(self) -> Iterator[tuple[str, int, int | None]]:
+    def _monitored_line(self) -> _Found:
         """Yield what is monitored: a constant with the CPU's own base, this_cpu_off, added to it.
 
         Older kernels monitor the idle task's flags: an address that is loaded, and at most a few bytes added to it.
@@ -326,7 +325,7 @@ class _Recovery:
         """Whether a per-CPU variable can be there: behind the area's first page, or in the kernel's image."""
         return PAGE_SIZE <= place < _MAX_IMAGE or START_KERNEL_MAP <= place < START_KERNEL_MAP + _MAX_IMAGE
 
-    def _jump_table(self) -> Iterator[tuple[str, int, int | None]]:
+    def _jump_table(self) -> _Found:
         """jump_label_init() sorts it: a multiple of its entries' size from the first constant to the second."""
         named = Counter(
             node.immediate
@@ -345,7 +344,7 @@ class _Recovery:
                     yield from ((name, one.address, None) for name, one in ends.items())
                     return
 
-    def _boot_cpu_data(self) -> Iterator[tuple[str, int, int | None]]:
+    def _boot_cpu_data(self) -> _Found:
         """identify_cpu() of the boot CPU is about it."""
         for name in ("identify_boot_cpu", "arch_cpu_finalize_init", "check_bugs"):
             function = self._function(name)
@@ -355,7 +354,7 @@ class _Recovery:
                     yield "boot_cpu_data", place, None
                     return
 
-    def _embedded_bootconfig(self) -> Iterator[tuple[str, int, int | None]]:
+    def _embedded_bootconfig(self) -> _Found:
         """xbc_get_embedded_bootconfig() subtracts its start from its end (CONFIG_BOOT_CONFIG_EMBED)."""
         places = {
             place
@@ -370,7 +369,7 @@ class _Recovery:
     def _calls(self, function: Function | None, name: str) -> list[int]:
         return [] if function is None else calls_to(function, [self._program.address(name)])
 
-    def _idle_tables(self) -> Iterator[tuple[str, int, int | None]]:
+    def _idle_tables(self) -> _Found:
         """intel_idle_init() asks x86_match_cpu() for its own models first."""
         function = self._function("intel_idle_init")
         calls = self._calls(function, "x86_match_cpu")
@@ -380,7 +379,7 @@ class _Recovery:
                 return
             yield name, place, None
 
-    def _idt_tables(self) -> Iterator[tuple[str, int, int | None]]:
+    def _idt_tables(self) -> _Found:
         """idt_setup_from_table() gets a table and its length, after idt_table where that was not propagated."""
         for name, caller in _IDT_TABLES:
             function = self._function(caller)
@@ -416,7 +415,7 @@ class _Recovery:
 
     # -- Where the kernel and its tables are -----------------------------------------------------------------------
 
-    def _bounds(self) -> Iterator[tuple[str, int, int | None]]:
+    def _bounds(self) -> _Found:
         """Yield the end of its segments, its banner by what it says, and the per-CPU area's start by its section."""
         text = self._program.address("_text")
         starts = [at for at, _, _ in self._kernel.elf.loaded() if text is not None and text <= at < text + _MAX_IMAGE]
@@ -436,7 +435,7 @@ class _Recovery:
             return None
         return (value & _FRAME) + START_KERNEL_MAP
 
-    def _page_tables(self) -> Iterator[tuple[str, int, int | None]]:
+    def _page_tables(self) -> _Found:
         """secondary_startup_64 adds where init_top_pgt is; behind it lie the other tables, leading to one another."""
         function = self._function("secondary_startup_64_no_verify", "secondary_startup_64")
         top = next((one for node in function or () if (one := _added_page(node)) is not None), None)
@@ -463,7 +462,7 @@ class _Recovery:
         first = self._program.pointer(text)
         return (text, fixmap) if first is not None and first & _PRESENT and first & _LARGE else None
 
-    def _gdt(self) -> Iterator[tuple[str, int, int | None]]:
+    def _gdt(self) -> _Found:
         """load_direct_gdt() adds the CPU's base to it."""
         for node in self._function("load_direct_gdt") or ():
             place = node.immediate
@@ -472,7 +471,7 @@ class _Recovery:
                 return
 
 
-def _only(name: str, places: set[int | None], size: int | None) -> Iterator[tuple[str, int, int | None]]:
+def _only(name: str, places: set[int | None], size: int | None) -> _Found:
     """Yield a symbol if one place was found for it, and no other."""
     place = places.pop() if len(places) == 1 else None
     if place is not None:
