@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 DEFAULT = "check"
+PREFIX = "HIBERCHECK"
+"""Begins the names of variables of the environment."""
+OWN_FILE, SHARED_FILE = "hibercheck.toml", "pyproject.toml"
+"""Where a configuration is looked for."""
 
 _TABLE = {  # in the order of the help
     "check": "Predict what becomes of the machine (the default command).",

@@ -18,15 +18,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from hibercheck.cli.commands import DEFAULT, summaries
-from hibercheck.cli.options import GATE, GENERAL, PREFIX, GroupedOption
+from hibercheck.cli.commands import DEFAULT, OWN_FILE, PREFIX, SHARED_FILE, summaries
+from hibercheck.cli.options import GATE, GENERAL, GroupedOption
 from hibercheck.cli.terminal import say
 from hibercheck.data import dataclass
 from hibercheck.errors import HibercheckError, InputProblem, UsageProblem
 from hibercheck.files.trust import distrust
 
-OWN_FILE = "hibercheck.toml"
-SHARED_FILE = "pyproject.toml"
 NOT_IN_FILES = frozenset({"config", "show-config", "debug"})
 """Options that are about reading the file, or are needed before it is read."""
 WRITES = frozenset({"output", "write-baseline", "cache-dir"})

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from hibercheck.cli import memory, pager
-from hibercheck.cli.commands import DEFAULT
+from hibercheck.cli.commands import DEFAULT, PREFIX
 from hibercheck.cli.values import SizeType
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-PREFIX = "HIBERCHECK"
 GATE = "Gate"
 """The group of the options that decide whether a run fails."""
 GENERAL = "General"

@@ -11,16 +11,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from hibercheck.cli.commands import DEFAULT, summaries
+from hibercheck.cli.commands import DEFAULT, OWN_FILE, PREFIX, SHARED_FILE, summaries
 from hibercheck.cli.job import FORMATS, Output
 from hibercheck.cli.parameters import FLAGS, TEXTS, UNSET
-
-CONFIGURATIONS = ("hibercheck.toml", "pyproject.toml")
 
 
 def given_plainly(words: Sequence[str]) -> dict[str, Any] | None:
     """Return the parameters of ``check`` for a plain command line, as click would; None for any other."""
-    if any(name.startswith("HIBERCHECK_") for name in os.environ) or _is_configured():
+    if any(name.startswith(f"{PREFIX}_") for name in os.environ) or _is_configured():
         return None
     given = dict(UNSET)
     rest = iter(words[1:] if words[:1] == [DEFAULT] else words)
@@ -49,7 +47,7 @@ def _is_configured() -> bool:
     except OSError:  # it was removed, and whether that matters is not for here
         return True
     while True:
-        if any(os.path.lexists(os.path.join(directory, name)) for name in CONFIGURATIONS):
+        if any(os.path.lexists(os.path.join(directory, name)) for name in (OWN_FILE, SHARED_FILE)):
             return True
         above = os.path.dirname(directory)
         if above == directory:
