@@ -41,6 +41,18 @@ def judged_cpu(image, state=ParkState.MWAIT, supposed=QUIET, *, reinitialised=Fa
     return judge_cpu(memory, cpu if change is None else change(cpu), supposed, reinitialised=reinitialised)
 
 
+class Elsewhere:
+    """Another way of parking: in the firmware.  It notes of what plan and with which dump it is asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def apply(self, plan, memory, cpus, dump):
+        self.asked.append((plan, dump))
+        parked = (replace(one.parked, state=ParkState.NEVER_BOOTED, loop=None) for one in cpus)
+        return memory, tuple(replace(one, parked=other) for one, other in zip(cpus, parked, strict=True))
+
+
 def test_a_cpu_of_which_it_is_not_known_how_it_is_parked():
     def unsettle(cpu):
         return replace(cpu, parked=replace(cpu.parked, unsettled=Unsettled("what it does", "a vmlinux")))
@@ -337,18 +349,11 @@ def test_one_place_is_judged_if_all_of_it_is_known(judged, lacking, known):
 @pytest.mark.parametrize("memory", [False, True])
 def test_another_way_of_parking_is_judged_in_the_place_of_the_resumer_s_own(judged, committed, memory):
     plan, own = judged("fatal", memory=memory)
-    asked = []
-
-    class Elsewhere:
-        def apply(self, of, copied, cpus, dump):
-            asked.append((of, dump))
-            parked = (replace(one.parked, state=ParkState.NEVER_BOOTED, loop=None) for one in cpus)
-            return copied, tuple(replace(one, parked=other) for one, other in zip(cpus, parked, strict=True))
-
+    elsewhere = Elsewhere()
     with ExitStack() as stack:
         dump = stack.enter_context(open_dump(committed("fatal")["memory"])) if memory else None
-        found = judge(plan, dump, Elsewhere())
-        assert asked == [(plan, dump)]
+        found = judge(plan, dump, elsewhere)
+        assert elsewhere.asked == [(plan, dump)]
     assert {one.fate for one in own.aps} == {Fate.DIES}
     assert {one.fate for one in found.aps} == {Fate.UNTOUCHED}
     assert (found.memory.resumer.exact, found.boot_cpu.survives) == (memory, own.boot_cpu.survives)
@@ -465,17 +470,10 @@ def test_a_cpu_that_leaves_its_loop_for_code_that_is_not_understood_is_not_calle
 
 def test_a_second_way_of_parking_is_tried_at_each_place(judged):
     plan, own = judged("random-address", memory=False)
-    asked = []
-
-    class Elsewhere:
-        def apply(self, of, copied, cpus, dump):
-            asked.append((of, dump))
-            parked = (replace(one.parked, state=ParkState.NEVER_BOOTED, loop=None) for one in cpus)
-            return copied, tuple(replace(one, parked=other) for one, other in zip(cpus, parked, strict=True))
-
-    found = judge(plan, None, Elsewhere())
-    assert set(map(id, (of for of, _ in asked))) == {id(plan)}
-    assert {dump for _, dump in asked} == {None}
+    elsewhere = Elsewhere()
+    found = judge(plan, None, elsewhere)
+    assert set(map(id, (of for of, _ in elsewhere.asked))) == {id(plan)}
+    assert {dump for _, dump in elsewhere.asked} == {None}
     assert ({one.fate for one in found.aps}, found.sweep) == ({Fate.UNTOUCHED}, None)
     assert found.boot_cpu == own.boot_cpu
     assert own.boot_cpu.survives
