@@ -188,7 +188,7 @@ def put_hibercheck(tree: Path, wheel: Path) -> None:
     script.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(examples / "hibercheck-preflight.sh", script)
     script.chmod(0o755)
-    shutil.copy(examples / "hibercheck-preflight.service", tree / "root")
+    shutil.copy(examples / "hibercheck-preflight.service", tree / "srv")
     (tree / "boot/lab").mkdir(exist_ok=True)  # where update-grub does not look: it would be the default
     shutil.copy(ROOT / f"fixtures/kernels/{SMALL}.bzImage", tree / "boot/lab/small")
 

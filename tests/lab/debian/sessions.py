@@ -50,9 +50,9 @@ TO_LUKS = (
 )
 """Encrypt the swap partition, and hibernate to it."""
 OF_HOST = (
-    "mkdir -p /root/own/usr/lib; cp /usr/lib/os-release /root/own/usr/lib/initrd-release",
-    "dracut -q -f --include /root/own / /root/initrd $(uname -r)",
-    "cp /root/initrd /boot/efi/$(cat /etc/machine-id)/$(uname -r)/initrd-host; sync",
+    "mkdir -p /srv/own/usr/lib; cp /usr/lib/os-release /srv/own/usr/lib/initrd-release",
+    "dracut -q -f --include /srv/own / /srv/initrd $(uname -r)",
+    "cp /srv/initrd /boot/efi/$(cat /etc/machine-id)/$(uname -r)/initrd-host; sync",
 )
 """Give `host` an initramfs whose os-release is the system's: dracut 106 gives all that it makes ID=dracut.
 

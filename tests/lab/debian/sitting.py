@@ -24,7 +24,7 @@ from tests.lab.sitting import commit
 RECORD = ROOT / "tests/lab/records/debian/preflight.jsonl"
 GRUB_ENVIRONMENT = b"# GRUB Environment Block\n"
 BACK = "LAB came back"
-KEPT = "/root/lab"
+KEPT = "/srv/lab"
 """Where on its disk a system keeps what was said in it."""
 PLACES = {"grub": "/boot/vmlinuz-{release}", "sdboot": "{release}.conf"}
 MACHINE = ("--cpus", "2", "--threads", "2", "--vendor", "intel", "--mwait", "--memory", "768M")
@@ -240,12 +240,12 @@ def unit(vm: Vm, worse: str) -> dict[str, Any]:
         LabError: The unit would not have stopped it.
     """
     place = "/etc/systemd/system"
-    ask(vm, f"cp /root/hibercheck-preflight.service {place}; mkdir -p {place}/hibercheck-preflight.service.d")
+    ask(vm, f"cp /srv/hibercheck-preflight.service {place}; mkdir -p {place}/hibercheck-preflight.service.d")
     # emulated, a preflight takes half a minute, which is the script's patience
     patience = r"[Service]\nTimeoutStartSec=900\nEnvironment=HIBERCHECK_PATIENCE=800\n"
     ask(vm, f"printf '{patience}' > {place}/hibercheck-preflight.service.d/patience.conf; systemctl daemon-reload")
     ask(vm, "systemctl enable -q hibercheck-preflight.service")
-    ask(vm, f"cp /boot/grub/grubenv /root/grubenv; grub-set-default {worse}; sync")
+    ask(vm, f"cp /boot/grub/grubenv /srv/grubenv; grub-set-default {worse}; sync")
     log = "journalctl -u hibercheck-preflight -u systemd-hibernate -n 9 --no-pager -o cat"
     if ask(vm, "systemctl start hibercheck-preflight && echo it passed", 900, may_fail=True).endswith("it passed"):
         raise LabError(f"the unit does not stop it: {ask(vm, 'hibercheck preflight -q --fail-on fatal', 300)}")
@@ -253,7 +253,7 @@ def unit(vm: Vm, worse: str) -> dict[str, Any]:
     busy = "systemctl show -p ActiveState --value hibercheck-preflight systemd-hibernate | grep -q activating"
     ask(vm, f"sleep 2; while {busy}; do sleep 1; done; sleep 3", 900)
     said = ask(vm, log)
-    ask(vm, "cat /root/grubenv > /boot/grub/grubenv; sync; systemctl reset-failed")
+    ask(vm, "cat /srv/grubenv > /boot/grub/grubenv; sync; systemctl reset-failed")
     return {"worse": worse, "stopped": "not hibernating" in said, "said": said.splitlines()[-6:]}
 
 
