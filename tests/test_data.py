@@ -161,3 +161,9 @@ def test_a_field_without_default_after_one_with_is_refused() -> None:
 def test_only_frozen_data_with_slots_is_made() -> None:
     with pytest.raises(TypeError, match="frozen"):
         data.dataclass(frozen=False, slots=True)
+
+
+def test_what_is_equal_but_for_some_fields() -> None:
+    told = data.all_but(Both, "a")
+    assert told(Both(1, (2,))) == told(Both(3, (2,))) != told(Both(1, (4,)))
+    assert told(Both(1)) == ((1,), {})

@@ -203,6 +203,10 @@ class RememberedKernel(Kernel):
                 self._known[name] = None if row is None else Symbol(*row)
         return {name: symbol for name in wanted if (symbol := self._known[name]) is not None}
 
+    def symbol(self, name: str) -> Symbol | None:
+        """See `Kernel.symbol`."""
+        return self._known[name] if name in self._known else self.symbols([name]).get(name)
+
     def supplement(self, symbols: Mapping[str, Symbol]) -> None:
         """See `Kernel.supplement`."""
         self._kernel.supplement(symbols)

@@ -7,11 +7,13 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 from hibercheck.cpulist import cpu_phrase
-from hibercheck.data import dataclass, replace
+from hibercheck.data import all_but, dataclass
 from hibercheck.handoff.verdict.findings import CpuReport, Finding, Level
 from hibercheck.report.fingerprint import fingerprints, identity
 from hibercheck.report.gate import Judged, Mark
 
+_CPU_REPORT = all_but(CpuReport, "cpu", "apic_id", "why", "sentence", "executed")
+_FINDING = all_but(Finding, "cpu", "message")
 _CPU = re.compile(r"\bCPU (\d+)\b")
 
 
@@ -33,9 +35,8 @@ def alike_cpus(cpus: Iterable[CpuReport]) -> list[list[CpuReport]]:
     """Put CPUs together of which everything is the same but their numbers."""
     groups: dict[Hashable, list[CpuReport]] = {}
     for cpu in cpus:
-        why, sentence, executed = (_of_any(text, cpu.cpu) or "" for text in (cpu.why, cpu.sentence, cpu.executed))
-        key = replace(cpu, cpu=0, apic_id=None, why=why, sentence=sentence, executed=executed)
-        groups.setdefault(key, []).append(cpu)
+        texts = (_of_any(text, cpu.cpu) for text in (cpu.why, cpu.sentence, cpu.executed))
+        groups.setdefault((_CPU_REPORT(cpu), *texts), []).append(cpu)
     return list(groups.values())
 
 
@@ -48,8 +49,7 @@ def alike_findings(judged: Judged) -> list[Sequence[Listed]]:
     groups: dict[Hashable, list[Listed]] = {}
     prints = fingerprints(judged.report.findings)
     for (finding, mark), fingerprint in zip(judged.marked, prints, strict=True):
-        message = _of_any(finding.message, finding.cpu) or ""
-        key = replace(finding, cpu=None if finding.cpu is None else 0, message=message), mark
+        key = _FINDING(finding), finding.cpu is None, _of_any(finding.message, finding.cpu), mark
         groups.setdefault(key, []).append((finding, mark, fingerprint))
     return list(groups.values())
 

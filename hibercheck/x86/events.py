@@ -39,6 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from functools import cache
 
 from hibercheck.data import dataclass
 from hibercheck.x86.cpu import ParkState
@@ -262,6 +263,7 @@ def rule(event: Event, state: ParkState, facts: Facts | None = None) -> Rule:
     return next(row for row in WAKES if row.event is event and row.state is state and row.condition.holds(known))
 
 
+@cache
 def wakes(state: ParkState, facts: Facts | None = None) -> tuple[Rule, ...]:
     """Return the rows of the events that make the CPU touch memory, or end the machine, in table order."""
     rows = (rule(event, state, facts) for event in Event)

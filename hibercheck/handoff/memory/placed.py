@@ -47,7 +47,8 @@ def placed(plan: Plan, levels: int, phys_base: int, kaslr_offset: int) -> tuple[
     mode = PagingMode(levels=levels, max_phys_bits=plan.physical_bits)
     resumer = _resumer(plan, PlacedKernel(plan.resumer, mode, kaslr_offset, phys_base))
     memory = Composite(plan.image, resumer, resumee=plan.resumee.space, owners=owners(plan))
-    return memory, tuple(_cpu(plan, parked, resumer) for parked in plan.parked)
+    common = _common(plan, resumer)
+    return memory, tuple(_cpu(plan, parked, resumer, common) for parked in plan.parked)
 
 
 def owners(plan: Plan) -> Owners:
@@ -57,10 +58,10 @@ def owners(plan: Plan) -> Owners:
     return Owners(resumee.space, plan.image.pfns, resumee.frozen, plan.resumee_runs, size)
 
 
-def _cpu(plan: Plan, parked: Parked, resumer: PlacedKernel | CollectedKernel) -> ParkedCpu:
-    """Put together what is known of a CPU."""
+def _cpu(plan: Plan, parked: Parked, resumer: PlacedKernel | CollectedKernel, common: CpuState) -> ParkedCpu:
+    """Put together what is known of a CPU, from what all have in common on."""
     known = _collected_context(plan, parked, resumer) if isinstance(resumer, CollectedKernel) else None
-    entry, tables_placed = _entry(plan, parked, resumer)
+    entry, tables_placed = _entry(plan, parked, resumer, common)
     if known is not None and known.registers is not None and tables_placed:
         known = replace(known, gdt=(entry.gdt_base, entry.gdt_limit))
     context = known or _stand_in(plan, parked, resumer)
@@ -138,7 +139,9 @@ def _entry_area_index(plan: Plan, parked: Parked, resumer: PlacedKernel | Collec
     return None if is_random and plan.resumer.symbol("_cea_offset") is not None else parked.cpu
 
 
-def _entry(plan: Plan, parked: Parked, resumer: PlacedKernel | CollectedKernel) -> tuple[CpuState, bool]:
+def _entry(
+    plan: Plan, parked: Parked, resumer: PlacedKernel | CollectedKernel, common: CpuState
+) -> tuple[CpuState, bool]:
     """Build the registers that take part in delivery as the kernel sets them up (arch/x86/mm/cpu_entry_area.c).
 
     Returns:
@@ -147,6 +150,20 @@ def _entry(plan: Plan, parked: Parked, resumer: PlacedKernel | CollectedKernel) 
     size = plan.traits.cea_size.value
     index = _entry_area_index(plan, parked, resumer)
     area = CPU_ENTRY_AREA + PAGE_SIZE + (index or 0) * (size or 0)
+    fred = bool(common.cr4 & CR4_FRED) and FRED.name in plan.known
+    wait = parked.loop.resume_at if parked.loop else 0
+    state = replace(
+        common,
+        rip=(wait + resumer.kaslr_offset) & ADDRESS_MASK,
+        gdt_base=area,
+        tr_base=area + 2 * PAGE_SIZE,  # struct cpu_entry_area: gdt, entry_stack_page, tss
+        fred=placed_fred(plan, area, resumer.kaslr_offset) if fred else None,
+    )
+    return state, size is not None and index is not None
+
+
+def _common(plan: Plan, resumer: PlacedKernel | CollectedKernel) -> CpuState:
+    """Return what all parked CPUs have in common of those registers; the rest is zero."""
     features = plan.resumee.features
     flags = features.flags if features else frozenset()
     cr4 = CR4_PAE | (CR4_LA57 if resumer.mode.levels == 5 else 0) | CR4_MCE
@@ -155,9 +172,8 @@ def _entry(plan: Plan, parked: Parked, resumer: PlacedKernel | CollectedKernel) 
     uses_fred = takes_fred(plan.known.get(FRED.name), told)
     cr4 |= CR4_FRED if uses_fred else 0
     cr4 |= CR4_FSGSBASE if "fsgsbase" in told and _uses_fsgsbase(plan) else 0
-    wait = parked.loop.resume_at if parked.loop else 0
-    state = CpuState(
-        rip=(wait + resumer.kaslr_offset) & 0xFFFF_FFFF_FFFF_FFFF,
+    return CpuState(
+        rip=0,
         rsp=0,
         rflags=0x46,
         cr0=KERNEL_CR0,
@@ -166,14 +182,12 @@ def _entry(plan: Plan, parked: Parked, resumer: PlacedKernel | CollectedKernel) 
         efer=KERNEL_EFER,
         idt_base=CPU_ENTRY_AREA,
         idt_limit=_IDT_LIMIT,
-        gdt_base=area,
+        gdt_base=0,
         gdt_limit=_GDT_LIMIT,
-        tr_base=area + 2 * PAGE_SIZE,  # struct cpu_entry_area: gdt, entry_stack_page, tss
+        tr_base=0,
         tr_limit=_TSS_LIMIT,
-        fred=placed_fred(plan, area, resumer.kaslr_offset) if uses_fred and FRED.name in plan.known else None,
         max_phys_bits=resumer.mode.max_phys_bits,
     )
-    return state, size is not None and index is not None
 
 
 def _uses_fsgsbase(plan: Plan) -> bool:

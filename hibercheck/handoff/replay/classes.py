@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from hibercheck.data import replace
-from hibercheck.handoff.memory.context import ParkedCpu
+from hibercheck.data import all_but, replace
+from hibercheck.handoff.memory.context import ApContext, ParkedCpu
 from hibercheck.handoff.replay.judgement import ApResult
-from hibercheck.x86.cpu import ParkState
+from hibercheck.x86.cpu import CpuState, ParkState
+
+_ENTRY = all_but(CpuState, "gdt_base", "tr_base")
+_CONTEXT = all_but(ApContext, "registers")
+_UNNUMBERED = all_but(ApContext, "cpu", "gs_base", "stack", "line")
 
 
 class Classes:
@@ -40,7 +44,7 @@ class Classes:
 
 def _key(cpu: ParkedCpu, reinitialised: bool) -> Hashable:
     """All of a CPU that a judgement may look at, but the places of its GDT and TSS."""
-    entry = None if cpu.entry is None else replace(cpu.entry, gdt_base=0, tr_base=0)
+    entry = None if cpu.entry is None else _ENTRY(cpu.entry)
     # The loop by its identity, for it is long: the results that are kept keep it alive.
     loop = id(cpu.parked.loop)
     waits = cpu.parked.state, loop, cpu.parked.unsettled
@@ -56,15 +60,10 @@ def _registers(cpu: ParkedCpu) -> Hashable:
     context = cpu.context
     monitors = cpu.parked.state is ParkState.MWAIT and context.line is not None
     if context.registers is not None or monitors:
-        return replace(context, registers=None), tuple((context.registers or {}).items())
+        return _CONTEXT(context), tuple((context.registers or {}).items())
     used = {touch.kind for touch in cpu.parked.loop.touches} if cpu.parked.loop is not None else set()
-    return replace(
-        context,
-        cpu=0,
-        gs_base=context.gs_base if "percpu" in used else None,
-        stack=context.stack if "stack" in used else None,
-        line=context.line if "line" in used else None,
-    )
+    places = {"percpu": context.gs_base, "stack": context.stack, "line": context.line}
+    return _UNNUMBERED(context), *(place if use in used else None for use, place in places.items())
 
 
 def _tables(cpu: ParkedCpu) -> tuple[int, int] | None:

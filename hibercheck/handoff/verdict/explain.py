@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import field
 
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass
@@ -53,6 +54,7 @@ class Explainer:
     namer: Namer | None
     reserved: bool = False
     lacks: str = ""
+    _loops: dict[int, tuple[ParkLoop, Evidence]] = field(default_factory=dict, repr=False, compare=False)
 
     def findings(self, result: ApResult) -> tuple[Finding, ...]:
         """Return all findings about one CPU, the decisive ones first."""
@@ -173,9 +175,19 @@ class Explainer:
                         before=item.before[:_SHOWN_BYTES],
                         after=None if now is None else now[:_SHOWN_BYTES],
                     ),
-                    *_disassembly(result.parked.loop),
+                    *self._disassembly(result.parked.loop),
                 ),
             )
+
+    def _disassembly(self, loop: ParkLoop | None) -> tuple[Evidence, ...]:
+        """Show the instructions of a loop; thousands of CPUs may wait in one."""
+        if loop is None:
+            return ()
+        if id(loop) not in self._loops:  # as long as it is kept here, no other has its identity
+            shown = [one for one in loop.instructions if any(start <= one.address < end for start, end in loop.ranges)]
+            lines = tuple(f"{one.address:x}: {one.text}" for one in shown[:_SHOWN_INSTRUCTIONS])
+            self._loops[id(loop)] = loop, Evidence(f"the loop in {loop.symbol}, as linked", lines=lines)
+        return (self._loops[id(loop)][1],)
 
     def _divergence(self, result: ApResult, found: Trace, level: Level) -> Iterator[Finding]:
         """HC204: what it reads makes it leave its loop."""
@@ -360,14 +372,6 @@ def _finding(
     """Make a finding; what to do about it is the first sentence of its rule's remedy, unless the case knows better."""
     told = advice or RULES[rule].advice
     return Finding(rule, level, cpu, role, message, resumer or Place(), resumee or Place(), evidence, told)
-
-
-def _disassembly(loop: ParkLoop | None) -> tuple[Evidence, ...]:
-    if loop is None:
-        return ()
-    shown = [item for item in loop.instructions if any(start <= item.address < end for start, end in loop.ranges)]
-    lines = tuple(f"{item.address:x}: {item.text}" for item in shown[:_SHOWN_INSTRUCTIONS])
-    return (Evidence(f"the loop in {loop.symbol}, as linked", lines=lines),)
 
 
 def _raised(delivery: Delivery) -> Iterator[str]:

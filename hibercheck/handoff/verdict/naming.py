@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import field
+
 from hibercheck.addresses import PAGE_SHIFT, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.handoff.facts.resumee import Resumee
@@ -18,6 +20,8 @@ _MASK = 0xFFFF_FFFF_FFFF_FFFF
 class Namer:
     """Names addresses on both sides of one handoff.
 
+    A thousand CPUs that wait in one loop share what it touches (`Classes`), which is named once.
+
     Attributes:
         memory: The finished copy.
         resumee: The resumee.
@@ -25,6 +29,10 @@ class Namer:
 
     memory: Composite
     resumee: Resumee
+    _places: dict[int, tuple[Touched, tuple[Place, Place]]] = field(default_factory=dict, repr=False, compare=False)
+    _footprints: dict[tuple[int, bool, bool, int], tuple[tuple[Touched, ...], tuple[FrameUse, ...]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def resumer_symbol(self, address: int) -> str | None:
         """Name a run-time virtual address of the resumer's image."""
@@ -53,6 +61,12 @@ class Namer:
 
     def places(self, touched: Touched) -> tuple[Place, Place]:
         """Return the place of an access on both sides."""
+        known = self._places.get(id(touched))  # which no other has as long as this one is kept
+        if known is None:
+            known = self._places[id(touched)] = touched, self._places_of(touched)
+        return known[1]
+
+    def _places_of(self, touched: Touched) -> tuple[Place, Place]:
         physical = None if touched.leaf is None else (touched.leaf << PAGE_SHIFT) | touched.address & 0xFFF
         resumer = Place(touched.address, physical, self.resumer_symbol(touched.address) or touched.role)
         if physical is None or not self.memory.overwritten(physical >> PAGE_SHIFT):
@@ -61,6 +75,13 @@ class Namer:
 
     def footprint(self, context: ApContext, touched: tuple[Touched, ...]) -> tuple[FrameUse, ...]:
         """List the frames that a CPU touches: the tables of each access, then what it reaches."""
+        key = id(touched), context.paging, context.placed, context.cr3
+        known = self._footprints.get(key)
+        if known is None:
+            known = self._footprints[key] = touched, self._footprint_of(context, touched)
+        return known[1]
+
+    def _footprint_of(self, context: ApContext, touched: tuple[Touched, ...]) -> tuple[FrameUse, ...]:
         uses: dict[tuple[str, int | None], FrameUse] = {}
         for item in touched:
             for use in (*self._tables(context, item), self._leaf(context, item)):

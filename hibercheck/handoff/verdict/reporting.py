@@ -186,7 +186,7 @@ def _opinions(plan: Plan, judgement: Judgement | None) -> tuple[SecondOpinion, .
 
 def _with_opinions(cpus: tuple[CpuReport, ...], opinions: tuple[SecondOpinion, ...]) -> tuple[CpuReport, ...]:
     texts = {opinion.cpu: opinion.text for opinion in opinions}
-    return tuple(replace(cpu, executed=texts.get(cpu.cpu)) for cpu in cpus)
+    return tuple(replace(cpu, executed=texts[cpu.cpu]) if cpu.cpu in texts else cpu for cpu in cpus)
 
 
 def _disagreements(opinions: tuple[SecondOpinion, ...]) -> tuple[str, ...]:
