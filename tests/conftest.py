@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import lzma
 import os
-import shutil
 import signal
 import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.support.unpacked import CACHE, unpack
 
 # A busy machine makes an example slow, not wrong.
 settings.register_profile("patient", deadline=None)
@@ -27,7 +27,6 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_CASES = ROOT.parent / "shared" / "cases"
-CACHE = Path(os.environ.get("HIBERCHECK_CASES_CACHE", Path.home() / ".cache" / "hibercheck-cases"))
 
 
 @pytest.fixture(scope="session")
@@ -47,16 +46,4 @@ def shared_cases() -> Path:
 @pytest.fixture(scope="session")
 def unpacked(shared_cases: Path):
     """Return a function that unpacks a file of the cases (``images/x.bin.xz``) once and gives its path."""
-
-    def unpack(name: str) -> Path:
-        source = shared_cases / name
-        target = CACHE / source.name.removesuffix(".xz")
-        if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-            CACHE.mkdir(parents=True, exist_ok=True)
-            part = target.with_suffix(f"{target.suffix}.{os.getpid()}")
-            with lzma.open(source) as packed, part.open("wb") as plain:
-                shutil.copyfileobj(packed, plain, 1 << 20)
-            part.rename(target)
-        return target
-
-    return unpack
+    return lambda name: unpack(shared_cases / name, CACHE)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import lzma
-import os
-import shutil
 from contextlib import ExitStack
 
 import pytest
 
 from hibercheck.handoff.replay.judge import judge
 from hibercheck.handoff.verdict.check import check, open_inputs
-from tests.conftest import CACHE
 from tests.support.cases import options_of
+from tests.support.unpacked import plain_path
 
 
 @pytest.fixture(scope="session")
@@ -21,20 +18,9 @@ def committed(fixtures_dir):
     """Return a function that gives a committed case by name, its files unpacked."""
     cases = {case["name"]: case for case in json.loads((fixtures_dir / "cases.json").read_text())["cases"]}
 
-    def unpack(name):
-        source = fixtures_dir / name
-        target = CACHE / "fixtures" / source.name.removesuffix(".xz")
-        if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_suffix(f"{target.suffix}.{os.getpid()}")
-            with lzma.open(source) as packed, part.open("wb") as plain:
-                shutil.copyfileobj(packed, plain, 1 << 20)
-            part.rename(target)
-        return str(target)
-
     def case(name):
         found = cases[name]
-        files = {key: unpack(found[key]) for key in ("image", "resumer", "resumee", "memory") if found.get(key)}
+        files = {key: plain_path(found[key]) for key in ("image", "resumer", "resumee", "memory") if found.get(key)}
         return {**found, **files}
 
     return case

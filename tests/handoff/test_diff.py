@@ -9,11 +9,10 @@ from hibercheck.handoff.matrix.scenario import Machine, Settings, parse_scenario
 from hibercheck.handoff.verdict.findings import Verdict
 from hibercheck.report import pairs
 from hibercheck.report.gate import Exit
-from tests.conftest import ROOT
+from tests.support.unpacked import plain_path
 
 CURRENT, HLT, MID, NEW = (
-    str(ROOT / "fixtures" / "kernels" / f"{name}.vmlinux.xz")
-    for name in ("small-current", "small-hlt", "mid-current", "v73-stock")
+    plain_path(f"kernels/{name}.vmlinux.xz") for name in ("small-current", "small-hlt", "mid-current", "v73-stock")
 )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import lzma
 import re
 import sys
 from difflib import unified_diff
@@ -19,11 +18,10 @@ import pytest
 from hibercheck.errors import HibercheckError
 from hibercheck.handoff.replay.judge import judge
 from hibercheck.handoff.verdict.check import check, open_inputs
-from tests.conftest import CACHE
 from tests.support.cases import options_of
 from tests.support.plain import lines_of
+from tests.support.unpacked import FIXTURES, plain_path
 
-FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 TOLD = Path(__file__).with_name("told")
 CASES = {case["name"]: case for case in json.loads((FIXTURES / "cases.json").read_text())["cases"]}
 EVENTS = frozenset({"nmi", "smi", "mce"})
@@ -63,22 +61,13 @@ RUNS = {
 }
 
 
-def unpacked(name):
-    """Unpack a fixture once and give its path."""
-    target = CACHE / "fixtures" / Path(name).name.removesuffix(".xz")
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(lzma.decompress((FIXTURES / name).read_bytes()))
-    return str(target)
-
-
 def told(name, label, more):
     """Say all that comes of a run."""
     case = CASES[name]
-    files = [unpacked(case[key]) for key in ("image", "resumer", "resumee")]
+    files = [plain_path(case[key]) for key in ("image", "resumer", "resumee")]
     given = dict(more)
     if label in IN_DUMP:
-        given["resumer_memory"] = unpacked(case["memory"])
+        given["resumer_memory"] = plain_path(case["memory"])
     try:
         options = options_of([one for one in case["args"] if one != "--spurious-mwait"],
                              **{"spurious_mwait": "--spurious-mwait" in case["args"], **given})  # fmt: skip

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +10,7 @@ from hibercheck.kernel.kallsyms import MemoryBytes, find
 from hibercheck.kernel.kernel import open_kernel
 from tests.support.effort import ends, steps
 from tests.support.kallsyms_writer import LAYOUTS, Layout, write_kallsyms
+from tests.support.unpacked import plain_path
 
 BASE = 0xFFFFFFFF81000000
 AT = 0xFFFFFFFF82123458
@@ -128,7 +128,7 @@ def test_truncation_never_raises(cut: int) -> None:
     find(table[:cut], AT)
 
 
-KERNEL = Path(__file__).resolve().parents[2] / "fixtures" / "kernels" / "v73-stock.vmlinux.xz"
+KERNEL = "kernels/v73-stock.vmlinux.xz"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ KERNEL = Path(__file__).resolve().parents[2] / "fixtures" / "kernels" / "v73-sto
 )
 def test_a_real_table_with_one_wrong_byte_is_given_up_soon(table: str, byte: int) -> None:
     """Each took four seconds of searching for another table that would fit; now reading as long as a whole one."""
-    with open_kernel(str(KERNEL)) as kernel:
+    with open_kernel(plain_path(KERNEL)) as kernel:
         section = kernel.section(".rodata")
         assert section is not None
         data = bytearray(kernel.read(section.address, section.size))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import lzma
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from tests.support.effort import steps
 from tests.support.elf_writer import BANNER, RODATA, SYMBOLS, TEXT, Section, Sym, write_elf, write_kernel
 from tests.support.kallsyms_writer import LAYOUTS, Layout, write_kallsyms
 from tests.support.text_only import write_text_symbols
+from tests.support.unpacked import plain_path
 
 LINES = [(one.value, "T", one.name) for one in SYMBOLS]
 
@@ -179,20 +179,20 @@ KERNELS = Path(__file__).resolve().parents[2] / "fixtures" / "kernels"
 
 @pytest.mark.parametrize("other", ["mid-current", "v73-stock"])
 def test_a_list_without_the_banner_is_held_to_the_kernels_own_symbols(tmp_path: Path, other: str) -> None:
-    with open_kernel(str(KERNELS / "small-hlt.vmlinux.xz")) as kernel:
+    with open_kernel(plain_path("kernels/small-hlt.vmlinux.xz")) as kernel:
         symbols = write_text_symbols(kernel, tmp_path / "System.map")
-    with open_kernel(str(KERNELS / "small-hlt.vmlinux.xz"), symbols=str(symbols)) as kernel:
+    with open_kernel(plain_path("kernels/small-hlt.vmlinux.xz"), symbols=str(symbols)) as kernel:
         assert kernel.symbol("native_play_dead") is not None
     with pytest.raises(
         Mismatch, match=r"System.map: belongs to another kernel than .*: (its _text is|that kernel has no)"
     ):
-        open_kernel(str(KERNELS / f"{other}.vmlinux.xz"), symbols=str(symbols))
+        open_kernel(plain_path(f"kernels/{other}.vmlinux.xz"), symbols=str(symbols))
 
 
 @pytest.mark.parametrize("other", ["small-current", "small-hlt"])
 def test_a_list_of_a_near_build_is_refused_though_its_banner_is_where_it_should_be(tmp_path: Path, other: str) -> None:
-    path = str(KERNELS / "small-current.vmlinux.xz")
-    with open_kernel(str(KERNELS / f"{other}.vmlinux.xz")) as near, open_kernel(path) as kernel:
+    path = plain_path("kernels/small-current.vmlinux.xz")
+    with open_kernel(plain_path(f"kernels/{other}.vmlinux.xz")) as near, open_kernel(path) as kernel:
         assert near.require("linux_banner").address == kernel.require("linux_banner").address
         lines = listing([(one.address, one.letter, one.name) for one in near.source])
     symbols = tmp_path / "System.map"
@@ -208,8 +208,8 @@ def test_symbols_of_another_build_are_refused_by_its_build_id(tmp_path: Path) ->
     separate = {}
     for name in ("small-current", "small-hlt"):
         separate[name] = tmp_path / name
-        separate[name].write_bytes(lzma.decompress((KERNELS / f"{name}.vmlinux.xz").read_bytes()))
-    kernel = str(KERNELS / "small-current.vmlinux.xz")
+        separate[name].write_bytes(Path(plain_path(f"kernels/{name}.vmlinux.xz")).read_bytes())
+    kernel = plain_path("kernels/small-current.vmlinux.xz")
     open_kernel(kernel, symbols=str(separate["small-current"])).close()
     with pytest.raises(Mismatch, match=r"belongs to another kernel than .*: its build id is"):
         open_kernel(kernel, symbols=str(separate["small-hlt"]))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import lzma
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +15,7 @@ from hibercheck.kernel.code.facts import facts_of
 from hibercheck.kernel.kernel import open_kernel
 from tests.support.cases import options_of
 from tests.support.made_inputs import Kernel, made_dumped, made_image, made_plan, made_resumee, made_space
+from tests.support.unpacked import FIXTURES, plain_path
 
 ACPI = "PM: Suspend image hardware signature mismatch"
 
@@ -187,25 +186,18 @@ def test_the_page_of_the_header_counts_from_the_start_of_the_swap():
     assert willing.looked_at(Question(made_plan(image=at_page(3), resumer_cmdline="resume=/dev/sda2"))) == 0
 
 
-FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 CASES = {case["name"]: case for case in json.loads((FIXTURES / "cases.json").read_text())["cases"]}
 HIBERNATES = ("hibern", "swsusp", "snapshot")
 
 
 @pytest.fixture
-def unpacked_case(tmp_path):
+def unpacked_case():
     """Return a function that gives a case's image and kernels, and its options with some more."""
 
     def give(name, **more):
         case = CASES[name]
-        image = tmp_path / "image.bin"
-        image.write_bytes(lzma.decompress((FIXTURES / case["image"]).read_bytes()))
-        return (
-            str(image),
-            str(FIXTURES / case["resumer"]),
-            str(FIXTURES / case["resumee"]),
-            options_of(case["args"], **more),
-        )
+        files = (plain_path(case[role]) for role in ("image", "resumer", "resumee"))
+        return *files, options_of(case["args"], **more)
 
     return give
 

@@ -19,9 +19,9 @@ from hibercheck.kernel.code.traits import Traits
 from hibercheck.kernel.kernel import open_kernel
 from hibercheck.report.matrix import scenario_parts
 from hibercheck.x86.cpu import ParkState
-from tests.conftest import ROOT
 from tests.support.cases import options_of as options_of_case
 from tests.support.matrix_settings import settings_of
+from tests.support.unpacked import plain_path
 
 KERNELS = ("small-current", "small-hlt", "v73-stock")
 
@@ -30,7 +30,7 @@ KERNELS = ("small-current", "small-hlt", "v73-stock")
 def summaries():
     found = {}
     for name in KERNELS:
-        with open_kernel(str(ROOT / "fixtures" / "kernels" / f"{name}.vmlinux.xz")) as kernel:
+        with open_kernel(plain_path(f"kernels/{name}.vmlinux.xz")) as kernel:
             found[name] = summary_of(kernel)
     return found
 

@@ -14,6 +14,7 @@ from hibercheck.handoff.facts.resumee import read_resumee
 from hibercheck.handoff.memory.owner import Owners, Use, Writes
 from hibercheck.kernel.kernel import open_kernel
 from hibercheck.swsusp.image import open_image
+from tests.support.unpacked import plain_path
 
 FOUR = frozenset(range(4))
 AWAKE = frozenset({1, 2, 3})
@@ -25,8 +26,8 @@ def opened(fixtures_dir):
     with ExitStack() as stack:
 
         def run(image, kernel):
-            data = stack.enter_context(open_image(str(fixtures_dir / "images" / f"{image}.bin.xz")))
-            code = stack.enter_context(open_kernel(str(fixtures_dir / "kernels" / f"{kernel}.vmlinux.xz")))
+            data = stack.enter_context(open_image(plain_path(f"images/{image}.bin.xz")))
+            code = stack.enter_context(open_kernel(plain_path(f"kernels/{kernel}.vmlinux.xz")))
             space = read_resumee(data, code).space
 
             def variable(name):

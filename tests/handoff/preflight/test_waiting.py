@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import lzma
 import os
 import shutil
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +17,7 @@ from hibercheck.host.devices import disk_of
 from tests.handoff.facts.test_used_since import MIB
 from tests.handoff.facts.test_used_since import disk_of as disk_with
 from tests.support import made_system as made
+from tests.support.unpacked import plain_path
 
 WRITTEN = 1_795_375_555
 """When the image of the case "fatal" was written: 2026-11-22 19:25:55 UTC."""
@@ -41,7 +42,7 @@ def disk(tmp_path, fixtures_dir):
     words = ["mkfs.ext4", "-q", "-F", "-d", tree, part]
     subprocess.run(words, check=True, env={**os.environ, "E2FSPROGS_FAKE_TIME": str(WRITTEN - 9000)})
     case = {one["name"]: one for one in json.loads((fixtures_dir / "cases.json").read_text())["cases"]}["fatal"]
-    image = lzma.decompress((fixtures_dir / case["image"]).read_bytes())
+    image = Path(plain_path(case["image"])).read_bytes()
     return disk_with(tmp_path / "disk", part.read_bytes(), image)
 
 
@@ -101,7 +102,7 @@ def test_an_image_in_a_swap_file(tmp_path, fixtures_dir):
         file.truncate(16 * MIB)
     subprocess.run(["mkfs.ext4", "-q", "-F", "-U", OTHER, part], check=True)
     case = {one["name"]: one for one in json.loads((fixtures_dir / "cases.json").read_text())["cases"]}["fatal"]
-    content = lzma.decompress((fixtures_dir / case["image"]).read_bytes())
+    content = Path(plain_path(case["image"])).read_bytes()
     whole = disk_with(tmp_path / "disk", part.read_bytes(), content)
     with mounted(whole, tmp_path / "at", "ro,noload") as root:
         assert waiting_image(root, frozenset(), frozenset({("/dev/sda2", 0)})).release.endswith("mid-current")

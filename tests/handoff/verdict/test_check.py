@@ -3,20 +3,22 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from hibercheck.errors import InputProblem, Mismatch, UsageProblem
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.verdict.check import check
+from tests.support.unpacked import plain_path
 
 
 @pytest.fixture(scope="module")
-def files(fixtures_dir):
+def files():
     return {
-        "image": str(fixtures_dir / "images" / "9c031ac5a1.bin.xz"),
-        "resumer": str(fixtures_dir / "kernels" / "small-hlt.vmlinux.xz"),
-        "resumee": str(fixtures_dir / "kernels" / "mid-current.vmlinux.xz"),
+        "image": plain_path("images/9c031ac5a1.bin.xz"),
+        "resumer": plain_path("kernels/small-hlt.vmlinux.xz"),
+        "resumee": plain_path("kernels/mid-current.vmlinux.xz"),
     }
 
 
@@ -74,10 +76,8 @@ def test_a_cpu_that_is_not_there(files):
 
 
 def test_a_truncated_image(files, tmp_path):
-    import lzma  # noqa: PLC0415 - only here
-
-    with lzma.open(files["image"]) as packed:
-        head = packed.read(24 << 20)
+    with Path(files["image"]).open("rb") as whole:
+        head = whole.read(24 << 20)
     cut = tmp_path / "cut.bin"
     cut.write_bytes(head)
     assert "beyond the end of the file" in str(refused(files, image=str(cut)))

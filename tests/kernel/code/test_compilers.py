@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import struct
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from hibercheck.kernel.code.traits import Traits, read_traits
 from hibercheck.kernel.kernel import open_kernel
+from tests.support.unpacked import plain_path
 
 TEXT = 0xFFFFFFFF81000000
 KERNELS = Path(__file__).resolve().parents[3] / "fixtures" / "compilers"
@@ -55,7 +55,7 @@ def names() -> list[str]:
 
 
 def traits_of(name: str) -> Traits:
-    with open_kernel(str(KERNELS / f"{name}.vmlinux.xz")) as kernel:
+    with open_kernel(plain_path(KERNELS / f"{name}.vmlinux.xz")) as kernel:
         return read_traits(kernel)
 
 
@@ -89,8 +89,7 @@ def test_the_first_mwait_of_a_clang_kernel_is_where_a_cpu_waits() -> None:
 
 def test_symbols_without_sizes_say_the_same(tmp_path: Path) -> None:
     """What LLD fills the gap after a function with belongs to that function, by a list without sizes."""
-    path = tmp_path / "vmlinux"
-    path.write_bytes(lzma.decompress((KERNELS / "6.1-clang16-lto.vmlinux.xz").read_bytes()))
+    path = plain_path(KERNELS / "6.1-clang16-lto.vmlinux.xz")
     listed = tmp_path / "System.map"
     with open_kernel(str(path)) as kernel:
         listed.write_text("".join(f"{one.address:x} {one.letter} {one.name}\n" for one in kernel.source))
@@ -104,7 +103,7 @@ def code_only(name: str, directory: Path) -> tuple[Path, Path]:
 
     What is not compiled is a function there, data too, such as init_task, by which a kernel that lists data is known.
     """
-    data = bytearray(lzma.decompress((KERNELS / f"{name}.vmlinux.xz").read_bytes()))
+    data = bytearray(Path(plain_path(KERNELS / f"{name}.vmlinux.xz")).read_bytes())
     path, listed = directory / "vmlinux", directory / "System.map"
     path.write_bytes(data)
     with open_kernel(str(path)) as kernel:

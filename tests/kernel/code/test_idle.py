@@ -10,6 +10,7 @@ from hibercheck.kernel.code.idle import IntelIdle, intel_idle_for
 from hibercheck.kernel.code.model import IdleModel, IdleState, IdleTables
 from hibercheck.kernel.code.traits import traits_on_demand
 from hibercheck.kernel.kernel import open_kernel
+from tests.support.unpacked import plain_path
 
 KERNELS = Path(__file__).resolve().parents[3] / "fixtures" / "kernels"
 
@@ -149,7 +150,7 @@ HASWELL = [("C1", 2), ("C1E", 10), ("C3", 33), ("C6", 133), ("C7s", 166), ("C8",
 @pytest.mark.parametrize("name", ["mid-current", "v73-stock"])
 def test_the_latencies_of_haswell(name):
     """drivers/idle/intel_idle.c, hsw_cstates: the same since v3.10."""
-    with open_kernel(str(KERNELS / f"{name}.vmlinux.xz")) as kernel:
+    with open_kernel(plain_path(f"kernels/{name}.vmlinux.xz")) as kernel:
         found = intel_idle_for(traits_on_demand(kernel).intel_idle.value, 6, 60, {"monitor"})
     assert [(one.name, one.latency) for one in found.states] == HASWELL
     assert found.deepest == IdleState("C10", 0x60, 2600, True)

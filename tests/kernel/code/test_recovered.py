@@ -14,6 +14,7 @@ from hibercheck.kernel.code.facts import facts_of
 from hibercheck.kernel.code.traits import read_traits
 from hibercheck.kernel.kernel import open_kernel
 from tests.support.text_only import write_text_symbols
+from tests.support.unpacked import plain_path
 
 KERNELS = Path(__file__).resolve().parents[3] / "fixtures" / "kernels"
 PAGES = ("init_top_pgt", "level4_kernel_pgt", "level3_kernel_pgt", "level2_kernel_pgt", "level2_fixmap_pgt", "gdt_page")
@@ -25,7 +26,7 @@ SOMETIMES = ("apic", "cpu_number", "__start___jump_table", "__stop___jump_table"
 @pytest.fixture(params=["small-hlt", "mid-current", "v73-stock"])
 def both(request, tmp_path):
     """The whole kernel, and itself with symbols of its code only."""
-    path = str(KERNELS / f"{request.param}.vmlinux.xz")
+    path = plain_path(f"kernels/{request.param}.vmlinux.xz")
     with open_kernel(path) as whole:
         symbols = write_text_symbols(whole, tmp_path / "System.map")
         with open_kernel(path, symbols=str(symbols)) as bare:

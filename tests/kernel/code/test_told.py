@@ -15,6 +15,7 @@ from hibercheck.kernel.kernel import open_kernel
 from tests.kernel.code.conftest import MadeKernels
 from tests.support.text_only import write_text_symbols
 from tests.support.told_traits import MADE, TOLD, beside, told_of
+from tests.support.unpacked import plain_path
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 REAL = {path.name.removesuffix(".vmlinux.xz"): path
@@ -28,9 +29,9 @@ def committed(name):
 
 def of_text_only(path, place):
     """Say what is read of a kernel that lists only its code."""
-    with open_kernel(str(path)) as whole:
+    with open_kernel(plain_path(path)) as whole:
         symbols = write_text_symbols(whole, place / "System.map")
-    return told_of(str(path), symbols=str(symbols))
+    return told_of(plain_path(path), symbols=str(symbols))
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -41,7 +42,7 @@ def test_what_is_told_of_made_kernels(made, name):
 
 @pytest.mark.parametrize("name", REAL)
 def test_what_is_told_of_real_kernels(name):
-    assert told_of(str(REAL[name])) == committed(name)
+    assert told_of(plain_path(REAL[name])) == committed(name)
 
 
 @pytest.mark.parametrize("name", TEXT_ONLY)
@@ -59,7 +60,7 @@ def write():
         place = Path(name)
         texts = {one: told_of(MadeKernels(place).path(**parts)) for one, parts in MADE.items()}
         texts = {one: text if one == "plain" else beside(texts["plain"], text) for one, text in texts.items()}
-        texts |= {one: told_of(str(path)) for one, path in REAL.items()}
+        texts |= {one: told_of(plain_path(path)) for one, path in REAL.items()}
         texts |= {f"{one}, text only": of_text_only(REAL[one], place) for one in TEXT_ONLY}
     for one, text in texts.items():
         (TOLD / f"{one}.txt").write_text(text, encoding="utf-8")

@@ -31,6 +31,7 @@ from hibercheck.report.kernel import view, words
 from hibercheck.x86.cpu import ParkState
 from tests.support.made_states import park_loop
 from tests.support.told_traits import MADE
+from tests.support.unpacked import plain_path
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 KERNELS = sorted([*FIXTURES.glob("compilers/*.xz"), *FIXTURES.glob("kernels/*.vmlinux.xz")])
@@ -38,7 +39,7 @@ KERNELS = sorted([*FIXTURES.glob("compilers/*.xz"), *FIXTURES.glob("kernels/*.vm
 
 @pytest.fixture(params=KERNELS, ids=lambda path: path.name.removesuffix(".vmlinux.xz"))
 def kernel(request):
-    with open_kernel(str(request.param)) as opened:
+    with open_kernel(plain_path(request.param)) as opened:
         yield opened
 
 
@@ -204,7 +205,7 @@ def symbols():
     """Every symbol of the committed kernels."""
     found = set()
     for path in KERNELS:
-        with open_kernel(str(path)) as opened:
+        with open_kernel(plain_path(path)) as opened:
             found |= {one.name for one in opened.source}
     return found
 
