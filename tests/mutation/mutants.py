@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -414,7 +415,7 @@ def mutants_of(path: str, source: bytes) -> list[Mutant]:
     finder = _Finder(text)
     tree = ast.parse(source)
     finder.visit(tree)
-    tops = [(text.start(node), text.end(node)) for node in tree.body]
+    units = _units(text, tree)
     seen: Counter[tuple[str, str, str]] = Counter()
     places: set[tuple[int, int, str]] = set()
     result = []
@@ -423,9 +424,9 @@ def mutants_of(path: str, source: bytes) -> list[Mutant]:
         if place in places:
             continue
         places.add(place)
-        line, end_line = (source[:offset].count(b"\n") + 1 for offset in (change.start, change.end))
+        line, end_line = (bisect_right(text.starts, offset) for offset in (change.start, change.end))
         mutant = Mutant(path, scope, function, lines, within, "", "", 1, *place)
-        if not _parses(text, tops, change):
+        if not _parses(text, units, change):
             continue
         before = _collapse(text.lines[line - 1 : end_line])
         start, end = text.starts[line - 1], text.starts[end_line]
@@ -437,11 +438,32 @@ def mutants_of(path: str, source: bytes) -> list[Mutant]:
     return result
 
 
-def _parses(source: _Source, tops: list[tuple[int, int]], change: Change) -> bool:
-    """Whether the statement of the module that a change is in still is one."""
-    start, end = next((start, end) for start, end in tops if start <= change.start < end)
+def _units(text: _Source, tree: ast.Module) -> list[tuple[int, int, int]]:
+    """Where the statements are that stand in the module, in a class or in a function: start, end, column.
+
+    One in which another is comes before it.
+    """
+    return sorted(
+        (text.start(statement), -text.end(statement), statement.col_offset)
+        for holder in ast.walk(tree)
+        if isinstance(holder, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        for statement in holder.body
+    )
+
+
+def _parses(source: _Source, units: list[tuple[int, int, int]], change: Change) -> bool:
+    """Whether the statement that a change is in still is one.
+
+    Only the innermost is parsed, or a class of a thousand lines would be for each of its changes.  What stands indented
+    is put behind another statement, so that it must be indented as that is.
+    """
+    around = reversed(units[: bisect_right(units, change.start, key=lambda unit: unit[0])])
+    start, end, column = next((start, -end, column) for start, end, column in around if change.end <= -end)
+    text = source.source[start : change.start] + change.text.encode() + source.source[change.end : end]
+    if column:
+        text = b"if 1:\n%b0\n%b%b" % (b" " * column, b" " * column, text)
     try:
-        ast.parse(source.source[start : change.start] + change.text.encode() + source.source[change.end : end])
+        ast.parse(text)
     except SyntaxError:
         return False
     return True

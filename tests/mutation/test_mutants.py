@@ -117,6 +117,21 @@ def test_types_and_imports_are_left_alone():
     assert not changed(source)
 
 
+def test_what_would_be_no_code_is_left_out():
+    source = """
+        FIRST = (one, *more)
+        class Facts:
+            SECOND = (one, *more)
+            def f(self):
+                not self
+                if self:
+                    third = (one, *more)
+                else:
+                    pass
+    """
+    assert changed(source) == {"FIRST = (one, )", "SECOND = (one, )", "if (not (self)):"}
+
+
 def test_names_do_not_move_with_lines():
     source = b"def f(a):\n    return a + 1 if a else a + 1\n"
     later = b"# more\n\n\n" + source
@@ -135,13 +150,15 @@ def test_letters_of_several_bytes():
 def test_mutants_of_the_core_are_other_code_on_the_same_lines(part):
     for path in modules(part):
         source = (ROOT / path).read_bytes()
+        dumped = ast.dump(ast.parse(source))
         mutants = mutants_of(path, source)
         assert len({mutant.key for mutant in mutants}) == len(mutants)
         for mutant in mutants[:: max(len(mutants) // 3, 1)]:
             text = mutant.apply(source)
             assert text.count(b"\n") == source.count(b"\n")
-            assert ast.dump(ast.parse(text)) != ast.dump(ast.parse(source)), (path, mutant.key)
-            compile(text, path, "exec")
+            tree = ast.parse(text)
+            assert ast.dump(tree) != dumped, (path, mutant.key)
+            compile(tree, path, "exec")
 
 
 def order_of(tests, mutant_at="function", tried=None):
