@@ -1,5 +1,8 @@
 """Makes volatility3's symbol tables (ISF) of a kernel's BTF and symbols: its own maker needs DWARF.
 
+They have what volatility3 needs to open a core and to list its tasks. It holds every member of every structure against
+a schema, which takes it a minute for a whole kernel's.
+
 python -m tests.support.isf vmlinux > symbols/linux/kernel.json
 """
 
@@ -16,21 +19,17 @@ from elftools.elf.elffile import ELFFile
 
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
 FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(12, 20)
+TRANSPARENT = {TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG}
 TYPED = {"init_task": "task_struct", "modules": "list_head", "init_mm": "mm_struct", "init_pid_ns": "pid_namespace"}
 """Symbols that plugins use as objects, with their structures: BTF has the types of per-CPU variables only."""
 
+SYMBOLS = {*TYPED, "linux_banner", "init_files", "init_top_pgt", "init_level4_pgt", "swapper_pg_dir"}
+"""Those, and what volatility3 finds the kernel and its page table by."""
+
 WANTED = (
-    "inet_sock",
-    "net",
-    "socket",
-    "sock",
-    "unix_sock",
-    "idr",
-    "module",
-    "mount",
-    "mnt_namespace",
-    "page",
-    "kobject",
+    *("task_struct", "mm_struct", "cred", "list_head", "hlist_head", "file", "super_block", "vm_area_struct", "qstr"),
+    *("dentry", "fs_struct", "files_struct", "kobject", "inode", "idr", "address_space", "page", "vfsmount", "module"),
+    *("mount", "mnt_namespace", "pid_namespace", "maple_tree", "inet_sock", "net", "socket", "sock", "unix_sock"),
 )
 """Structures without which volatility3 does not begin; a kernel without networks, or without modules, lacks some."""
 
@@ -44,6 +43,8 @@ class Types:
         self._strings = data[head + strings : head + strings + string_size]
         self._data = data[head + types : head + types + type_size]
         self.types: list[tuple[int, str, int, int, int, bool]] = [(0, "void", 0, 0, 0, False)]
+        self.needed: list[int] = []
+        """Structures and enumerations that :meth:`reference` has named."""
         position = 0
         while position < len(self._data):
             name, info, size = struct.unpack_from("<III", self._data, position)
@@ -63,41 +64,33 @@ class Types:
     def reference(self, number: int) -> dict[str, Any]:
         """Return how ISF refers to a type."""
         kind, name, size, _, position, _ = self.types[number]
-        if kind in {TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG}:
+        if kind in TRANSPARENT:
             return self.reference(size)
         if kind == PTR:
-            return {"kind": "pointer", "subtype": self.reference_shallow(size)}
+            return {"kind": "pointer", "subtype": self.target(size)}
         if kind == ARRAY:
             element, _, count = struct.unpack_from("<III", self._data, position)
             return {"kind": "array", "count": count, "subtype": self.reference(element)}
-        if kind in {STRUCT, UNION}:
-            return {"kind": "struct" if kind == STRUCT else "union", "name": self.label(number)}
-        if kind in {ENUM, ENUM64}:
-            return {"kind": "enum", "name": self.label(number)}
+        if kind in {STRUCT, UNION, ENUM, ENUM64}:
+            self.needed.append(number)
+            return {"kind": {STRUCT: "struct", UNION: "union"}.get(kind, "enum"), "name": self.label(number)}
         if kind == FUNC_PROTO:
             return {"kind": "function"}
         if kind == FWD:
             return {"kind": "struct", "name": name}
         return {"kind": "base", "name": name if kind in {INT, FLOAT} else "void"}
 
-    def reference_shallow(self, number: int) -> dict[str, Any]:
-        """Return a pointer's target; what is only declared is not a type that ISF could name."""
-        target = self.reference(number)
-        if target["kind"] in {"struct", "union"} and target["name"] not in self.user_types:
-            return {"kind": "base", "name": "void"}
-        return target
+    def target(self, number: int) -> dict[str, Any]:
+        """Return what a pointer points to: nothing in particular if we do not want it, or pointers lead everywhere."""
+        kind, name, size, *_ = self.types[number]
+        if kind in TRANSPARENT:
+            return self.target(size)
+        unwanted = kind in {ARRAY, ENUM, ENUM64} or (kind in {STRUCT, UNION, FWD} and name not in WANTED)
+        return {"kind": "base", "name": "void"} if unwanted else self.reference(number)
 
     def label(self, number: int) -> str:
         """Return a type's name, or one made of its number."""
         return self.types[number][1] or f"unnamed_{number}"
-
-    @property
-    def user_types(self) -> set[str]:
-        """Names of all structures and unions that are defined."""
-        if not hasattr(self, "_defined"):
-            pairs = enumerate(self.types)
-            self._defined = {self.label(number) for number, each in pairs if each[0] in {STRUCT, UNION}}
-        return self._defined
 
     def fields(self, number: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the members of a structure."""
@@ -123,7 +116,7 @@ class Types:
 
     def _size(self, number: int) -> int:
         kind, _, size, _, _, _ = self.types[number]
-        return self._size(size) if kind in {TYPEDEF, VOLATILE, CONST, TYPE_TAG} else size
+        return self._size(size) if kind in TRANSPARENT else size
 
     def constants(self, number: int) -> dict[str, int]:
         """Return the names and values of an enumeration."""
@@ -153,10 +146,7 @@ def make(path: str) -> dict[str, Any]:
     with open(path, "rb") as stream:  # noqa: PTH123
         elf = ELFFile(stream)
         types = Types(elf.get_section_by_name(".BTF").data())
-        symbols = {}
-        for symbol in elf.get_section_by_name(".symtab").iter_symbols():
-            if symbol.name and symbol["st_shndx"] != "SHN_UNDEF":
-                symbols.setdefault(symbol.name, {"address": symbol["st_value"]})
+        symbols = dict(_symbols(elf))
         banner = _bytes_at(elf, symbols["linux_banner"]["address"])
     symbols["linux_banner"]["constant_data"] = base64.b64encode(banner).decode()
     for name, structure in TYPED.items():
@@ -168,24 +158,35 @@ def make(path: str) -> dict[str, Any]:
     }
     user: dict[str, Any] = {}
     enums: dict[str, Any] = {}
-    for number, (kind, name, size, *_) in enumerate(types.types):
+    for number, (kind, name, *_) in enumerate(types.types):
         if kind in {INT, FLOAT}:
             base.setdefault(name, types.integer(number))
-        elif kind in {STRUCT, UNION}:
-            described = {
-                "size": size,
-                "fields": dict(types.fields(number)),
-                "kind": "struct" if kind == STRUCT else "union",
-            }
-            user.setdefault(types.label(number), described)
-        elif kind in {ENUM, ENUM64}:
-            described = {"size": size, "base": "unsigned int", "constants": types.constants(number)}
-            enums.setdefault(types.label(number), described)
+        elif kind in {STRUCT, UNION} and name in WANTED:
+            types.needed.append(number)
+    # Members that are structures themselves are named on the way, and come last in the list.
+    for number in types.needed:
+        kind, _, size, *_ = types.types[number]
+        label = types.label(number)
+        if kind in {ENUM, ENUM64}:
+            enums[label] = {"size": size, "base": "unsigned int", "constants": types.constants(number)}
+        elif label not in user:
+            what = "struct" if kind == STRUCT else "union"
+            user[label] = {"size": size, "fields": dict(types.fields(number)), "kind": what}
     for name in WANTED:
         user.setdefault(name, {"size": 0, "fields": {}, "kind": "struct"})
     producer = {"name": "hibercheck tests", "version": "1.0.0"}
     metadata = {"format": "6.2.0", "producer": producer, "linux": {}}
     return {"metadata": metadata, "base_types": base, "user_types": user, "enums": enums, "symbols": symbols}
+
+
+def _symbols(elf: ELFFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield those of SYMBOLS that the kernel has. To parse all 100,000, as pyelftools does, takes seconds."""
+    table = elf.get_section_by_name(".symtab")
+    names = elf.get_section(table["sh_link"]).data()
+    for name, _, _, section, value, _ in struct.iter_unpack("<IBBHQQ", table.data()):
+        text = names[name : names.index(b"\0", name)].decode()
+        if text in SYMBOLS and section:
+            yield text, {"address": value}
 
 
 def _bytes_at(elf: ELFFile, address: int) -> bytes:
