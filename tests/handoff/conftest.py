@@ -10,6 +10,7 @@ import pytest
 from hibercheck.handoff.replay.judge import judge
 from hibercheck.handoff.verdict.check import check, open_inputs
 from tests.support.cases import options_of
+from tests.support.opened import opened
 from tests.support.unpacked import plain_path
 
 
@@ -34,8 +35,8 @@ def predict(committed):
         case = committed(name)
         if memory:
             more["resumer_memory"] = case["memory"]
-        resumer = more.pop("resumer", case["resumer"])
-        return check(case["image"], resumer, case["resumee"], options_of(case["args"], **more))
+        resumer = more.pop("resumer", None) or opened(case["resumer"])
+        return check(case["image"], resumer, opened(case["resumee"]), options_of(case["args"], **more))
 
     return run
 
@@ -49,8 +50,9 @@ def judged(committed):
             case = committed(name)
             if memory:
                 more["resumer_memory"] = case["memory"]
-            opened = open_inputs(case["image"], case["resumer"], case["resumee"], options_of(case["args"], **more))
-            plan, _, dump = stack.enter_context(opened)
+            kernels = opened(case["resumer"]), opened(case["resumee"])
+            inputs = open_inputs(case["image"], *kernels, options_of(case["args"], **more))
+            plan, _, dump = stack.enter_context(inputs)
             return plan, judge(plan, dump)
 
         yield run

@@ -19,6 +19,7 @@ from hibercheck.errors import HibercheckError
 from hibercheck.handoff.replay.judge import judge
 from hibercheck.handoff.verdict.check import check, open_inputs
 from tests.support.cases import options_of
+from tests.support.opened import opened
 from tests.support.plain import lines_of
 from tests.support.unpacked import FIXTURES, plain_path
 
@@ -64,7 +65,7 @@ RUNS = {
 def told(name, label, more):
     """Say all that comes of a run."""
     case = CASES[name]
-    files = [plain_path(case[key]) for key in ("image", "resumer", "resumee")]
+    files = [plain_path(case["image"]), *(opened(plain_path(case[key])) for key in ("resumer", "resumee"))]
     given = dict(more)
     if label in IN_DUMP:
         given["resumer_memory"] = plain_path(case["memory"])

@@ -17,6 +17,7 @@ from hibercheck.report.text_cpus import ROLE
 from tests.conftest import ROOT
 from tests.report.test_formats import CONTROLS, SARIF, SCHEMA
 from tests.support.cases import options_of
+from tests.support.opened import opened
 from tests.support.unpacked import plain_path
 
 CASES = {case["name"]: case for case in json.loads((ROOT / "fixtures" / "cases.json").read_text())["cases"]}
@@ -25,8 +26,8 @@ CASES = {case["name"]: case for case in json.loads((ROOT / "fixtures" / "cases.j
 @pytest.fixture(scope="module", params=CASES)
 def judged(request):
     case = CASES[request.param]
-    files = [plain_path(case[role]) for role in ("image", "resumer", "resumee")]
-    return judge(check(*files, options_of(case["args"], timeline=True)))
+    kernels = [opened(plain_path(case[role])) for role in ("resumer", "resumee")]
+    return judge(check(plain_path(case["image"]), *kernels, options_of(case["args"], timeline=True)))
 
 
 def test_json_and_sarif_follow_their_schemas(judged):

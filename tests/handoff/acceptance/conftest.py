@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from contextlib import ExitStack
@@ -13,13 +14,20 @@ from hibercheck.addresses import PAGE_SIZE
 from hibercheck.handoff.acceptance.refusal import judge_acceptance
 from hibercheck.handoff.verdict.check import open_inputs
 from hibercheck.kernel.code.facts import facts_of
-from hibercheck.kernel.kernel import open_kernel
 from hibercheck.swsusp.image import open_image
 from tests.support.cases import options_of
+from tests.support.opened import opened
+from tests.support.unpacked import copied
 
 HW_SIG_AT, FLAGS_AT, SF_HW_SIG = PAGE_SIZE - 40, PAGE_SIZE - 24, 8
 PAGES_AT = 400
 """swsusp_info.num_physpages (kernel/power/power.h)."""
+
+
+@functools.cache
+def facts_text(kernel):
+    """Say all that is read of a kernel, as its facts file does."""
+    return json.dumps(facts_of(opened(kernel)))
 
 
 class Asked:
@@ -28,26 +36,30 @@ class Asked:
     def __init__(self, case, directory):
         self.case = case
         self.directory = directory
-        self.data = bytearray(Path(case["image"]).read_bytes())
-        self.resumer = case["resumer"]
+        self.changed = {}
         self.kept = {}
 
     def sign(self, signature):
         """Give the header a hardware signature."""
-        flags = struct.unpack_from("<I", self.data, FLAGS_AT)[0] | SF_HW_SIG
-        struct.pack_into("<I", self.data, FLAGS_AT, flags)
-        struct.pack_into("<I", self.data, HW_SIG_AT, signature)
+        flags = struct.unpack("<I", self._read(FLAGS_AT, 4))[0] | SF_HW_SIG
+        self.changed[FLAGS_AT] = struct.pack("<I", flags)
+        self.changed[HW_SIG_AT] = struct.pack("<I", signature)
 
     def count(self, pages):
         """Say that the resumee had so many pages, more or fewer by so many."""
         with open_image(self.case["image"]) as image:
             place = image.info_offset + PAGES_AT
-        struct.pack_into("<Q", self.data, place, struct.unpack_from("<Q", self.data, place)[0] + pages)
+        self.changed[place] = struct.pack("<Q", struct.unpack("<Q", self._read(place, 8))[0] + pages)
 
     def record(self, magic, digest):
         """Give the arch record another version, and a digest of the memory map in place of the checksum."""
         with open_image(self.case["image"]) as image:
-            struct.pack_into("<Q16s", self.data, image.info_offset + 24, magic, digest)
+            self.changed[image.info_offset + 24] = struct.pack("<Q16s", magic, digest)
+
+    def _read(self, place, size):
+        with Path(self.case["image"]).open("rb") as file:
+            file.seek(place)
+            return file.read(size)
 
     def poke(self, symbol, offset, content):
         """Change a variable of the resumee."""
@@ -67,7 +79,7 @@ class Asked:
             index = image.pfns.data_index(physical // PAGE_SIZE)
             start, _ = image.swap_map.run_at(1 + image.info.meta_pages + index)
         place = start + physical % PAGE_SIZE
-        self.data[place : place + len(content)] = content
+        self.changed[place] = content
 
     def have(self, **traits):
         """Give the resumer other traits; it is then known by its facts only."""
@@ -75,9 +87,8 @@ class Asked:
 
     def _resumer(self):
         if not self.kept:
-            return self.resumer
-        with open_kernel(self.resumer) as kernel:
-            document = facts_of(kernel)
+            return opened(self.case["resumer"])
+        document = json.loads(facts_text(self.case["resumer"]))
         for name, value in self.kept.items():
             document["traits"][name]["value"] = value
             document["traits"][name]["reason"] = None
@@ -85,12 +96,24 @@ class Asked:
         path.write_text(json.dumps(document))
         return str(path)
 
+    def _image(self):
+        """Write the changes into a copy, which is made for the first of them."""
+        if not self.changed:
+            return self.case["image"]
+        path = self.directory / "image.bin"
+        if not path.exists():
+            copied(self.case["image"], path)
+        with path.open("r+b") as file:
+            for place, content in self.changed.items():
+                file.seek(place)
+                file.write(content)
+        return str(path)
+
     def plan(self, stack, line=None, **more):
         if line is not None or "resumer_facts" in more:
             more["resumer_cmdline"] = line
-        path = self.directory / "image.bin"
-        path.write_bytes(self.data)
-        inputs = open_inputs(str(path), self._resumer(), self.case["resumee"], options_of(self.case["args"], **more))
+        options = options_of(self.case["args"], **more)
+        inputs = open_inputs(self._image(), self._resumer(), opened(self.case["resumee"]), options)
         return stack.enter_context(inputs)[0]
 
     def refusal(self, line=None, **more):

@@ -11,6 +11,7 @@ from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.verdict.check import check
 from hibercheck.handoff.verdict.findings import Outcome, Verdict
 from tests.conftest import ROOT
+from tests.support.opened import opened
 
 STRIPPED = str(ROOT / "fixtures" / "kernels" / "small-hlt.bzImage")
 FORMATS = ("json", "junit", "ktap", "github", "gitlab", "sarif", "markdown", "text")
@@ -22,17 +23,17 @@ def test_whether_a_cpu_has_a_bug_ends_no_check(committed, name, word):
     """A vmlinuz tells no bug of the CPU; what the image does not tell of it is taken, and varied."""
     case = committed(name)
     options = CheckOptions(resumer_cmdline=f"nokaslr {word}", spurious_mwait=True)
-    for resumee in (case["resumee"], None):
-        report = check(case["image"], STRIPPED, resumee, options)
+    for resumee in (opened(case["resumee"]), None):
+        report = check(case["image"], opened(STRIPPED), resumee, options)
         assert report.outcome in Outcome
         assert report.verdict is not Verdict.UNDETERMINED or report.missing
         assert any(one.name == "smt-off" for one in report.assumptions)
 
 
-@pytest.fixture
-def undetermined(committed, tmp_path):
+@pytest.fixture(scope="module")
+def undetermined(committed, tmp_path_factory):
     """A resumer of which it is not known whether it rescues offline CPUs."""
-    case, facts = committed("safe"), tmp_path / "facts.json"
+    case, facts = committed("safe"), tmp_path_factory.mktemp("undetermined") / "facts.json"
     assert run(["kernel", case["resumer"], "--format", "json", "-o", str(facts)]) == 0
     document = json.loads(facts.read_text())
     document["traits"]["rescues_offline"]["value"] = None
