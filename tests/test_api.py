@@ -7,6 +7,7 @@ import pydoc
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -14,18 +15,19 @@ import pytest
 import hibercheck
 from hibercheck import errors
 from tests.report.test_formats import SCHEMA
+from tests.support.unpacked import plain_path
 
 
 @pytest.fixture(scope="module")
-def files(fixtures_dir):
-    return fixtures_dir / "images" / "9c031ac5a1.bin.xz", fixtures_dir / "kernels" / "small-hlt.vmlinux.xz"
+def files():
+    return Path(plain_path("images/9c031ac5a1.bin.xz")), Path(plain_path("kernels/small-hlt.vmlinux.xz"))
 
 
-def test_a_kernel_that_stays_open_gives_the_same_reports(files, fixtures_dir):
+def test_a_kernel_that_stays_open_gives_the_same_reports(files):
     image, path = files
     with hibercheck.open_kernel(path) as kernel:
         first = hibercheck.check(image, kernel, spurious_mwait=True)
-        other = hibercheck.check(fixtures_dir / "images" / "b65f345bef.bin.xz", kernel, spurious_mwait=True)
+        other = hibercheck.check(plain_path("images/b65f345bef.bin.xz"), kernel, spurious_mwait=True)
         again = hibercheck.check(image, kernel, spurious_mwait=True)
     alone = hibercheck.check(image, path, spurious_mwait=True)
     assert first == again == alone

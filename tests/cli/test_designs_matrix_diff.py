@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import lzma
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,23 +16,28 @@ from hibercheck.cli.run import run
 from hibercheck.cli.shared import DESIGNS
 from hibercheck.handoff.designs.catalogue import NAMES
 from tests.conftest import ROOT
+from tests.support.unpacked import plain_path
 
 KERNELS = ROOT / "fixtures" / "kernels"
-CURRENT, HLT, MID = (str(KERNELS / f"{name}.vmlinux.xz") for name in ("small-current", "small-hlt", "mid-current"))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+CURRENT, HLT, MID, STOCK = (
+    plain_path(f"kernels/{name}.vmlinux.xz") for name in ("small-current", "small-hlt", "mid-current", "v73-stock")
+)
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory):
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, kept):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
+
+
+@pytest.fixture(scope="module")
+def image():
     """The image of the committed case in which the machine resets."""
-    target = tmp_path_factory.mktemp("image") / "image.bin"
-    with lzma.open(ROOT / "fixtures" / "images" / "9c031ac5a1.bin.xz") as packed, target.open("wb") as plain:
-        shutil.copyfileobj(packed, plain)
-    return str(target)
+    return plain_path("images/9c031ac5a1.bin.xz")
 
 
 def test_the_command_knows_every_design():
@@ -284,7 +287,6 @@ def test_designs_and_diff_fit_eighty_columns(image, capsys):
     assert max(map(len, capsys.readouterr().out.splitlines())) > 100  # a pipe's lines stay whole
 
 
-STOCK = str(KERNELS / "v73-stock.vmlinux.xz")
 IDLE = """[[suppress]]
 condition = "idle-driver"
 resumer = "%s"

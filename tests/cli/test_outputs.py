@@ -21,14 +21,20 @@ from tests.fuzz.seeds import unpack
 from tests.support import elf_writer, made_system
 from tests.support.devices import block_node, close_descriptors, loop_device, names_of
 from tests.support.image_writer import ImageWriter
+from tests.support.unpacked import plain_path
 
 FATAL = ("images/9c031ac5a1.bin.xz", "kernels/small-hlt.vmlinux.xz", "kernels/mid-current.vmlinux.xz")
 COMMAND = [sys.executable, "-P", "-m", "hibercheck"]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+def own_cache(monkeypatch, kept):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
@@ -215,7 +221,7 @@ def inputs(tmp_path, kernels):
     directory = tmp_path / "kernels"
     directory.mkdir()
     for number, name in enumerate(("small-hlt", "small-current")):
-        shutil.copy(ROOT / "fixtures" / "kernels" / f"{name}.vmlinux.xz", directory / f"vmlinux-{number}")
+        shutil.copy(plain_path(f"kernels/{name}.vmlinux.xz"), directory / f"vmlinux-{number}")
     (tmp_path / "list").write_text("".join(f"{one}\n" for one in sorted(directory.iterdir())))
     (tmp_path / "baseline.json").write_text('{"hibercheck_baseline": 1, "findings": []}')
     (tmp_path / "suppressions.toml").write_text("")

@@ -7,13 +7,13 @@ import pty
 import subprocess
 import sys
 import termios
-from pathlib import Path
 
 import pytest
 
 from hibercheck.cli.waiting import CLEAR
+from tests.support.unpacked import plain_path
 
-IMAGE = str(Path(__file__).parents[2] / "fixtures" / "images" / "b65f345bef.bin.xz")
+IMAGE = plain_path("images/b65f345bef.bin.xz")
 PAGER = "sed s/^/paged:/"
 
 

@@ -16,7 +16,7 @@ from hibercheck.cli.check import command
 from hibercheck.cli.commands import summaries
 from hibercheck.cli.job import FORMATS
 from hibercheck.cli.plain import given_plainly
-from tests.conftest import ROOT
+from tests.support.unpacked import plain_path
 
 IMAGE = "/dev/null"
 OPTIONS = [name for option in command.params if isinstance(option, click.Option) for name in option.opts]
@@ -113,9 +113,8 @@ def test_what_is_configured_is_left_to_click(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("more", [(), ("-q",), ("--format", "json"), ("--verify",)])
 def test_the_answer_is_the_same_however_the_line_is_read(tmp_path, more):
-    fixtures = ROOT / "fixtures"
     image, resumer, resumee = (
-        str(fixtures / name)
+        plain_path(name)
         for name in ("images/9c031ac5a1.bin.xz", "kernels/small-hlt.vmlinux.xz", "kernels/mid-current.vmlinux.xz")
     )
     code = "import sys; from hibercheck.cli.main import main\n"

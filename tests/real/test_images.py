@@ -21,6 +21,7 @@ from hibercheck.swsusp.image import open_image
 from hibercheck.swsusp.vmcore import USER_REGS
 from tests.conftest import ROOT, SHARED_CASES
 from tests.support import isf
+from tests.support.unpacked import plain_path
 from tests.swsusp.test_export import notes, segments
 
 CASES = json.loads((SHARED_CASES / "cases.json").read_text())["cases"] if SHARED_CASES.is_dir() else []
@@ -32,13 +33,13 @@ SEVEN = "images/66a25b5b9c.bin.xz"
 
 
 @pytest.fixture(params=PAIRS, ids=lambda name: Path(name).name[:10])
-def pair(request, fixtures_dir):
-    """An image and its kernel: committed ones (the image still packed), and the measured ones where they are."""
+def pair(request):
+    """An image and its kernel: committed ones, and the measured ones where they are."""
     image, kernel = request.param, PAIRS[request.param]
     if image in IMAGES:
         unpacked = request.getfixturevalue("unpacked")
         return unpacked(image), unpacked(kernel)
-    return fixtures_dir / image, fixtures_dir / kernel
+    return plain_path(image), plain_path(kernel)
 
 
 def test_every_page_decodes_and_the_checksum_is_right(pair):
