@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 from hibercheck.errors import InputProblem
 from hibercheck.kernel import cache as module
 from hibercheck.kernel.cache import KernelCache, content_key, default_directory
-from hibercheck.kernel.kernel import open_kernel
 from tests.conftest import ROOT
 from tests.support import elf_writer
+from tests.support.opened import opened
 
 KERNEL = str(ROOT / "fixtures" / "kernels" / "small-hlt.bzImage")
 
@@ -23,13 +24,19 @@ def cache(tmp_path):
     return KernelCache(tmp_path / "cache")
 
 
-@pytest.fixture
-def kept(cache):
-    """The cache with one kernel in it, and its key."""
-    key = content_key(KERNEL)
-    with open_kernel(KERNEL) as kernel:
-        cache.put(key, kernel)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A cache with one kernel in it, and its key."""
+    cache, key = KernelCache(tmp_path_factory.mktemp("made") / "cache"), content_key(KERNEL)
+    cache.put(key, opened(KERNEL))
     return cache, key
+
+
+@pytest.fixture
+def kept(cache, made):
+    """The same for one test."""
+    shutil.copytree(made[0].directory, cache.directory)
+    return cache, made[1]
 
 
 def the_file(cache):
@@ -39,9 +46,8 @@ def the_file(cache):
 
 def test_what_is_kept_is_the_kernel(kept):
     cache, key = kept
-    with open_kernel(KERNEL) as kernel:
-        found = cache.get(key, "as named")
-        assert (found.banner, found.build_id, found.path) == (kernel.banner, kernel.build_id, "as named")
+    kernel, found = opened(KERNEL), cache.get(key, "as named")
+    assert (found.banner, found.build_id, found.path) == (kernel.banner, kernel.build_id, "as named")
     assert cache.get("0" * 64, KERNEL) is None
 
 
@@ -138,8 +144,7 @@ def test_a_damaged_entry_is_none_and_is_mended(kept, damage):
     file = the_file(cache)
     file.write_bytes(damage(file.read_bytes()))
     assert cache.get(key, KERNEL) is None
-    with open_kernel(KERNEL) as kernel:
-        cache.put(key, kernel)
+    cache.put(key, opened(KERNEL))
     assert cache.get(key, KERNEL) is not None
 
 
@@ -185,8 +190,7 @@ def test_another_users_cache_is_not_believed(kept, which):
     if which == "directory":
         assert "belongs to another user" in cache.problem()
         before = set(cache.directory.iterdir())
-        with open_kernel(KERNEL) as kernel:
-            cache.put("a" * 64, kernel)
+        cache.put("a" * 64, opened(KERNEL))
         assert set(cache.directory.iterdir()) == before
 
 
@@ -201,23 +205,21 @@ def test_nothing_but_entries_is_left(cache, unnamed, monkeypatch):
             return plain(path, flags, *more, **named)
 
         monkeypatch.setattr(os, "open", refuse)
-    with open_kernel(KERNEL) as kernel:
-        for _ in range(2):
-            cache.put("a" * 64, kernel)
+    for _ in range(2):
+        cache.put("a" * 64, opened(KERNEL))
     assert [path.name for path in cache.directory.iterdir()] == ["a" * 64 + ".facts"]
     assert (the_file(cache).stat().st_mode & 0o777, cache.directory.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
 def test_it_is_bounded_and_the_longest_unused_goes(tmp_path):
     directory = tmp_path / "cache"
-    with open_kernel(KERNEL) as kernel:
-        KernelCache(directory).put("0" * 64, kernel)
-        size = sum(one.st_size for one in KernelCache(directory).entries().values())
-        cache = KernelCache(directory, limit=int(3.5 * size))
-        for number in range(1, 6):
-            time.sleep(0.01)
-            cache.put(str(number) * 64, kernel)
-            cache.get("1" * 64, KERNEL)  # used again and again
+    KernelCache(directory).put("0" * 64, opened(KERNEL))
+    size = sum(one.st_size for one in KernelCache(directory).entries().values())
+    cache = KernelCache(directory, limit=int(3.5 * size))
+    for number in range(1, 6):
+        time.sleep(0.01)
+        cache.put(str(number) * 64, opened(KERNEL))
+        cache.get("1" * 64, KERNEL)  # used again and again
     assert {name[0] for name in cache.entries()} == {"1", "4", "5"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import shutil
 import struct
@@ -62,6 +63,13 @@ def kernel(root: Path, source: Path, release: str) -> None:
     shutil.copyfile(source, root / f"boot/vmlinuz-{release}")
 
 
+@functools.cache
+def _says_of_itself(source: Path, _: int) -> tuple[str, str]:
+    """Return a kernel's banner and release: of a vmlinuz they take more than all the rest."""
+    with open_kernel(str(source)) as opened:
+        return opened.banner, opened.release
+
+
 def running(
     root: Path,
     source: Path,
@@ -77,8 +85,7 @@ def running(
     vendor: str = "GenuineIntel",
 ) -> None:
     """Write the proc and sys of a machine that runs the kernel of a file, with one disk and its partitions."""
-    with open_kernel(str(source)) as opened:
-        own, release = opened.banner, opened.release
+    own, release = _says_of_itself(source, source.stat().st_mtime_ns)
     write(root, "proc/version", (banner or own).strip() + "\n")
     write(root, "proc/sys/kernel/osrelease", release + "\n")
     write(root, "proc/cmdline", line + "\n")

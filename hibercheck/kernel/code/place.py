@@ -250,14 +250,15 @@ class PlaceReader:
         stops = [*ups, self.program.address("cpuhp_smt_enable"), self.program.address("cpuhp_smt_disable")]
         starting = [one for one in closure(self.program, [late.entry], stops, 2) if calls_to(one, ups)]
         told = {place for one in closure(self.program, [header.entry], [], 1) for place in self._told(one)}
-        before = closure(self.program, [early.entry], [*stops, late.entry], 2)
-        for function in starting:
-            for place in sorted(told & self._objects(function)):
-                keeper = next((one for one in before if place in self._objects(one)), None)
-                if keeper is not None:
-                    node = next(node for node in keeper if place in self._places(node))
-                    evidence = (quote(keeper, node), quote_call(self.program, function, calls_to(function, ups)[0]))
-                    return Trait(name, True, evidence)
+        both = [(function, place) for function in starting for place in sorted(told & self._objects(function))]
+        # Of a kernel that tells of none, hundreds of functions would be read, longer than all its other traits take.
+        before = closure(self.program, [early.entry], [*stops, late.entry], 2) if both else []
+        for function, place in both:
+            keeper = next((one for one in before if place in self._objects(one)), None)
+            if keeper is not None:
+                node = next(node for node in keeper if place in self._places(node))
+                evidence = (quote(keeper, node), quote_call(self.program, function, calls_to(function, ups)[0]))
+                return Trait(name, True, evidence)
         if starting and told:
             return Trait(name, None, reason="it starts CPUs after a resume, and what tells it of them was not found")
         return Trait(name, False, (Evidence(late.name, late.entry, "it starts no CPUs of which it was told"),))

@@ -23,14 +23,19 @@ TABLES = ("intel_idle_ids", "intel_mwait_ids", "def_idts", "early_pf_idts", "lin
 SOMETIMES = ("apic", "cpu_number", "__start___jump_table", "__stop___jump_table")
 
 
-@pytest.fixture(params=["small-hlt", "mid-current", "v73-stock"])
-def both(request, tmp_path):
-    """The whole kernel, and itself with symbols of its code only."""
-    path = plain_path(f"kernels/{request.param}.vmlinux.xz")
-    with open_kernel(path) as whole:
-        symbols = write_text_symbols(whole, tmp_path / "System.map")
-        with open_kernel(path, symbols=str(symbols)) as bare:
-            yield whole, bare
+@pytest.fixture(scope="module", params=["small-hlt", "mid-current", "v73-stock"])
+def whole(request, tmp_path_factory):
+    """A kernel, and the symbols of its code."""
+    with open_kernel(plain_path(f"kernels/{request.param}.vmlinux.xz")) as kernel:
+        yield kernel, str(write_text_symbols(kernel, tmp_path_factory.mktemp(request.param) / "System.map"))
+
+
+@pytest.fixture
+def both(whole):
+    """The whole kernel, and itself with symbols of its code only, to which those of its data are added."""
+    kernel, symbols = whole
+    with open_kernel(kernel.path, symbols=symbols) as bare:
+        yield kernel, bare
 
 
 def without_names(loops):
@@ -57,10 +62,10 @@ def test_what_was_found_is_where_it_is(both):
     assert bare.banner == whole.banner
 
 
-def test_a_kernel_that_lists_its_data_is_left_as_it_is(both):
-    whole, _ = both
-    supplement(whole)
-    assert not whole.supplemented
+def test_a_kernel_that_lists_its_data_is_left_as_it_is(whole):
+    kernel, _ = whole
+    supplement(kernel)
+    assert not kernel.supplemented
 
 
 def test_what_a_table_has_is_not_replaced(both):
