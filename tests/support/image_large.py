@@ -56,24 +56,33 @@ def _enlarge(image: Image, target: Path, frames: int, run: int, tiny: bool, chec
     list_bytes += bytes(-len(list_bytes) % PAGE)
     head = list_bytes + b"".join(pages)
     size = BLOCK_PAGES * PAGE
+    # Blocks of nothing but the source's own data, which are stored again where not only zeros are added.
+    own_blocks = range(-(-len(list_bytes) // size), len(head) // size)
+    zeros = bytes(size)
     # Up to where the source's own pages end, and on to the end of that block with pages that are added.
-    filler = [bytes(size)] if tiny else [b"".join(pages[n : n + BLOCK_PAGES]) for n in range(0, len(pages) - 31, 32)]
+    padding = zeros if tiny else head[own_blocks[0] * size : (own_blocks[0] + 1) * size]
     total = len(list_bytes) // PAGE + frames
-    head += filler[0][: min(-len(head) % size, (total * PAGE - len(head)))]
-    stored_filler = [fmt.stored_block(fmt.compress(kind, block)) for block in filler]
+    head += padding[: min(-len(head) % size, (total * PAGE - len(head)))]
     crc = 0
     with target.open("wb") as out:
         writer = _Writer(out)
         writer.put(_info(image, frames, total))
-        for first in range(0, len(head), size):
-            writer.put(fmt.stored_block(fmt.compress(kind, head[first : first + size])))
-            crc = fmt.running_crc([head[first : first + size]], crc) if checksum else 0
+        filler: list[tuple[bytes, bytes]] = []
+        for number, first in enumerate(range(0, len(head), size)):
+            plain = head[first : first + size]
+            stored = fmt.stored_block(fmt.compress(kind, plain))
+            writer.put(stored)
+            crc = fmt.running_crc([plain], crc) if checksum else 0
+            if not tiny and number in own_blocks:
+                filler.append((plain, stored))
+        filler = filler or [(zeros, fmt.stored_block(fmt.compress(kind, zeros)))] * fmt.MAP_ENTRIES
         rest = total - len(head) // PAGE
-        for number in range(rest // BLOCK_PAGES):
-            writer.put(stored_filler[number % len(filler)])
-            crc = fmt.running_crc([filler[number % len(filler)]], crc) if checksum else 0
+        for first in range(0, rest // BLOCK_PAGES, len(filler)):
+            added_now = filler[: rest // BLOCK_PAGES - first]
+            writer.put(b"".join(stored for _, stored in added_now))
+            crc = fmt.running_crc([plain for plain, _ in added_now], crc) if checksum else 0
         if rest % BLOCK_PAGES:
-            last = filler[0][: rest % BLOCK_PAGES * PAGE]
+            last = filler[0][0][: rest % BLOCK_PAGES * PAGE]
             writer.put(fmt.stored_block(fmt.compress(kind, last)))
             crc = fmt.running_crc([last], crc) if checksum else 0
         first_map = writer.finish()
