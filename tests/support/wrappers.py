@@ -44,13 +44,13 @@ def lzop(data: bytes) -> bytes:
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
-    "xz": lambda data: lzma.compress(data, lzma.FORMAT_XZ),
+    "xz": lambda data: lzma.compress(data, lzma.FORMAT_XZ, preset=0),
     "zstd": zstd.compress,
     "bzip2": bz2.compress,
     "lz4": lz4_legacy,
     "lz4 frame": lz4.frame.compress,
     "lzo": lzop,
-    "lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
+    "lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE, preset=0),
 }
 
 
