@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -206,6 +208,18 @@ obj mwait_cpu_dead, 64
 }
 
 
+@functools.cache
+def _linked(source: str) -> bytes:
+    """Assemble and link; tests ask for the same kernel as it is, with symbols taken away, and again."""
+    with tempfile.TemporaryDirectory() as name:
+        made, kernel = Path(name) / "made.o", Path(name) / "vmlinux"
+        subprocess.run(["as", "--64", "-o", made, "-"], input=source, text=True, check=True)
+        link = ["-Ttext=0xffffffff81000000", "-Tdata=0xffffffff82000000", "--section-start=percpu=0"]
+        link += ["--section-start=.rodata=0xffffffff83000000", "-z", "max-page-size=4096", "--no-warn-rwx-segments"]
+        subprocess.run(["ld", *link, "-e", "0", "-o", kernel, made], check=True, stderr=subprocess.DEVNULL)
+        return kernel.read_bytes()
+
+
 class MadeKernels:
     """Makes kernels out of `PARTS`."""
 
@@ -216,17 +230,12 @@ class MadeKernels:
     def path(self, *, strip: Iterable[str] = (), extra: str = "", **parts: str) -> str:
         """Assemble and link; ``parts`` replace those of the same name, an empty one drops it."""
         self._count += 1
-        stem = self._directory / f"vmlinux-{self._count}"
-        source = MACROS + "\n.text\n" + "\n".join({**PARTS, **parts}.values()) + "\n.text\n" + extra
-        stem.with_suffix(".s").write_text(source)
-        subprocess.run(["as", "--64", "-o", f"{stem}.o", f"{stem}.s"], check=True)
-        link = ["-Ttext=0xffffffff81000000", "-Tdata=0xffffffff82000000", "--section-start=percpu=0"]
-        link += ["--section-start=.rodata=0xffffffff83000000", "-z", "max-page-size=4096", "--no-warn-rwx-segments"]
-        subprocess.run(["ld", *link, "-e", "0", "-o", stem, f"{stem}.o"], check=True, stderr=subprocess.DEVNULL)
+        kernel = self._directory / f"vmlinux-{self._count}"
+        kernel.write_bytes(_linked(MACROS + "\n.text\n" + "\n".join({**PARTS, **parts}.values()) + "\n.text\n" + extra))
         remove = [argument for name in strip for argument in ("-N", name)]
         if remove:
-            subprocess.run(["objcopy", *remove, stem], check=True)
-        return str(stem)
+            subprocess.run(["objcopy", *remove, kernel], check=True)
+        return str(kernel)
 
     def traits(self, **parts):
         """The traits of such a kernel."""
