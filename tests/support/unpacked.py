@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import os
 from pathlib import Path
+from typing import IO
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 CACHE = Path(os.environ.get("HIBERCHECK_CASES_CACHE", Path.home() / ".cache" / "hibercheck-cases"))
@@ -19,14 +20,19 @@ def unpack(source: Path, directory: Path) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(f"{target.suffix}.{os.getpid()}")
         with lzma.open(source) as packed, part.open("wb") as plain:
-            while block := packed.read(_BLOCK):
-                if block.count(0) == len(block):  # an image of 300 MB holds 10
-                    plain.seek(len(block), os.SEEK_CUR)
-                else:
-                    plain.write(block)
-            plain.truncate()
+            write_sparse(packed, plain)
         part.rename(target)  # whole, for whoever else is looking for it
     return target
+
+
+def write_sparse(source: IO[bytes], target: IO[bytes]) -> None:
+    """Write what is read, zeros as holes: an image of 300 MB holds 10."""
+    while block := source.read(_BLOCK):
+        if block.count(0) == len(block):
+            target.seek(len(block), os.SEEK_CUR)
+        else:
+            target.write(block)
+    target.truncate()
 
 
 def plain_path(name: str | Path) -> str:

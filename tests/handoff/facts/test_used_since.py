@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import struct
 import subprocess
@@ -14,6 +15,7 @@ from hibercheck.swsusp.image import open_image
 from tests.files.test_filesystems import made, mounted
 from tests.support.cases import options_of
 from tests.support.image_writer import ImageWriter
+from tests.support.unpacked import write_sparse
 
 MIB = 1 << 20
 WRITTEN = 1_795_375_555
@@ -29,7 +31,7 @@ def disk_of(path, *parts):
             size = -(-len(content) // MIB)
             struct.pack_into("<B3xB3xII", table, 446 + 16 * slot, 0, 0x83, at * 2048, size * 2048)
             stream.seek(at * MIB)
-            stream.write(content)
+            write_sparse(io.BytesIO(content), stream)
             at += size
         stream.truncate(at * MIB)
         stream.seek(0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hibercheck.handoff.preflight.parts import same_partition
-from tests.handoff.preflight.test_waiting import OTHER, SWAP, disk, mounted
+from tests.handoff.preflight.test_waiting import OTHER, SWAP, disk, mounted, written
 
-__all__ = ["disk"]
+__all__ = ["disk", "written"]
 
 
 @pytest.mark.parametrize(("name", "same", "why"), [

@@ -17,7 +17,7 @@ from hibercheck.host.devices import disk_of
 from tests.handoff.facts.test_used_since import MIB
 from tests.handoff.facts.test_used_since import disk_of as disk_with
 from tests.support import made_system as made
-from tests.support.unpacked import plain_path
+from tests.support.unpacked import copied, plain_path
 
 WRITTEN = 1_795_375_555
 """When the image of the case "fatal" was written: 2026-11-22 19:25:55 UTC."""
@@ -27,12 +27,13 @@ OTHER = "0a4d2f5e-0000-4f5c-9d1e-3a60c0de0001"
 LINE = f"nokaslr resume=UUID={SWAP}"
 
 
-@pytest.fixture
-def disk(tmp_path, fixtures_dir):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, fixtures_dir):
     """A disk with a system on ext4, made before the image beside it was written."""
     if shutil.which("mkfs.ext4") is None:
         pytest.skip("no mkfs.ext4 here")
-    tree, part = tmp_path / "tree", tmp_path / "part"
+    place = tmp_path_factory.mktemp("written")
+    tree, part = place / "tree", place / "part"
     made.kernel(tree, fixtures_dir / "kernels/small-current.bzImage", "6.1-x")
     made.write(tree, "boot/initrd", made.cpio({"scripts/local-premount/resume": b""}))
     made.grub(tree, [("it", "/boot/vmlinuz-6.1-x", LINE, "/boot/initrd")])
@@ -43,7 +44,13 @@ def disk(tmp_path, fixtures_dir):
     subprocess.run(words, check=True, env={**os.environ, "E2FSPROGS_FAKE_TIME": str(WRITTEN - 9000)})
     case = {one["name"]: one for one in json.loads((fixtures_dir / "cases.json").read_text())["cases"]}["fatal"]
     image = Path(plain_path(case["image"])).read_bytes()
-    return disk_with(tmp_path / "disk", part.read_bytes(), image)
+    return disk_with(place / "disk", part.read_bytes(), image)
+
+
+@pytest.fixture
+def disk(written, tmp_path):
+    """That disk, for one test to mount."""
+    return str(copied(written, tmp_path / "disk"))
 
 
 @contextmanager
