@@ -114,7 +114,7 @@ def shell(line, *arguments, **options):
     ],
 )
 def test_every_kind_of_output(tmp_path, line):
-    ran = shell(line, FIXTURES / RESUMER, cwd=tmp_path)
+    ran = shell(line, unpack(RESUMER), cwd=tmp_path)
     assert (ran.returncode, told(ran.stderr)) == (0, "")
     assert (tmp_path / "out").stat().st_size
     assert not list(tmp_path.glob(".*"))
@@ -124,7 +124,7 @@ def test_a_reader_that_leaves_early(tmp_path):
     """Then standard output is pointed at /dev/null, which has to be opened for that."""
     ran = shell(
         '{ $H kernel "$1" --format json --all-symbols; echo $? > status; } | head -c 1',
-        FIXTURES / RESUMEE,
+        unpack(RESUMEE),
         cwd=tmp_path,
     )
     assert (ran.stdout, told(ran.stderr)) == ("{", "")
@@ -141,7 +141,7 @@ def test_temporary_files_and_the_cache(tmp_path):
             "XDG_CACHE_HOME": str(tmp_path / f"cache{jobs}"),
             "H": f"{sys.executable} -P -m hibercheck",
         }
-        kernels = [FIXTURES / RESUMER, FIXTURES / RESUMEE]
+        kernels = [unpack(RESUMER), unpack(RESUMEE)]
         ran = shell(f'$H matrix "$1" "$2" --jobs {jobs} -o out', *kernels, cwd=tmp_path, env=environment)
         assert ran.returncode in {0, 1}
         assert told(ran.stderr) == ""

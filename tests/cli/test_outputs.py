@@ -47,7 +47,7 @@ def kernels():
 def backing(tmp_path_factory):
     """A disk with the image of a real session on it."""
     place = tmp_path_factory.mktemp("disk") / "disk.img"
-    shutil.copy(unpack(FATAL[0]), place)
+    subprocess.run(["cp", "--sparse=always", unpack(FATAL[0]), place], check=True)
     return place
 
 
@@ -127,7 +127,20 @@ def shard(kernels, tmp_path_factory):
 
 
 def digest(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """Of all bytes that are not zero, and where they are: most of a disk is a hole, which need not be read."""
+    found, offset, step = hashlib.sha256(), 0, 1 << 20
+    with Path(path).open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        while offset < size:
+            try:
+                offset = os.lseek(stream.fileno(), offset, os.SEEK_DATA) // step * step
+            except OSError:  # only a hole is left
+                break
+            block = os.pread(stream.fileno(), step, offset)
+            if block.strip(b"\0"):
+                found.update(b"%d " % offset + block)
+            offset += step
+    return size, found.hexdigest()
 
 
 def refused(ran, path):
@@ -196,8 +209,8 @@ def test_standard_output_is_no_device(backing, device, arguments):
     with device.open("r+b") as stream:
         ran = subprocess.run([*COMMAND, "nonsense"], stdout=subprocess.PIPE, stderr=stream, check=False)
     assert (ran.returncode, ran.stdout) == (2, b"")
-    os.sync()
-    assert digest(device) == before
+    os.sync()  # what was written to the device is in the file then
+    assert digest(backing) == before
 
 
 def test_standard_output_is_no_other_device_either():

@@ -15,6 +15,7 @@ import pytest
 import hibercheck
 from hibercheck.report import drawing
 from tests.support.effort import told
+from tests.support.unpacked import plain_path
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -77,13 +78,14 @@ def test_every_file_it_names_is_there():
         assert (ROOT / link.replace("\n", "")).exists(), link
 
 
+HLT, CURRENT = (plain_path(f"kernels/small-{name}.vmlinux.xz") for name in ("hlt", "current"))
 STANDS_FOR = {
-    "IMAGE": ["fixtures/images/9c031ac5a1.bin.xz"],
-    "KERNEL": ["fixtures/kernels/small-hlt.vmlinux.xz"],
+    "IMAGE": [plain_path("images/9c031ac5a1.bin.xz")],
+    "KERNEL": [HLT],
     "vmlinuz": ["fixtures/kernels/small-hlt.bzImage"],
-    "vmlinux-released": ["fixtures/kernels/small-hlt.vmlinux.xz"],
-    "vmlinux-new": ["fixtures/kernels/small-current.vmlinux.xz"],
-    "vmlinux-*": ["fixtures/kernels/small-hlt.vmlinux.xz", "fixtures/kernels/small-current.vmlinux.xz"],
+    "vmlinux-released": [HLT],
+    "vmlinux-new": [CURRENT],
+    "vmlinux-*": [HLT, CURRENT],
 }
 QUESTIONS = [line.split("#")[0].split()[1:] for line in README.splitlines() if line.startswith("    hibercheck ")]
 
@@ -107,7 +109,8 @@ def test_each_question_is_answered(words, tmp_path):
 
 def test_the_python_interface_works_as_shown(monkeypatch, command):
     monkeypatch.chdir(ROOT)
-    report = hibercheck.check(command[0], command[2], spurious_mwait=True)
+    image, resumer = (plain_path(Path(command[place]).relative_to("fixtures")) for place in (0, 2))
+    report = hibercheck.check(image, resumer, spurious_mwait=True)
     assert (report.outcome, report.verdict) == ("resets", "fatal")
     with pytest.raises(TypeError):
-        hibercheck.check(command[0], command[2], nonsense=1)
+        hibercheck.check(image, resumer, nonsense=1)

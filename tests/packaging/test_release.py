@@ -40,12 +40,32 @@ def released(tmp_path_factory):
     return target
 
 
-def test_a_second_release_is_the_same(released, tmp_path):
-    environment = {**os.environ, "PYTHON": sys.executable, "TZ": "Asia/Tokyo", "LC_ALL": "C"}
-    subprocess.run([ROOT / ".ci" / "release", tmp_path], env=environment, capture_output=True, check=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in released.iterdir())
-    for path in released.iterdir():
-        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+def test_a_second_release_is_the_same(released):
+    """The script itself builds twice, the second time in another zone and locale; it makes the bill only once."""
+    script = (ROOT / ".ci" / "release").read_text(encoding="utf-8")
+    first, second = re.findall(r"^\((.*)build [12] (\d+)\)$", script, re.MULTILINE)
+    assert (first[0], second[0]) == ("", "export TZ=Asia/Tokyo LC_ALL=C; ")
+    assert first[1] != second[1]
+    epoch = subprocess.check_output(["git", "log", "-1", "--format=%ct"], cwd=ROOT, text=True).strip()
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": epoch, "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    bill = subprocess.run(
+        [sys.executable, ".ci/sbom.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True
+    )
+    assert bill.stdout == (released / "hibercheck.cdx.json").read_bytes()
+
+
+def test_what_is_not_reproducible_is_no_release(tmp_path):
+    """A build that depends on the zone, made of the script's own words."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("a release is built from a commit, and this is not a checkout")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nwhile [ "$1" != --outdir ]; do shift; done\nmkdir -p "$2"; echo "$TZ" >"$2/a.whl"\n')
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python)}
+    command = [ROOT / ".ci" / "release", tmp_path / "out"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (1, "not reproducible: a.whl\n")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_checksums_are_of_what_is_there(released):

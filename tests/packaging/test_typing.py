@@ -24,33 +24,26 @@ reveal_type(report.findings[0].resumer.symbol)
 """
 
 
-@pytest.fixture
-def checked(tmp_path):
-    """Return a function that checks a program strictly and gives what mypy says."""
+PROGRAMS = {
+    "use.py": USE,
+    "wrong_keyword.py": 'import hibercheck\nhibercheck.check("i", "r", "e", resumer_cmdlin="x")\n',
+    "wrong_value.py": 'import hibercheck\nhibercheck.check("i", "r", "e", resumer_cmdline=1)\n',
+}
+
+
+@pytest.mark.slow
+def test_it_is_typed_and_a_wrong_keyword_and_a_wrong_value_are_errors(tmp_path):
+    """Checked strictly, all in one run: most of it is that mypy reads the package."""
     pytest.importorskip("mypy")
-
-    def check(program: str) -> str:
-        (tmp_path / "use.py").write_text(program)
-        command = [sys.executable, "-m", "mypy", "--strict", "--config-file", "", "use.py"]
-        environment = {"MYPYPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        return "\n".join(line for line in run.stdout.splitlines() if line.startswith("use.py"))
-
-    return check
-
-
-@pytest.mark.slow
-def test_it_is_typed(checked):
-    said = checked(USE)
-    assert "error" not in said
-    assert 'Revealed type is "hibercheck.handoff.verdict.findings.Verdict"' in said
-    assert "str | None" in said
-
-
-@pytest.mark.slow
-def test_a_wrong_keyword_and_a_wrong_value_are_errors(checked):
-    said = checked('import hibercheck\nhibercheck.check("i", "r", "e", resumer_cmdlin="x")\n')
-    assert 'Unexpected keyword argument "resumer_cmdlin"' in said
-    assert 'has incompatible type "int"' in checked(
-        'import hibercheck\nhibercheck.check("i", "r", "e", resumer_cmdline=1)\n'
-    )
+    for name, program in PROGRAMS.items():
+        (tmp_path / name).write_text(program)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", "", *PROGRAMS]
+    environment = {"MYPYPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    lines = run.stdout.splitlines()
+    said = {name: "\n".join(line for line in lines if line.startswith(f"{name}:")) for name in PROGRAMS}
+    assert "error" not in said["use.py"]
+    assert 'Revealed type is "hibercheck.handoff.verdict.findings.Verdict"' in said["use.py"]
+    assert "str | None" in said["use.py"]
+    assert 'Unexpected keyword argument "resumer_cmdlin"' in said["wrong_keyword.py"]
+    assert 'has incompatible type "int"' in said["wrong_value.py"]

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,11 @@ MEMBER = re.compile(r"^\t\S[^\n{}]*?\b(\w+)(?:\[[^\n]*\])?; +/\* +(\d+) +(\d+) \
 pytestmark = pytest.mark.skipif(shutil.which("nm") is None, reason="binutils is not installed")
 
 
-def nm(path: Path) -> set[tuple[str, int, str]]:
+@cache
+def nm(path: Path) -> frozenset[tuple[str, int, str]]:
     """(name, address, letter) of every symbol that nm lists."""
     rows = (line.split(" ", 2) for line in subprocess.check_output(["nm", path], text=True).splitlines())
-    return {(row[2], int(row[0], 16), row[1]) for row in rows if row[0]}
+    return frozenset((row[2], int(row[0], 16), row[1]) for row in rows if row[0])
 
 
 @pytest.fixture(scope="module", params=CASES)

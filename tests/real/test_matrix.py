@@ -25,9 +25,17 @@ def files(unpacked):
     return lambda case: [str(unpacked(case[name])) for name in ("image", "resumer", "resumee")]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_a_cell_agrees_with_the_measured_resume(case, files):
-    cell = cell_of(case, *files(case))
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case["name"])
+def case(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def cell(case, files):
+    return cell_of(case, *files(case))
+
+
+def test_a_cell_agrees_with_the_measured_resume(case, cell):
     random = parse_command_line(options_of(case["args"]).resumer_cmdline).kaslr
     assert random == case["may_abstain"]
     if random:
@@ -38,9 +46,8 @@ def test_a_cell_agrees_with_the_measured_resume(case, files):
         assert cell.verdict not in {Verdict.RISK, Verdict.UNDETERMINED}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_a_cell_agrees_with_the_check_of_the_image(case, files):
-    assert cell_of(case, *files(case)).verdict is check(*files(case), options_of(case["args"])).verdict
+def test_a_cell_agrees_with_the_check_of_the_image(case, cell, files):
+    assert cell.verdict is check(*files(case), options_of(case["args"])).verdict
 
 
 def test_an_attached_image_makes_cells_exact(unpacked, tmp_path):
