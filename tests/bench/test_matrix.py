@@ -17,7 +17,7 @@ from tests.bench.made_facts import write_facts
 
 pytestmark = pytest.mark.slow
 
-COUNT = 1000
+COUNT = 600
 PEAK = 200 << 20
 SCENARIOS = ("default", "nosmt", "live=nokaslr;offline=2;idle=mwait")
 # ru_maxrss of the process itself counts its parent as it was before exec, which may be a large pytest
