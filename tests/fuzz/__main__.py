@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
@@ -89,12 +90,14 @@ def one_round(name: str, run: Callable[[Draw], None], sandbox: Sandbox, data: by
     return "answered"
 
 
-def campaign(name: str, seconds: float, seed: int, directory: Path, replay: int | None = None) -> int:
-    """Run one target for a time and print what became of its rounds; return the number of failures."""
+def campaign(
+    name: str, seconds: float, seed: int, directory: Path, replay: int | None = None, most: float = math.inf
+) -> int:
+    """Run one target for a time or so many rounds and print what became of them; return the number of failures."""
     run = TARGETS[name](directory)
     sandbox, counts, failures = Sandbox(directory, children=name in STARTS_PROCESSES), Counter(), {}
     end, number, slowest = time.monotonic() + seconds, 0, (0.0, 0)
-    while (replay is None and (time.monotonic() < end or number == 0)) or number == 0:
+    while number == 0 or (replay is None and time.monotonic() < end and number < most):
         round_number = number if replay is None else replay
         start = time.process_time()
         try:
@@ -120,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=float, default=60, help="time for each target")
+    parser.add_argument("--rounds", type=int, default=math.inf, metavar="N", help="no more of each target than so many")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replay", type=int, metavar="ROUND", help="one round again, with its traceback")
     parser.add_argument("--soundness", type=int, metavar="N", help="damage the measured cases so many times")
@@ -148,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for target in given.targets or TARGETS:
             place = directory / target
             place.mkdir()
-            failed += campaign(target, given.seconds, given.seed, place, given.replay)
+            failed += campaign(target, given.seconds, given.seed, place, given.replay, given.rounds)
     return min(failed, 1)
 
 

@@ -3,7 +3,7 @@
 from tests.fuzz.seeds import FIXTURES
 from tests.fuzz.soundness import survey
 
-ROUNDS = 600
+ROUNDS = 240
 
 
 def test_no_damage_makes_a_reset_look_safe(tmp_path, capsys):

@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import PurePath
 from unittest.mock import patch
 
@@ -32,6 +33,8 @@ from tests.fuzz.mutate import Region
 _PLUMBING = {"space.py", "composite.py", "resumer.py", "needs.py", "memory.py", "exact.py"}
 _TRIES = 48
 """Bytes of a compressed block that are tried in turn, for one that changes what a check reads."""
+_NEAR = 512
+"""How many bytes are about as near to where the one that is read ought to be in a block."""
 _AIMS = 4
 """Bytes of one read that are aimed at in a compressed block."""
 
@@ -239,11 +242,8 @@ def _seek(storage: BlockStorage, page: int, start: int, size: int) -> Iterator[t
     chooser = random.Random(f"{number} {page} {start} {size}")
     for _ in range(min(size, _AIMS)):
         target = within * PAGE_SIZE + start + chooser.randrange(size)
-        candidates = [at for at, byte in enumerate(packed) if byte == plain[target]]
-        chooser.shuffle(candidates)
         expected = len(packed) * target // len(plain)
-        candidates.sort(key=lambda at: abs(at - expected) // 512)
-        for at in candidates[:_TRIES]:
+        for at in islice(_nearest(packed, plain[target], expected, chooser), _TRIES):
             damaged = bytearray(packed)
             damaged[at] ^= 1 << chooser.randrange(8)
             try:
@@ -253,6 +253,15 @@ def _seek(storage: BlockStorage, page: int, start: int, size: int) -> Iterator[t
             if changed[target] != plain[target]:
                 yield _place(ranges, LENGTH_SIZE + at), 1
                 break
+
+
+def _nearest(packed: bytes, byte: int, expected: int, chooser: random.Random) -> Iterator[int]:
+    """Where a byte is in a block: the nearest to a place first, those about as near in any order."""
+    for near in range(0, len(packed), _NEAR):
+        around = (*range(expected - near - _NEAR, expected - near), *range(expected + near, expected + near + _NEAR))
+        found = [at for at in around if 0 <= at < len(packed) and packed[at] == byte]
+        chooser.shuffle(found)
+        yield from found
 
 
 def _place(ranges: list[tuple[int, int]], at: int) -> int:
