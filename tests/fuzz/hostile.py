@@ -122,7 +122,15 @@ def _kallsyms() -> bytes:
 
 
 def _nested_tar(members: int) -> bytes:
-    return gzip.compress(wrappers.tar({f"boot/{n}": b"" for n in range(members)}), 9)
+    """An archive of so many empty files: the header of one, each time with another name and its sum."""
+    whole = wrappers.tar({"boot/": b""})
+    head, end = bytearray(whole[:512]), whole[512:]
+    heads = []
+    for number in range(members):
+        head[:100], head[148:156] = (b"boot/%d" % number).ljust(100, b"\0"), b" " * 8
+        head[148:156] = b"%06o\0 " % sum(head)
+        heads.append(bytes(head))
+    return gzip.compress(b"".join([*heads, end]), 9)
 
 
 def _core(segments: int) -> bytes:
@@ -191,7 +199,7 @@ INPUTS: dict[str, tuple[Callable[[], bytes], Callable[[str], list[str]]]] = {
     ),
     "a bzImage of zeros": (lambda: wrappers.bzimage(_repeated(_zstd, bytes(64 << 20)), size=0), _reads),
     "members of an archive": (lambda: _nested_tar(100_000), _reads),
-    "an archive of zeros": (lambda: gzip.compress(bytes(1 << 30), 9) * 8, _reads),
+    "an archive of zeros": (lambda: gzip.compress(bytes(64 << 20), 9) * 128, _reads),
     "jumps": (lambda: _code(b"\x74\x00"), _reads),
     "calls": (lambda: _code(b"\xe8\x00\x01\x00\x00"), _reads),
     "jumps backwards": (lambda: _code(b"\x75\x80"), _reads),
