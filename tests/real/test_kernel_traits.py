@@ -169,6 +169,22 @@ def test_vmlinuz_says_what_vmlinux_says(table):
     assert read
 
 
+_OF_OTHER_CPUS = frozenset(
+    {
+        "rescue_needs_primary",
+        "rescue_needs_node",
+        "freeze_order",
+        "replaces_play_dead",
+        "resume_park",
+        "play_dead_order",
+        "mwait_vendor_check",
+        "monitored",
+        "kick_value",
+        "parallel_bringup",
+    }
+)
+"""What there is not to be known of a kernel that is built for one CPU."""
+
 _OF_HIBERNATION = frozenset(
     {
         "hibernate_disable_hook",
@@ -201,6 +217,7 @@ def test_the_table_is_of_many_kernels(table):
         allowed |= _OF_HIBERNATION if not traits["hibernation"] else set()
         allowed |= {"physical_align"} if one["read"] == ["vmlinux"] else set()
         allowed |= {"kick_value"} if one["release"].startswith("5.10.") else set()
+        allowed |= _OF_OTHER_CPUS if traits["one_cpu"] else set()
         assert set(traits["unknown"]) <= allowed, one["release"]
         assert all(traits["unknown"].values()), one["release"]
         assert all(traits[name] is None for name in traits["unknown"] if name in traits)
@@ -217,7 +234,8 @@ def test_traits_are_those_of_the_configuration(table):
     for config, traits in configured:
         assert traits["hibernation"] is ("CONFIG_HIBERNATION" in config)
         assert traits["physical_align"] == int(config["CONFIG_PHYSICAL_ALIGN"], 0)
-        assert traits["parallel_bringup"] is traits["parallel_switch"] is ("CONFIG_HOTPLUG_PARALLEL" in config)
+        if not traits["one_cpu"]:
+            assert traits["parallel_bringup"] is traits["parallel_switch"] is ("CONFIG_HOTPLUG_PARALLEL" in config)
         assert traits["bootconfig"] == ("if asked for" if "CONFIG_BOOT_CONFIG" in config else "no")
         assert traits["builtin_cmdline"] == config.get("CONFIG_CMDLINE", "")
         assert traits["randomize_base"] is ("CONFIG_RANDOMIZE_BASE" in config)

@@ -54,7 +54,7 @@ def made_space(kernel=None, *, levels=4, phys_base=0, kaslr_offset=0, variables=
 
     mode = SimpleNamespace(levels=levels)
     place = {"phys_base": phys_base, "kaslr_offset": kaslr_offset}
-    return SimpleNamespace(kernel=kernel or Kernel(), mode=mode, variable=variable, **place)
+    return SimpleNamespace(kernel=kernel or Kernel(), mode=mode, variable=variable, one_cpu=False, **place)
 
 
 def made_collected(**values):

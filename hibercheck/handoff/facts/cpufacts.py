@@ -240,6 +240,8 @@ def cpu_count(space: KernelSpace) -> int:
     Raises:
         MissingFact: It is not in memory, or absurd.
     """
+    if space.one_cpu:  # where it is a constant (include/linux/cpumask.h)
+        return 1
     count = space.variable("nr_cpu_ids", 4)
     if not 0 < count <= MAX_CPUS:
         raise MissingFact(f"nr_cpu_ids is {count}, which no kernel has")

@@ -35,6 +35,7 @@ from hibercheck.handoff.facts.kernels import looked_up, open_resumee
 from hibercheck.handoff.facts.resumee import open_space, paging_of
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.kernel import kallsyms
+from hibercheck.kernel.code.names import OF_OTHER_CPUS, built_for_one_cpu
 from hibercheck.kernel.elf import ElfFile
 from hibercheck.kernel.kernel import Kernel
 from hibercheck.kernel.locate import installed, symbol_files
@@ -57,8 +58,12 @@ _DEFAULT_START = 0x1000000
 """CONFIG_PHYSICAL_START, arch/x86/Kconfig."""
 
 _GIVE = "give the kernel that hibernated as --resumee"
-_NEEDED = ("restore_registers", "linux_banner", "nr_cpu_ids", "__cpu_present_mask", "frozen_cpus")
-"""Without these the resumee cannot be read: a kernel without CONFIG_KALLSYMS_ALL keeps only names of code."""
+_NEEDED = ("restore_registers", "linux_banner")
+_OF_SEVERAL_CPUS = ("nr_cpu_ids", "__cpu_present_mask", "frozen_cpus")
+"""Without these the resumee cannot be read: a kernel without CONFIG_KALLSYMS_ALL keeps only names of code.
+
+Without CONFIG_SMP it takes no ``_OF_SEVERAL_CPUS``.
+"""
 
 _HEAD = PAGE_SIZE
 """Bytes before the kernel's pages: the ELF headers."""
@@ -215,7 +220,8 @@ def _embedded(place: _Place, symbols: str | None) -> Kernel:
         what = "has no symbol table in its kernel's memory (CONFIG_KALLSYMS is off, or its pages are damaged)"
         raise MissingFact(what, path=image.path, advice=_GIVE)
     running = _addresses(table)
-    missing = [name for name in _NEEDED if name not in running]
+    needed = _NEEDED if built_for_one_cpu(running.get) else (*_NEEDED, *_OF_SEVERAL_CPUS)
+    missing = [name for name in needed if name not in running]
     if missing and symbols is None:
         what = f"has a kernel whose own symbol table lacks {missing[0]} (CONFIG_KALLSYMS_ALL is off)"
         raise MissingFact(what, path=image.path, advice=_GIVE)
@@ -255,7 +261,8 @@ def _addresses(table: TableSymbols | None) -> dict[str, int]:
     if table is None:
         return {}
     bounds = (name for _, first, last, _, _ in _SECTIONS for name in (first, last))
-    wanted = {*_NEEDED, *bounds, "_text", "_end", "__init_begin", "__init_end", "boot_params", "vmcoreinfo_data"}
+    wanted = {*_NEEDED, *_OF_SEVERAL_CPUS, *OF_OTHER_CPUS, "start_kernel", *bounds}
+    wanted |= {"_text", "_end", "__init_begin", "__init_end", "boot_params", "vmcoreinfo_data"}
     return {name: found[0].address for name, found in table.lookup(wanted).items()}
 
 

@@ -130,8 +130,8 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
     present, frozen = _masks(image, space)
     e820 = attempt(missing, "e820", lambda: read_e820(space))
     command_line = attempt(missing, "command_line", lambda: space.string(space.variable("saved_command_line")))
-    limited = parse_command_line(command_line or "").limits_cpus
-    smt_control = attempt(missing, "smt_control", lambda: SMT_CONTROL[space.variable("cpu_smt_control", 4)])
+    limited = space.one_cpu or parse_command_line(command_line or "").limits_cpus
+    smt_control = attempt(missing, "smt_control", lambda: _smt_control(space))
 
     return Resumee(
         space=space,
@@ -200,8 +200,15 @@ def _saved_cr4(image: Image, space: KernelSpace) -> int:
     raise MissingFact("CR4 is in none of the places where a kernel saves it")
 
 
+def _smt_control(space: KernelSpace) -> str:
+    """Read cpu_smt_control; a kernel for one CPU has none, and says so (include/linux/cpu_smt.h)."""
+    return SMT_CONTROL[-1 if space.one_cpu else space.variable("cpu_smt_control", 4)]
+
+
 def _masks(image: Image, space: KernelSpace) -> tuple[frozenset[int], frozenset[int]]:
     """Read which CPUs are present, and which were frozen for the snapshot."""
+    if space.one_cpu:
+        return frozenset({0}), frozenset()
     try:
         count = cpu_count(space)
         present = read_mask(space, space.address("__cpu_present_mask"), count)

@@ -10,6 +10,7 @@ from dataclasses import field
 from hibercheck.addresses import PAGE_SIZE, START_KERNEL_MAP
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
+from hibercheck.kernel.code.names import built_for_one_cpu
 from hibercheck.kernel.view import KernelView
 from hibercheck.x86.memory import PhysicalMemory, UnknownMemory, read
 from hibercheck.x86.paging import PagingMode, Step, Walk, walk
@@ -121,12 +122,19 @@ class KernelSpace:
         """Read a global number by name."""
         return self.number(self.address(symbol), size)
 
+    @property
+    def one_cpu(self) -> bool:
+        """Whether the kernel is built for one CPU, whose per-CPU variables are variables like others."""
+        return built_for_one_cpu(self.kernel.symbol) is True
+
     def percpu_base(self, cpu: int) -> int:
         """Return ``__per_cpu_offset[cpu]``, which is what %gs holds where per-CPU symbols are zero-based."""
         return self.number(self.address("__per_cpu_offset") + 8 * cpu)
 
     def percpu_address(self, symbol: str, cpu: int) -> int:
         """Return the virtual address of a per-CPU variable of one CPU."""
+        if self.one_cpu:
+            return self.address(symbol)
         shift = 0 if self.kernel.percpu_zero_based else self.kaslr_offset
         return (self.percpu_base(cpu) + self.kernel.require(symbol).address + shift) & 0xFFFF_FFFF_FFFF_FFFF
 

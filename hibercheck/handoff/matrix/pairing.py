@@ -224,7 +224,7 @@ def resumee_of(image: Image, resumee: Summary, line: CommandLine, scenario: Scen
     smt_off = _smt_off(line, machine)
     order = order_of(traits, line) or Order.NUMBERS
     bringup = bring_up(
-        found_by(frozenset(range(machine.cpus)), line),
+        found_by(frozenset(range(machine.cpus)), line, one_cpu=traits.one_cpu.value is True),
         topology,
         line,
         smt_off=smt_off,

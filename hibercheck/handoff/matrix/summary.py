@@ -23,7 +23,7 @@ MARKS = ("hib_comp_algo", "init_s4_sigcheck", "level4_kernel_pgt")
 ASKED_OF_RESUMEE = (
     *("builtin_cmdline", "builtin_cmdline_overrides", "compressors", "arch_record_magic", "hw_sig", "zero_pages"),
     *("parallel_bringup", "parallel_switch", "nosmt_resume_targets", "idle_drivers", "la57", "randomize_base"),
-    *("park_announcement", "takes_parked_over"),
+    *("park_announcement", "takes_parked_over", "one_cpu"),
 )
 """The traits of a resumee that a scenario is made of; of a resumer it may be any."""
 

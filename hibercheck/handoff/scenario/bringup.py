@@ -151,25 +151,25 @@ def _started(
     return found
 
 
-def limited_to(machine: frozenset[int], cmdline: CommandLine) -> frozenset[int]:
+def limited_to(machine: frozenset[int], cmdline: CommandLine, *, one_cpu: bool = False) -> frozenset[int]:
     """Return the CPUs of those that it finds that a kernel takes note of.
 
     ``nr_cpus=`` and ``possible_cpus=`` hide the rest.  ``nosmp``, ``maxcpus=0`` and ``nolapic`` leave it the boot CPU
-    alone.
+    alone, and so does a build without CONFIG_SMP.
     """
-    if cmdline.max_cpus == 0 or cmdline.lapic_off:
+    if cmdline.max_cpus == 0 or cmdline.lapic_off or one_cpu:
         return frozenset(sorted(machine)[:1])
     limits = [count for count in (cmdline.nr_cpus, cmdline.possible_cpus) if count is not None and count > 0]
     return frozenset(cpu for cpu in machine if all(cpu < limit for limit in limits))
 
 
-def found_by(machine: frozenset[int], cmdline: CommandLine) -> frozenset[int]:
+def found_by(machine: frozenset[int], cmdline: CommandLine, *, one_cpu: bool = False) -> frozenset[int]:
     """Return the CPUs of a machine that a kernel takes note of.
 
     With ``acpi=off`` it is the boot CPU alone where no MP table lists the others (disable_smp(),
     arch/x86/kernel/smpboot.c).
     """
-    return limited_to(frozenset(sorted(machine)[:1]) if cmdline.acpi_off else machine, cmdline)
+    return limited_to(frozenset(sorted(machine)[:1]) if cmdline.acpi_off else machine, cmdline, one_cpu=one_cpu)
 
 
 def _check_by_hand(by_hand: frozenset[int], present: frozenset[int], boot_cpu: int) -> None:

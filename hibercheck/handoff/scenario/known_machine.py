@@ -266,7 +266,16 @@ def remark_bootconfig(asking: Asking) -> None:
 
 def _limited(asking: Asking, machine: frozenset[int] | None) -> frozenset[int] | None:
     """Apply the command line's limits to the CPUs that the resumer is said to have."""
-    return None if machine is None else limited_to(machine, asking.need(COMMAND_LINE).value)
+    return None if machine is None else limited_to(machine, asking.need(COMMAND_LINE).value, one_cpu=_one_cpu(asking))
+
+
+def _found(asking: Asking, machine: frozenset[int]) -> frozenset[int]:
+    """Return the CPUs of a machine that the resumer takes note of."""
+    return found_by(machine, asking.need(COMMAND_LINE).value, one_cpu=_one_cpu(asking))
+
+
+def _one_cpu(asking: Asking) -> bool:
+    return asking.inputs.traits.one_cpu.value is True
 
 
 def _machine_of_dump(asking: Asking) -> Known[frozenset[int]] | None:
@@ -275,7 +284,7 @@ def _machine_of_dump(asking: Asking) -> Known[frozenset[int]] | None:
     if not asking.supposed or dumped is None or dumped.facts.present is None:
         return None
     has = dumped.facts.present | (frozenset(dumped.facts.topology.apic_ids) if dumped.facts.topology else frozenset())
-    return Known(found_by(has, asking.need(COMMAND_LINE).value), Standing.MEASURED, DUMP)
+    return Known(_found(asking, has), Standing.MEASURED, DUMP)
 
 
 def _machine_of_resumee(asking: Asking) -> Known[frozenset[int]]:
@@ -294,14 +303,14 @@ def _machine_of_resumee(asking: Asking) -> Known[frozenset[int]]:
                 f"--resumer-offline names CPU {max(named)}, which the resumee did not have: the resumer is taken to "
                 f"have CPUs {format_cpu_list(machine)}"
             )
-    return Known(found_by(machine, asking.need(COMMAND_LINE).value), Standing.INFERRED, source)
+    return Known(_found(asking, machine), Standing.INFERRED, source)
 
 
 def _collected_machine(asking: Asking) -> Known[frozenset[int]] | None:
     facts = asking.inputs.collected
     if not asking.supposed or facts is None or facts.present is None:
         return None
-    return Known(found_by(facts.present, asking.need(COMMAND_LINE).value), Standing.MEASURED, COLLECTED)
+    return Known(_found(asking, facts.present), Standing.MEASURED, COLLECTED)
 
 
 PRESENT = RunFact[frozenset[int]](

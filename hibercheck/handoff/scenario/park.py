@@ -269,12 +269,15 @@ def _park(rules: ParkRules, bringup: Bringup, rescued: frozenset[int], cpu: int)
         )
 
 
-def hidden_cpus(machine: frozenset[int], bringup: Bringup) -> tuple[Parked, ...]:
-    """Return the CPUs that the machine has and the resumer's command line hides from it: nobody has started them.
+def hidden_cpus(machine: frozenset[int], bringup: Bringup, *, one_cpu: bool) -> tuple[Parked, ...]:
+    """Return the CPUs that the machine has and the resumer takes no note of: nobody has started them.
 
     Args:
         machine: Every CPU of the machine.
         bringup: The resumer's.
+        one_cpu: Whether its build is to blame, and not its command line.
     """
     why = "hidden from the resumer by its command line, so that it never started it"
+    if one_cpu:
+        why = "never started by the resumer, which is built for one CPU"
     return tuple(Parked(cpu, ParkState.NEVER_BOOTED, None, why) for cpu in sorted(machine - bringup.present))

@@ -202,7 +202,7 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
         topology=topology,
         bringup=bringup,
         rescued=rescued,
-        parked=(*parked, *hidden_cpus(inputs.resumee.machine, bringup)),
+        parked=(*parked, *hidden_cpus(inputs.resumee.machine, bringup, one_cpu=inputs.traits.one_cpu.value is True)),
         reinitialised=(
             reinitialised_by(inputs.resumee, inputs.resumee_traits)
             | _brought_back(inputs.resumee, options)
@@ -269,7 +269,7 @@ def unplaced(plan: Plan) -> Plan:
 
 
 def _note(fact: MissingFact) -> tuple[str, str]:
-    return fact.message, fact.advice or "a vmlinux with symbols"
+    return fact.message.removesuffix(" is not known"), fact.advice or "a vmlinux with symbols"
 
 
 def reinitialised_by(resumee: Resumee, traits: Traits) -> frozenset[int]:

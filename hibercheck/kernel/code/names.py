@@ -6,7 +6,7 @@ one pass: on a kernel with DWARF a pass costs more than everything else together
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _SUFFIXES = (".isra.0", ".constprop.0", ".part.0", ".constprop.0.isra.0", ".isra.0.constprop.0")
 """What GCC appends to the name of a static function that it changed."""
@@ -67,6 +67,22 @@ TABLES = frozenset(
 
 ANY_CODE = THUNKS | COMPLAINTS | NOISE | TABLES
 """What reading whichever function takes."""
+
+OF_OTHER_CPUS = ("start_secondary", "smp_init", "bringup_nonboot_cpus", "native_play_dead")
+"""Functions that only a kernel with CONFIG_SMP has."""
+
+
+def built_for_one_cpu(find: Callable[[str], object | None]) -> bool | None:
+    """Tell whether a kernel is built without CONFIG_SMP: nothing in it starts other CPUs, or takes them down.
+
+    None where the code that starts the kernel is not listed either, so that absence means nothing.
+
+    Args:
+        find: Finds one of its symbols.
+    """
+    if any(find(name) is not None for name in OF_OTHER_CPUS):
+        return False
+    return True if find("start_kernel") is not None else None
 
 
 PLAY_DEAD = ("native_play_dead", "mwait_play_dead", "hlt_play_dead", "resume_play_dead")

@@ -8,6 +8,7 @@ from functools import cached_property
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code.model import Evidence, Trait
+from hibercheck.kernel.code.names import OF_OTHER_CPUS, built_for_one_cpu
 from hibercheck.kernel.code.program import Function, Program
 from hibercheck.kernel.code.values import absent, argument, calls_to, quote, quote_call, references
 
@@ -52,6 +53,15 @@ class StartupReader:
 
     # -- CPUs ------------------------------------------------------------------------------------------------------
 
+    def one_cpu(self) -> Trait[bool]:
+        """Whether it is built for one CPU, without CONFIG_SMP: nothing in it starts others, or takes them down."""
+        name = "one_cpu"
+        value = built_for_one_cpu(self.program.find)
+        others = [symbol for symbol in map(self.program.find, OF_OTHER_CPUS) if symbol is not None]
+        evidence = tuple(Evidence(symbol.name, symbol.address, "CONFIG_SMP") for symbol in others[:1])
+        reason = self._unread() if value is None else ""
+        return Trait(name, value, evidence or tuple(map(absent, OF_OTHER_CPUS)), reason=reason)
+
     def primaries_first(self) -> Trait[bool]:
         """Whether bringup_nonboot_cpus() starts the primary threads of all cores before their siblings.
 
@@ -61,7 +71,8 @@ class StartupReader:
         name = "parallel_bringup"
         function = self.program.function_of("bringup_nonboot_cpus")
         if function is None:
-            return Trait(name, None, (absent("bringup_nonboot_cpus"),), reason=self._unread())
+            reason = "it is built for one CPU" if built_for_one_cpu(self.program.find) else self._unread()
+            return Trait(name, None, (absent("bringup_nonboot_cpus"),), reason=reason)
         inner = self.program.function_of("cpuhp_bringup_cpus_parallel")
         functions = [function, *([inner] if inner is not None else [])]
         for one in functions:

@@ -29,6 +29,7 @@ from hibercheck.kernel.code.names import (
     ELSEWHERE,
     ENTER_DEAD,
     ENTER_DEAD_CALLS,
+    OF_OTHER_CPUS,
     OTHER_PLAY_DEAD,
     SAFE,
     Wanted,
@@ -67,6 +68,7 @@ _PARK = (
 )
 _TASK = ("current_task", "cpu_current_top_of_stack", "kernel_stack", "cpu_tss", "cpu_tss_rw")
 _DATA = ("init_task", "smp_ops")
+_OTHERS = (*OF_OTHER_CPUS, "start_secondary*", "start_kernel", *_DATA)
 _MWAIT_LINE = (*_HOOK, *_PARK, *_TASK)
 
 
@@ -438,6 +440,14 @@ class Traits:
         commit=commits.HW_SIG,
     )
 
+    one_cpu: Declared[bool] = Declared(
+        bool,
+        _STARTS,
+        "runs on one CPU alone",
+        lambda by, _: by.startup.one_cpu(),
+        symbols=_OTHERS,
+        only_if="one_cpu",
+    )
     parallel_bringup = Declared(
         bool,
         _STARTS,
@@ -449,7 +459,7 @@ class Traits:
             "arch_cpuhp_init_parallel_bringup",
             "__cpu_primary_thread_mask",
             "cpuhp_smt_enable",
-            *_DATA,
+            *_OTHERS,
         ),
         commit=commits.PARALLEL,
     )

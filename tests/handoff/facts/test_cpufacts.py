@@ -213,6 +213,7 @@ class Variables:
     def __init__(self, percpu=(), width=2, **values):
         self.values, self.percpu, self.width = values, percpu, width
         self.kernel = self
+        self.one_cpu = False
 
     def symbol(self, name):
         return SimpleNamespace(size=self.width) if name in self.values or name == "x86_cpu_to_apicid" else None

@@ -6,11 +6,13 @@ import struct
 
 import pytest
 
+from hibercheck.addresses import START_KERNEL_MAP
 from hibercheck.errors import MissingFact
+from hibercheck.handoff.facts.cpufacts import cpu_count
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.x86.memory import MappedFrames
 from hibercheck.x86.paging import LARGE, PRESENT, WRITABLE, PagingMode, walk
-from tests.support.made_inputs import asking
+from tests.support.made_inputs import Kernel, asking
 
 DIRECT = 0xFFFF888000000000
 ROOT, UPPER, MIDDLE, LOWER = 0x1000, 0x2000, 0x3000, 0x4000
@@ -98,3 +100,30 @@ def test_a_large_page_is_walked_to_once():
     for page in range(512):
         space.physical(DIRECT + LARGE_PAGE + (page << 12))
     assert memory.looked == looked
+
+
+AREAS, MOVED = START_KERNEL_MAP + 0x2000, 0x1000
+
+
+class Reads(KernelSpace):
+    """A space of whose memory only the first word of the table of per-CPU areas is read."""
+
+    __slots__ = ()
+
+    def number(self, address, size=8):
+        return {AREAS + MOVED: 0x7000}[address]
+
+
+@pytest.mark.parametrize("others", ["start_secondary", "smp_init", "bringup_nonboot_cpus", "native_play_dead"])
+def test_per_cpu_variables_of_a_kernel_for_one_cpu_are_variables_like_others(others):
+    def space_of(**functions):
+        kernel = Kernel(x86_cpu_to_apicid=0x100, __per_cpu_offset=AREAS, **functions)
+        return Reads(kernel, MappedFrames({}), PagingMode(max_phys_bits=40), ROOT, MOVED, 0)
+
+    alone, several, unknown = (
+        space_of(start_kernel=1), space_of(start_kernel=1, **{others: 2}), space_of()
+    )  # fmt: skip
+    assert (alone.one_cpu, several.one_cpu, unknown.one_cpu) == (True, False, False)
+    assert alone.percpu_address("x86_cpu_to_apicid", 0) == 0x1100
+    assert several.percpu_address("x86_cpu_to_apicid", 0) == unknown.percpu_address("x86_cpu_to_apicid", 0)
+    assert cpu_count(alone) == 1

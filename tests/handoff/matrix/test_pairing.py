@@ -230,6 +230,16 @@ def test_with_acpi_off_the_resumee_too_has_one_cpu(summaries):
     assert {one.state for one in run.plan.parked} == {ParkState.NEVER_BOOTED}
 
 
+def test_of_a_build_for_one_cpu_the_resumee_too_has_one(summaries):
+    plain = summaries["small-hlt"]
+    traits = plain.traits.replaced(one_cpu=Trait("one_cpu", True))
+    alone = replace(plain, traits=traits, kind="alone", kind_as_resumee="alone")
+    assert run_of(plain, alone, "a=").plan.resumee.present == {0}
+    run = run_of(alone, plain, "a=")
+    assert run.plan.resumee.present == {0, 1, 2, 3}
+    assert {one.state for one in run.plan.parked} == {ParkState.NEVER_BOOTED}
+
+
 def test_mwait_that_ends_is_a_fact_of_a_scenario_too(summaries):
     pair, plain = (summaries["v73-stock"], summaries["small-hlt"]), "a=nokaslr;offline=2,3;idle=mwait"
     assert run_of(*pair, f"{plain};fact=mwait=ends").plan.mwait_ends

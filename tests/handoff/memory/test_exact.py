@@ -224,6 +224,8 @@ def test_of_loops_that_share_code_the_one_of_the_resume_and_not_of_a_kick_counts
 class Percpu:
     """A resumer of which only the per-CPU bases and a mask are known."""
 
+    one_cpu = False
+
     def __init__(self, cpus, bases, frozen=None):
         self.dump, self.space = SimpleNamespace(cpus=cpus), self
         self.bases, self.frozen = bases, frozen

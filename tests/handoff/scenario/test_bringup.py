@@ -220,12 +220,14 @@ def test_without_smt_there_are_no_rounds():
 ])  # fmt: skip
 def test_of_which_cpus_a_kernel_takes_note(text, left):
     assert limited_to(frozenset(range(8)), parse_command_line(text)) == set(left)
+    assert limited_to(frozenset(range(8)), parse_command_line(text), one_cpu=True) == {0}
 
 
 def test_with_acpi_off_a_kernel_finds_one_cpu_of_a_machine():
     machine = frozenset(range(8))
     assert found_by(machine, parse_command_line("acpi=off")) == {0}
     assert found_by(machine, parse_command_line("nr_cpus=3")) == set(range(3))
+    assert found_by(machine, parse_command_line("nr_cpus=3"), one_cpu=True) == {0}
 
 
 def test_the_boot_cpu_is_the_first_there_is():

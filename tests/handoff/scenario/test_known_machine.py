@@ -105,6 +105,20 @@ def test_the_cpus(given, cpus, standing):
     assert told(PRESENT, **given) == (frozenset(cpus), standing)
 
 
+@pytest.mark.parametrize(
+    ("given", "cpus"),
+    [
+        ({}, {0}),
+        ({"facts": (("cpus", "0-7"),)}, {0}),
+        ({"collected": {"present": frozenset(range(6))}, "resumer_cmdline": "", "what_if": True}, {0}),
+        ({"dumped": made_dumped(**DUMPED), "resumer_cmdline": "", "what_if": True}, {0}),
+        ({"dumped": made_dumped(present=frozenset({0}))}, {0}),
+    ],
+)
+def test_a_resumer_that_is_built_for_one_cpu_takes_note_of_no_other(given, cpus):
+    assert told(PRESENT, traits={"one_cpu": True}, **given)[0] == cpus
+
+
 def test_another_number_of_cpus_than_the_resumee_had_is_no_contradiction_but_is_told():
     run = asking(collected={"present": frozenset(range(3))})
     run.need(PRESENT)

@@ -179,7 +179,7 @@ def test_what_is_not_known_leaves_only_that_cpu_open():
 
 
 def test_cpus_that_the_resumer_was_told_to_ignore_are_there_all_the_same():
-    hidden = hidden_cpus(frozenset(range(6)), machine({0, 1}, present=range(2)))
+    hidden = hidden_cpus(frozenset(range(6)), machine({0, 1}, present=range(2)), one_cpu=False)
     assert [(one.cpu, one.state, one.loop) for one in hidden] == [
         (n, ParkState.NEVER_BOOTED, None) for n in range(2, 6)
     ]

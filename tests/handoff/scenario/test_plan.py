@@ -12,7 +12,7 @@ from hibercheck.handoff.facts.idle import IdleDriver
 from hibercheck.handoff.scenario.known_cpus import IDLE
 from hibercheck.handoff.scenario.plan import Placement, reinitialised_by
 from hibercheck.x86.cpu import ParkState
-from tests.support.made_inputs import made_dumped, made_plan
+from tests.support.made_inputs import made_dumped, made_plan, made_resumee
 from tests.support.made_traits import made_traits
 
 SMT = Topology({0: 0, 1: 1, 2: 2, 3: 3}, 1, frozenset({0, 2}))
@@ -80,6 +80,12 @@ def test_cpus_that_the_resumer_is_said_to_find_without_acpi_are_there():
     assert [one.cpu for one in hidden.parked if one.state is ParkState.NEVER_BOOTED] == [2, 3]
 
 
+def test_what_a_resumer_that_is_built_for_one_cpu_never_starts_waits_in_the_firmware():
+    plan = made_plan(traits={"one_cpu": True, "play_dead_order": None, "resume_park": None})
+    assert {one.cpu: one.state for one in plan.parked} == dict.fromkeys((1, 2, 3), ParkState.NEVER_BOOTED)
+    assert {one.why for one in plan.parked} == {"never started by the resumer, which is built for one CPU"}
+
+
 @pytest.mark.parametrize(("line", "present"), [
     ("nosmp", {0}), ("nolapic", {0}), ("acpi=off", {0}), ("maxcpus=1", {0, 1, 2, 3}),
 ])  # fmt: skip
@@ -99,3 +105,9 @@ def test_a_cpu_that_the_resumer_in_a_dump_never_started_waits_in_the_firmware(li
 def test_of_the_idle_driver_a_plan_tells_what_was_seen_or_said(given, told):
     """What only the kernel's code could tell is read if something rests on it, as here nothing does."""
     assert (IDLE.name in made_plan(**given).known) is told
+
+
+def test_what_is_missing_is_named_and_not_said_to_be_missing():
+    """A headline says "cannot tell: X is not known"."""
+    plan = made_plan(resumee=made_resumee(topology=None, missing={"topology": "lost"}))
+    assert plan.missing == (("which of the resumer's CPUs share a core", "a vmlinux with symbols"),)

@@ -54,6 +54,27 @@ SWITCH = "fn parallel_bringup_parse_param\n ret\nend parallel_bringup_parse_para
 START = "fn start_kernel\n ret\nend start_kernel\n"
 
 
+OTHERS = "fn {0}\n ret\nend {0}\n"
+
+
+@pytest.mark.parametrize(
+    ("extra", "value"),
+    [
+        (START, True),
+        (START + OTHERS.format("start_secondary"), False),
+        (START + OTHERS.format("start_secondary.isra.0"), False),
+        (START + OTHERS.format("smp_init"), False),
+        (OTHERS.format("start_secondary"), False),
+        ("", None),
+    ],
+)
+def test_whether_it_is_built_for_one_cpu(made, extra, value):
+    trait = made.traits(extra=extra, strip=("native_play_dead",)).one_cpu
+    assert trait.value is value
+    assert bool(trait.evidence)
+    assert bool(trait.reason) is (value is None)
+
+
 @pytest.mark.parametrize(
     ("extra", "value"),
     [

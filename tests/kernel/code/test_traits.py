@@ -270,7 +270,7 @@ def test_what_a_line_is_worth_only_with():
     only_if = {one.name: one.only_if for one in DECLARED if one.only_if is not None}
     assert only_if == {
         **dict.fromkeys(("rescue_needs_primary", "rescue_needs_node"), "rescues_offline"),
-        **{name: name for name in ("own_place", "park_announcement", "kicks_offline", "monitored_frame")},
+        **{name: name for name in ("own_place", "park_announcement", "kicks_offline", "monitored_frame", "one_cpu")},
         "init_targets": "sends_init",
         "line_withheld": "monitored_frame",
         "nosmt_resume_targets": "reparks_siblings_after_resume",

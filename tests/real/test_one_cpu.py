@@ -1,0 +1,44 @@
+"""A kernel without CONFIG_SMP on a machine with two CPUs: what QEMU made of the pair, and what is said of it.
+
+The image is cut from the real one: all its frames, with the contents of those that these checks read.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from hibercheck.handoff.scenario.options import CheckOptions
+from hibercheck.handoff.verdict.check import check
+from hibercheck.handoff.verdict.findings import Outcome, Verdict
+from tests.support.unpacked import plain_path
+
+IMAGE, ALONE = "one-cpu/one-cpu.bin.xz", "one-cpu/up-stock.json.xz"
+OTHERS = {name: f"kernels/{name}.vmlinux.xz" for name in ("small-hlt", "small-current")}
+NMI = frozenset({"nmi"})
+
+
+@pytest.mark.parametrize(
+    ("resumer", "line", "events", "outcome", "verdict"),
+    [
+        ("small-current", "nokaslr", frozenset(), Outcome.RESUMES, Verdict.LATENT),
+        ("small-current", "nokaslr nosmt", frozenset(), Outcome.RESUMES, Verdict.LATENT),
+        ("small-hlt", "nokaslr", frozenset(), Outcome.RESUMES, Verdict.LATENT),
+        ("small-hlt", "nokaslr", NMI, Outcome.RESETS, Verdict.FATAL),
+        (None, "nokaslr", frozenset(), Outcome.RESUMES, Verdict.SAFE),
+        (None, "nokaslr", NMI, Outcome.RESETS, Verdict.FATAL),
+    ],
+)
+def test_as_the_resumee_it_leaves_the_other_cpu_where_it_is(resumer, line, events, outcome, verdict):
+    ours, alone = plain_path(OTHERS.get(resumer, ALONE)), plain_path(ALONE)
+    report = check(plain_path(IMAGE), ours, alone, CheckOptions(resumer_cmdline=line, suppose=events))
+    assert (report.outcome, report.verdict) == (outcome, verdict)
+    assert [cpu.cpu for cpu in report.cpus] == [0, 1]
+
+
+@pytest.mark.parametrize("events", [frozenset(), NMI])
+def test_as_the_resumer_it_parks_nobody(events):
+    """What the resumee starts waits in the firmware until then."""
+    image, resumee = (plain_path(name) for name in ("images/9c031ac5a1.bin.xz", "kernels/mid-current.vmlinux.xz"))
+    report = check(image, plain_path(ALONE), resumee, CheckOptions(resumer_cmdline="nokaslr", suppose=events))
+    assert (report.outcome, report.verdict) == (Outcome.RESUMES, Verdict.SAFE)
+    assert report.cpus[1].why == "never started by the resumer, which is built for one CPU"
