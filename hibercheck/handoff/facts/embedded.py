@@ -35,7 +35,7 @@ from hibercheck.handoff.facts.kernels import looked_up, open_resumee
 from hibercheck.handoff.facts.resumee import open_space, paging_of
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.kernel import kallsyms
-from hibercheck.kernel.code.names import OF_OTHER_CPUS, built_for_one_cpu
+from hibercheck.kernel.code.names import OF_ONE_CPU, OF_OTHER_CPUS, built_for_one_cpu
 from hibercheck.kernel.elf import ElfFile
 from hibercheck.kernel.kernel import Kernel
 from hibercheck.kernel.locate import installed, symbol_files
@@ -261,7 +261,7 @@ def _addresses(table: TableSymbols | None) -> dict[str, int]:
     if table is None:
         return {}
     bounds = (name for _, first, last, _, _ in _SECTIONS for name in (first, last))
-    wanted = {*_NEEDED, *_OF_SEVERAL_CPUS, *OF_OTHER_CPUS, "start_kernel", *bounds}
+    wanted = {*_NEEDED, *_OF_SEVERAL_CPUS, *OF_OTHER_CPUS, OF_ONE_CPU, *bounds}
     wanted |= {"_text", "_end", "__init_begin", "__init_end", "boot_params", "vmcoreinfo_data"}
     return {name: found[0].address for name, found in table.lookup(wanted).items()}
 

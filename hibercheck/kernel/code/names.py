@@ -70,19 +70,23 @@ ANY_CODE = THUNKS | COMPLAINTS | NOISE | TABLES
 
 OF_OTHER_CPUS = ("start_secondary", "smp_init", "bringup_nonboot_cpus", "native_play_dead")
 """Functions that only a kernel with CONFIG_SMP has."""
+OF_ONE_CPU = "up_late_init"
+"""A function that only one without has (CONFIG_UP_LATE_INIT, arch/x86/Kconfig)."""
 
 
 def built_for_one_cpu(find: Callable[[str], object | None]) -> bool | None:
-    """Tell whether a kernel is built without CONFIG_SMP: nothing in it starts other CPUs, or takes them down.
+    """Tell whether a kernel is built without CONFIG_SMP.
 
-    None where the code that starts the kernel is not listed either, so that absence means nothing.
+    None where it lists neither what only such a kernel has nor what only others have.  That the latter is not listed
+    does not suffice: symbols may be stripped or cut, and a kernel that is taken for one that parks nobody is called
+    safe.
 
     Args:
         find: Finds one of its symbols.
     """
     if any(find(name) is not None for name in OF_OTHER_CPUS):
         return False
-    return True if find("start_kernel") is not None else None
+    return True if find(OF_ONE_CPU) is not None else None
 
 
 PLAY_DEAD = ("native_play_dead", "mwait_play_dead", "hlt_play_dead", "resume_play_dead")

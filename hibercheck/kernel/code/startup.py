@@ -8,7 +8,7 @@ from functools import cached_property
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.kernel.code.model import Evidence, Trait
-from hibercheck.kernel.code.names import OF_OTHER_CPUS, built_for_one_cpu
+from hibercheck.kernel.code.names import OF_ONE_CPU, OF_OTHER_CPUS, built_for_one_cpu
 from hibercheck.kernel.code.program import Function, Program
 from hibercheck.kernel.code.values import absent, argument, calls_to, quote, quote_call, references
 
@@ -54,13 +54,15 @@ class StartupReader:
     # -- CPUs ------------------------------------------------------------------------------------------------------
 
     def one_cpu(self) -> Trait[bool]:
-        """Whether it is built for one CPU, without CONFIG_SMP: nothing in it starts others, or takes them down."""
+        """Whether it is built for one CPU, without CONFIG_SMP: it has what only such a kernel has."""
         name = "one_cpu"
         value = built_for_one_cpu(self.program.find)
-        others = [symbol for symbol in map(self.program.find, OF_OTHER_CPUS) if symbol is not None]
-        evidence = tuple(Evidence(symbol.name, symbol.address, "CONFIG_SMP") for symbol in others[:1])
-        reason = self._unread() if value is None else ""
-        return Trait(name, value, evidence or tuple(map(absent, OF_OTHER_CPUS)), reason=reason)
+        if value is None:
+            asked = (OF_ONE_CPU, *OF_OTHER_CPUS)
+            return Trait(name, None, tuple(map(absent, asked)), reason="the kernel's symbols lack what would tell")
+        found = next(filter(None, map(self.program.find, (*OF_OTHER_CPUS, OF_ONE_CPU))))
+        option = "CONFIG_UP_LATE_INIT" if value else "CONFIG_SMP"
+        return Trait(name, value, (Evidence(found.name, found.address, option),))
 
     def primaries_first(self) -> Trait[bool]:
         """Whether bringup_nonboot_cpus() starts the primary threads of all cores before their siblings.

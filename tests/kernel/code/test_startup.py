@@ -60,7 +60,8 @@ OTHERS = "fn {0}\n ret\nend {0}\n"
 @pytest.mark.parametrize(
     ("extra", "value"),
     [
-        (START, True),
+        (OTHERS.format("up_late_init"), True),
+        (START, None),  # of symbols that are stripped, or a part, nothing follows
         (START + OTHERS.format("start_secondary"), False),
         (START + OTHERS.format("start_secondary.isra.0"), False),
         (START + OTHERS.format("smp_init"), False),
