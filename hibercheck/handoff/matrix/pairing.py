@@ -133,6 +133,11 @@ def _pairing(
     line = _line_of(resumee.traits, scenario.resumee_text)
     image = _image_of(resumer, resumee, line, settings)
     theirs = resumee_of(image, resumee, line, scenario, settings.machine)
+    # a scenario is of many kernels: one that is built for one CPU has no other to take offline or to bring online
+    if resumer.traits.one_cpu.value is True:
+        options = replace(options, resumer_offline=frozenset())
+    if resumee.traits.one_cpu.value is True:
+        options = replace(options, resumee_online=frozenset())
     plan = make_plan(Inputs(image, SummaryKernel(_rounded(resumer, settings)), resumer.traits, theirs), options)
     acceptance = judge_acceptance(plan)
     random = line.kaslr and resumee.traits.randomize_base.value is not False
@@ -223,12 +228,13 @@ def resumee_of(image: Image, resumee: Summary, line: CommandLine, scenario: Scen
     topology, traits = machine.topology, resumee.traits
     smt_off = _smt_off(line, machine)
     order = order_of(traits, line) or Order.NUMBERS
+    one_cpu = traits.one_cpu.value is True
     bringup = bring_up(
-        found_by(frozenset(range(machine.cpus)), line, one_cpu=traits.one_cpu.value is True),
+        found_by(frozenset(range(machine.cpus)), line, one_cpu=one_cpu),
         topology,
         line,
         smt_off=smt_off,
-        by_hand=scenario.resumee_offline,
+        by_hand=frozenset() if one_cpu else scenario.resumee_offline,
         order=order,
     )
     levels = _levels(traits, la57=line.la57 and machine.la57) or 4

@@ -202,7 +202,7 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
         topology=topology,
         bringup=bringup,
         rescued=rescued,
-        parked=(*parked, *hidden_cpus(inputs.resumee.machine, bringup, one_cpu=inputs.traits.one_cpu.value is True)),
+        parked=(*parked, *hidden_cpus(_machine(asking), bringup, one_cpu=inputs.traits.one_cpu.value is True)),
         reinitialised=(
             reinitialised_by(inputs.resumee, inputs.resumee_traits)
             | _brought_back(inputs.resumee, options)
@@ -229,6 +229,17 @@ def _cpus(asking: Asking, missing: list[tuple[str, str]]) -> tuple[Bringup, froz
     boot_cpu = min(machine, default=0)
     everyone = machine | {boot_cpu}
     return Bringup(everyone, boot_cpu, everyone, everyone, frozenset(), frozenset()), frozenset()
+
+
+def _machine(asking: Asking) -> frozenset[int]:
+    """Return every CPU of the machine, of which the resumer may take note of a part.
+
+    The image tells them, but for a resumee that left some out and of which it cannot be read how many; then it is who
+    saw them.  Who says which CPUs there are counts those too of which the resumer takes no note.
+    """
+    resumee, topology = asking.inputs.resumee, asking.value(TOPOLOGY)
+    seen = topology.apic_ids if resumee.topology is None and topology is not None else {}
+    return resumee.machine.union(seen, asking.given.get("cpus", ()))
 
 
 def _bsp(resumee: Resumee, topology: Topology, boot_cpu: int) -> int | None:
@@ -314,11 +325,11 @@ def _brought_back(resumee: Resumee, options: CheckOptions) -> frozenset[int]:
     A CPU comes online by an INIT and a SIPI, and one that goes offline again waits in the resumee's own memory.
 
     Raises:
-        UsageProblem: One of them is not there, or cannot go offline as it never was online.
+        UsageProblem: The resumee does not know one of them, or it cannot go offline as it never was online.
     """
-    machine, running = resumee.machine, resumee.frozen | {min(resumee.present, default=0)}
+    running = resumee.frozen | {min(resumee.present, default=0)}
     for option, cpus, there, what in (
-        ("--resumee-online", options.resumee_online, machine, "the machine of the image has CPUs"),
+        ("--resumee-online", options.resumee_online, resumee.present, "the resumee knows of CPUs"),
         ("--resumee-offline", options.resumee_offline, running | options.resumee_online, "the resumee runs on CPUs"),
     ):
         unknown = sorted(cpus - there)

@@ -238,6 +238,12 @@ def test_of_a_build_for_one_cpu_the_resumee_too_has_one(summaries):
     run = run_of(alone, plain, "a=")
     assert run.plan.resumee.present == {0, 1, 2, 3}
     assert {one.state for one in run.plan.parked} == {ParkState.NEVER_BOOTED}
+    listed = "a=;offline=1;resumee-offline=1,2;resumee-online=2"  # of which such a kernel knows nothing
+    assert run_of(alone, plain, listed).plan.parked == run_of(alone, plain, "a=").plan.parked
+    assert run_of(alone, plain, listed).plan.reinitialised == {2, 3}
+    of_alone = run_of(plain, alone, listed).plan
+    assert of_alone.bringup.by_hand == {1}
+    assert not of_alone.reinitialised
 
 
 def test_mwait_that_ends_is_a_fact_of_a_scenario_too(summaries):

@@ -338,7 +338,7 @@ def test_a_cpu_that_was_taken_offline_by_hand_had_been_started(predict):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"resumee_online": frozenset({7})}, "--resumee-online names CPU 7, but the machine of the image has CPUs 0-1"),
+        ({"resumee_online": frozenset({7})}, "--resumee-online names CPU 7, but the resumee knows of CPUs 0-1"),
         ({"resumee_offline": frozenset({1})}, "--resumee-offline names CPU 1, but the resumee runs on CPUs 0"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_cpu_that_the_resumee_brings_online_is_started_anew(predict):
     assert taken_over(predict, resumee_online=frozenset({1}), resumee_offline=frozenset({1})) == "re-initialised"
     with pytest.raises(UsageProblem, match=r"--resumee-offline names CPU 1, but the resumee runs on CPUs 0$"):
         taken_over(predict, resumee_offline=frozenset({1}))
-    with pytest.raises(UsageProblem, match=r"--resumee-online names CPU 2, but the machine of the image has CPUs 0-1$"):
+    with pytest.raises(UsageProblem, match=r"--resumee-online names CPU 2, but the resumee knows of CPUs 0-1$"):
         taken_over(predict, resumee_online=frozenset({0, 2, 3}))
 
 
@@ -84,6 +84,30 @@ def test_what_a_resumer_that_is_built_for_one_cpu_never_starts_waits_in_the_firm
     plan = made_plan(traits={"one_cpu": True, "play_dead_order": None, "resume_park": None})
     assert {one.cpu: one.state for one in plan.parked} == dict.fromkeys((1, 2, 3), ParkState.NEVER_BOOTED)
     assert {one.why for one in plan.parked} == {"never started by the resumer, which is built for one CPU"}
+
+
+@pytest.mark.parametrize("alone", [{"resumer_cmdline": "nosmp"}, {"traits": {"one_cpu": True}}])
+def test_cpus_that_the_machine_is_said_to_have_do_not_vanish_where_the_resumer_has_one(alone):
+    resumee = made_resumee(
+        present=frozenset({0, 1}), frozen=frozenset({1}), topology=Topology({0: 0, 1: 1}, 1, frozenset({0}))
+    )
+    plan = made_plan(resumee=resumee, facts=(("cpus", "0-3"),), **alone)
+    assert {one.cpu: one.state for one in plan.parked} == dict.fromkeys((1, 2, 3), ParkState.NEVER_BOOTED)
+
+
+def test_cpus_that_only_a_dump_tells_of_do_not_vanish():
+    """A resumee that took no note of them, and of which it cannot be read how many there are."""
+    zero = frozenset({0})
+    seen = {"present": zero, "online": zero, "booted": zero, "frozen": frozenset(), "topology": SMT}
+    alone = made_resumee(present=zero, frozen=frozenset(), topology=None)
+    plan = made_plan(resumee=alone, dumped=made_dumped(command_line="nr_cpus=1", **seen))
+    assert {one.cpu: one.state for one in plan.parked} == dict.fromkeys((1, 2, 3), ParkState.NEVER_BOOTED)
+
+
+def test_a_resumee_brings_online_what_it_knows_of():
+    alone = made_resumee(present=frozenset({0}), frozen=frozenset())
+    with pytest.raises(UsageProblem, match=r"--resumee-online names CPU 1, but the resumee knows of CPUs 0$"):
+        made_plan(resumee=alone, resumee_online=frozenset({1}))
 
 
 @pytest.mark.parametrize(("line", "present"), [
