@@ -88,7 +88,7 @@ def label(name: str) -> str:
     one = _BY_NAME.get(name)
     if one is None:
         return name
-    return one.label if one.only_if is None else f"{_BY_NAME[one.only_if].label}, {one.label}"
+    return one.label if one.only_if in {None, name} else f"{_BY_NAME[one.only_if].label}, {one.label}"
 
 
 def section(name: str) -> str:

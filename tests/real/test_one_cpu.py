@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import pytest
 
+from hibercheck.handoff.designs.compare import compare_designs
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.verdict.check import check
 from hibercheck.handoff.verdict.findings import Outcome, Verdict
+from hibercheck.x86.cpu import ParkState
 from tests.support.unpacked import plain_path
 
 IMAGE, ALONE = "one-cpu/one-cpu.bin.xz", "one-cpu/up-stock.json.xz"
@@ -42,3 +44,11 @@ def test_as_the_resumer_it_parks_nobody(events):
     report = check(image, plain_path(ALONE), resumee, CheckOptions(resumer_cmdline="nokaslr", suppose=events))
     assert (report.outcome, report.verdict) == (Outcome.RESUMES, Verdict.SAFE)
     assert report.cpus[1].why == "never started by the resumer, which is built for one CPU"
+
+
+def test_as_the_resumee_it_starts_nobody_of_whom_a_design_tells_it():
+    files = (plain_path(IMAGE), plain_path(OTHERS["small-hlt"]), plain_path(ALONE))
+    rows = compare_designs(*files, CheckOptions(resumer_cmdline="nokaslr"), names=["self-contained"]).rows
+    assert [(row.known, {rest.state for rest in row.rest}) for row in rows] == [
+        (known, {ParkState.HLT}) for known in (False, True)
+    ]

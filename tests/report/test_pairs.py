@@ -163,6 +163,7 @@ def test_what_only_a_condition_makes_fail_names_it(matrix):
 
 def test_a_trait_that_this_version_does_not_know_is_shown_as_it_is():
     """A facts file may name anything: measured by the fuzzer, as an internal error."""
+    assert label("one_cpu") == "runs on one CPU alone"  # which is told where it is so, after nothing else
     assert (label("\x1b[2J"), words(Trait("\x1b[2J", (1,)))) == ("\x1b[2J", "(1,)")
 
 

@@ -65,5 +65,5 @@ def replay_under(
     design = design_named(name or plan.options.park or "")
     parked = under_design(plan, design, bsp=bsp)
     if known and design.announcement is Announcement.CPUS:
-        parked = replace(parked, reinitialised=parked.bringup.present)
+        parked = replace(parked, reinitialised=parked.bringup.present & plan.resumee.present)  # no others can it start
     return Replayed(parked, judge(parked, dump, InUse(design, known)))

@@ -107,6 +107,18 @@ class Resumee:
         return self.present if self.topology is None else frozenset(self.topology.apic_ids)
 
     @property
+    def tells_machine(self) -> bool:
+        """Whether `machine` has all CPUs.
+
+        With ``acpi=off`` or ``nolapic`` no MADT is read, and one CPU that is found may be one of several; and of CPUs
+        that a kernel was told to leave out nothing is known where its topology cannot be read.
+        """
+        told = self.parameters
+        if self.topology is None:
+            return not (self.command_line is None or told.limits_cpus or self.space.one_cpu)
+        return len(self.machine) > 1 or not (told.acpi_off or told.lapic_off)
+
+    @property
     def modes(self) -> dict[str, bool]:
         """States of the machine, of those that its memory shows: read when they are asked for."""
         return read_modes(self.space)

@@ -14,11 +14,18 @@ from hibercheck.errors import MissingFact, UsageProblem
 from hibercheck.handoff.facts.cmdline import CommandLine
 from hibercheck.handoff.facts.cpufacts import CpuFeatures, Topology
 from hibercheck.handoff.facts.resumee import Resumee
-from hibercheck.handoff.facts.standing import Known
+from hibercheck.handoff.facts.standing import Known, Standing
 from hibercheck.handoff.scenario.bringup import Bringup
 from hibercheck.handoff.scenario.known import TABLE
 from hibercheck.handoff.scenario.known_cpus import IDLE, MWAIT, idle_driver, rescue, started
-from hibercheck.handoff.scenario.known_machine import COMMAND_LINE, FEATURES, TOPOLOGY, remark_bootconfig, settle_modes
+from hibercheck.handoff.scenario.known_machine import (
+    COMMAND_LINE,
+    FEATURES,
+    PRESENT,
+    TOPOLOGY,
+    remark_bootconfig,
+    settle_modes,
+)
 from hibercheck.handoff.scenario.known_place import KASLR_OFFSET, LEVELS, LOAD_ADDRESS
 from hibercheck.handoff.scenario.measured import remark_dump
 from hibercheck.handoff.scenario.options import CheckOptions, Idle
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
     from hibercheck.handoff.facts.resumer_facts import ResumerFacts
 
 DEFAULT_PHYS_BITS = 52
+_UNKNOWN_MACHINE = ("which CPUs the machine has", "--fact cpus=LIST")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,7 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
     asking = Asking(inputs, options)
     missing: list[tuple[str, str]] = []
     bringup, rescued = _cpus(asking, missing)
+    missing += [] if _machine_is_known(asking) else [_UNKNOWN_MACHINE]
     topology = asking.value(TOPOLOGY) or Topology({}, 0, frozenset())
     features = asking.value(FEATURES)
     bsp = _bsp(inputs.resumee, topology, bringup.boot_cpu)
@@ -240,6 +249,22 @@ def _machine(asking: Asking) -> frozenset[int]:
     resumee, topology = asking.inputs.resumee, asking.value(TOPOLOGY)
     seen = topology.apic_ids if resumee.topology is None and topology is not None else {}
     return resumee.machine.union(seen, asking.given.get("cpus", ()))
+
+
+def _machine_is_known(asking: Asking) -> bool:
+    """Tell whether a CPU may be there of which nobody has told, and which counts.
+
+    One that the resumer would start and park always counts; one that nobody starts, if an event is supposed.
+    """
+    inputs, line = asking.inputs, asking.value(COMMAND_LINE)
+    if line is None or inputs.resumee.tells_machine or "cpus" in asking.given:
+        return True
+    blind = line.acpi_off or line.lapic_off
+    if blind or line.limits_cpus or inputs.traits.one_cpu.value is True:
+        told = inputs.dumped is not None and inputs.dumped.facts.topology is not None and not blind
+        return told or not asking.options.suppose
+    present = asking.known(PRESENT)
+    return present is not None and present.standing is Standing.MEASURED
 
 
 def _bsp(resumee: Resumee, topology: Topology, boot_cpu: int) -> int | None:

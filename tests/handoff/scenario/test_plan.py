@@ -104,6 +104,38 @@ def test_cpus_that_only_a_dump_tells_of_do_not_vanish():
     assert {one.cpu: one.state for one in plan.parked} == dict.fromkeys((1, 2, 3), ParkState.NEVER_BOOTED)
 
 
+ONE = {"present": frozenset({0}), "frozen": frozenset(), "topology": Topology({0: 0}, 0, frozenset({0}))}
+NMI = {"suppose": frozenset({"nmi"})}
+SEEN = {"dumped": made_dumped(present=frozenset({0, 1}), online=frozenset({0, 1}))}
+LESS = {"command_line": "nr_cpus=1", "present": frozenset({0}), "online": frozenset({0}), "topology": None}
+
+
+@pytest.mark.parametrize(
+    ("resumee", "given", "known"),
+    [
+        ({"command_line": "acpi=off"}, {}, False),
+        ({"command_line": "nolapic"}, {}, False),
+        ({"command_line": "acpi=off"}, {"facts": (("cpus", "0"),)}, True),
+        ({"command_line": "acpi=off"}, SEEN, True),
+        (
+            {"command_line": "acpi=off"},
+            {"resumer_cmdline": "acpi=off"},
+            True,
+        ),  # who never was started stays where it is
+        ({"command_line": "acpi=off"}, {"resumer_cmdline": "acpi=off", **NMI}, False),
+        ({"command_line": "acpi=off", "topology": SMT}, {}, True),  # found in an MP table
+        ({"command_line": "nosmp"}, NMI, True),  # it has counted them
+        ({"command_line": "nosmp", "topology": None}, {"dumped": made_dumped(**LESS), **NMI}, False),
+        ({"command_line": "nosmp", "topology": None}, {"dumped": made_dumped(**LESS | {"topology": SMT}), **NMI}, True),
+        ({"command_line": None, "topology": None}, {"dumped": made_dumped(**LESS), **NMI}, False),
+        ({"topology": None}, {"dumped": made_dumped(**LESS), **NMI}, True),
+    ],
+)
+def test_where_the_image_does_not_tell_the_machines_cpus_somebody_has_to(resumee, given, known):
+    plan = made_plan(resumee=made_resumee(**ONE | resumee), **given)
+    assert (("which CPUs the machine has", "--fact cpus=LIST") in plan.missing) is not known
+
+
 def test_a_resumee_brings_online_what_it_knows_of():
     alone = made_resumee(present=frozenset({0}), frozen=frozenset())
     with pytest.raises(UsageProblem, match=r"--resumee-online names CPU 1, but the resumee knows of CPUs 0$"):
