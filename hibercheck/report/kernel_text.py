@@ -95,7 +95,8 @@ def _evidence(one: Evidence) -> str:
 
 
 def _loop(loop: ParkLoop, who: list[str]) -> Iterator[str]:
-    yield f"  {loop.kind} in {one_line(loop.symbol)}, {loop.start:#x}-{loop.end - 1:#x}"
+    places = ", ".join(f"{start:#x}-{end - 1:#x}" for start, end in loop.ranges)
+    yield f"  {loop.kind} in {one_line(loop.symbol)}, {places}"
     yield f"{INDENT}parks {'; '.join(dict.fromkeys(who))}"
     yield f"{INDENT}by {' -> '.join(map(one_line, loop.via))}" + (", with interrupts on" if loop.interrupts else "")
     yield f"{INDENT}{one_line('; '.join(touched(loop)))}"

@@ -26,6 +26,16 @@ def test_text(hibercheck, vmlinux):
     assert '406f992e4a37 ("x86 / hibernate: Use hlt_play_dead() when resuming from hibernation", in v4.8)' in ran.out
 
 
+def test_a_loop_is_shown_with_all_that_can_be_fetched_of_it(hibercheck):
+    """A compiler puts parts of it elsewhere, or peels the first wait off."""
+    ran, told = hibercheck("kernel", KERNEL), json.loads(hibercheck("kernel", KERNEL, "--format", "json").out)
+    several = [loop for loop in told["park_loops"] if len(loop["ranges"]) > 1]
+    assert several
+    for loop in several:
+        places = ", ".join(f"{start}-{int(end, 16) - 1:#x}" for start, end in loop["ranges"])
+        assert f"  {loop['kind']} in {loop['symbol']}, {places}" in ran.out
+
+
 def test_without_evidence(hibercheck, vmlinux):
     ran = hibercheck("kernel", vmlinux, "--no-evidence")
     assert ran.status == 0

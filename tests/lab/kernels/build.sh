@@ -7,7 +7,8 @@
 # near or far (two more, with machine checks, which are built in one place, as few files differ),
 # PARK mwait, hlt, current or init (how hibernate_resume_nonboot_cpu_disable() parks the other CPUs: see park.patch);
 # rescue, bsp, kick, fixmap, paged, flat or pause: a design that was proposed and never merged (see park-PARK.patch).
-# Layout kcore is small with /proc/kcore, cmd small with a built-in command line, up small for one CPU (PARK stock alone).
+# Layout kcore is small with /proc/kcore, cmd small with a built-in command line, up small for one CPU,
+# lto small by clang, linked as one with kCFI (CLANG=-16 by default); these two with PARK stock.
 # PARK stock builds the source as it is (layout v73 wants Debian's linux-source-7.3), fixed with resume-hazard-6.17.patch.
 # Layout n73 is near for linux-source-7.3; patches that are others for that source lie in 7.3/.
 # Default: small-* and wide-current, wide-hlt.  OUTPUT gets KERNEL.vmlinux (for hibercheck) and KERNEL.bzImage (for QEMU).
@@ -62,9 +63,11 @@ for kernel; do
         echo "CONFIG_LOCALVERSION=\"-lab-$kernel\""
         echo "$choice"
     } >"$build/.config"
-    make -s -C "$source" O="$build" olddefconfig
+    compiler=
+    [ "$layout" != lto ] || compiler=LLVM=${CLANG:--16}
+    make -s -C "$source" O="$build" $compiler olddefconfig
     grep -qx "$choice" "$build/.config" || { echo "build.sh: no such kernel: $kernel" >&2; exit 2; }
-    make -s -C "$source" O="$build" -j "${JOBS:-2}" bzImage
+    make -s -C "$source" O="$build" $compiler -j "${JOBS:-2}" bzImage
     objcopy --strip-debug "$build/vmlinux" "$output/$kernel.vmlinux"
     cp "$build/arch/x86/boot/bzImage" "$output/$kernel.bzImage"
     echo "$kernel: $(make -s -C "$source" O="$build" kernelrelease)"
