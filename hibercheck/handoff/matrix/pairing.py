@@ -208,7 +208,10 @@ def _unknown_of(resumee: Summary) -> tuple[str, ...]:
         "how the resumee compresses images": traits.compressors,
         "whether the resumee leaves zero pages out": traits.zero_pages,
     }
-    return tuple(what for what, trait in facts.items() if trait.value is None)
+    unknown = tuple(what for what, trait in facts.items() if trait.value is None)
+    # facts of an older version do not tell it, but for a kernel that starts CPUs in some order
+    alone = traits.one_cpu.value is None and traits.parallel_bringup.value is None
+    return (*unknown, *(("whether the resumee is built for one CPU",) if alone else ()))
 
 
 def firmware_map(machine: Machine) -> tuple[E820Entry, ...]:

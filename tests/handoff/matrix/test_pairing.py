@@ -230,6 +230,22 @@ def test_with_acpi_off_the_resumee_too_has_one_cpu(summaries):
     assert {one.state for one in run.plan.parked} == {ParkState.NEVER_BOOTED}
 
 
+@pytest.mark.parametrize(
+    ("alone", "parallel", "unknown"),
+    [
+        (None, None, ("whether the resumee is built for one CPU",)),
+        (None, False, ()),
+        (True, None, ()),
+        (False, None, ()),
+    ],
+)
+def test_a_resumee_that_may_be_built_for_one_cpu_is_not_taken_to_start_the_others(summaries, alone, parallel, unknown):
+    plain = summaries["small-hlt"]
+    told = {"one_cpu": Trait("one_cpu", alone), "parallel_bringup": Trait("parallel_bringup", parallel)}
+    resumee = replace(plain, traits=plain.traits.replaced(**told), kind_as_resumee=f"{alone} {parallel}")
+    assert run_of(plain, resumee, "a=").run.unknown == unknown
+
+
 def test_of_a_build_for_one_cpu_the_resumee_too_has_one(summaries):
     plain = summaries["small-hlt"]
     traits = plain.traits.replaced(one_cpu=Trait("one_cpu", True))
