@@ -114,8 +114,8 @@ class Resumee:
         that a kernel was told to leave out nothing is known where its topology cannot be read.
         """
         told = self.parameters
-        if self.topology is None:
-            return not (self.command_line is None or told.limits_cpus or self.space.one_cpu)
+        if self.topology is None and (self.command_line is None or told.limits_cpus or self.space.one_cpu):
+            return False
         return len(self.machine) > 1 or not (told.acpi_off or told.lapic_off)
 
     @property

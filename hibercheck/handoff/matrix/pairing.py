@@ -25,7 +25,7 @@ from hibercheck.handoff.matrix.memory import SummaryKernel
 from hibercheck.handoff.matrix.scenario import IMAGE_SHARE, Machine, Scenario, Settings
 from hibercheck.handoff.matrix.summary import Summary, Waiting
 from hibercheck.handoff.replay.boot_cpu import CR4_BITS, Lack, lacking
-from hibercheck.handoff.scenario.bringup import Order, bring_up, found_by, order_of, smt_is_off
+from hibercheck.handoff.scenario.bringup import Bringup, Order, bring_up, found_by, order_of, smt_is_off
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.scenario.park import Parked
 from hibercheck.handoff.scenario.plan import Plan, make_plan
@@ -229,17 +229,8 @@ def firmware_map(machine: Machine) -> tuple[E820Entry, ...]:
 def resumee_of(image: Image, resumee: Summary, line: CommandLine, scenario: Scenario, machine: Machine) -> Resumee:
     """Return what would be read of a resumee in its image, in one scenario."""
     topology, traits = machine.topology, resumee.traits
+    bringup = started_of(machine, traits, line, scenario.resumee_offline)
     smt_off = _smt_off(line, machine)
-    order = order_of(traits, line) or Order.NUMBERS
-    one_cpu = traits.one_cpu.value is True
-    bringup = bring_up(
-        found_by(frozenset(range(machine.cpus)), line, one_cpu=one_cpu),
-        topology,
-        line,
-        smt_off=smt_off,
-        by_hand=frozenset() if one_cpu else scenario.resumee_offline,
-        order=order,
-    )
     levels = _levels(traits, la57=line.la57 and machine.la57) or 4
     features = replace(machine.features, flags=machine.features.flags | _lost(scenario))
     flags = features.flags - cleared_by(line)
@@ -269,6 +260,19 @@ def _lost(scenario: Scenario) -> frozenset[str]:
     """Return the features of CR4 that a scenario says the resumer's CPU lacks: the resumee's has them."""
     told = dict(parse_fact(f"{name}={value}") for name, value in scenario.facts).get("cpu-flags", {})
     return frozenset(CR4_BITS.values()).intersection(name for name, is_on in told.items() if not is_on)
+
+
+def started_of(machine: Machine, traits: Traits, line: CommandLine, offline: frozenset[int] = frozenset()) -> Bringup:
+    """Return which CPUs of a machine a kernel runs on, but for those that are taken offline by hand."""
+    one_cpu = traits.one_cpu.value is True
+    return bring_up(
+        found_by(frozenset(range(machine.cpus)), line, one_cpu=one_cpu),
+        machine.topology,
+        line,
+        smt_off=_smt_off(line, machine),
+        by_hand=frozenset() if one_cpu else offline,
+        order=order_of(traits, line) or Order.NUMBERS,
+    )
 
 
 def _smt_off(line: CommandLine, machine: Machine) -> bool:

@@ -18,6 +18,7 @@ from hibercheck.handoff.facts.resumee import Resumee
 from hibercheck.handoff.facts.resumer_facts import ResumerFacts
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.handoff.matrix.expected import ExpectedImage, Nothing
+from hibercheck.handoff.matrix.pairing import started_of
 from hibercheck.handoff.matrix.scenario import Machine
 from hibercheck.handoff.scenario.measured import kaslr_offset, phys_base
 from hibercheck.host.madt import apic_ids
@@ -75,12 +76,12 @@ def expected_resumee(session: Session) -> Resumee:
     facts, kernel, machine = session.facts, session.kernel, session.machine
     line = session.line
     if facts is None:
-        present = frozenset(range(machine.cpus))
+        bringup = started_of(machine, session.traits, line)
         return _resumee(
             session,
             line,
-            present=present,
-            online=present,
+            present=bringup.present,
+            online=bringup.online,
             topology=machine.topology,
             space=_space(kernel, 5 if machine.la57 and line.la57 and session.traits.la57.value else 4, 0, 0),
         )
@@ -90,9 +91,10 @@ def expected_resumee(session: Session) -> Resumee:
         )
     levels = facts.levels or _levels(facts, line, session.traits)
     space = _space(kernel, levels, kaslr_offset(facts, kernel) or 0, phys_base(facts, kernel) or 0)
-    return _resumee(
-        session, line, present=facts.present, online=facts.online, topology=_topology(facts, session.root), space=space
-    )
+    topology = _topology(facts, session.root)
+    if line.limits_cpus or space.one_cpu:
+        topology = _of_all(facts.present, topology, session.root)
+    return _resumee(session, line, present=facts.present, online=facts.online, topology=topology, space=space)
 
 
 def _space(kernel: Kernel, levels: int, offset: int, base: int) -> KernelSpace:
@@ -120,6 +122,17 @@ def _topology(facts: ResumerFacts, root: Path) -> Topology | None:
         return None
     siblings = {cpu: known[primary] + 1 for cpu, primary in zip(offline, sorted(known), strict=False)}
     return Topology({}, shift, frozenset()).extended(known | siblings)
+
+
+def _of_all(present: frozenset[int], topology: Topology | None, root: Path) -> Topology | None:
+    """Return which CPUs share a core where the running kernel may leave some out: None where it does, or may.
+
+    Which of these share a core the firmware's table does not tell, and one that is left out shows nothing.
+    """
+    listed = apic_ids(root)
+    if not 0 < len(set(listed)) <= len(present):
+        return None
+    return topology or Topology({}, 0, frozenset()).extended(dict(enumerate(listed)))
 
 
 def _levels(facts: ResumerFacts, line: CommandLine, traits: Traits) -> int:

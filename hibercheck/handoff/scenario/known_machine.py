@@ -341,7 +341,10 @@ def _topology(asking: Asking) -> Known[Topology] | None:
     ]
     found = [(topology, standing, source) for topology, standing, source in ranked if topology is not None]
     if not found:
-        return None
+        alone = asking.known(PRESENT)
+        if alone is None or alone.standing.is_open or len(alone.value) > 1:
+            return None
+        return Known(Topology({}, 0, frozenset()).continued(alone.value), alone.standing, alone.source)  # with no other
     topology, standing, source = found[0]
     present, known = asking.need(PRESENT).value, topology.apic_ids
     for other, _, where in found[1:]:

@@ -419,6 +419,19 @@ def test_siblings_that_are_offline_now(system, rows):
     assert verdicts(rows(root)[2]) == ["latent"]  # it stays parked in the resumee's memory until it is brought online
 
 
+@pytest.mark.parametrize("line", ["nr_cpus=1", "nosmp", "nolapic"])
+def test_cpus_that_the_running_kernel_leaves_out_are_those_of_the_machine(system, rows, line):
+    """A resumer that does not leave them out starts them, and parks them where the resumee does not look for them."""
+    root = system((SAME, f"{LINE} {HERE}"), line=f"{LINE} {line}", cpus=1)
+    assert verdicts(rows(root)[2]) == ["undetermined"]
+    assert verdicts(rows(root, "--fact", "cpus=0")[2]) == ["safe"]
+    if line != "nolapic":
+        made.madt(root, (0,))
+        assert verdicts(rows(root)[2]) == ["safe"]
+        made.madt(root, (0, 1))
+        assert verdicts(rows(root)[2]) == ["undetermined"]
+
+
 def test_what_was_not_judged_for_want_of_time_is_told(system, rows):
     """As a check tells it: with so many CPUs two alternatives are judged, and here there are more."""
     line = f"{LINE} {HERE} nosmt mem_encrypt=on mds=full,nosmt"

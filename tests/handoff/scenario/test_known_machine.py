@@ -438,3 +438,15 @@ def test_of_another_vendor_no_model_is_known(facts, vendor, model):
     found = asking(facts=facts).need(FEATURES).value
     assert (found.vendor, found.model, found.family is None) == (vendor, model, model is None)
     assert ("mwait" in found.flags) is not any(name == "cpu-flags" for name, _ in facts)
+
+
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [({"facts": (("cpus", "0"),)}, True), ({"facts": (("cpus", "0-1"),)}, False), ({}, False)],
+)
+def test_a_cpu_that_is_said_to_be_alone_shares_its_core_with_none(given, known):
+    """What the image does not tell, as where it contradicts itself, the one CPU in its own mask does not tell."""
+    run = asking(resumee=made_resumee(topology=None, present=frozenset({0}), frozen=frozenset()), **given)
+    topology = run.value(TOPOLOGY)
+    assert (topology is not None) is known
+    assert topology is None or (topology.smt_shift, topology.primaries) == (0, {0})
