@@ -432,6 +432,14 @@ def test_cpus_that_the_running_kernel_leaves_out_are_those_of_the_machine(system
         assert verdicts(rows(root)[2]) == ["undetermined"]
 
 
+def test_a_system_that_does_not_run_starts_the_cpus_that_its_line_lets_it(system, rows):
+    """The default entry is taken to hibernate; what another starts and parks stays where it is."""
+    for line, then in ((LINE, "safe"), (f"{LINE} nr_cpus=1", "latent"), (f"{LINE} maxcpus=1", "latent")):
+        root = system((SAME, f"{line} {HERE}"), (SAME, f"{LINE} {HERE}"), runs=None)
+        made.write(root, "etc/fstab", "/dev/sda2 none swap sw 0 0\n")
+        assert rows(root)[2][1]["verdict"] == then
+
+
 def test_what_was_not_judged_for_want_of_time_is_told(system, rows):
     """As a check tells it: with so many CPUs two alternatives are judged, and here there are more."""
     line = f"{LINE} {HERE} nosmt mem_encrypt=on mds=full,nosmt"
