@@ -8,10 +8,14 @@ from __future__ import annotations
 import pytest
 
 from hibercheck.handoff.designs.compare import compare_designs
+from hibercheck.handoff.facts.resumee import read_resumee
+from hibercheck.handoff.facts.running import read_running
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.verdict.check import check
 from hibercheck.handoff.verdict.findings import Outcome, Verdict
+from hibercheck.swsusp.image import open_image
 from hibercheck.x86.cpu import ParkState
+from tests.support.opened import opened
 from tests.support.unpacked import plain_path
 
 IMAGE, ALONE = "one-cpu/one-cpu.bin.xz", "one-cpu/up-stock.json.xz"
@@ -52,3 +56,9 @@ def test_as_the_resumee_it_starts_nobody_of_whom_a_design_tells_it():
     assert [(row.known, {rest.state for rest in row.rest}) for row in rows] == [
         (known, {ParkState.HLT}) for known in (False, True)
     ]
+
+
+def test_the_cpus_that_it_leaves_out_are_read_of_it_while_it_runs_too():
+    with open_image(plain_path(IMAGE)) as image:
+        space = read_resumee(image, opened(plain_path(ALONE))).space
+        assert set(read_running(space).topology.apic_ids) == {0, 1}
