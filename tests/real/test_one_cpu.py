@@ -5,8 +5,11 @@ The image is cut from the real one: all its frames, with the contents of those t
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from hibercheck.cli.run import run
 from hibercheck.handoff.designs.compare import compare_designs
 from hibercheck.handoff.facts.resumee import read_resumee
 from hibercheck.handoff.facts.running import read_running
@@ -62,3 +65,15 @@ def test_the_cpus_that_it_leaves_out_are_read_of_it_while_it_runs_too():
     with open_image(plain_path(IMAGE)) as image:
         space = read_resumee(image, opened(plain_path(ALONE))).space
         assert set(read_running(space).topology.apic_ids) == {0, 1}
+
+
+def test_a_scenario_of_cpus_that_it_does_not_have_is_judged_with_its_image_as_without(capsys, tmp_path):
+    ours, theirs = plain_path(OTHERS["small-hlt"]), plain_path(ALONE)
+    words = ["matrix", ours, theirs, "--cpus", "2", "--scenario", "a=nokaslr;offline=1;resumee-online=1"]
+    verdicts = []
+    for more in ([], ["--image", f"{theirs}={plain_path(IMAGE)}"]):
+        run([*words, "--format", "json", "--cache-dir", str(tmp_path), *more])
+        document = json.loads(capsys.readouterr().out)
+        by_row = {row["resumer"]: row["cells"][0] for row in document["rows"]}
+        verdicts.append([document["cells"][by_row[number][1]]["verdict"] for number in (0, 1)])
+    assert verdicts == [["risk", "safe"]] * 2

@@ -97,6 +97,16 @@ def options_of(scenario: Scenario, settings: Settings) -> CheckOptions:
     )
 
 
+def of_pair(options: CheckOptions, resumer: Traits, resumee: Traits) -> CheckOptions:
+    """Return the options for two kernels, of which one that is built for one CPU takes no other offline or online.
+
+    A scenario is of many kernels.
+    """
+    if resumer.one_cpu.value is True:
+        options = replace(options, resumer_offline=frozenset())
+    return replace(options, resumee_online=frozenset()) if resumee.one_cpu.value is True else options
+
+
 _KNOWN: OrderedDict[tuple[object, ...], Pairing] = OrderedDict()
 """Pairs of kernels that behave alike come to the same: the plan is made once for each kind of them."""
 
@@ -133,11 +143,7 @@ def _pairing(
     line = _line_of(resumee.traits, scenario.resumee_text)
     image = _image_of(resumer, resumee, line, settings)
     theirs = resumee_of(image, resumee, line, scenario, settings.machine)
-    # a scenario is of many kernels: one that is built for one CPU has no other to take offline or to bring online
-    if resumer.traits.one_cpu.value is True:
-        options = replace(options, resumer_offline=frozenset())
-    if resumee.traits.one_cpu.value is True:
-        options = replace(options, resumee_online=frozenset())
+    options = of_pair(options, resumer.traits, resumee.traits)
     plan = make_plan(Inputs(image, SummaryKernel(_rounded(resumer, settings)), resumer.traits, theirs), options)
     acceptance = judge_acceptance(plan)
     random = line.kaslr and resumee.traits.randomize_base.value is not False

@@ -15,7 +15,7 @@ from hibercheck.files.inputs import Identity, note, watching
 from hibercheck.handoff.facts.cmdline import parse_command_line
 from hibercheck.handoff.matrix.collect import read_summary
 from hibercheck.handoff.matrix.pair import Cell, Judge, image_share, outlook, overlap_of
-from hibercheck.handoff.matrix.pairing import options_of
+from hibercheck.handoff.matrix.pairing import of_pair, options_of
 from hibercheck.handoff.matrix.scenario import Scenario, Settings
 from hibercheck.handoff.matrix.summary import Summary
 from hibercheck.handoff.matrix.table import Matrix, Member
@@ -250,7 +250,7 @@ def _exact(resumer: Summary, resumee: Summary, image: str, settings: Settings) -
 
 
 def _replayed(resumer: Summary, resumee: Summary, image: str, scenario: Scenario, settings: Settings) -> Cell:
-    options = options_of(scenario, settings)
+    options = of_pair(options_of(scenario, settings), resumer.traits, resumee.traits)
     try:
         report = check(image, resumer.path, resumee.path, options)
     except UsageProblem as problem:  # the scenario is not of this image's machine
