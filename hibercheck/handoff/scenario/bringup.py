@@ -178,7 +178,7 @@ def _check_by_hand(by_hand: frozenset[int], present: frozenset[int], boot_cpu: i
         have = format_cpu_list(present)
         raise UsageProblem(
             f"--resumer-offline names CPU {unknown[0]}, but the resumer has CPUs {have}",
-            advice="give --fact cpus=LIST if it has other CPUs than the resumee",
+            advice="give --fact cpus=LIST if it has other CPUs than the resumee, and takes note of them",
         )
     if boot_cpu in by_hand:
         raise UsageProblem(f"--resumer-offline names CPU {boot_cpu}, which is the CPU that resumes")
