@@ -77,3 +77,9 @@ def test_a_scenario_of_cpus_that_it_does_not_have_is_judged_with_its_image_as_wi
         by_row = {row["resumer"]: row["cells"][0] for row in document["rows"]}
         verdicts.append([document["cells"][by_row[number][1]]["verdict"] for number in (0, 1)])
     assert verdicts == [["risk", "safe"]] * 2
+
+
+def test_of_a_cpu_that_firmware_has_nothing_is_said_to_run_in_memory(capsys, tmp_path):
+    words = ["matrix", plain_path(ALONE), "--cpus", "2", "--scenario", "a=nokaslr", "--suppose", "nmi"]
+    assert run([*words, "--cache-dir", str(tmp_path)]) == 1
+    assert "after an NMI after the handoff a CPU shuts down: CPU 1 in the firmware's care" in capsys.readouterr().out

@@ -327,7 +327,8 @@ def _cell(
         exposed |= killers
         borrowed |= borrowed_time(waiting.state, settled, line, killers=bool(killers))
     ruling = over_places(rulings, Doubt.COVERAGE)
-    cell = _told(ruling, _who(cpus, waiting.state), exposed, share, borrowed=borrowed)
+    shuts = ruling.cause is not None and rule(ruling.cause, waiting.state, facts).effect.ends_machine
+    cell = _told(ruling, _who(cpus, waiting.state), exposed, share, borrowed=borrowed, shuts=shuts)
     return replace(cell, rules=_rules(cell, ruling, waiting.state, overlap))
 
 
@@ -355,7 +356,7 @@ def _deadly(found: After) -> bool:
     return not found.difference.parks_again
 
 
-def _told(ruling: Ruling, who: str, exposed: set[Event], share: float, *, borrowed: bool) -> Cell:
+def _told(ruling: Ruling, who: str, exposed: set[Event], share: float, *, borrowed: bool, shuts: bool) -> Cell:
     """Say what becomes of some CPUs, in one clause."""
     if ruling.fate is Fate.UNKNOWN:
         return Cell(Outcome.UNDETERMINED, Verdict.UNDETERMINED, f"what a CPU would execute is not known: {who}")
@@ -366,7 +367,7 @@ def _told(ruling: Ruling, who: str, exposed: set[Event], share: float, *, borrow
         }.get(ruling.cause or Event.STORE, f"{with_article(str(ruling.cause))} after the handoff")
         does = "may run" if ruling.doubt is not None else "runs"
         where = "memory that may be overwritten" if ruling.doubt is not None else "overwritten memory"
-        reason = f"after {cause} a CPU {does} in {where}: {who}"
+        reason = f"after {cause} a CPU {'shuts down' if shuts else f'{does} in {where}'}: {who}"
         if ruling.doubt is None:
             return Cell(Outcome.RESETS, Verdict.FATAL, reason)
         return Cell(Outcome.MAY_RESET, Verdict.RISK, reason, share)
