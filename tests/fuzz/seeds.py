@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import lzma
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import CACHE, ROOT, SHARED_CASES
+from tests.conftest import ROOT, SHARED_CASES
 from tests.fuzz.mutate import Patch
+from tests.support import unpacked
+from tests.support.unpacked import CACHE
 
 FIXTURES = ROOT / "fixtures"
-STEP = 1 << 20
 
 
 def cases() -> list[dict[str, Any]]:
@@ -29,14 +28,7 @@ def unpack(name: str, directory: Path = FIXTURES) -> Path:
     if source.suffix != ".xz":
         return source
     place = CACHE if directory.resolve() == SHARED_CASES.resolve() else CACHE / directory.resolve().name
-    target = place / source.name.removesuffix(".xz")
-    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_suffix(f"{target.suffix}.{os.getpid()}")
-        with lzma.open(source) as packed, part.open("wb") as plain:
-            shutil.copyfileobj(packed, plain, STEP)
-        part.rename(target)
-    return target
+    return unpacked.unpack(source, place)
 
 
 class Copy:
@@ -50,12 +42,7 @@ class Copy:
     def __init__(self, source: Path, directory: Path) -> None:
         self.path = directory / source.name
         with source.open("rb") as plain, self.path.open("wb") as copy:
-            while piece := plain.read(STEP):
-                if piece.count(0) == len(piece):
-                    copy.seek(len(piece), os.SEEK_CUR)
-                else:
-                    copy.write(piece)
-            copy.truncate(plain.tell())
+            unpacked.write_sparse(plain, copy)
         self._descriptor = os.open(self.path, os.O_RDWR)
         self.size = os.fstat(self._descriptor).st_size
 

@@ -130,7 +130,7 @@ def test_what_hibercheck_says_is_read():
     report["cpus"] = [{"doubt": None}, {"doubt": "reused"}, {"doubt": "reused"}]
     assert answer(1, json.dumps(report), "", V1).doubts == ("reused",)
     assert answer(3, "", "x: no image\n", V1) == Said(3, note="x: no image")
-    assert answer(3, "", "hibercheck: /a/work/memory/x.elf: no/t one\n", V1).note == "hibercheck: x.elf: no/t one"
+    assert answer(3, "", "hibercheck: /a/place/of/x.elf: no/t one\n", V1).note == "hibercheck: x.elf: no/t one"
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ class Resumee:
         that a kernel was told to leave out nothing is known where its topology cannot be read.
         """
         told = self.parameters
-        if self.topology is None and (self.command_line is None or told.limits_cpus or self.space.one_cpu):
+        if self.topology is None and (self.command_line is None or leaves_cpus_out(self.space, told)):
             return False
         return len(self.machine) > 1 or not (told.acpi_off or told.lapic_off)
 
@@ -142,8 +142,8 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
     present, frozen = _masks(image, space)
     e820 = attempt(missing, "e820", lambda: read_e820(space))
     command_line = attempt(missing, "command_line", lambda: space.string(space.variable("saved_command_line")))
-    limited = space.one_cpu or parse_command_line(command_line or "").limits_cpus
-    smt_control = attempt(missing, "smt_control", lambda: _smt_control(space))
+    limited = leaves_cpus_out(space, parse_command_line(command_line or ""))
+    smt_control = attempt(missing, "smt_control", lambda: read_smt_control(space))
 
     return Resumee(
         space=space,
@@ -212,8 +212,17 @@ def _saved_cr4(image: Image, space: KernelSpace) -> int:
     raise MissingFact("CR4 is in none of the places where a kernel saves it")
 
 
-def _smt_control(space: KernelSpace) -> str:
-    """Read cpu_smt_control; a kernel for one CPU has none, and says so (include/linux/cpu_smt.h)."""
+def leaves_cpus_out(space: KernelSpace, line: CommandLine) -> bool:
+    """Tell whether a kernel may take no note of CPUs that the machine has: by its build, or by its command line."""
+    return space.one_cpu or line.limits_cpus
+
+
+def read_smt_control(space: KernelSpace) -> str:
+    """Read cpu_smt_control; a kernel for one CPU has none, and says so (include/linux/cpu_smt.h).
+
+    Raises:
+        MissingFact: It is not in memory.
+    """
     return SMT_CONTROL[-1 if space.one_cpu else space.variable("cpu_smt_control", 4)]
 
 

@@ -21,7 +21,7 @@ from hibercheck.handoff.facts.cpufacts import (
 from hibercheck.handoff.facts.e820 import E820Entry, read_e820
 from hibercheck.handoff.facts.idle import IdleDriver, read_idle_driver
 from hibercheck.handoff.facts.modes import read_modes
-from hibercheck.handoff.facts.resumee import SMT_CONTROL
+from hibercheck.handoff.facts.resumee import leaves_cpus_out, read_smt_control
 from hibercheck.handoff.facts.space import KernelSpace
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class RunningKernelFacts:
         online: ``__cpu_online_mask``; the CPU that copies alone once the others are parked for the handoff.
         booted: ``cpus_booted_once_mask``: the CPUs that it has started at least once.
         frozen: ``frozen_cpus``: those that it has parked for the handoff; empty before.
-        smt_control: One of `SMT_CONTROL`.
+        smt_control: One of `hibercheck.handoff.facts.resumee.SMT_CONTROL`.
         topology: APIC ids and cores of the CPUs that are present.
         features: Of ``boot_cpu_data``.
         idle: Its cpuidle driver.
@@ -94,8 +94,8 @@ def read_running(space: KernelSpace) -> RunningKernelFacts:
 
     command_line = read("command_line", lambda: space.string(space.variable("saved_command_line")))
     present = read("present", lambda: mask("__cpu_present_mask"))
-    smt_control = read("smt_control", lambda: SMT_CONTROL[space.variable("cpu_smt_control", 4)])
-    limited = space.one_cpu or parse_command_line(command_line or "").limits_cpus
+    smt_control = read("smt_control", lambda: read_smt_control(space))
+    limited = leaves_cpus_out(space, parse_command_line(command_line or ""))
 
     def frozen() -> frozenset[int]:
         return read_mask_variable(space, "frozen_cpus", cpu_count(space), _known(present))

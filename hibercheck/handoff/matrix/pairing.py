@@ -25,7 +25,7 @@ from hibercheck.handoff.matrix.memory import SummaryKernel
 from hibercheck.handoff.matrix.scenario import IMAGE_SHARE, Machine, Scenario, Settings
 from hibercheck.handoff.matrix.summary import Summary, Waiting
 from hibercheck.handoff.replay.boot_cpu import CR4_BITS, Lack, lacking
-from hibercheck.handoff.scenario.bringup import Bringup, Order, bring_up, found_by, order_of, smt_is_off
+from hibercheck.handoff.scenario.bringup import Bringup, Order, bring_up, found_by, is_alone, order_of, smt_is_off
 from hibercheck.handoff.scenario.options import CheckOptions
 from hibercheck.handoff.scenario.park import Parked
 from hibercheck.handoff.scenario.plan import Plan, make_plan
@@ -102,9 +102,9 @@ def of_pair(options: CheckOptions, resumer: Traits, resumee: Traits) -> CheckOpt
 
     A scenario is of many kernels.
     """
-    if resumer.one_cpu.value is True:
+    if is_alone(resumer):
         options = replace(options, resumer_offline=frozenset())
-    return replace(options, resumee_online=frozenset()) if resumee.one_cpu.value is True else options
+    return replace(options, resumee_online=frozenset()) if is_alone(resumee) else options
 
 
 _KNOWN: OrderedDict[tuple[object, ...], Pairing] = OrderedDict()
@@ -270,13 +270,13 @@ def _lost(scenario: Scenario) -> frozenset[str]:
 
 def started_of(machine: Machine, traits: Traits, line: CommandLine, offline: frozenset[int] = frozenset()) -> Bringup:
     """Return which CPUs of a machine a kernel runs on, but for those that are taken offline by hand."""
-    one_cpu = traits.one_cpu.value is True
+    alone = is_alone(traits)
     return bring_up(
-        found_by(frozenset(range(machine.cpus)), line, one_cpu=one_cpu),
+        found_by(frozenset(range(machine.cpus)), line, one_cpu=alone),
         machine.topology,
         line,
         smt_off=_smt_off(line, machine),
-        by_hand=frozenset() if one_cpu else offline,
+        by_hand=frozenset() if alone else offline,
         order=order_of(traits, line) or Order.NUMBERS,
     )
 

@@ -14,7 +14,7 @@ from hibercheck.errors import MissingFact
 from hibercheck.handoff.facts.cmdline import CommandLine, compressor_asked
 from hibercheck.handoff.facts.cpufacts import Topology
 from hibercheck.handoff.facts.e820 import e820_checksum
-from hibercheck.handoff.facts.resumee import Resumee
+from hibercheck.handoff.facts.resumee import Resumee, leaves_cpus_out
 from hibercheck.handoff.facts.resumer_facts import ResumerFacts
 from hibercheck.handoff.facts.space import KernelSpace
 from hibercheck.handoff.matrix.expected import ExpectedImage, Nothing
@@ -92,7 +92,7 @@ def expected_resumee(session: Session) -> Resumee:
     levels = facts.levels or _levels(facts, line, session.traits)
     space = _space(kernel, levels, kaslr_offset(facts, kernel) or 0, phys_base(facts, kernel) or 0)
     topology = _topology(facts, session.root)
-    if line.limits_cpus or space.one_cpu:
+    if leaves_cpus_out(space, line):
         topology = _of_all(facts.present, topology, session.root)
     return _resumee(session, line, present=facts.present, online=facts.online, topology=topology, space=space)
 

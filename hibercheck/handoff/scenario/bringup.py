@@ -151,6 +151,11 @@ def _started(
     return found
 
 
+def is_alone(traits: Traits) -> bool:
+    """Tell whether a kernel is known to be built for one CPU."""
+    return traits.one_cpu.value is True
+
+
 def limited_to(machine: frozenset[int], cmdline: CommandLine, *, one_cpu: bool = False) -> frozenset[int]:
     """Return the CPUs of those that it finds that a kernel takes note of.
 

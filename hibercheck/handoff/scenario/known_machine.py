@@ -13,7 +13,7 @@ from hibercheck.handoff.facts.cpufacts import FLAG_NAMES, FRED_FLAGS, CpuFeature
 from hibercheck.handoff.facts.modes import MODES, differing_parameters
 from hibercheck.handoff.facts.resumee import Resumee
 from hibercheck.handoff.facts.standing import Known, Standing
-from hibercheck.handoff.scenario.bringup import found_by, limited_to
+from hibercheck.handoff.scenario.bringup import found_by, is_alone, limited_to
 from hibercheck.handoff.scenario.sources import (
     COLLECTED,
     DUMP,
@@ -266,16 +266,16 @@ def remark_bootconfig(asking: Asking) -> None:
 
 def _limited(asking: Asking, machine: frozenset[int] | None) -> frozenset[int] | None:
     """Apply the command line's limits to the CPUs that the resumer is said to have."""
-    return None if machine is None else limited_to(machine, asking.need(COMMAND_LINE).value, one_cpu=_one_cpu(asking))
+    return (
+        None
+        if machine is None
+        else limited_to(machine, asking.need(COMMAND_LINE).value, one_cpu=is_alone(asking.inputs.traits))
+    )
 
 
 def _found(asking: Asking, machine: frozenset[int]) -> frozenset[int]:
     """Return the CPUs of a machine that the resumer takes note of."""
-    return found_by(machine, asking.need(COMMAND_LINE).value, one_cpu=_one_cpu(asking))
-
-
-def _one_cpu(asking: Asking) -> bool:
-    return asking.inputs.traits.one_cpu.value is True
+    return found_by(machine, asking.need(COMMAND_LINE).value, one_cpu=is_alone(asking.inputs.traits))
 
 
 def _machine_of_dump(asking: Asking) -> Known[frozenset[int]] | None:

@@ -15,7 +15,7 @@ from hibercheck.handoff.facts.cmdline import CommandLine
 from hibercheck.handoff.facts.cpufacts import CpuFeatures, Topology
 from hibercheck.handoff.facts.resumee import Resumee
 from hibercheck.handoff.facts.standing import Known, Standing
-from hibercheck.handoff.scenario.bringup import Bringup
+from hibercheck.handoff.scenario.bringup import Bringup, is_alone
 from hibercheck.handoff.scenario.known import TABLE
 from hibercheck.handoff.scenario.known_cpus import IDLE, MWAIT, idle_driver, rescue, started
 from hibercheck.handoff.scenario.known_machine import (
@@ -211,7 +211,7 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
         topology=topology,
         bringup=bringup,
         rescued=rescued,
-        parked=(*parked, *hidden_cpus(_machine(asking), bringup, one_cpu=inputs.traits.one_cpu.value is True)),
+        parked=(*parked, *hidden_cpus(_machine(asking), bringup, one_cpu=is_alone(inputs.traits))),
         reinitialised=(
             reinitialised_by(inputs.resumee, inputs.resumee_traits)
             | _brought_back(inputs.resumee, options)
@@ -260,7 +260,7 @@ def _machine_is_known(asking: Asking) -> bool:
     if line is None or inputs.resumee.tells_machine or "cpus" in asking.given:
         return True
     blind = line.acpi_off or line.lapic_off
-    if blind or line.limits_cpus or inputs.traits.one_cpu.value is True:
+    if blind or line.limits_cpus or is_alone(inputs.traits):
         told = inputs.dumped is not None and inputs.dumped.facts.topology is not None and not blind
         return told or not asking.options.suppose
     present = asking.known(PRESENT)
