@@ -341,6 +341,11 @@ def hidden_apic_ids(space: KernelSpace, known: frozenset[int], *, limited: bool)
     (topology_register_apic(), arch/x86/kernel/cpu/topology.c).  Earlier ones count them in disabled_cpus, among slots
     that are empty (arch/x86/kernel/apic/apic.c).  What is only counted counts where the command line limits the CPUs,
     and is taken to follow the last one.
+
+    Earlier ones may count a CPU twice: ACPI's processor driver registers again what it does not find present
+    (acpi_processor_hotadd_init(), drivers/acpi/acpi_processor.c).  Before that, total_cpus has been made of the counts
+    (prefill_possible_map(), arch/x86/kernel/smpboot.c), or of possible_cpus= if that is more; a kernel for one CPU has
+    0 there.
     """
     ids: Sequence[int]
     if any(space.kernel.symbol(name) is not None for name in ("topo_info", "x86_topo_system")):
@@ -351,8 +356,13 @@ def hidden_apic_ids(space: KernelSpace, known: frozenset[int], *, limited: bool)
         ids = [*listed, *range(first, first + min(rejected, MAX_CPUS + 1))]
     elif limited:
         assigned, disabled = space.variable("num_processors", 4), space.variable("disabled_cpus", 4)
+        numbered = max(assigned, len(known))
+        counted = numbered + disabled
+        at_boot = counted if space.kernel.symbol("total_cpus") is None else space.variable("total_cpus", 4)
+        if numbered <= at_boot < counted:
+            counted = at_boot
         first = max(known, default=-1) + 1
-        ids = range(first, first + max(assigned - len(known), 0) + disabled)
+        ids = range(first, first + counted - len(known))
     else:
         ids = ()
     if len(ids) > MAX_CPUS:

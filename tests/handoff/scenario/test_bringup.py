@@ -150,6 +150,11 @@ class Memory:
         ({"num_processors": 1, "disabled_cpus": 1}, True, (1,)),
         ({"num_processors": 1, "disabled_cpus": 7}, False, ()),  # empty slots of a virtual machine
         ({"num_processors": 4, "disabled_cpus": 0}, True, (1, 2, 3)),  # nosmp
+        # as measured of 6.1 with nr_cpus=1 on a machine with two: at boot, and again by ACPI's processor driver
+        ({"num_processors": 1, "disabled_cpus": 2, "total_cpus": 2}, True, (1,)),
+        ({"num_processors": 4, "disabled_cpus": 3, "total_cpus": 4}, True, (1, 2, 3)),  # nosmp
+        ({"num_processors": 2, "disabled_cpus": 0, "total_cpus": 8}, True, (1,)),  # possible_cpus=8
+        ({"num_processors": 1, "disabled_cpus": 3, "total_cpus": 0}, True, (1, 2, 3)),  # built for one CPU
         ({}, False, ()),
     ],
 )
