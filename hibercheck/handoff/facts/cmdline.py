@@ -139,7 +139,8 @@ class CommandLine:
     @property
     def limits_cpus(self) -> bool:
         """Whether the kernel leaves CPUs of the machine out of its present mask."""
-        return self.nr_cpus is not None or self.possible_cpus is not None or self.max_cpus == 0
+        counts = self.nr_cpus is not None or self.possible_cpus is not None
+        return counts or self.max_cpus == 0 or self.lapic_off
 
     @property
     def intel_idle_off(self) -> bool:

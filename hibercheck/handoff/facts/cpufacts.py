@@ -138,6 +138,22 @@ def read_features(space: KernelSpace, address: int | None = None) -> CpuFeatures
     )
 
 
+def mp_table_has_all(space: KernelSpace) -> bool:
+    """Tell whether a kernel found an MP table, and no CPU can be missing there.
+
+    Of each package it lists the first CPU alone (default_get_smp_config(), arch/x86/kernel/mpparse.c; so SeaBIOS makes
+    it): all are there if a package has one, HTT of CPUID leaf 1 being clear (Intel SDM, volume 2A, "CPUID", leaf 01H,
+    EDX bit 28).  That there is none says nothing: other firmware lists CPUs for ACPI only.
+
+    Raises:
+        MissingFact: ``smp_found_config`` or ``boot_cpu_data`` cannot be read or made sense of.
+    """
+    if not space.variable("smp_found_config", 4):
+        return False
+    data = space.read(space.address("boot_cpu_data"), _BOOT_CPU_DATA_SIZE)
+    return not struct.unpack_from("<I", data, _capability_offset(space, data)[1])[0] >> 28 & 1
+
+
 _VENDOR_NUMBERS = {"intel": 0, "amd": 2, "hygon": 9, "zhaoxin": 10}
 """X86_VENDOR_*, arch/x86/include/asm/processor.h."""
 

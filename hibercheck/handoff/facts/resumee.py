@@ -14,6 +14,7 @@ from hibercheck.handoff.facts.cpufacts import (
     CpuFeatures,
     Topology,
     cpu_count,
+    mp_table_has_all,
     read_mask,
     read_mask_variable,
     under_known_hypervisor,
@@ -64,6 +65,7 @@ class Resumee:
         hypervisor: Whether it ran under a hypervisor that it knows; None where it knows none.
         cr4: CR4 as it was saved, and is loaded again after the handoff.
         booted_by_kexec: Whether an older kernel started it, and decided where it lies; None where that is not known.
+        mp_table_has_all: Whether it found an MP table that cannot lack a CPU.
     """
 
     space: KernelSpace
@@ -85,6 +87,7 @@ class Resumee:
     hypervisor: bool | None = None
     cr4: int | None = None
     booted_by_kexec: bool | None = None
+    mp_table_has_all: bool = False
 
     @property
     def kernel(self) -> KernelView:
@@ -110,13 +113,13 @@ class Resumee:
     def tells_machine(self) -> bool:
         """Whether `machine` has all CPUs.
 
-        With ``acpi=off`` or ``nolapic`` no MADT is read, and one CPU that is found may be one of several; and of CPUs
-        that a kernel was told to leave out nothing is known where its topology cannot be read.
+        With ``acpi=off`` or ``nolapic`` no MADT is read, and what is found may be a part of them; and of CPUs that a
+        kernel was told to leave out nothing is known where its topology cannot be read.
         """
         told = self.parameters
         if self.topology is None and (self.command_line is None or leaves_cpus_out(self.space, told)):
             return False
-        return len(self.machine) > 1 or not (told.acpi_off or told.lapic_off)
+        return self.mp_table_has_all or not (told.acpi_off or told.lapic_off)
 
     @property
     def modes(self) -> dict[str, bool]:
@@ -164,6 +167,7 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
         hypervisor=attempt({}, "hypervisor", lambda: under_known_hypervisor(space)),
         cr4=attempt({}, "cr4", lambda: _saved_cr4(image, space)),
         booted_by_kexec=attempt({}, "booted_by_kexec", lambda: _booted_by_kexec(space)),
+        mp_table_has_all=attempt({}, "mp_table_has_all", lambda: mp_table_has_all(space)) is True,
     )
 
 

@@ -258,6 +258,7 @@ def resumee_of(image: Image, resumee: Summary, line: CommandLine, scenario: Scen
         loader_line=None if override else scenario.resumee_text,
         boot_pages=image.info.num_physpages,
         hypervisor=False,
+        mp_table_has_all=True,  # of the machine that was supposed
         cr4=sum(1 << bit for bit, name in CR4_BITS.items() if name in flags),  # a kernel uses what its CPU has
     )
 

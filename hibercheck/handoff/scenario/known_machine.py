@@ -293,7 +293,8 @@ def _machine_of_resumee(asking: Asking) -> Known[frozenset[int]]:
     Whoever took such a CPU offline resumes on another machine.  CPUs are numbered without gaps
     (topology_assign_cpunr(), arch/x86/kernel/cpu/topology.c).
     """
-    machine, named = asking.inputs.resumee.machine, asking.options.resumer_offline
+    resumee, named = asking.inputs.resumee, asking.options.resumer_offline
+    machine = resumee.machine
     source = "the resumee's present CPUs, out of the image"
     if machine and not named <= machine:
         machine |= frozenset(range(max(named) + 1))
@@ -303,7 +304,11 @@ def _machine_of_resumee(asking: Asking) -> Known[frozenset[int]]:
                 f"--resumer-offline names CPU {max(named)}, which the resumee did not have: the resumer is taken to "
                 f"have CPUs {format_cpu_list(machine)}"
             )
-    return Known(_found(asking, machine), Standing.INFERRED, source)
+    theirs = resumee.parameters
+    by_table = theirs.acpi_off and (len(resumee.present) > 1 or theirs.limits_cpus)
+    finds = limited_to if by_table else found_by  # with acpi=off both find what an MP table lists
+    found = finds(machine, asking.need(COMMAND_LINE).value, one_cpu=is_alone(asking.inputs.traits))
+    return Known(found, Standing.INFERRED, source)
 
 
 def _collected_machine(asking: Asking) -> Known[frozenset[int]] | None:

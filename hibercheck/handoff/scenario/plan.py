@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
 DEFAULT_PHYS_BITS = 52
 _UNKNOWN_MACHINE = ("which CPUs the machine has", "--fact cpus=LIST")
+_OTHER_NUMBERS = (
+    "which of the resumer's CPUs the resumee starts again, as it numbered them by an MP table",
+    "an image of a run without acpi=off",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,7 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
     bringup, rescued = _cpus(asking, missing)
     missing += [] if _machine_is_known(asking) else [_UNKNOWN_MACHINE]
     topology = asking.value(TOPOLOGY) or Topology({}, 0, frozenset())
+    missing += [] if _numbered_alike(asking, bringup) else [_OTHER_NUMBERS]
     features = asking.value(FEATURES)
     bsp = _bsp(inputs.resumee, topology, bringup.boot_cpu)
     rules = ParkRules(inputs.traits, features, lambda: asking.value(IDLE), bsp, lambda: idle_driver(asking))
@@ -260,11 +265,31 @@ def _machine_is_known(asking: Asking) -> bool:
     if line is None or inputs.resumee.tells_machine or "cpus" in asking.given:
         return True
     blind = line.acpi_off or line.lapic_off
-    if blind or line.limits_cpus or is_alone(inputs.traits):
+    if line.acpi_off or line.limits_cpus or is_alone(inputs.traits):
         told = inputs.dumped is not None and inputs.dumped.facts.topology is not None and not blind
         return told or not asking.options.suppose
     present = asking.known(PRESENT)
     return present is not None and present.standing is Standing.MEASURED
+
+
+def _numbered_alike(asking: Asking, bringup: Bringup) -> bool:
+    """Tell whether the resumee's numbers of CPUs are the resumer's.
+
+    An MP table, which is read with ``acpi=off``, lists of each package the first CPU alone; by ACPI's list the numbers
+    are others then, as the APIC ids say where both were read.
+    """
+    inputs, line, resumee = asking.inputs, asking.value(COMMAND_LINE), asking.inputs.resumee
+    started = len(bringup.present) > 1 and len(resumee.present) > 1
+    if (
+        not (started and resumee.parameters.acpi_off)
+        or resumee.mp_table_has_all
+        or (line is not None and line.acpi_off)
+    ):
+        return True
+    measured = next((one.topology for one in (inputs.dumped and inputs.dumped.facts, inputs.collected) if one), None)
+    if measured is None or resumee.topology is None:
+        return False
+    return all(measured.apic_ids.get(cpu) == resumee.topology.apic_ids.get(cpu) for cpu in resumee.present)
 
 
 def _bsp(resumee: Resumee, topology: Topology, boot_cpu: int) -> int | None:

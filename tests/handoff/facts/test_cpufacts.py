@@ -16,6 +16,7 @@ from hibercheck.handoff.facts.cpufacts import (
     cleared_by,
     cpu_count,
     hidden_apic_ids,
+    mp_table_has_all,
     read_features,
     read_mask,
     read_mask_variable,
@@ -178,6 +179,17 @@ def test_another_structure_is_read_where_it_is():
     space = WithoutTypes(SKYLAKE)
     space.data[AT + 0x1000] = SKYLAKE.replace(b"GenuineIntel", b"AuthenticAMD")
     assert [read_features(space, at).vendor for at in (None, AT, AT + 0x1000)] == ["intel", "intel", "amd"]
+
+
+@pytest.mark.parametrize(("found", "edx", "all_listed"), [
+    (1, LONG_MODE[0] & ~(1 << 28), True),
+    (1, LONG_MODE[0] | 1 << 28, False),  # of packages with several it lists the first CPU alone
+    (0, LONG_MODE[0] & ~(1 << 28), False), (0, LONG_MODE[0] | 1 << 28, False),
+])  # fmt: skip
+def test_an_mp_table_has_all_cpus_where_a_package_has_one(found, edx, all_listed):
+    space = WithoutTypes(levels(0x80000008, 0xD, edx, LONG_MODE[1]))
+    space.variable = lambda name, size: {("smp_found_config", 4): found}[name, size]
+    assert mp_table_has_all(space) is all_listed
 
 
 def test_cpus_of_a_core_among_some():

@@ -171,7 +171,9 @@ def test_an_absurd_count_of_hidden_cpus_is_refused():
             hidden_apic_ids(memory, frozenset({0}), limited=True)
 
 
-@pytest.mark.parametrize(("text", "limits"), [("nr_cpus=1", True), ("maxcpus=1", False), ("nosmp", True), ("", False)])
+@pytest.mark.parametrize(
+    ("text", "limits"), [("nr_cpus=1", True), ("maxcpus=1", False), ("nosmp", True), ("nolapic", True), ("", False)]
+)
 def test_which_command_lines_hide_cpus(text, limits):
     assert parse_command_line(text).limits_cpus is limits
 

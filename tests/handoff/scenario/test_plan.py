@@ -123,7 +123,10 @@ LESS = {"command_line": "nr_cpus=1", "present": frozenset({0}), "online": frozen
             True,
         ),  # who never was started stays where it is
         ({"command_line": "acpi=off"}, {"resumer_cmdline": "acpi=off", **NMI}, False),
-        ({"command_line": "acpi=off", "topology": SMT}, {}, True),  # found in an MP table
+        ({"command_line": "acpi=off", "topology": SMT}, {}, False),  # an MP table lists none but first threads
+        ({"command_line": "acpi=off", "topology": SMT, "mp_table_has_all": True}, {}, True),
+        ({"command_line": "acpi=off", "mp_table_has_all": True}, {}, True),
+        ({"command_line": "nolapic", "mp_table_has_all": True}, NMI, True),
         ({"command_line": "nosmp"}, NMI, True),  # it has counted them
         ({"command_line": "nosmp", "topology": None}, {"dumped": made_dumped(**LESS), **NMI}, False),
         ({"command_line": "nosmp", "topology": None}, {"dumped": made_dumped(**LESS | {"topology": SMT}), **NMI}, True),
@@ -134,6 +137,49 @@ LESS = {"command_line": "nr_cpus=1", "present": frozenset({0}), "online": frozen
 def test_where_the_image_does_not_tell_the_machines_cpus_somebody_has_to(resumee, given, known):
     plan = made_plan(resumee=made_resumee(**ONE | resumee), **given)
     assert (("which CPUs the machine has", "--fact cpus=LIST") in plan.missing) is not known
+
+
+BY_MP_TABLE = {
+    "command_line": "acpi=off",
+    "present": frozenset({0, 1}),
+    "frozen": frozenset({1}),
+    "topology": Topology({0: 0, 1: 2}, 1, frozenset({0, 1})),
+}
+"""As measured on a machine with two packages of two threads."""
+
+
+@pytest.mark.parametrize(
+    ("resumee", "given", "known"),
+    [
+        ({}, {"dumped": made_dumped(topology=SMT)}, False),
+        (
+            {},
+            {"dumped": made_dumped(topology=NUMBERED_LATE)},
+            True,
+        ),  # as firmware numbers them that has first threads first
+        ({}, {"resumer_cmdline": "", "facts": (("cpus", "0-3"),)}, False),  # by which numbers is a guess
+        ({"mp_table_has_all": True}, {"resumer_cmdline": ""}, True),
+        ({"command_line": ""}, {"dumped": made_dumped(topology=SMT)}, True),
+        ({}, {"resumer_cmdline": "acpi=off", "facts": (("cpus", "0-3"),)}, True),
+        ({}, {"resumer_cmdline": "nosmp", "facts": (("cpus", "0-3"),)}, True),  # it starts none
+    ],
+)
+def test_a_resumee_that_numbers_cpus_by_an_mp_table_may_number_them_otherwise(resumee, given, known):
+    plan = made_plan(resumee=made_resumee(**BY_MP_TABLE | resumee), **given)
+    assert any("numbered them by an MP table" in fact for fact, _ in plan.missing) is not known
+
+
+def test_with_acpi_off_on_both_sides_the_resumer_finds_what_the_resumee_found():
+    plan = made_plan(resumee=made_resumee(**BY_MP_TABLE), resumer_cmdline="acpi=off")
+    assert {one.cpu: one.state for one in plan.parked} == {1: ParkState.HLT}
+    assert plan.reinitialised == {1}
+
+
+def test_with_acpi_off_the_resumer_finds_what_the_resumee_left_out():
+    alone = BY_MP_TABLE | {"command_line": "acpi=off nosmp", "present": frozenset({0}), "frozen": frozenset()}
+    plan = made_plan(resumee=made_resumee(**alone), resumer_cmdline="acpi=off")
+    assert {one.cpu: one.state for one in plan.parked} == {1: ParkState.HLT}
+    assert plan.reinitialised == frozenset()
 
 
 def test_a_resumee_brings_online_what_it_knows_of():
