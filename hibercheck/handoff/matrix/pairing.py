@@ -97,14 +97,28 @@ def options_of(scenario: Scenario, settings: Settings) -> CheckOptions:
     )
 
 
-def of_pair(options: CheckOptions, resumer: Traits, resumee: Traits) -> CheckOptions:
-    """Return the options for two kernels, of which one that is built for one CPU takes no other offline or online.
+def of_pair(options: CheckOptions, resumer: Traits, resumee: Traits, scenario: Scenario) -> CheckOptions:
+    """Return the options for two kernels, of which none takes a CPU offline or online that it leaves out."""
+    return replace(
+        options,
+        resumer_offline=of_kernel(options.resumer_offline, resumer, scenario.resumer_cmdline),
+        resumee_online=of_kernel(options.resumee_online, resumee, scenario.resumee_text),
+    )
 
-    A scenario is of many kernels.
+
+def of_kernel(cpus: frozenset[int], traits: Traits, text: str) -> frozenset[int]:
+    """Return the CPUs of a scenario without those that a kernel leaves out by its build or by what it has built in.
+
+    A scenario is of many kernels.  What its own command line leaves out stays: that is refused, of whichever kernel.
+
+    Args:
+        cpus: Those that are taken offline or online.
+        traits: The kernel.
+        text: What the scenario has its boot loader pass.
     """
-    if is_alone(resumer):
-        options = replace(options, resumer_offline=frozenset())
-    return replace(options, resumee_online=frozenset()) if is_alone(resumee) else options
+    everyone = frozenset(range(max(cpus, default=0) + 1))
+    has = found_by(everyone, _line_of(traits, text), one_cpu=is_alone(traits))
+    return cpus & (has | (everyone - found_by(everyone, parse_command_line(text))))
 
 
 _KNOWN: OrderedDict[tuple[object, ...], Pairing] = OrderedDict()
@@ -143,7 +157,7 @@ def _pairing(
     line = _line_of(resumee.traits, scenario.resumee_text)
     image = _image_of(resumer, resumee, line, settings)
     theirs = resumee_of(image, resumee, line, scenario, settings.machine)
-    options = of_pair(options, resumer.traits, resumee.traits)
+    options = of_pair(options, resumer.traits, resumee.traits, scenario)
     plan = make_plan(Inputs(image, SummaryKernel(_rounded(resumer, settings)), resumer.traits, theirs), options)
     acceptance = judge_acceptance(plan)
     random = line.kaslr and resumee.traits.randomize_base.value is not False
@@ -235,7 +249,7 @@ def firmware_map(machine: Machine) -> tuple[E820Entry, ...]:
 def resumee_of(image: Image, resumee: Summary, line: CommandLine, scenario: Scenario, machine: Machine) -> Resumee:
     """Return what would be read of a resumee in its image, in one scenario."""
     topology, traits = machine.topology, resumee.traits
-    bringup = started_of(machine, traits, line, scenario.resumee_offline)
+    bringup = started_of(machine, traits, line, of_kernel(scenario.resumee_offline, traits, scenario.resumee_text))
     smt_off = _smt_off(line, machine)
     levels = _levels(traits, la57=line.la57 and machine.la57) or 4
     features = replace(machine.features, flags=machine.features.flags | _lost(scenario))
@@ -271,13 +285,12 @@ def _lost(scenario: Scenario) -> frozenset[str]:
 
 def started_of(machine: Machine, traits: Traits, line: CommandLine, offline: frozenset[int] = frozenset()) -> Bringup:
     """Return which CPUs of a machine a kernel runs on, but for those that are taken offline by hand."""
-    alone = is_alone(traits)
     return bring_up(
-        found_by(frozenset(range(machine.cpus)), line, one_cpu=alone),
+        found_by(frozenset(range(machine.cpus)), line, one_cpu=is_alone(traits)),
         machine.topology,
         line,
         smt_off=_smt_off(line, machine),
-        by_hand=frozenset() if alone else offline,
+        by_hand=offline,
         order=order_of(traits, line) or Order.NUMBERS,
     )
 

@@ -250,7 +250,7 @@ def _exact(resumer: Summary, resumee: Summary, image: str, settings: Settings) -
 
 
 def _replayed(resumer: Summary, resumee: Summary, image: str, scenario: Scenario, settings: Settings) -> Cell:
-    options = of_pair(options_of(scenario, settings), resumer.traits, resumee.traits)
+    options = of_pair(options_of(scenario, settings), resumer.traits, resumee.traits, scenario)
     try:
         report = check(image, resumer.path, resumee.path, options)
     except UsageProblem as problem:  # the scenario is not of this image's machine

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hibercheck.cpulist import parse_cpu_list
+from hibercheck.errors import UsageProblem
 from hibercheck.handoff.matrix.pair import judge_pair
 from hibercheck.handoff.matrix.pairing import options_of, pairing_of
 from hibercheck.handoff.matrix.scenario import Machine, Settings, parse_scenario
@@ -96,16 +97,49 @@ def test_cpus_are_started_as_the_kernels_code_has_it(summaries, name, scenario, 
     assert plan.bringup.booted == parse_cpu_list(started)
 
 
+def told_at_its_build(plain, line, *, overrides=False):
+    """Return a kernel with a command line built in."""
+    traits = plain.traits.replaced(
+        builtin_cmdline=Trait("builtin_cmdline", line),
+        builtin_cmdline_overrides=Trait("builtin_cmdline_overrides", overrides),
+    )
+    kind = f"{line} {overrides}"
+    return replace(plain, traits=traits, kind=kind, kind_as_resumee=kind)
+
+
 def test_a_built_in_command_line_counts(summaries):
     plain = summaries["small-hlt"]
-    traits = plain.traits.replaced(
-        builtin_cmdline=Trait("builtin_cmdline", "nosmt"),
-        builtin_cmdline_overrides=Trait("builtin_cmdline_overrides", False),
-    )
-    told = replace(plain, traits=traits, kind="told", kind_as_resumee="told")
+    told = told_at_its_build(plain, "nosmt")
     assert not run_of(plain, plain, "default").plan.bringup.siblings_down
     assert run_of(told, plain, "default").plan.bringup.siblings_down == {1, 3}
     assert run_of(plain, told, "a=quiet;resumee=quiet").plan.resumee.smt_disabled
+
+
+@pytest.mark.parametrize(("line", "has"), [
+    ("nosmp", "0"), ("nolapic", "0"), ("acpi=off", "0"), ("nr_cpus=2", "0-1"), ("possible_cpus=3", "0-2"),
+    ("maxcpus=1", "0-3"),
+])  # fmt: skip
+@pytest.mark.parametrize("overrides", [False, True])
+def test_a_scenario_of_many_kernels_takes_no_cpu_offline_that_one_leaves_out(summaries, line, has, overrides):
+    """Such a kernel ended a whole matrix, and it was told of options that nobody had given."""
+    plain, present = summaries["small-hlt"], parse_cpu_list(has)
+    told = told_at_its_build(plain, line, overrides=overrides)
+    listed = "a=;offline=1,3;resumee-offline=2,3;resumee-online=3"
+    asked = run_of(told, plain, listed).plan
+    assert asked.bringup.present == present
+    assert asked.options.resumer_offline == {1, 3} & present
+    asked = run_of(plain, told, listed).plan
+    assert (asked.options.resumer_offline, asked.options.resumee_online) == ({1, 3}, {3} & present)
+    assert not asked.resumee.frozen & {2, 3}
+
+
+@pytest.mark.parametrize(
+    "scenario", ["a=nosmp;offline=1", "a=nr_cpus=2;offline=3", "a=;resumee=nosmp;resumee-online=1"]
+)
+def test_a_scenario_whose_own_line_leaves_the_cpu_out_is_refused(summaries, scenario):
+    for kernel in (summaries["small-hlt"], told_at_its_build(summaries["small-hlt"], "nosmp")):
+        with pytest.raises(UsageProblem, match="names CPU"):
+            run_of(kernel, kernel, scenario)
 
 
 def test_five_levels_need_a_kernel_a_cpu_and_no_word_against_it(summaries):
