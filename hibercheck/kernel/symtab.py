@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, chain, compress
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 from hibercheck.errors import MalformedKernel
 from hibercheck.files.binary import occurrences
@@ -47,11 +47,13 @@ _FEW = 4
 """Up to so many names are looked for one by one, more than that all in one pass: measured, not critical."""
 
 
-def _column(table: bytes, code: str, step: int, first: int) -> array[int]:
+def _column(table: bytes, code: Literal["I", "Q"], step: int, first: int) -> memoryview:
     """Every ``step``-th word of a packed table, from word ``first`` on."""
-    words = array(code, table)
+    words = memoryview(table).cast(code)
     if sys.byteorder == "big":
-        words.byteswap()
+        swapped = array(code, table)
+        swapped.byteswap()
+        words = memoryview(swapped)
     return words[first::step]
 
 
@@ -149,21 +151,24 @@ class ElfSymbols:
         """All of the string table, likewise."""
         return self.elf.data[self._strings_at : self._strings_end]
 
+    def _blocks(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the table a piece at a time, each with the number of its first row."""
+        for row in range(0, self._count, _ROWS):
+            at = self._table_at + row * _SYM.size
+            yield row, self.elf.data[at : at + min(_ROWS, self._count - row) * _SYM.size]
+
     @cached_property
-    def _columns(self) -> tuple[array[int], array[int]]:
-        """The offset of every name in the string table, and every value."""
-        names, values = array("I"), array("Q")
-        end = self._table_at + self._count * _SYM.size
-        for at in range(self._table_at, end, _PIECE):
-            piece = self.elf.data[at : min(at + _PIECE, end)]
-            names.extend(_column(piece, "I", 6, 0))
-            values.extend(_column(piece, "Q", 3, 1))
-        return names, values
+    def _values(self) -> array[int]:
+        """Every value."""
+        values = array("Q")
+        for _, table in self._blocks():
+            values.frombytes(_column(table, "Q", 3, 1).tobytes())
+        return values
 
     @cached_property
     def _granules(self) -> bytes:
         """Bits 16 to 23 of each value, packed."""
-        return self._columns[1].tobytes()[2 if sys.byteorder == "little" else 5 :: 8]
+        return self._values.tobytes()[2 if sys.byteorder == "little" else 5 :: 8]
 
     def __len__(self) -> int:
         return self._count
@@ -221,11 +226,11 @@ class ElfSymbols:
 
     def _rows(self, offsets: set[int]) -> list[int]:
         """Rows whose name is at one of the offsets, in the table's order."""
-        names, rows = self._columns[0], []
-        for start in range(0, len(names), _ROWS):
-            block = names[start : start + _ROWS]
-            hits = offsets.intersection(block)
-            packed = block.tobytes() if hits else b""
+        rows: list[int] = []
+        for start, table in self._blocks():
+            names = _column(table, "I", 6, 0)
+            hits = offsets.intersection(names.tolist())
+            packed = names.tobytes() if hits else b""
             for offset in hits:
                 found = occurrences(packed, offset.to_bytes(4, sys.byteorder))
                 rows += [start + at // 4 for at in found if not at % 4]
@@ -307,7 +312,7 @@ class ElfSymbols:
         much as a hundred of these.
         """
         if number not in self._buckets:
-            values = self._columns[1]
+            values = self._values
             before = self._granules.split(bytes([number & 0xFF]))
             rows = [passed + index for index, passed in enumerate(accumulate(map(len, before[:-1])))]
             pairs = sorted((value, row) for row in rows if (value := values[row]) >> _BUCKET_SHIFT == number)
@@ -317,7 +322,7 @@ class ElfSymbols:
     def _sorted(self) -> tuple[Sequence[int], Sequence[int]]:
         """All values in ascending order, and the row of each."""
         if self._order is None:
-            values = self._columns[1]
+            values = self._values
             rows = array("I", sorted(range(len(values)), key=values.__getitem__))
             self._order = array("Q", map(values.__getitem__, rows)), rows
         return self._order

@@ -12,6 +12,8 @@ from hibercheck.swsusp.image import Image
 _LINE_LIMIT = 1024
 _PAGES = 16
 """Pages of text that are compared, evenly spread."""
+_PAGES_WITH_ID = 4
+"""As many where both have one build id: other code can be there only if a file was changed after it was linked."""
 _BLOCK = 16
 _FEWEST = 256
 """Blocks below which nothing is concluded: that many have four pages that are not mostly padding."""
@@ -36,7 +38,7 @@ def check_identity(image: Image, space: KernelSpace) -> None:
     if theirs is not None and kernel.build_id is not None and theirs != kernel.build_id:
         what = f"has the banner of the image's kernel, but build id {kernel.build_id} instead of {theirs}"
         raise Mismatch(what, path=kernel.path, advice=_GIVE)
-    differ, compared = compare_text(space)
+    differ, compared = _compare_text(space, _PAGES if theirs is None or kernel.build_id is None else _PAGES_WITH_ID)
     if compared >= _FEWEST and 2 * differ > compared:
         what = f"has the banner of the image's kernel, but other code: {differ} of {compared} pieces of its text differ"
         raise Mismatch(what, path=kernel.path, advice=_GIVE)
@@ -71,8 +73,8 @@ def _build_id_in_memory(space: KernelSpace) -> str | None:
         return None
 
 
-def compare_text(space: KernelSpace) -> tuple[int, int]:
-    """Compare some pages of a kernel's text with the image's.
+def _compare_text(space: KernelSpace, pages: int) -> tuple[int, int]:
+    """Compare so many pages of a kernel's text with the image's.
 
     The running kernel has patched its text (alternatives, static keys, calls to ftrace, returns) and relocated it, so
     that it is never all the same: of one build, one block in ten differs at most (measured on 5.10 to 7.3); of a build
@@ -86,8 +88,8 @@ def compare_text(space: KernelSpace) -> tuple[int, int]:
     if first is None or last is None:
         return 0, 0
     differ = compared = 0
-    for number in range(_PAGES):
-        at = first.address + (last.address - first.address) * number // _PAGES & -PAGE_SIZE
+    for number in range(pages):
+        at = first.address + (last.address - first.address) * number // pages & -PAGE_SIZE
         for ours, theirs in _blocks(kernel, space, at):
             compared += 1
             differ += ours != theirs
