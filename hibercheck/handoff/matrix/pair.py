@@ -293,6 +293,7 @@ def _group(
         if cpus:
             cell = _cell(resumer, waiting, cpus, overlap, options, share, taken=taken)
             offline = cell.verdict in {Verdict.FATAL, Verdict.RISK} and bool(cpus & run.left_behind)
+            offline = offline and waiting.state not in NO_MEMORY
             cells.append(replace(cell, rules=(*cell.rules, "HC301")) if offline else cell)
     return cells
 
@@ -336,6 +337,8 @@ def _rules(cell: Cell, ruling: Ruling, state: ParkState, overlap: Overlap | None
     """Name the rules that some CPUs break: what wakes them, what they then run into, and that nobody takes them out."""
     if cell.verdict not in {Verdict.FATAL, Verdict.RISK, Verdict.LATENT}:
         return ()
+    if state in NO_MEMORY:  # it is in nobody's loop, and what the firmware has of it is nobody's fault
+        return ("HC501",) if state is ParkState.WAIT_FOR_SIPI else ()
     line = ["HC101"] if ruling.fate is Fate.DIES and ruling.cause is Event.STORE and state is ParkState.MWAIT else []
     code = [] if overlap is None else [overlap.rule]
     stays = ["HC302"] if cell.verdict is Verdict.LATENT or ruling.when is When.AFTER else []

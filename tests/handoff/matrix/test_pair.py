@@ -149,6 +149,11 @@ def test_a_cell_names_the_rules_that_a_check_would(kernel, settings, restless):
     assert rules(kernel(ParkState.HLT), asleep, settings) == ("HC201", "HC302")
     nmi = replace(settings, suppose=frozenset({"nmi"}))
     assert rules(kernel(ParkState.HLT), asleep, nmi) == ("HC201", "HC302")
+    mce = replace(settings, suppose=frozenset({"mce"}))
+    for left_behind in (frozenset(), frozenset({2})):  # of a CPU that has no memory HC301 and HC302 do not tell
+        more = {"left_behind": left_behind}
+        assert rules(kernel(ParkState.WAIT_FOR_SIPI), asleep, mce, **more) == ("HC501",)
+        assert rules(kernel(ParkState.NEVER_BOOTED), asleep, mce, **more) == ()
     assert rules(kernel(), other, restless, left_behind=frozenset({2})) == ("HC201", "HC301")
     assert rules(kernel(), other, restless, left_behind=frozenset({7})) == ("HC201",)
     assert rules(kernel(), kernel(levels=5), restless) == ("HC401",)
