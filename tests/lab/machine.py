@@ -60,10 +60,18 @@ class Machine:
         """Number of CPUs."""
         return int(self.smp.split(",")[0])
 
+    @property
+    def threads(self) -> int:
+        """Threads of a core."""
+        return self._shape.get("threads", 1)
+
+    @property
+    def _shape(self) -> dict[str, int]:
+        return {key: int(number) for key, number in (part.split("=") for part in self.smp.split(",")[1:])}
+
     def apic_id(self, cpu: int) -> int:
         """The APIC id that QEMU gives a CPU: thread, core and package in fields of as many bits as they need."""
-        facts = {key: int(number) for key, number in (part.split("=") for part in self.smp.split(",")[1:])}
-        threads, cores = facts.get("threads", 1), facts.get("cores", 1)
+        threads, cores = self.threads, self._shape.get("cores", 1)
         thread_bits, core_bits = (threads - 1).bit_length(), (cores - 1).bit_length()
         thread, core, package = cpu % threads, cpu // threads % cores, cpu // (threads * cores)
         return package << (core_bits + thread_bits) | core << thread_bits | thread

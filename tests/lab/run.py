@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from hibercheck.handoff.facts.cmdline import parse_command_line
+from hibercheck.handoff.scenario.bringup import limited_to
+from hibercheck.kernel.code.names import built_for_one_cpu
 from tests.lab import cst, initramfs, python
 from tests.lab.errors import ImpossibleError, LabError
 from tests.lab.experiment import Experiment, Side
@@ -81,7 +84,9 @@ class Lab:
         Raises:
             LabError: It could not be carried out; nothing is known then.
         """
-        unfit(experiment)
+        kernel = experiment.resumee.kernel
+        alone = experiment.event == "smi" and built_for_one_cpu(self.kernels.symbols(kernel).get) is True
+        unfit(experiment, alone=alone)
         image = self.image(experiment)
         return retry(lambda: self._resume(experiment, image), experiment.name)
 
@@ -280,8 +285,31 @@ def left_behind(experiment: Experiment, log: str) -> list[int]:
     return [cpu for cpu in offline if init_taken(log, cpu) == len(log)]
 
 
-def unfit(experiment: Experiment) -> None:
+def at_work(side: Side, machine: Machine, *, alone: bool = False) -> int:
+    """How many CPUs a kernel runs once its CPUs are where the experiment wants them, at most.
+
+    Args:
+        side: Its boot.
+        machine: The machine.
+        alone: Whether it is built for one CPU.
+    """
+    line = parse_command_line(side.cmdline)
+    has = limited_to(frozenset(range(machine.cpus)), line, one_cpu=alone)
+    if line.nosmt:
+        has = frozenset(cpu for cpu in has if not cpu % machine.threads)
+    kept = has - (frozenset(side.offline) - frozenset(side.online))
+    return min(len(kept), line.max_cpus or len(kept))
+
+
+def unfit(experiment: Experiment, *, alone: bool = False) -> None:
     """Refuse what QEMU cannot do.
+
+    An SMI is sent by two writes to the ICR of whichever CPU the shell is on: with several at work the second may be to
+    another's, and the kernel itself writes to it in between.
+
+    Args:
+        experiment: The experiment.
+        alone: Whether the resumee is built for one CPU.
 
     Raises:
         ImpossibleError: The experiment wants it.
@@ -292,6 +320,8 @@ def unfit(experiment: Experiment) -> None:
         "a latency": experiment.latency > 0,
         "a cold TLB": experiment.tlb == "cold",
         "a resumee with other numbers for the CPUs": len({side.kexec_cpu for side in sides}) > 1,
+        "an SMI that hits the CPU it is meant for, where the resumee runs several": experiment.event == "smi"
+        and at_work(experiment.resumee, experiment.machine, alone=alone) > 1,
     }
     if asked := [what for what, wanted in wants.items() if wanted]:
         raise ImpossibleError(f"not on QEMU: {', '.join(asked)}")

@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +194,20 @@ def test_each_machine_says_what_it_cannot_do():
             unfit_for_qemu(item)
     with pytest.raises(LabError, match="no such CPU"):
         model(Machine(cpu="EPYC"))
+
+
+@pytest.mark.parametrize(("line", "offline", "online", "fits"), [
+    ("", (1, 2, 3), (), True), ("", (1, 3), (), False), ("", (1, 2, 3), (3,), False), ("", (), (), False),
+    ("nosmt", (2,), (), True), ("nosmt", (), (), False), ("maxcpus=1", (), (), True), ("maxcpus=2", (), (), False),
+    ("nr_cpus=2", (1,), (), True), ("nr_cpus=2", (), (), False), ("nosmp", (), (), True),
+])  # fmt: skip
+def test_in_qemu_an_smi_cannot_be_aimed_where_the_resumee_runs_several_cpus(line, offline, online, fits):
+    """As in seed17-14, whose resumee runs three."""
+    item = Experiment("x", Side("a", line, offline, online), Side("b"), machine=FOUR, event="smi")
+    unfit_for_qemu(replace(item, event="nmi"))
+    unfit_for_qemu(item, alone=True)
+    with nullcontext() if fits else pytest.raises(LabError, match="not on QEMU: an SMI that hits"):
+        unfit_for_qemu(item)
 
 
 def test_the_machine_in_bochs_words(tmp_path: Path):
