@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate, chain, compress
+from itertools import chain, compress
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from hibercheck.kernel.symbols import Symbol, rank
 # typedef struct elf64_sym { Elf64_Word st_name; unsigned char st_info, st_other; Elf64_Half st_shndx;
 #   Elf64_Addr st_value; Elf64_Xword st_size; } Elf64_Sym;                      include/uapi/linux/elf.h
 _SYM = struct.Struct("<IBBHQQ")
+_VALUE_AT = 8
 
 MAX_SYMBOLS = 1 << 21
 """An allyesconfig kernel has under a million; bounds the memory that a hostile table can ask for."""
@@ -39,8 +40,11 @@ _ROWS = 1024
 """Rows searched at a time; measured, not critical."""
 _NAME = 128
 """Bytes read for a name at first; few are longer."""
-_BUCKET_SHIFT = 16
-_MAX_BUCKETS = 32
+_GRANULE_SHIFT = 8
+_MAX_GRANULES = 1 << 13
+"""So far a symbol is looked for around an address before all symbols are sorted: 2 MiB."""
+_MANY = 1024
+"""Values that are read one by one at most; measured, not critical."""
 _MAX_KNOWN = 1 << 16
 """Addresses whose symbols are remembered: every parked CPU asks for the same few."""
 _FEW = 4
@@ -126,7 +130,9 @@ class ElfSymbols:
         section = next((one for one in elf.sections if one.kind == SHT_SYMTAB), None)
         if section is not None:
             self._place(section)
-        self._buckets: dict[int, tuple[Sequence[int], Sequence[int]]] = {}
+        self._bytes: tuple[bytes, bytes, bytes] | None = None
+        self._near: dict[int, dict[int, list[int]]] = {}
+        self._granules: dict[int, tuple[Sequence[int], Sequence[int]]] = {}
         self._order: tuple[Sequence[int], Sequence[int]] | None = None
         self._known: dict[int, Symbol | None] = {}
 
@@ -164,11 +170,6 @@ class ElfSymbols:
         for _, table in self._blocks():
             values.frombytes(_column(table, "Q", 3, 1).tobytes())
         return values
-
-    @cached_property
-    def _granules(self) -> bytes:
-        """Bits 16 to 23 of each value, packed."""
-        return self._values.tobytes()[2 if sys.byteorder == "little" else 5 :: 8]
 
     def __len__(self) -> int:
         return self._count
@@ -225,15 +226,24 @@ class ElfSymbols:
         return {name: tuple(sorted(s, key=lambda one: rank(one.letter, one.name))) for name, s in found.items()}
 
     def _rows(self, offsets: set[int]) -> list[int]:
-        """Rows whose name is at one of the offsets, in the table's order."""
+        """Rows whose name is at one of the offsets, in the table's order.
+
+        What tells values apart is taken along: whoever asks for a symbol's place asks next whose place an address is,
+        and to go through the table once more takes longer.
+        """
         rows: list[int] = []
+        low, middle, high = bytearray(), bytearray(), bytearray()
         for start, table in self._blocks():
+            low += table[_VALUE_AT + 1 :: _SYM.size]
+            middle += table[_VALUE_AT + 2 :: _SYM.size]
+            high += table[_VALUE_AT + 3 :: _SYM.size]
             names = _column(table, "I", 6, 0)
             hits = offsets.intersection(names.tolist())
             packed = names.tobytes() if hits else b""
             for offset in hits:
                 found = occurrences(packed, offset.to_bytes(4, sys.byteorder))
                 rows += [start + at // 4 for at in found if not at % 4]
+        self._bytes = bytes(low), bytes(middle), bytes(high)
         return sorted(rows)
 
     def variants(self, name: str) -> list[Symbol]:
@@ -298,26 +308,43 @@ class ElfSymbols:
         return found
 
     def _nearest(self, address: int) -> Symbol | None:
-        number = address >> _BUCKET_SHIFT
-        for bucket in range(number, max(number - _MAX_BUCKETS, -1), -1):
-            best = self._best_below(address, *self._bucket(bucket))
+        number = address >> _GRANULE_SHIFT
+        for granule in range(number, max(number - _MAX_GRANULES, -1), -1):
+            best = self._best_below(address, *self._granule(granule))
             if best is not None:
                 return best
         return self._best_below(address, *self._sorted())
 
-    def _bucket(self, number: int) -> tuple[Sequence[int], Sequence[int]]:
-        """Ascending values, and rows, of the symbols in one 64 KiB of the address space.
+    def _granule(self, number: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Ascending values, and rows, of the symbols in one 256 bytes of the address space.
 
-        They are found by bits 16 to 23 of their values, which is a strided slice away; sorting all values would cost as
-        much as a hundred of these.
+        Three bytes of a value tell those from nearly all others: sorting all values would cost as much as a hundred of
+        these, and having all of them as much as ten.
         """
-        if number not in self._buckets:
-            values = self._values
-            before = self._granules.split(bytes([number & 0xFF]))
-            rows = [passed + index for index, passed in enumerate(accumulate(map(len, before[:-1])))]
-            pairs = sorted((value, row) for row in rows if (value := values[row]) >> _BUCKET_SHIFT == number)
-            self._buckets[number] = [value for value, _ in pairs], [row for _, row in pairs]
-        return self._buckets[number]
+        rows = self._rows_near(number >> 8).get(number & 0xFF)
+        if not rows:
+            return (), ()
+        if number not in self._granules:
+            value = self._value if len(rows) <= _MANY else self._values.__getitem__
+            pairs = sorted((at, row) for row in rows if (at := value(row)) >> _GRANULE_SHIFT == number)
+            self._granules[number] = [at for at, _ in pairs], [row for _, row in pairs]
+        return self._granules[number]
+
+    def _rows_near(self, number: int) -> dict[int, list[int]]:
+        """Rows that have bits 16 to 31 of the addresses in one 64 KiB, by bits 8 to 15."""
+        if self._bytes is None:
+            self._rows(set())
+        if number not in self._near and self._bytes is not None:
+            low, middle, high = self._bytes
+            near = self._near[number] = {}
+            for row in occurrences(middle, bytes([number & 0xFF])):
+                if high[row] == number >> 8 & 0xFF:
+                    near.setdefault(low[row], []).append(row)
+        return self._near[number]
+
+    def _value(self, row: int) -> int:
+        at = self._table_at + row * _SYM.size + _VALUE_AT
+        return int.from_bytes(self.elf.data[at : at + 8], "little")
 
     def _sorted(self) -> tuple[Sequence[int], Sequence[int]]:
         """All values in ascending order, and the row of each."""
@@ -341,9 +368,9 @@ class ElfSymbols:
 
     def next_address(self, address: int) -> int | None:
         """See `SymbolSource.next_address`."""
-        number = address >> _BUCKET_SHIFT
-        buckets = map(self._bucket, range(number, number + _MAX_BUCKETS))
-        for values, rows in chain(buckets, (self._sorted() for _ in range(1))):
+        number = address >> _GRANULE_SHIFT
+        granules = map(self._granule, range(number, number + _MAX_GRANULES))
+        for values, rows in chain(granules, (self._sorted() for _ in range(1))):
             for at in range(bisect_right(values, address), len(values)):
                 if self._symbol(rows[at]):
                     return values[at]
