@@ -261,7 +261,7 @@ def _addresses(table: TableSymbols | None) -> dict[str, int]:
     if table is None:
         return {}
     bounds = (name for _, first, last, _, _ in _SECTIONS for name in (first, last))
-    wanted = {*_NEEDED, *_OF_SEVERAL_CPUS, *OF_OTHER_CPUS, OF_ONE_CPU, *bounds}
+    wanted = {*_NEEDED, *_OF_SEVERAL_CPUS, *OF_OTHER_CPUS, *OF_ONE_CPU, *bounds}
     wanted |= {"_text", "_end", "__init_begin", "__init_end", "boot_params", "vmcoreinfo_data"}
     return {name: found[0].address for name, found in table.lookup(wanted).items()}
 

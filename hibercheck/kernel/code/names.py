@@ -70,8 +70,13 @@ ANY_CODE = THUNKS | COMPLAINTS | NOISE | TABLES
 
 OF_OTHER_CPUS = ("start_secondary", "smp_init", "bringup_nonboot_cpus", "native_play_dead")
 """Functions that only a kernel with CONFIG_SMP has."""
-OF_ONE_CPU = "up_late_init"
-"""A function that only one without has (CONFIG_UP_LATE_INIT, arch/x86/Kconfig)."""
+OF_ONE_CPU = {"up_late_init": "CONFIG_UP_LATE_INIT", "srcu_drive_gp": "CONFIG_TINY_SRCU"}
+"""Functions that only one without has, and the options that they come with, which nobody can choose.
+
+The first (arch/x86/Kconfig) has one caller, and may become a part of it where a kernel is linked as one (CONFIG_LTO);
+clang 16 leaves it.  The second (kernel/rcu/Kconfig), since d8be81735aa8 ("srcu: Create a tiny SRCU", in v4.12) in
+kernels without preemption, is exported and called through a pointer, so that it stays.
+"""
 
 
 def built_for_one_cpu(find: Callable[[str], object | None]) -> bool | None:
@@ -86,7 +91,7 @@ def built_for_one_cpu(find: Callable[[str], object | None]) -> bool | None:
     """
     if any(find(name) is not None for name in OF_OTHER_CPUS):
         return False
-    return True if find(OF_ONE_CPU) is not None else None
+    return True if any(find(name) is not None for name in OF_ONE_CPU) else None
 
 
 PLAY_DEAD = ("native_play_dead", "mwait_play_dead", "hlt_play_dead", "resume_play_dead")

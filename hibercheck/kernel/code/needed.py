@@ -13,7 +13,7 @@ Place = Literal["image", "page", "percpu"]
 """In the kernel's image; there and on a page of its own; in the per-CPU area, whose symbols may be offsets."""
 
 _IMAGE = f"""
-{" ".join(OF_OTHER_CPUS)} {OF_ONE_CPU}
+{" ".join((*OF_OTHER_CPUS, *OF_ONE_CPU))}
 _text _stext _etext _end linux_banner init_uts_ns saved_command_line saved_context
 restore_registers arch_resume_nosmt hibernate_resume_nonboot_cpu_disable freeze_secondary_cpus cpuhp_smt_enable
 cpuidle_play_dead smp_ops cpuidle_curr_driver

@@ -58,10 +58,10 @@ class StartupReader:
         name = "one_cpu"
         value = built_for_one_cpu(self.program.find)
         if value is None:
-            asked = (OF_ONE_CPU, *OF_OTHER_CPUS)
+            asked = (*OF_ONE_CPU, *OF_OTHER_CPUS)
             return Trait(name, None, tuple(map(absent, asked)), reason="the kernel's symbols lack what would tell")
-        found = next(filter(None, map(self.program.find, (*OF_OTHER_CPUS, OF_ONE_CPU))))
-        option = "CONFIG_UP_LATE_INIT" if value else "CONFIG_SMP"
+        found = next(filter(None, map(self.program.find, (*OF_OTHER_CPUS, *OF_ONE_CPU))))
+        option = OF_ONE_CPU[found.name] if value else "CONFIG_SMP"
         return Trait(name, value, (Evidence(found.name, found.address, option),))
 
     def primaries_first(self) -> Trait[bool]:

@@ -69,7 +69,7 @@ _PARK = (
 )
 _TASK = ("current_task", "cpu_current_top_of_stack", "kernel_stack", "cpu_tss", "cpu_tss_rw")
 _DATA = ("init_task", "smp_ops")
-_OTHERS = (*OF_OTHER_CPUS, "start_secondary*", OF_ONE_CPU, *_DATA)
+_OTHERS = (*OF_OTHER_CPUS, "start_secondary*", *OF_ONE_CPU, *_DATA)
 _MWAIT_LINE = (*_HOOK, *_PARK, *_TASK)
 
 

@@ -123,6 +123,7 @@ def test_per_cpu_variables_of_a_kernel_for_one_cpu_are_variables_like_others(oth
     alone, several, unknown = (
         space_of(up_late_init=1), space_of(start_kernel=1, **{others: 2}), space_of(start_kernel=1)
     )  # fmt: skip
+    assert space_of(srcu_drive_gp=1).one_cpu
     assert (alone.one_cpu, several.one_cpu, unknown.one_cpu) == (True, False, False)
     assert alone.percpu_address("x86_cpu_to_apicid", 0) == 0x1100
     assert several.percpu_address("x86_cpu_to_apicid", 0) == unknown.percpu_address("x86_cpu_to_apicid", 0)

@@ -61,6 +61,8 @@ OTHERS = "fn {0}\n ret\nend {0}\n"
     ("extra", "value"),
     [
         (OTHERS.format("up_late_init"), True),
+        (OTHERS.format("srcu_drive_gp"), True),  # linked as one the kernel has lost the other
+        (OTHERS.format("srcu_drive_gp") + OTHERS.format("smp_init"), False),
         (START, None),  # of symbols that are stripped, or a part, nothing follows
         (START + OTHERS.format("start_secondary"), False),
         (START + OTHERS.format("start_secondary.isra.0"), False),

@@ -186,8 +186,8 @@ __freeze_secondary_cpus __request_module alloc_pages alloc_pages_noprof asm_fred
 asm_fred_entrypoint_user builtin_cmdline compute_e820_crc32 cpu_tss cpumask_next crc32_le_arch crypto_alloc_shash
 crypto_shash_digest cxl_mem_active disable_nonboot_cpus efi_set_secure_boot get_e820_md5 haltpoll_init ist_idts
 kernel_stack lock_kernel_down lockdown_lsm_init lockdown_param native_x2apic_icr_write pcpu_hot
-security_lock_kernel_down security_locked_down setup_boot_config sev_es_play_dead suspend_disable_secondary_cpus
-unpack_orig_pfns up_late_init xbc_init xen_pv_play_dead
+security_lock_kernel_down security_locked_down setup_boot_config sev_es_play_dead srcu_drive_gp
+suspend_disable_secondary_cpus unpack_orig_pfns up_late_init xbc_init xen_pv_play_dead
 __ubsan_handle_shift_out_of_bounds printk tboot_shutdown
 """
 """What is asked for and no committed kernel has: of other versions, or other configurations."""
@@ -196,7 +196,7 @@ asm_fred_entrypoint_kernel asm_fred_entrypoint_user do_mce do_nmi fred_entry_fro
 fred_exc_nmi machine_check nmi
 builtin_cmdline embedded_bootconfig_data embedded_bootconfig_data_end init_s4_sigcheck
 intel_iommu_enabled irq_remapping_enabled kernel_locked_down node_data pcpu_hot pgtable_l5_enabled sme_me_mask
-swapper_pg_dir up_late_init x2apic_mode x86_hyper_type
+srcu_drive_gp swapper_pg_dir up_late_init x2apic_mode x86_hyper_type
 """
 
 
