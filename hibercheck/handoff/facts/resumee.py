@@ -114,10 +114,13 @@ class Resumee:
         """Whether `machine` has all CPUs.
 
         With ``acpi=off`` or ``nolapic`` no MADT is read, and what is found may be a part of them; and of CPUs that a
-        kernel was told to leave out nothing is known where its topology cannot be read.
+        kernel was told to leave out nothing is known where its topology cannot be read, nor where it is not known what
+        it was told.
         """
         told = self.parameters
-        if self.topology is None and (self.command_line is None or leaves_cpus_out(self.space, told)):
+        if self.command_line is None:
+            return False
+        if self.topology is None and leaves_cpus_out(self.space, told, self.present):
             return False
         return self.mp_table_has_all or not (told.acpi_off or told.lapic_off)
 
@@ -145,7 +148,7 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
     present, frozen = _masks(image, space)
     e820 = attempt(missing, "e820", lambda: read_e820(space))
     command_line = attempt(missing, "command_line", lambda: space.string(space.variable("saved_command_line")))
-    limited = leaves_cpus_out(space, parse_command_line(command_line or ""))
+    limited = leaves_cpus_out(space, parse_command_line(command_line or ""), present)
     smt_control = attempt(missing, "smt_control", lambda: read_smt_control(space))
 
     return Resumee(
@@ -216,9 +219,23 @@ def _saved_cr4(image: Image, space: KernelSpace) -> int:
     raise MissingFact("CR4 is in none of the places where a kernel saves it")
 
 
-def leaves_cpus_out(space: KernelSpace, line: CommandLine) -> bool:
-    """Tell whether a kernel may take no note of CPUs that the machine has: by its build, or by its command line."""
-    return space.one_cpu or line.limits_cpus
+def leaves_cpus_out(space: KernelSpace, line: CommandLine, present: frozenset[int] = frozenset()) -> bool:
+    """Tell whether a kernel may take no note of CPUs that the machine has: by its build, or by its command line.
+
+    Args:
+        space: Its memory.
+        line: Its command line.
+        present: CPUs in its present mask, where that is known.
+    """
+    return space.one_cpu or line.limits_cpus or (line.max_cpus is None and _is_full(space, present))
+
+
+def _is_full(space: KernelSpace, present: frozenset[int]) -> bool:
+    """Tell whether every number of a CPU is taken: CONFIG_NR_CPUS, with which setup_max_cpus begins (kernel/smp.c)."""
+    try:
+        return bool(present) and len(present) >= space.variable("setup_max_cpus", 4)
+    except MissingFact:
+        return False
 
 
 def read_smt_control(space: KernelSpace) -> str:

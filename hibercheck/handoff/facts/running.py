@@ -95,7 +95,7 @@ def read_running(space: KernelSpace) -> RunningKernelFacts:
     command_line = read("command_line", lambda: space.string(space.variable("saved_command_line")))
     present = read("present", lambda: mask("__cpu_present_mask"))
     smt_control = read("smt_control", lambda: read_smt_control(space))
-    limited = leaves_cpus_out(space, parse_command_line(command_line or ""))
+    limited = leaves_cpus_out(space, parse_command_line(command_line or ""), present or frozenset())
 
     def frozen() -> frozenset[int]:
         return read_mask_variable(space, "frozen_cpus", cpu_count(space), _known(present))

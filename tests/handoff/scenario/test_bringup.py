@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hibercheck.errors import MissingFact, UsageProblem
 from hibercheck.handoff.facts.cmdline import parse_command_line
 from hibercheck.handoff.facts.cpufacts import CpuFeatures, Topology, hidden_apic_ids
+from hibercheck.handoff.facts.resumee import leaves_cpus_out
 from hibercheck.handoff.scenario.bringup import (
     Order,
     bring_up,
@@ -169,6 +170,24 @@ def test_an_absurd_count_of_hidden_cpus_is_refused():
     ):
         with pytest.raises(MissingFact, match="no machine has"):
             hidden_apic_ids(memory, frozenset({0}), limited=True)
+
+
+@pytest.mark.parametrize(("line", "most", "present", "leaves_out"), [
+    ("", 2, {0, 1}, True), ("", 3, {0, 1}, False), ("", 2, set(), False), ("", None, {0, 1}, False),
+    ("maxcpus=2", 2, {0, 1}, False),  # that number is no more what the kernel is built for
+    ("nosmp", None, {0}, True), ("nr_cpus=2", 8, {0, 1}, True),
+])  # fmt: skip
+def test_a_kernel_without_another_number_for_a_cpu_may_have_left_some_out(line, most, present, leaves_out):
+    class WithoutOthers(Memory):
+        one_cpu = False
+
+        def address(self, name):
+            if name not in self.variables:
+                raise MissingFact(f"has no symbol {name}")
+            return super().address(name)
+
+    space = WithoutOthers(**({} if most is None else {"setup_max_cpus": most}))
+    assert leaves_cpus_out(space, parse_command_line(line), frozenset(present)) is leaves_out
 
 
 @pytest.mark.parametrize(

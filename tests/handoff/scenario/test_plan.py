@@ -131,6 +131,8 @@ LESS = {"command_line": "nr_cpus=1", "present": frozenset({0}), "online": frozen
         ({"command_line": "nosmp", "topology": None}, {"dumped": made_dumped(**LESS), **NMI}, False),
         ({"command_line": "nosmp", "topology": None}, {"dumped": made_dumped(**LESS | {"topology": SMT}), **NMI}, True),
         ({"command_line": None, "topology": None}, {"dumped": made_dumped(**LESS), **NMI}, False),
+        ({"command_line": None}, {}, False),  # it may have been told to leave some out
+        ({"command_line": None}, {"facts": (("cpus", "0"),)}, True),
         ({"topology": None}, {"dumped": made_dumped(**LESS), **NMI}, True),
     ],
 )
