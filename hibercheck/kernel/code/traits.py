@@ -384,7 +384,6 @@ class Traits:
         lambda by, _: by.accepts.zero_pages(),
         symbols=("snapshot_write_next", "unpack_orig_pfns*", "zero_bm"),
         commit=commits.ZERO_PAGES,
-        in_check=True,
     )
     compressors = Declared(
         tuple[str, ...],

@@ -284,8 +284,7 @@ def test_what_a_line_is_worth_only_with():
 
 def test_which_traits_the_report_of_a_check_shows():
     assert [one.name for one in DECLARED if one.in_check] == [
-        "rescues_offline", "rescue_needs_primary", "resume_park", "sends_init", "play_dead_order", "zero_pages",
-        "compressors",
+        "rescues_offline", "rescue_needs_primary", "resume_park", "sends_init", "play_dead_order", "compressors",
     ]  # fmt: skip
 
 
