@@ -239,6 +239,20 @@ def settle_modes(asking: Asking) -> tuple[str, str] | None:
     return what, "give both kernels the same parameters for it"
 
 
+def settle_local_apic(asking: Asking) -> tuple[str, str] | None:
+    """Return what is not known of a resumee that left the local APIC alone, and what to do; None where it did not.
+
+    Without a local APIC a kernel takes interrupts as firmware has set it up (virtual wire), and its resume sets up the
+    8259 alone.  A resumer with one masks that way, and disables the APIC before the copy (lapic_suspend(),
+    arch/x86/kernel/apic/apic.c): in QEMU 6.1 and 7.3 hung, as no timer came.  The other way round both resumed.
+    """
+    line, resumee = asking.need(COMMAND_LINE).value, asking.inputs.resumee
+    if line.lapic_off or not resumee.parameters.lapic_off:
+        return None
+    what = "what becomes of a resumee with nolapic after a resumer that sets the local APIC up (in QEMU it hangs)"
+    return what, "give both kernels nolapic, or none"
+
+
 def bootconfig_unseen(asking: Asking) -> str | None:
     """Return why parameters may come from a bootconfig that nobody has seen, or None where nothing says so.
 

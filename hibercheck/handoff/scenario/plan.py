@@ -24,6 +24,7 @@ from hibercheck.handoff.scenario.known_machine import (
     PRESENT,
     TOPOLOGY,
     remark_bootconfig,
+    settle_local_apic,
     settle_modes,
 )
 from hibercheck.handoff.scenario.known_place import KASLR_OFFSET, LEVELS, LOAD_ADDRESS
@@ -207,7 +208,7 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
             asking.known(fact)
     remark_bootconfig(asking)
     remark_dump(asking)
-    missing += [apart] if (apart := settle_modes(asking)) is not None else []
+    missing += [apart for apart in (settle_modes(asking), settle_local_apic(asking)) if apart is not None]
     return Plan(
         inputs=inputs,
         options=options,

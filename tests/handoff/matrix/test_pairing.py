@@ -264,7 +264,7 @@ def test_with_acpi_off_the_resumee_too_has_one_cpu(summaries):
     assert {one.state for one in run.plan.parked} == {ParkState.NEVER_BOOTED}
 
 
-@pytest.mark.parametrize("line", ["acpi=off", "nolapic", "nosmp acpi=off"])
+@pytest.mark.parametrize("line", ["acpi=off", "nosmp acpi=off"])
 def test_the_cpus_of_the_machine_are_known_though_a_resumee_does_not_find_them(summaries, line):
     run = run_of(summaries["small-hlt"], summaries["small-hlt"], f"a=;resumee={line}")
     assert (run.plan.resumee.present, run.plan.missing) == ({0}, ())

@@ -424,7 +424,8 @@ def test_cpus_that_the_running_kernel_leaves_out_are_those_of_the_machine(system
     """A resumer that does not leave them out starts them, and parks them where the resumee does not look for them."""
     root = system((SAME, f"{LINE} {HERE}"), line=f"{LINE} {line}", cpus=1)
     assert verdicts(rows(root)[2]) == ["undetermined"]
-    assert verdicts(rows(root, "--fact", "cpus=0")[2]) == ["safe"]
+    told = verdicts(rows(root, "--fact", "cpus=0")[2])
+    assert told == ["undetermined" if line == "nolapic" else "safe"]  # a resumer that has a local APIC takes it away
     if line != "nolapic":
         made.madt(root, (0,))
         assert verdicts(rows(root)[2]) == ["safe"]

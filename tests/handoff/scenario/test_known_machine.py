@@ -23,6 +23,7 @@ from hibercheck.handoff.scenario.known_machine import (
     machine_features,
     modes_told_apart,
     remark_bootconfig,
+    settle_local_apic,
     settle_modes,
 )
 from tests.support.made_inputs import INTEL, SMT, Kernel, asking, made_dumped, made_plan, made_resumee, made_space
@@ -393,6 +394,18 @@ def test_a_dump_without_x2apic_beside_an_image_with_it_is_undetermined():
         "what becomes of a machine whose kernels differ in x2APIC (measured on none)"
     ]
     assert made_plan(resumee=with_modes(x2apic=1), collected={"modes": {"x2apic": True}}).missing == ()
+
+
+@pytest.mark.parametrize(("ours", "theirs", "settled"), [
+    ("", "nolapic", False), ("quiet", "disableapic quiet", False), ("nolapic", "nolapic", True), ("nolapic", "", True),
+    ("disableapic", "nolapic", True), ("noapic", "", True), ("", "noapic", True), ("", "", True),
+])  # fmt: skip
+def test_a_resumee_that_left_the_local_apic_alone_wants_a_resumer_that_does(ours, theirs, settled):
+    """As measured in QEMU: of these the first two hung, the others resumed."""
+    told = {"resumee": made_resumee(command_line=theirs, mp_table_has_all=True), "resumer_cmdline": ours}
+    found = settle_local_apic(asking(**told))
+    assert (found is None) is settled
+    assert (found in made_plan(**told).missing) is not settled
 
 
 @pytest.mark.parametrize(("facts", "told"), [((), True), ((("cpus", "0-7"),), False)])
