@@ -41,8 +41,8 @@ _ROWS = 1024
 _NAME = 128
 """Bytes read for a name at first; few are longer."""
 _GRANULE_SHIFT = 8
-_MAX_GRANULES = 1 << 13
-"""So far a symbol is looked for around an address before all symbols are sorted: 2 MiB."""
+_MAX_WIDE = 32
+"""So many 64 KiB around an address are looked at before all symbols are sorted."""
 _MANY = 1024
 """Values that are read one by one at most; measured, not critical."""
 _MAX_KNOWN = 1 << 16
@@ -130,7 +130,11 @@ class ElfSymbols:
         section = next((one for one in elf.sections if one.kind == SHT_SYMTAB), None)
         if section is not None:
             self._place(section)
-        self._bytes: tuple[bytes, bytes, bytes] | None = None
+        self._bytes = (
+            b"",
+            b"",
+            b"",
+        )  # bits 8 to 15, 16 to 23, and 24 to 31 of each value, once `_rows` has taken them along
         self._near: dict[int, dict[int, list[int]]] = {}
         self._granules: dict[int, tuple[Sequence[int], Sequence[int]]] = {}
         self._order: tuple[Sequence[int], Sequence[int]] | None = None
@@ -308,12 +312,18 @@ class ElfSymbols:
         return found
 
     def _nearest(self, address: int) -> Symbol | None:
-        number = address >> _GRANULE_SHIFT
-        for granule in range(number, max(number - _MAX_GRANULES, -1), -1):
+        for granule in self._granules_from(address >> _GRANULE_SHIFT, -1):
             best = self._best_below(address, *self._granule(granule))
             if best is not None:
                 return best
         return self._best_below(address, *self._sorted())
+
+    def _granules_from(self, number: int, step: Literal[1, -1]) -> Iterator[int]:
+        """Yield the 256 bytes of the address space around an address that may have symbols: upwards, or downwards."""
+        first = number >> 8
+        for wide in range(first, max(first + step * _MAX_WIDE, -1), step):
+            granules = [wide << 8 | low for low in sorted(self._rows_near(wide), reverse=step < 0)]
+            yield from (granule for granule in granules if (granule - number) * step >= 0)
 
     def _granule(self, number: int) -> tuple[Sequence[int], Sequence[int]]:
         """Ascending values, and rows, of the symbols in one 256 bytes of the address space.
@@ -321,10 +331,8 @@ class ElfSymbols:
         Three bytes of a value tell those from nearly all others: sorting all values would cost as much as a hundred of
         these, and having all of them as much as ten.
         """
-        rows = self._rows_near(number >> 8).get(number & 0xFF)
-        if not rows:
-            return (), ()
         if number not in self._granules:
+            rows = self._rows_near(number >> 8)[number & 0xFF]
             value = self._value if len(rows) <= _MANY else self._values.__getitem__
             pairs = sorted((at, row) for row in rows if (at := value(row)) >> _GRANULE_SHIFT == number)
             self._granules[number] = [at for at, _ in pairs], [row for _, row in pairs]
@@ -332,9 +340,9 @@ class ElfSymbols:
 
     def _rows_near(self, number: int) -> dict[int, list[int]]:
         """Rows that have bits 16 to 31 of the addresses in one 64 KiB, by bits 8 to 15."""
-        if self._bytes is None:
-            self._rows(set())
-        if number not in self._near and self._bytes is not None:
+        if number not in self._near:
+            if len(self._bytes[0]) < self._count:
+                self._rows(set())
             low, middle, high = self._bytes
             near = self._near[number] = {}
             for row in occurrences(middle, bytes([number & 0xFF])):
@@ -368,8 +376,7 @@ class ElfSymbols:
 
     def next_address(self, address: int) -> int | None:
         """See `SymbolSource.next_address`."""
-        number = address >> _GRANULE_SHIFT
-        granules = map(self._granule, range(number, number + _MAX_GRANULES))
+        granules = map(self._granule, self._granules_from(address >> _GRANULE_SHIFT, 1))
         for values, rows in chain(granules, (self._sorted() for _ in range(1))):
             for at in range(bisect_right(values, address), len(values)):
                 if self._symbol(rows[at]):
