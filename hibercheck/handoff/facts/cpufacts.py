@@ -361,7 +361,7 @@ def hidden_apic_ids(space: KernelSpace, known: frozenset[int], *, limited: bool)
     Earlier ones may count a CPU twice: ACPI's processor driver registers again what it does not find present
     (acpi_processor_hotadd_init(), drivers/acpi/acpi_processor.c).  Before that, total_cpus has been made of the counts
     (prefill_possible_map(), arch/x86/kernel/smpboot.c), or of possible_cpus= if that is more; a kernel for one CPU has
-    0 there.
+    0 there.  With nolapic the first count is an MP table's, and the second has all.
     """
     ids: Sequence[int]
     if any(space.kernel.symbol(name) is not None for name in ("topo_info", "x86_topo_system")):
@@ -376,7 +376,7 @@ def hidden_apic_ids(space: KernelSpace, known: frozenset[int], *, limited: bool)
         counted = numbered + disabled
         at_boot = counted if space.kernel.symbol("total_cpus") is None else space.variable("total_cpus", 4)
         if numbered <= at_boot < counted:
-            counted = at_boot
+            counted = max(at_boot, len(known) + counted - at_boot)  # of the two counts the larger one
         first = max(known, default=-1) + 1
         ids = range(first, first + counted - len(known))
     else:

@@ -155,6 +155,7 @@ class Memory:
         ({"num_processors": 1, "disabled_cpus": 2, "total_cpus": 2}, True, (1,)),
         ({"num_processors": 4, "disabled_cpus": 3, "total_cpus": 4}, True, (1, 2, 3)),  # nosmp
         ({"num_processors": 2, "disabled_cpus": 0, "total_cpus": 8}, True, (1,)),  # possible_cpus=8
+        ({"num_processors": 2, "disabled_cpus": 3, "total_cpus": 2}, True, (1, 2, 3)),  # nolapic, as measured
         ({"num_processors": 1, "disabled_cpus": 3, "total_cpus": 0}, True, (1, 2, 3)),  # built for one CPU
         ({}, False, ()),
     ],
