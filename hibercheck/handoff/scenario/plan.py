@@ -15,7 +15,7 @@ from hibercheck.handoff.facts.cmdline import CommandLine
 from hibercheck.handoff.facts.cpufacts import CpuFeatures, Topology
 from hibercheck.handoff.facts.resumee import Resumee
 from hibercheck.handoff.facts.standing import Known, Standing
-from hibercheck.handoff.scenario.bringup import Bringup, is_alone
+from hibercheck.handoff.scenario.bringup import Bringup, is_alone, limited_to
 from hibercheck.handoff.scenario.known import TABLE
 from hibercheck.handoff.scenario.known_cpus import IDLE, MWAIT, idle_driver, rescue, started
 from hibercheck.handoff.scenario.known_machine import (
@@ -265,10 +265,12 @@ def _machine_is_known(asking: Asking) -> bool:
     inputs, line = asking.inputs, asking.value(COMMAND_LINE)
     if line is None or inputs.resumee.tells_machine or "cpus" in asking.given:
         return True
-    blind = line.acpi_off or line.lapic_off
-    if line.acpi_off or line.limits_cpus or is_alone(inputs.traits):
-        told = inputs.dumped is not None and inputs.dumped.facts.topology is not None and not blind
-        return told or not asking.options.suppose
+    blind, alone = line.acpi_off or line.lapic_off, line.acpi_off or is_alone(inputs.traits)
+    told = inputs.dumped is not None and inputs.dumped.facts.topology is not None and not blind
+    if asking.options.suppose and (line.limits_cpus or alone) and not told:
+        return False
+    if len(limited_to(frozenset(range(2)), line, one_cpu=alone)) == 1:  # it starts nobody
+        return True
     present = asking.known(PRESENT)
     return present is not None and present.standing is Standing.MEASURED
 

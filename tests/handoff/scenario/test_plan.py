@@ -123,6 +123,16 @@ LESS = {"command_line": "nr_cpus=1", "present": frozenset({0}), "online": frozen
             True,
         ),  # who never was started stays where it is
         ({"command_line": "acpi=off"}, {"resumer_cmdline": "acpi=off", **NMI}, False),
+        ({"command_line": "acpi=off"}, {"resumer_cmdline": "nr_cpus=1"}, True),
+        ({"command_line": "acpi=off"}, {"resumer_cmdline": "nosmp"}, True),
+        ({"command_line": "acpi=off"}, {"traits": {"one_cpu": True}, "resumer_cmdline": ""}, True),
+        (
+            {"command_line": "acpi=off"},
+            {"resumer_cmdline": "nr_cpus=2"},
+            False,
+        ),  # it starts one of which nothing is known
+        ({"command_line": "acpi=off"}, {"resumer_cmdline": "possible_cpus=4"}, False),
+        ({"command_line": "acpi=off"}, {"resumer_cmdline": "maxcpus=1"}, False),
         ({"command_line": "acpi=off", "topology": SMT}, {}, False),  # an MP table lists none but first threads
         ({"command_line": "acpi=off", "topology": SMT, "mp_table_has_all": True}, {}, True),
         ({"command_line": "acpi=off", "mp_table_has_all": True}, {}, True),
