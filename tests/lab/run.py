@@ -170,7 +170,7 @@ class Lab:
                 vm.shell(fill(experiment), 60)
             if experiment.image_size is not None:
                 vm.shell(f"echo {experiment.image_size} > /sys/power/image_size")
-            vm.shell("echo shutdown > /sys/power/disk")
+            vm.shell(f"echo {ending(experiment.resumee)} > /sys/power/disk")
             set_online(vm, experiment.resumee)
             vm.shell(resume_device(experiment, disk))
             start = vm.order("echo disk > /sys/power/state; echo LAB back $?; dmesg | tail -3")
@@ -274,6 +274,11 @@ class Lab:
         truth.when = when
         if not ended:
             truth.remarks.append(str(error))
+
+
+def ending(side: Side) -> str:
+    """How a kernel ends the machine once the image is written: without ACPI it cannot switch it off."""
+    return "reboot" if parse_command_line(side.cmdline).acpi_off else "shutdown"
 
 
 def left_behind(experiment: Experiment, log: str) -> list[int]:
