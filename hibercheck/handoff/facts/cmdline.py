@@ -83,6 +83,7 @@ class CommandLine:
         max_cpus: ``maxcpus=`` (``nosmp`` is 0), the last of them, or None.
         nr_cpus: ``nr_cpus=``, the smallest of them, or None.
         possible_cpus: ``possible_cpus=``, or None.
+        ignored_apic: ``disable_cpu_apicid=``, the APIC id of a CPU that a kernel before v6.9 ignores, or None.
         parallel_bringup: ``cpuhp.parallel=``, or None for the kernel's choice.
         lapic_off: ``nolapic`` or ``disableapic``: the kernel starts no other CPU.
         acpi_off: ``acpi=off``: the kernel reads no MADT, and finds other CPUs by an MP table only.
@@ -114,6 +115,7 @@ class CommandLine:
     max_cpus: int | None = None
     nr_cpus: int | None = None
     possible_cpus: int | None = None
+    ignored_apic: int | None = None
     parallel_bringup: bool | None = None
     lapic_off: bool = False
     acpi_off: bool = False
@@ -139,8 +141,8 @@ class CommandLine:
     @property
     def limits_cpus(self) -> bool:
         """Whether the kernel leaves CPUs of the machine out of its present mask."""
-        counts = self.nr_cpus is not None or self.possible_cpus is not None
-        return counts or self.max_cpus == 0 or self.lapic_off
+        counts = (self.nr_cpus, self.possible_cpus, self.ignored_apic)
+        return any(count is not None for count in counts) or self.max_cpus == 0 or self.lapic_off
 
     @property
     def intel_idle_off(self) -> bool:
@@ -175,6 +177,7 @@ def parse_command_line(text: str, builtin: str = "", *, override: bool = False, 
         max_cpus=_max_cpus(early),
         nr_cpus=min((n for n in _values(early, "nr_cpus", option_number) if n > 0), default=None),
         possible_cpus=_last(early, "possible_cpus", option_number),
+        ignored_apic=_last(early, "disable_cpu_apicid", option_number),
         parallel_bringup=_last(early, "cpuhp.parallel", boolean),
         lapic_off=any(name in {"nolapic", "disableapic"} for name, _ in early),
         acpi_off=_last(early, "acpi", _one_of("off", "force")) == "off",

@@ -21,9 +21,11 @@ _MAX_APIC_ID = 1 << 15
 """MAX_LOCAL_APIC, arch/x86/include/asm/apicdef.h: bits of phys_cpu_present_map."""
 
 
-def topology_of(space: KernelSpace, present: frozenset[int], smt_control: str | None, *, limited: bool) -> Topology:
+def topology_of(
+    space: KernelSpace, present: frozenset[int], smt_control: str | None, *, limited: bool, possible: int | None
+) -> Topology:
     """Read the topology of the CPUs that are present, and compare it as `agreed_topology` does."""
-    found = read_topology(space, present, limited=limited)
+    found = read_topology(space, present, limited=limited, possible=possible)
     return agreed_topology(space, present, found, smt_control, limited=limited)
 
 

@@ -329,13 +329,16 @@ class Topology:
         return self.extended(self.apic_ids | {cpu: following + place for place, cpu in enumerate(sorted(cpus))})
 
 
-def read_topology(space: KernelSpace, present: frozenset[int], *, limited: bool) -> Topology:
+def read_topology(
+    space: KernelSpace, present: frozenset[int], *, limited: bool, possible: int | None = None
+) -> Topology:
     """Read APIC ids and the SMT shift, of CPUs that the kernel itself was told to ignore, too.
 
     Args:
         space: The kernel's memory.
         present: CPUs in its present mask.
         limited: Whether its command line limits that mask.
+        possible: Its ``possible_cpus=``.
 
     Raises:
         MissingFact: The kernel keeps them in none of the known places.
@@ -344,12 +347,14 @@ def read_topology(space: KernelSpace, present: frozenset[int], *, limited: bool)
     # u16 in 6.1, u32 in 6.12: the symbol's size says which.
     width = 4 if symbol.size == 4 else 2
     apic_ids = {cpu: space.number(space.percpu_address("x86_cpu_to_apicid", cpu), width) for cpu in sorted(present)}
-    for apic in hidden_apic_ids(space, frozenset(apic_ids.values()), limited=limited):
+    for apic in hidden_apic_ids(space, frozenset(apic_ids.values()), limited=limited, possible=possible):
         apic_ids[max(apic_ids, default=-1) + 1] = apic
     return Topology({}, _smt_shift(space), frozenset()).extended(apic_ids)
 
 
-def hidden_apic_ids(space: KernelSpace, known: frozenset[int], *, limited: bool) -> tuple[int, ...]:
+def hidden_apic_ids(
+    space: KernelSpace, known: frozenset[int], *, limited: bool, possible: int | None = None
+) -> tuple[int, ...]:
     """Return the APIC ids of CPUs that the machine has and the kernel gave no number, as with ``nr_cpus=1``.
 
     Kernels with topo_info (6.12, 7.3) have those that ``nosmp`` cut off in phys_cpu_present_map; those that came after
@@ -357,11 +362,6 @@ def hidden_apic_ids(space: KernelSpace, known: frozenset[int], *, limited: bool)
     (topology_register_apic(), arch/x86/kernel/cpu/topology.c).  Earlier ones count them in disabled_cpus, among slots
     that are empty (arch/x86/kernel/apic/apic.c).  What is only counted counts where the command line limits the CPUs,
     and is taken to follow the last one.
-
-    Earlier ones may count a CPU twice: ACPI's processor driver registers again what it does not find present
-    (acpi_processor_hotadd_init(), drivers/acpi/acpi_processor.c).  Before that, total_cpus has been made of the counts
-    (prefill_possible_map(), arch/x86/kernel/smpboot.c), or of possible_cpus= if that is more; a kernel for one CPU has
-    0 there.  With nolapic the first count is an MP table's, and the second has all.
     """
     ids: Sequence[int]
     if any(space.kernel.symbol(name) is not None for name in ("topo_info", "x86_topo_system")):
@@ -371,19 +371,35 @@ def hidden_apic_ids(space: KernelSpace, known: frozenset[int], *, limited: bool)
         rejected = space.number(space.address("topo_info") + 8, 4) if limited else 0
         ids = [*listed, *range(first, first + min(rejected, MAX_CPUS + 1))]
     elif limited:
-        assigned, disabled = space.variable("num_processors", 4), space.variable("disabled_cpus", 4)
-        numbered = max(assigned, len(known))
-        counted = numbered + disabled
-        at_boot = counted if space.kernel.symbol("total_cpus") is None else space.variable("total_cpus", 4)
-        if numbered <= at_boot < counted:
-            counted = max(at_boot, len(known) + counted - at_boot)  # of the two counts the larger one
         first = max(known, default=-1) + 1
-        ids = range(first, first + counted - len(known))
+        ids = range(first, first + _left_out(space, len(known), possible or 0))
     else:
         ids = ()
     if len(ids) > MAX_CPUS:
         raise MissingFact(f"the kernel counts {len(ids)} CPUs that it does not use, which no machine has")
     return tuple(ids)
+
+
+def _left_out(space: KernelSpace, present: int, possible: int) -> int:
+    """Count the CPUs that a kernel before v6.9 left out, without the slots in which there is none.
+
+    Both are in disabled_cpus, but ACPI's processor driver registers anew every CPU that is there and not present
+    (acpi_processor_hotadd_init(), drivers/acpi/acpi_processor.c, by acpi_map_cpu()), which counts it once more.  Before
+    that, total_cpus has been made of the counts (prefill_possible_map(), arch/x86/kernel/smpboot.c): what came on top
+    are the CPUs.  With ``nolapic`` the first count is an MP table's.  Where the driver is not known to have counted,
+    and where ``possible_cpus=`` may have made total_cpus, the larger count counts.  A kernel for one CPU has 0 there.
+    """
+    assigned, disabled = space.variable("num_processors", 4), space.variable("disabled_cpus", 4)
+    numbered = max(assigned, present)
+    counted = numbered + disabled
+    if space.kernel.symbol("total_cpus") is None:
+        return counted - present
+    at_boot = space.variable("total_cpus", 4)
+    if not numbered <= at_boot <= counted:
+        return counted - present
+    again = max(counted - at_boot, numbered - present)
+    registers_anew = space.kernel.symbol("acpi_map_cpu") is not None and not space.variable("acpi_disabled", 4)
+    return again if registers_anew and possible < at_boot else max(again, at_boot - present)
 
 
 def _smt_shift(space: KernelSpace) -> int:

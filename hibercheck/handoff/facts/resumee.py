@@ -148,8 +148,12 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
     present, frozen = _masks(image, space)
     e820 = attempt(missing, "e820", lambda: read_e820(space))
     command_line = attempt(missing, "command_line", lambda: space.string(space.variable("saved_command_line")))
-    limited = leaves_cpus_out(space, parse_command_line(command_line or ""), present)
+    told = parse_command_line(command_line or "")
+    limited, possible = leaves_cpus_out(space, told, present), told.possible_cpus
     smt_control = attempt(missing, "smt_control", lambda: read_smt_control(space))
+
+    def topology() -> Topology:
+        return topology_of(space, present, smt_control, limited=limited, possible=possible)
 
     return Resumee(
         space=space,
@@ -157,7 +161,7 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
         present=present,
         frozen=frozen & present,
         smt_control=smt_control,
-        topology=attempt(missing, "topology", lambda: topology_of(space, present, smt_control, limited=limited)),
+        topology=attempt(missing, "topology", topology),
         features=attempt(missing, "features", lambda: features_of(space, present)),
         idle=attempt(missing, "idle", lambda: read_idle_driver(space)),
         e820=e820,

@@ -95,14 +95,15 @@ def read_running(space: KernelSpace) -> RunningKernelFacts:
     command_line = read("command_line", lambda: space.string(space.variable("saved_command_line")))
     present = read("present", lambda: mask("__cpu_present_mask"))
     smt_control = read("smt_control", lambda: read_smt_control(space))
-    limited = leaves_cpus_out(space, parse_command_line(command_line or ""), present or frozenset())
+    told = parse_command_line(command_line or "")
+    limited = leaves_cpus_out(space, told, present or frozenset())
 
     def frozen() -> frozenset[int]:
         return read_mask_variable(space, "frozen_cpus", cpu_count(space), _known(present))
 
     def topology() -> Topology:
         # the handoff has set cpu_smt_control to "enabled" by the time at which most dumps are taken
-        return topology_of(space, _known(present), None, limited=limited)
+        return topology_of(space, _known(present), None, limited=limited, possible=told.possible_cpus)
 
     return RunningKernelFacts(
         command_line=command_line,

@@ -87,6 +87,8 @@ def test_which_of_several_mitigations_counts(text, bugs):
         ("nr_cpus=1 nr_cpus=2", "nr_cpus", 1),
         ("nr_cpus=0 nr-cpus=3", "nr_cpus", 3),
         ("possible_cpus=2", "possible_cpus", 2),
+        ("disable_cpu_apicid=0x3", "ignored_apic", 3),
+        ("disable_cpu_apicid", "ignored_apic", None),
         ("cpuhp.parallel=0", "parallel_bringup", False),
         ("cpuhp.parallel=off cpuhp.parallel=Yes", "parallel_bringup", True),
         ("cpuhp.parallel", "parallel_bringup", None),
@@ -228,6 +230,7 @@ def test_an_empty_line_asks_for_nothing():
     [
         ("nr_cpus=1", True),
         ("possible_cpus=1", True),
+        ("disable_cpu_apicid=0", True),
         ("nosmp", True),
         ("maxcpus=0", True),
         ("maxcpus=1", False),  # the others are present and offline
