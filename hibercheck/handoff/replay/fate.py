@@ -111,11 +111,13 @@ class After:
         difference: As `hibercheck.handoff.replay.trace.trace` has it, on a cold TLB.
         doubt: Why it is chance that it does, or None.
         lent: Whether it goes through memory that is free in the resumee, which may hand it out.
+        granted: Whether it rests on what is taken for granted of memory that is not known.
     """
 
     difference: Difference
     doubt: Doubt | None = None
     lent: bool = False
+    granted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,12 +270,12 @@ def _after(state: ParkState, prospects: Prospects, supposed: Suppositions) -> Ru
     came = {event: found for event, found in after.items() if event in supposed.events}
     expected = _expected(state, prospects, supposed)
     deaths = [
-        Ruling(Fate.DIES, When.AFTER, event, found.doubt, _usually(state, prospects, found.doubt))
+        (found.granted, Ruling(Fate.DIES, When.AFTER, event, found.doubt, _usually(state, prospects, found.doubt)))
         for event, found in expected.items()
         if found.difference is Difference.FOREIGN
     ]
-    if deaths:  # what is certain comes first, then what is usual
-        return min(deaths, key=lambda one: (one.doubt is not None, _USUAL.index(one.usual)))
+    if deaths:  # what is certain comes first, then what is taken for granted, then what is usual
+        return min(deaths, key=lambda one: (one[1].doubt is not None, one[0], _USUAL.index(one[1].usual)))[1]
     for event, found in expected.items():
         if not found.difference.parks_again:
             return Ruling(Fate.UNKNOWN, When.AFTER, event)

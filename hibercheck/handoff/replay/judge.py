@@ -173,7 +173,10 @@ def judge_cpu(memory: Composite, cpu: ParkedCpu, supposed: Suppositions, *, rein
         at_store=None if awake is None else min(awake),
         worst_at_store=max(awake) if awake else None if moments is None else moments.worst_difference,
         usual=None if woken is None else _usual(*woken, supposed),
-        after={event: After(found.difference, _reuse(cpu, found), found.lent) for event, found in later.items()},
+        after={
+            event: After(found.difference, _reuse(cpu, found), found.lent, found.granted)
+            for event, found in later.items()
+        },
         line=line,
         writes=Writes.UNKNOWN if owner is None else owner.writes,
     )

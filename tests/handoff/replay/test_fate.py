@@ -319,6 +319,9 @@ def test_only_a_death_without_doubt_is_certain():
 @pytest.mark.parametrize(("nmi", "smi", "expected"), [
     (After(INTACT, lent=True), After(INTACT), (NMI, Doubt.HANDED_OUT, Fate.STAYS_PARKED)),
     (After(INTACT, lent=True), After(FOREIGN), (SMI, None, None)),
+    (After(FOREIGN, granted=True), After(FOREIGN), (SMI, None, None)),  # what nobody has to take for granted
+    (After(FOREIGN), After(FOREIGN, granted=True), (NMI, None, None)),
+    (After(FOREIGN, granted=True), After(FOREIGN, Doubt.REUSED), (NMI, None, None)),
     (After(INTACT, lent=True), After(FOREIGN, Doubt.REUSED), (SMI, Doubt.REUSED, None)),
     (After(UNKNOWN), After(SAME, lent=True), (SMI, Doubt.HANDED_OUT, Fate.STAYS_PARKED)),
 ])  # fmt: skip
@@ -400,4 +403,4 @@ def test_nothing_is_supposed_or_known_unless_it_is_said():
     )  # fmt: skip
     assert (quiet.wake_latency, quiet.longest_wake) == (None, None)
     assert (Prospects(None).fetch_unknown, Prospects(None).line) == (False, False)
-    assert After(INTACT) == After(INTACT, None, lent=False)
+    assert After(INTACT) == After(INTACT, None, lent=False, granted=False)

@@ -15,6 +15,7 @@ from hibercheck.handoff.replay.fate import Doubt, Fate, Ruling, Suppositions, Wh
 from hibercheck.handoff.replay.judge import judge, judge_cpu, judge_cpus, suppositions, together
 from hibercheck.handoff.replay.moments import moments_of
 from hibercheck.handoff.scenario.park import Unsettled
+from hibercheck.handoff.verdict.findings import Verdict
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, Facts
 from tests.support.made_inputs import made_plan
@@ -492,3 +493,11 @@ def test_a_store_that_wakes_it_once_its_tables_are_gone_finds_what_its_tlb_holds
 def test_the_first_frame_is_copied_as_well():
     timing = judged_cpu({LINE_FRAME: bytes(4096), 0: bytes(4096)}).timing
     assert (timing.store, timing.copies) == (1, 2)
+
+
+@pytest.mark.parametrize("more", [frozenset({"smi"}), frozenset({"nmi"}), frozenset({"nmi", "smi"})])
+def test_another_event_makes_nothing_better(predict, more):
+    """Where the resumer lies is not known, nor so where the tables of an NMI are; a machine check needs none."""
+    for events in (frozenset({"mce"}), more | {"mce"}):
+        report = predict("latent", suppose=events, resumer_cmdline="nosmt", resumer_idle="none")
+        assert report.verdict is Verdict.FATAL
