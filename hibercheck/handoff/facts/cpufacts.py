@@ -347,9 +347,27 @@ def read_topology(
     # u16 in 6.1, u32 in 6.12: the symbol's size says which.
     width = 4 if symbol.size == 4 else 2
     apic_ids = {cpu: space.number(space.percpu_address("x86_cpu_to_apicid", cpu), width) for cpu in sorted(present)}
+    if len(apic_ids) == 1 and apic_ids.get(0) in _NO_APIC_ID:
+        apic_ids = {0: _only_apic_id(space)}
     for apic in hidden_apic_ids(space, frozenset(apic_ids.values()), limited=limited, possible=possible):
         apic_ids[max(apic_ids, default=-1) + 1] = apic
     return Topology({}, _smt_shift(space), frozenset()).extended(apic_ids)
+
+
+_NO_APIC_ID = {0xFFFF, 0xFFFF_FFFF}
+"""BAD_APICID, arch/x86/include/asm/apicdef.h: with ``acpi=off`` and no MP table nobody registers the boot CPU."""
+
+
+def _only_apic_id(space: KernelSpace) -> int:
+    """Return the one in phys_cpu_present_map, where disable_smp() has put it (arch/x86/kernel/smpboot.c).
+
+    Raises:
+        MissingFact: It has another number of them.
+    """
+    bits = space.number(space.address("phys_cpu_present_map"), MAX_CPUS // 8)
+    if bits.bit_count() != 1:
+        raise MissingFact("the kernel never learned the APIC id of its only CPU")
+    return bits.bit_length() - 1
 
 
 def hidden_apic_ids(

@@ -288,6 +288,20 @@ def test_what_a_kernel_counts_in_a_place_that_it_does_not_list_is_not_nothing(va
         read_topology(Variables(percpu={0: 0, 1: 1, 2: 4}, **values), frozenset({0, 1, 2}), limited=limited)
 
 
+@pytest.mark.parametrize(("width", "none"), [(2, 0xFFFF), (4, 0xFFFF), (4, 0xFFFF_FFFF)])
+def test_a_lone_cpu_of_which_no_table_told_has_the_apic_id_that_is_listed(width, none):
+    """As measured of 6.1 with acpi=off where it has no code for an MP table: it was a contradiction."""
+    values = {"smp_num_siblings": 1, "phys_cpu_present_map": 1 << 3}
+    assert read_topology(Variables({0: none}, width, **values), frozenset({0}), limited=False).apic_ids == {0: 3}
+    for listed in (0, 0b11):
+        with pytest.raises(MissingFact, match="never learned"):
+            read_topology(
+                Variables({0: none}, width, **values | {"phys_cpu_present_map": listed}), frozenset({0}), limited=False
+            )
+    two = read_topology(Variables({0: none, 1: 1}, width, **values), frozenset({0, 1}), limited=False)
+    assert two.apic_ids == {0: none, 1: 1}  # which nobody has: consistency.py says so
+
+
 @pytest.mark.parametrize("values", [{"smp_num_siblings": 17}, {"x86_topo_system": 5, **COUNTED}])
 def test_a_core_of_more_than_16_threads_is_none(values):
     with pytest.raises(MissingFact, match="threads of a core"):
