@@ -301,11 +301,20 @@ def _machine_of_dump(asking: Asking) -> Known[frozenset[int]] | None:
     return Known(_found(asking, has), Standing.MEASURED, DUMP)
 
 
+def ignored_apic(kernel: KernelView, line: CommandLine) -> int | None:
+    """Return the APIC id of the CPU that a kernel is told to ignore (``disable_cpu_apicid=``), if it obeys.
+
+    generic_processor_info() did (arch/x86/kernel/apic/apic.c); since v6.9 CPUs are registered by
+    topology_register_apic(), which knows nothing of it.
+    """
+    return line.ignored_apic if kernel.symbol("topology_register_apic") is None else None
+
+
 def _machine_of_resumee(asking: Asking) -> Known[frozenset[int]]:
     """Take the machine that hibernated, with the CPUs that ``--resumer-offline`` names beyond its own.
 
-    Whoever took such a CPU offline resumes on another machine.  CPUs are numbered without gaps
-    (topology_assign_cpunr(), arch/x86/kernel/cpu/topology.c).
+    Whoever took such a CPU offline resumes on another machine; with ``acpi=off`` it was found in an MP table.  CPUs are
+    numbered without gaps (topology_assign_cpunr(), arch/x86/kernel/cpu/topology.c).
     """
     resumee, named = asking.inputs.resumee, asking.options.resumer_offline
     machine = resumee.machine
@@ -318,11 +327,13 @@ def _machine_of_resumee(asking: Asking) -> Known[frozenset[int]]:
                 f"--resumer-offline names CPU {max(named)}, which the resumee did not have: the resumer is taken to "
                 f"have CPUs {format_cpu_list(machine)}"
             )
-    theirs = resumee.parameters
+    theirs, line = resumee.parameters, asking.need(COMMAND_LINE).value
     by_table = theirs.acpi_off and (len(resumee.present) > 1 or theirs.limits_cpus)
-    finds = limited_to if by_table else found_by  # with acpi=off both find what an MP table lists
-    found = finds(machine, asking.need(COMMAND_LINE).value, one_cpu=is_alone(asking.inputs.traits))
-    return Known(found, Standing.INFERRED, source)
+    finds = limited_to if by_table or named else found_by  # with acpi=off both find what an MP table lists
+    found = finds(machine, line, one_cpu=is_alone(asking.inputs.traits))
+    ids = {} if resumee.topology is None else resumee.topology.apic_ids
+    ignored = None if line.ignored_apic is None else ignored_apic(asking.inputs.resumer, line)
+    return Known(frozenset(cpu for cpu in found if not cpu or ids.get(cpu, -1) != ignored), Standing.INFERRED, source)
 
 
 def _collected_machine(asking: Asking) -> Known[frozenset[int]] | None:

@@ -23,6 +23,7 @@ from hibercheck.handoff.scenario.known_machine import (
     FEATURES,
     PRESENT,
     TOPOLOGY,
+    ignored_apic,
     remark_bootconfig,
     settle_local_apic,
     settle_modes,
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 DEFAULT_PHYS_BITS = 52
 _UNKNOWN_MACHINE = ("which CPUs the machine has", "--fact cpus=LIST")
 _OTHER_NUMBERS = (
-    "which of the resumer's CPUs the resumee starts again, as it numbered them by an MP table",
-    "an image of a run without acpi=off",
+    "which of the resumer's CPUs the resumee starts again, as the two numbered them otherwise",
+    "a run in which both have acpi=off and disable_cpu_apicid= alike",
 )
 
 
@@ -194,7 +195,6 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
     bringup, rescued = _cpus(asking, missing)
     missing += [] if _machine_is_known(asking) else [_UNKNOWN_MACHINE]
     topology = asking.value(TOPOLOGY) or Topology({}, 0, frozenset())
-    missing += [] if _numbered_alike(asking, bringup) else [_OTHER_NUMBERS]
     features = asking.value(FEATURES)
     bsp = _bsp(inputs.resumee, topology, bringup.boot_cpu)
     rules = ParkRules(inputs.traits, features, lambda: asking.value(IDLE), bsp, lambda: idle_driver(asking))
@@ -209,6 +209,7 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
     remark_bootconfig(asking)
     remark_dump(asking)
     missing += [apart for apart in (settle_modes(asking), settle_local_apic(asking)) if apart is not None]
+    missing += [] if _numbered_alike(asking, bringup) else [_OTHER_NUMBERS]
     return Plan(
         inputs=inputs,
         options=options,
@@ -279,20 +280,22 @@ def _numbered_alike(asking: Asking, bringup: Bringup) -> bool:
     """Tell whether the resumee's numbers of CPUs are the resumer's.
 
     An MP table, which is read with ``acpi=off``, lists of each package the first CPU alone; by ACPI's list the numbers
-    are others then, as the APIC ids say where both were read.
+    are others then, unless it has all.  Who is told to ignore a CPU, which cannot be the boot CPU, numbers those behind
+    it otherwise.  Where both were read the APIC ids say it.
     """
     inputs, line, resumee = asking.inputs, asking.value(COMMAND_LINE), asking.inputs.resumee
-    started = len(bringup.present) > 1 and len(resumee.present) > 1
-    if (
-        not (started and resumee.parameters.acpi_off)
-        or resumee.mp_table_has_all
-        or (line is not None and line.acpi_off)
-    ):
+    both = bringup.present & resumee.present
+    if line is None or len(bringup.present) < 2 or len(resumee.present) < 2:
+        return True
+    by_table = line.acpi_off != resumee.parameters.acpi_off and not resumee.mp_table_has_all
+    by_table = by_table and not (line.acpi_off and bringup.present == resumee.present)
+    ignored = {ignored_apic(inputs.resumer, line)} ^ {ignored_apic(resumee.kernel, resumee.parameters)}
+    ids = {} if resumee.topology is None else resumee.topology.apic_ids
+    skipped = any(apic < max(ids.values(), default=apic + 1) for apic in ignored if apic not in {None, ids.get(0)})
+    if not by_table and not skipped:
         return True
     measured = next((one.topology for one in (inputs.dumped and inputs.dumped.facts, inputs.collected) if one), None)
-    if measured is None or resumee.topology is None:
-        return False
-    return all(measured.apic_ids.get(cpu) == resumee.topology.apic_ids.get(cpu) for cpu in resumee.present)
+    return measured is not None and all(measured.apic_ids.get(cpu) == ids.get(cpu, -1) for cpu in both)
 
 
 def _bsp(resumee: Resumee, topology: Topology, boot_cpu: int) -> int | None:

@@ -12,7 +12,7 @@ from hibercheck.handoff.facts.idle import IdleDriver
 from hibercheck.handoff.scenario.known_cpus import IDLE
 from hibercheck.handoff.scenario.plan import Placement, reinitialised_by
 from hibercheck.x86.cpu import ParkState
-from tests.support.made_inputs import made_dumped, made_plan, made_resumee
+from tests.support.made_inputs import Kernel, made_dumped, made_plan, made_resumee
 from tests.support.made_traits import made_traits
 
 SMT = Topology({0: 0, 1: 1, 2: 2, 3: 3}, 1, frozenset({0, 2}))
@@ -178,7 +178,46 @@ BY_MP_TABLE = {
 )
 def test_a_resumee_that_numbers_cpus_by_an_mp_table_may_number_them_otherwise(resumee, given, known):
     plan = made_plan(resumee=made_resumee(**BY_MP_TABLE | resumee), **given)
-    assert any("numbered them by an MP table" in fact for fact, _ in plan.missing) is not known
+    assert any("numbered them otherwise" in fact for fact, _ in plan.missing) is not known
+
+
+@pytest.mark.parametrize(("given", "known"), [
+    ({"facts": (("cpus", "0-1"),)}, False), ({"facts": (("cpus", "0-3"),)}, True), ({}, True),
+    ({"dumped": made_dumped(topology=BY_MP_TABLE["topology"], present=frozenset({0, 1}))}, False),
+    ({"dumped": made_dumped(topology=SMT, present=frozenset({0, 1}))}, True),
+    ({"facts": (("cpus", "0-1"),), "resumee": made_resumee(mp_table_has_all=True)}, True),
+])  # fmt: skip
+def test_a_resumer_that_numbers_cpus_by_an_mp_table_may_number_them_otherwise(given, known):
+    plan = made_plan(resumer_cmdline="acpi=off", **given)
+    assert any("numbered them otherwise" in fact for fact, _ in plan.missing) is not known
+
+
+def test_a_cpu_that_is_taken_offline_with_acpi_off_was_found():
+    """Measured: it spun in the resumer's memory, and the machine reset, where this was refused as a contradiction."""
+    plan = made_plan(
+        resumee=made_resumee(mp_table_has_all=True), resumer_cmdline="acpi=off", resumer_offline=frozenset({1})
+    )
+    assert (plan.bringup.present, plan.bringup.by_hand, plan.missing) == ({0, 1, 2, 3}, {1}, ())
+    with pytest.raises(UsageProblem, match="the resumer has CPUs 0"):
+        made_plan(resumer_cmdline="nolapic acpi=off", resumer_offline=frozenset({1}))
+
+
+NEW = Kernel(topology_register_apic=1)
+"""A kernel that knows nothing of ``disable_cpu_apicid=``."""
+
+
+@pytest.mark.parametrize(("ours", "theirs", "resumer", "present", "known"), [
+    ("disable_cpu_apicid=3", "", None, {0, 1, 2}, True), ("disable_cpu_apicid=1", "", None, {0, 2, 3}, False),
+    ("disable_cpu_apicid=1", "", NEW, {0, 1, 2, 3}, True), ("disable_cpu_apicid=0", "", None, {0, 1, 2, 3}, True),
+    ("disable_cpu_apicid=9", "", None, {0, 1, 2, 3}, True), ("", "disable_cpu_apicid=9", None, {0, 1, 2, 3}, True),
+    ("", "disable_cpu_apicid=2", None, {0, 1, 2, 3}, False),
+    ("disable_cpu_apicid=2", "disable_cpu_apicid=2", None, {0, 1, 3}, True),
+])  # fmt: skip
+def test_a_kernel_may_be_told_to_ignore_a_cpu(ours, theirs, resumer, present, known):
+    """It numbers those behind it otherwise than one that was not.  Measured with the last CPU."""
+    plan = made_plan(resumer_cmdline=ours, resumee=made_resumee(command_line=theirs), resumer=resumer)
+    assert plan.bringup.present == present
+    assert any("numbered them otherwise" in fact for fact, _ in plan.missing) is not known
 
 
 def test_with_acpi_off_on_both_sides_the_resumer_finds_what_the_resumee_found():
