@@ -404,8 +404,10 @@ def _left_out(space: KernelSpace, present: int, possible: int) -> int:
     Both are in disabled_cpus, but ACPI's processor driver registers anew every CPU that is there and not present
     (acpi_processor_hotadd_init(), drivers/acpi/acpi_processor.c, by acpi_map_cpu()), which counts it once more.  Before
     that, total_cpus has been made of the counts (prefill_possible_map(), arch/x86/kernel/smpboot.c): what came on top
-    are the CPUs.  With ``nolapic`` the first count is an MP table's.  Where the driver is not known to have counted,
-    and where ``possible_cpus=`` may have made total_cpus, the larger count counts.  A kernel for one CPU has 0 there.
+    are the CPUs.  With ``nolapic`` the first count is an MP table's.
+
+    Where nothing came on top, and where ``possible_cpus=`` may have made total_cpus, the larger count counts: the
+    driver passes by a CPU of which the firmware has no _STA, as most has of none.  A kernel for one CPU has 0 there.
     """
     assigned, disabled = space.variable("num_processors", 4), space.variable("disabled_cpus", 4)
     numbered = max(assigned, present)
@@ -416,8 +418,7 @@ def _left_out(space: KernelSpace, present: int, possible: int) -> int:
     if not numbered <= at_boot <= counted:
         return counted - present
     again = max(counted - at_boot, numbered - present)
-    registers_anew = space.kernel.symbol("acpi_map_cpu") is not None and not space.variable("acpi_disabled", 4)
-    return again if registers_anew and possible < at_boot else max(again, at_boot - present)
+    return again if counted > at_boot > possible else max(again, at_boot - present)
 
 
 def _smt_shift(space: KernelSpace) -> int:
