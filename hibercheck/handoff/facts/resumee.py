@@ -66,6 +66,7 @@ class Resumee:
         cr4: CR4 as it was saved, and is loaded again after the handoff.
         booted_by_kexec: Whether an older kernel started it, and decided where it lies; None where that is not known.
         mp_table_has_all: Whether it found an MP table that cannot lack a CPU.
+        without_local_apic: Whether it takes interrupts as firmware has set it up: apic_intr_mode is 0, APIC_PIC.
     """
 
     space: KernelSpace
@@ -88,6 +89,7 @@ class Resumee:
     cr4: int | None = None
     booted_by_kexec: bool | None = None
     mp_table_has_all: bool = False
+    without_local_apic: bool = False
 
     @property
     def kernel(self) -> KernelView:
@@ -175,6 +177,7 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
         cr4=attempt({}, "cr4", lambda: _saved_cr4(image, space)),
         booted_by_kexec=attempt({}, "booted_by_kexec", lambda: _booted_by_kexec(space)),
         mp_table_has_all=attempt({}, "mp_table_has_all", lambda: mp_table_has_all(space)) is True,
+        without_local_apic=attempt({}, "without_local_apic", lambda: space.variable("apic_intr_mode", 4)) == 0,
     )
 
 

@@ -244,13 +244,17 @@ def settle_local_apic(asking: Asking) -> tuple[str, str] | None:
 
     Without a local APIC a kernel takes interrupts as firmware has set it up (virtual wire), and its resume sets up the
     8259 alone.  A resumer with one masks that way, and disables the APIC before the copy (lapic_suspend(),
-    arch/x86/kernel/apic/apic.c): in QEMU 6.1 and 7.3 hung, as no timer came.  The other way round both resumed.
+    arch/x86/kernel/apic/apic.c): in QEMU 6.1, 6.12 and 7.3 hung, as no timer came.  The other way round all resumed.
+    So does a kernel with ``acpi=off`` that finds no MP table.
     """
     line, resumee = asking.need(COMMAND_LINE).value, asking.inputs.resumee
-    if line.lapic_off or not resumee.parameters.lapic_off:
+    theirs = resumee.parameters
+    left_alone = theirs.lapic_off or (theirs.acpi_off and resumee.without_local_apic)
+    if line.lapic_off or not left_alone or (line.acpi_off and not theirs.lapic_off):
         return None
-    what = "what becomes of a resumee with nolapic after a resumer that sets the local APIC up (in QEMU it hangs)"
-    return what, "give both kernels nolapic, or none"
+    word = "nolapic" if theirs.lapic_off else "acpi=off"
+    what = f"what becomes of a resumee with {word} after a resumer that sets the local APIC up (in QEMU it hangs)"
+    return what, f"give both kernels {word}, or none"
 
 
 def bootconfig_unseen(asking: Asking) -> str | None:

@@ -408,6 +408,16 @@ def test_a_resumee_that_left_the_local_apic_alone_wants_a_resumer_that_does(ours
     assert (found in made_plan(**told).missing) is not settled
 
 
+@pytest.mark.parametrize(("ours", "theirs", "alone", "settled"), [
+    ("", "acpi=off", True, False), ("", "acpi=off", False, True), ("acpi=off", "acpi=off", True, True),
+    ("nolapic", "acpi=off", True, True), ("acpi=off", "nolapic", True, False), ("", "", True, True),
+])  # fmt: skip
+def test_without_an_mp_table_acpi_off_leaves_the_local_apic_alone(ours, theirs, alone, settled):
+    """As measured in QEMU of Debian's 6.1 and 6.12: the first hung, the second and third resumed."""
+    found = made_resumee(command_line=theirs, mp_table_has_all=True, without_local_apic=alone)
+    assert (settle_local_apic(asking(resumee=found, resumer_cmdline=ours)) is None) is settled
+
+
 @pytest.mark.parametrize(("facts", "told"), [((), True), ((("cpus", "0-7"),), False)])
 def test_a_cpu_beyond_the_resumees_is_a_surprise_only_where_nobody_has_said_so(facts, told):
     found = asking(resumer_offline=frozenset({6}), facts=facts)
