@@ -421,6 +421,18 @@ def _left_out(space: KernelSpace, present: int, possible: int) -> int:
     return again if counted > at_boot > possible else max(again, at_boot - present)
 
 
+def may_count_slots(space: KernelSpace) -> bool:
+    """Tell whether some of the CPUs that a kernel before v6.9 left out may be slots in which there is none.
+
+    That is so where nothing came on top of what it counted at boot: of the CPUs the firmware then has no _STA, or there
+    are none (`_left_out`).
+    """
+    if any(space.kernel.symbol(name) is not None for name in ("topo_info", "x86_topo_system")):
+        return False
+    disabled = space.variable("disabled_cpus", 4)
+    return disabled > 0 and space.variable("num_processors", 4) + disabled <= space.variable("total_cpus", 4)
+
+
 def _smt_shift(space: KernelSpace) -> int:
     """Return how many low bits of the APIC id number threads.
 

@@ -14,6 +14,7 @@ from hibercheck.handoff.facts.cpufacts import (
     CpuFeatures,
     Topology,
     cpu_count,
+    may_count_slots,
     mp_table_has_all,
     read_mask,
     read_mask_variable,
@@ -66,6 +67,7 @@ class Resumee:
         cr4: CR4 as it was saved, and is loaded again after the handoff.
         booted_by_kexec: Whether an older kernel started it, and decided where it lies; None where that is not known.
         mp_table_has_all: Whether it found an MP table that cannot lack a CPU.
+        may_count_slots: Whether CPUs that it left out may be slots in which there is none.
         without_local_apic: Whether it takes interrupts as firmware has set it up: apic_intr_mode is 0, APIC_PIC.
     """
 
@@ -89,6 +91,7 @@ class Resumee:
     cr4: int | None = None
     booted_by_kexec: bool | None = None
     mp_table_has_all: bool = False
+    may_count_slots: bool = False
     without_local_apic: bool = False
 
     @property
@@ -177,6 +180,7 @@ def read_resumee(image: Image, kernel: KernelView) -> Resumee:
         cr4=attempt({}, "cr4", lambda: _saved_cr4(image, space)),
         booted_by_kexec=attempt({}, "booted_by_kexec", lambda: _booted_by_kexec(space)),
         mp_table_has_all=attempt({}, "mp_table_has_all", lambda: mp_table_has_all(space)) is True,
+        may_count_slots=limited and attempt({}, "may_count_slots", lambda: may_count_slots(space)) is True,
         without_local_apic=attempt({}, "without_local_apic", lambda: space.variable("apic_intr_mode", 4)) == 0,
     )
 

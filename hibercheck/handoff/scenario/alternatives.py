@@ -373,8 +373,11 @@ def _tlb(plan: Plan) -> Iterator[Alternative]:
 
 
 def _cpus(plan: Plan) -> Iterator[Alternative]:
-    """Yield the image's CPUs, where those that were seen in the resumer are others; all of them with ``acpi=off``."""
-    machine = plan.resumee.machine
+    """Yield the image's CPUs, where those that were seen in the resumer are others; all of them with ``acpi=off``.
+
+    And those of the image alone that the resumee ran with, if it may have counted empty slots with the others.
+    """
+    machine, theirs = plan.resumee.machine, plan.resumee.present
     listed = format_cpu_list(machine)
     for one in plan.disagreements:
         if one.fact == PRESENT.name:
@@ -382,6 +385,9 @@ def _cpus(plan: Plan) -> Iterator[Alternative]:
     if plan.cmdline.acpi_off and _open(plan, PRESENT.name) and len(machine) > 1 and not plan.resumee.booted_by_efi:
         reason = "with acpi=off it finds other CPUs only where the firmware has an MP table"
         yield _stated(plan, "cpus", "cpus", listed, listed, reason)
+    if plan.resumee.may_count_slots and _open(plan, PRESENT.name) and machine - theirs:
+        reason = "CPUs that the resumee left out may be slots in which there is none, for CPUs to be plugged in"
+        yield _stated(plan, "cpus", "cpus", format_cpu_list(theirs), format_cpu_list(theirs), reason)
 
 
 def _cpu_features(plan: Plan) -> Iterator[Alternative]:

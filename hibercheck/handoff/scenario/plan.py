@@ -251,11 +251,14 @@ def _machine(asking: Asking) -> frozenset[int]:
     """Return every CPU of the machine, of which the resumer may take note of a part.
 
     The image tells them, but for a resumee that left some out and of which it cannot be read how many; then it is who
-    saw them.  Who says which CPUs there are counts those too of which the resumer takes no note.
+    saw them.  Who says which CPUs there are counts those too of which the resumer takes no note, and knows which of the
+    resumee's may be empty slots.
     """
-    resumee, topology = asking.inputs.resumee, asking.value(TOPOLOGY)
+    resumee, topology, told = asking.inputs.resumee, asking.value(TOPOLOGY), asking.given.get("cpus")
     seen = topology.apic_ids if resumee.topology is None and topology is not None else {}
-    return resumee.machine.union(seen, asking.given.get("cpus", ()))
+    if told is not None and resumee.may_count_slots:
+        return resumee.present.union(seen, told)
+    return resumee.machine.union(seen, told or ())
 
 
 def _machine_is_known(asking: Asking) -> bool:

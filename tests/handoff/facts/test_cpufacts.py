@@ -16,6 +16,7 @@ from hibercheck.handoff.facts.cpufacts import (
     cleared_by,
     cpu_count,
     hidden_apic_ids,
+    may_count_slots,
     mp_table_has_all,
     read_features,
     read_mask,
@@ -493,6 +494,17 @@ def test_cpus_without_a_number_are_listed_or_counted(listed, rejected, limited, 
             return rejected if address == 0x1008 else listed
 
     assert hidden_apic_ids(Counted(), frozenset(known), limited=limited) == ids
+
+
+@pytest.mark.parametrize(("values", "may"), [
+    ({"num_processors": 1, "disabled_cpus": 1, "total_cpus": 2}, True),  # nr_cpus=1 as measured, or without _STA
+    ({"num_processors": 2, "disabled_cpus": 2, "total_cpus": 8}, True),
+    ({"num_processors": 1, "disabled_cpus": 2, "total_cpus": 2}, False),  # counted again
+    ({"num_processors": 4, "disabled_cpus": 0, "total_cpus": 4}, False),
+    ({"num_processors": 1, "disabled_cpus": 1, "total_cpus": 2, "x86_topo_system": 0}, False),
+])  # fmt: skip
+def test_what_was_counted_only_once_may_be_slots(values, may):
+    assert may_count_slots(Variables(**values)) is may
 
 
 def test_more_cpus_than_any_machine_has_are_none():

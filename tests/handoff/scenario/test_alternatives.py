@@ -152,6 +152,10 @@ def test_a_virtual_cpu_may_wake_without_its_translations(given, offers):
     ({"resumer_cmdline": ""}, []),
     ({"collected": {"present": frozenset({0, 1})}}, [("0-3", ("--fact", "cpus=0-3"), ("--what-if", ""))]),
     ({"collected": {"present": CORES}}, []),
+    ({"resumee": made_resumee(present=frozenset({0, 1}), frozen=frozenset({1}), may_count_slots=True)},
+     [("0-1", ("--fact", "cpus=0-1"))]),
+    ({"resumee": made_resumee(may_count_slots=True)}, []),
+    ({"resumee": made_resumee(present=frozenset({0, 1}), frozen=frozenset({1}))}, []),
 ])  # fmt: skip
 def test_cpus_that_only_one_kernel_saw(given, expected):
     assert offered("cpus", **given) == expected

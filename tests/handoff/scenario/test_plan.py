@@ -202,6 +202,19 @@ def test_a_cpu_that_is_taken_offline_with_acpi_off_was_found():
         made_plan(resumer_cmdline="nolapic acpi=off", resumer_offline=frozenset({1}))
 
 
+@pytest.mark.parametrize(("slots", "line", "cpus"), [
+    (True, "", {1}), (False, "", {1, 2, 3}), (True, "nr_cpus=1", {1}), (False, "nr_cpus=1", {1, 2, 3}),
+])  # fmt: skip
+def test_who_says_which_cpus_there_are_knows_which_are_empty_slots(slots, line, cpus):
+    """Measured in QEMU with slots for two more CPUs: an NMI found none there."""
+    left_out = {"command_line": "nr_cpus=2", "present": frozenset({0, 1}), "frozen": frozenset({1})}
+    one = made_resumee(**left_out, may_count_slots=slots)
+    plan = made_plan(resumee=one, resumer_cmdline=line, facts=(("cpus", "0-1"),), **NMI)
+    assert {parked.cpu for parked in plan.parked} == cpus
+    asked = made_plan(resumee=one, resumer_cmdline=line, **NMI)
+    assert {parked.cpu for parked in asked.parked} == {1, 2, 3}
+
+
 NEW = Kernel(topology_register_apic=1)
 """A kernel that knows nothing of ``disable_cpu_apicid=``."""
 
