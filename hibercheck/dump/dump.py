@@ -103,6 +103,12 @@ class Dump:
             self._cache.popitem(last=False)
         return content
 
+    @property
+    def machine_cpus(self) -> int | None:
+        """How many CPUs the machine has; None where a kernel wrote the registers, of the CPUs that it knew."""
+        emulated = all(one.cr3 is not None for one in self.cpus)  # a kernel's NT_PRSTATUS has no control registers
+        return len(self.cpus) if self.cpus and emulated else None
+
     def runs(self) -> Iterator[tuple[int, int]]:
         """Yield (first PFN, number) of the frames that the dump holds, ascending."""
         return self.frames.runs()

@@ -43,6 +43,7 @@ def test_qemu_core(write, qemu_core):
     assert len(dump.cpus) == 2
     assert (cpu.cpu, cpu.source, cpu.rip, cpu.rsp, cpu.r15) == (1, "QEMU note", 0x1001, 0x2000, 15)
     assert (cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4, cpu.efer, cpu.halted) == (0x80050033, 2, 0x3000, 0x20, None, None)
+    assert dump.machine_cpus == len(dump.cpus)  # an emulator has them all
     assert (cpu.gdt_base, cpu.gdt_limit, cpu.idt_base, cpu.idt_limit) == (0x11, 0x7F, 0x22, 0xFFF)
     assert (cpu.tr, cpu.tr_base, cpu.tr_limit, cpu.cs, cpu.ss, cpu.cs_base) == (0x40, 0x33, 0x67, 0x10, 0x18, 5)
     assert (cpu.gs_base, cpu.kernel_gs_base, cpu.interrupts_enabled) == (0x77, 0x88, True)
@@ -60,6 +61,7 @@ def test_vmcore_with_prstatus_only(write, writers):
         cpu = dump.cpus[0]
         assert (cpu.source, cpu.rip, cpu.rsp, cpu.rflags, cpu.rdi, cpu.gs_base) == ("NT_PRSTATUS", 1, 2, 3, 4, 9)
         assert (cpu.cr3, cpu.idt_base, cpu.halted) == (None, None, None)
+        assert dump.machine_cpus is None
         assert dump.vmcoreinfo is None
 
 

@@ -66,7 +66,7 @@ def made_collected(**values):
     return ResumerFacts(**{"path": "facts.json", **dict.fromkeys(names), **values})
 
 
-def made_dumped(space=None, **values):
+def made_dumped(space=None, machine_cpus=None, **values):
     """Return the resumer in a dump, of which this was read, and nothing else."""
     names = (
         *("command_line", "present", "online", "booted", "frozen", "smt_control", "topology", "features", "idle"),
@@ -74,7 +74,7 @@ def made_dumped(space=None, **values):
     )
     facts = RunningKernelFacts(**{**dict.fromkeys(names), "missing": {}, **values})
     space = space or made_space()
-    return InDump("dump", space, facts, PendingCopies(space, 0))
+    return InDump("dump", space, facts, PendingCopies(space, 0), machine_cpus)
 
 
 def made_resumee(space=None, **values):

@@ -302,6 +302,7 @@ def _machine_of_dump(asking: Asking) -> Known[frozenset[int]] | None:
     if not asking.supposed or dumped is None or dumped.facts.present is None:
         return None
     has = dumped.facts.present | (frozenset(dumped.facts.topology.apic_ids) if dumped.facts.topology else frozenset())
+    has |= frozenset(range(dumped.machine_cpus or 0))
     return Known(_found(asking, has), Standing.MEASURED, DUMP)
 
 

@@ -251,14 +251,16 @@ def _machine(asking: Asking) -> frozenset[int]:
     """Return every CPU of the machine, of which the resumer may take note of a part.
 
     The image tells them, but for a resumee that left some out and of which it cannot be read how many; then it is who
-    saw them.  Who says which CPUs there are counts those too of which the resumer takes no note, and knows which of the
-    resumee's may be empty slots.
+    saw them, or how many an emulator dumped.  Who says which CPUs there are counts those too of which the resumer takes
+    no note, and knows which of the resumee's may be empty slots.
     """
     resumee, topology, told = asking.inputs.resumee, asking.value(TOPOLOGY), asking.given.get("cpus")
     seen = topology.apic_ids if resumee.topology is None and topology is not None else {}
     if told is not None and resumee.may_count_slots:
         return resumee.present.union(seen, told)
-    return resumee.machine.union(seen, told or ())
+    dumped = asking.inputs.dumped
+    count = 0 if dumped is None or resumee.tells_machine else dumped.machine_cpus or 0
+    return resumee.machine.union(seen, told or range(count))
 
 
 def _machine_is_known(asking: Asking) -> bool:
@@ -268,6 +270,8 @@ def _machine_is_known(asking: Asking) -> bool:
     """
     inputs, line = asking.inputs, asking.value(COMMAND_LINE)
     if line is None or inputs.resumee.tells_machine or "cpus" in asking.given:
+        return True
+    if inputs.dumped is not None and inputs.dumped.machine_cpus is not None:
         return True
     blind, alone = line.acpi_off or line.lapic_off, line.acpi_off or is_alone(inputs.traits)
     told = inputs.dumped is not None and inputs.dumped.facts.topology is not None and not blind

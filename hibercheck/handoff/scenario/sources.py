@@ -37,12 +37,14 @@ class InDump:
         space: Its address space.
         facts: What its memory says of its run.
         copies: The frames that it has still to copy; all scenarios of a check share the list, which is long.
+        machine_cpus: How many CPUs the machine has, where an emulator gave the registers of all; else None.
     """
 
     path: str
     space: KernelSpace
     facts: RunningKernelFacts
     copies: PendingCopies
+    machine_cpus: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

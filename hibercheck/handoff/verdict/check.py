@@ -180,7 +180,7 @@ def _in_dump(dump: Dump, resumer: KernelView, image: Image, resumee: Resumee) ->
 
     bits = (resumee.features.physical_bits if resumee.features else None) or DEFAULT_PHYS_BITS
     space = find_resumer(dump, resumer, dump.path, bits).space
-    return InDump(dump.path, space, read_running(space), PendingCopies(space, len(image.pfns)))
+    return InDump(dump.path, space, read_running(space), PendingCopies(space, len(image.pfns)), dump.machine_cpus)
 
 
 def _replay(plan: Plan, dump: Dump | None) -> tuple[Plan, Judgement]:

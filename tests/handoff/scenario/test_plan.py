@@ -151,6 +151,22 @@ def test_where_the_image_does_not_tell_the_machines_cpus_somebody_has_to(resumee
     assert (("which CPUs the machine has", "--fact cpus=LIST") in plan.missing) is not known
 
 
+@pytest.mark.parametrize(("count", "words", "given", "cpus"), [
+    (None, "acpi=off", {}, None), (1, "acpi=off", {}, set()), (3, "acpi=off", {}, {1, 2}), (3, "nolapic", {}, {1, 2}),
+    (3, "acpi=off", {"what_if": True, "resumer_cmdline": "quiet"}, {1, 2}),  # which that run would start
+    (3, "", {}, set()),  # ACPI's list has all: the dump is of another machine
+])  # fmt: skip
+def test_an_emulators_dump_tells_how_many_cpus_the_machine_has(count, words, given, cpus):
+    """As measured with acpi=off on both sides, where neither kernel knows of a second CPU, which an NMI shuts down."""
+    zero = frozenset({0})
+    dumped = made_dumped(**LESS | {"command_line": words, "booted": zero, "frozen": frozenset()}, machine_cpus=count)
+    plan = made_plan(resumee=made_resumee(**ONE, command_line=words), dumped=dumped, **NMI, **given)
+    assert (("which CPUs the machine has", "--fact cpus=LIST") in plan.missing) is (cpus is None)
+    if cpus is not None:
+        state = ParkState.HLT if given else ParkState.NEVER_BOOTED
+        assert {one.cpu: one.state for one in plan.parked} == dict.fromkeys(cpus, state)
+
+
 BY_MP_TABLE = {
     "command_line": "acpi=off",
     "present": frozenset({0, 1}),
