@@ -439,7 +439,7 @@ def _resumee_start(plan: Plan) -> Iterator[Alternative]:
     """Every CPU that is present, where the resumee's code does not tell whom it brings up with SMT off."""
     if not plan.resumee.smt_disabled or plan.inputs.resumee_traits.nosmt_resume_targets.value is not None:
         return
-    more = plan.resumee.present - plan.reinitialised
+    more = frozenset(cpu for cpu in plan.resumee.present if plan.numbers.get(cpu, cpu) not in plan.reinitialised)
     if more:
         listed, everyone = format_cpu_list(more), plan.options.resumee_online | more
         reason = "which CPUs the resumee starts again when it is resumed with SMT off cannot be read from its code"

@@ -366,6 +366,26 @@ PRESENT = RunFact[frozenset[int]](
 )
 
 
+def renumbered(asking: Asking) -> dict[int, int]:
+    """Return the resumer's number of each of the resumee's CPUs; empty where nothing says that it is another.
+
+    By the APIC ids, where both kernels' were read.  A CPU that the resumer takes no note of follows its own.
+    """
+    resumee, dumped = asking.inputs.resumee, asking.inputs.dumped
+    seen = asking.inputs.collected if dumped is None else dumped.facts
+    topology = None if seen is None or asking.supposed else seen.topology
+    if seen is None or topology is None or seen.present is None or resumee.topology is None:
+        return {}
+    ours = {cpu: apic for cpu, apic in topology.apic_ids.items() if cpu in seen.present}
+    theirs = {cpu: apic for cpu, apic in resumee.topology.apic_ids.items() if cpu in resumee.present}
+    if all(ours[cpu] == theirs[cpu] for cpu in ours.keys() & theirs.keys()):
+        return {}
+    numbers = {apic: cpu for cpu, apic in ours.items()}
+    for _, apic in sorted(theirs.items()):
+        numbers.setdefault(apic, max(numbers.values(), default=-1) + 1)
+    return {cpu: numbers[apic] for cpu, apic in theirs.items()}
+
+
 def _topology(asking: Asking) -> Known[Topology] | None:
     """Take the best topology, and complete it where it lacks a CPU that is present."""
     inputs = asking.inputs
@@ -385,6 +405,7 @@ def _topology(asking: Asking) -> Known[Topology] | None:
     for other, _, where in found[1:]:
         seen = inputs.resumee.present if other is inputs.resumee.topology else other.apic_ids.keys()
         common = present & topology.apic_ids.keys() & seen
+        numbers = renumbered(asking) if other is inputs.resumee.topology else {}
         if topology.among(common) != other.among(common):
             asking.remark(
                 f"two sources differ on {TOPOLOGY.what}: {_show_cores(topology)} ({source}) and "
@@ -392,7 +413,11 @@ def _topology(asking: Asking) -> Known[Topology] | None:
             )
         if present - known.keys():  # who has not seen all CPUs may not have seen that a core has several
             topology = replace(topology, smt_shift=max(topology.smt_shift, other.smt_shift))
-        known = known | {cpu: apic for cpu, apic in other.apic_ids.items() if cpu not in known}
+        ids = other.apic_ids
+        if numbers:
+            known = {cpu: apic for cpu, apic in known.items() if cpu in present}
+            ids = {number: ids[cpu] for cpu, number in numbers.items()}
+        known = known | {cpu: apic for cpu, apic in ids.items() if cpu not in known}
     if known != topology.apic_ids:
         topology = topology.extended(known)
     beyond = present - known.keys()

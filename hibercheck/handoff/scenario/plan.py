@@ -25,6 +25,7 @@ from hibercheck.handoff.scenario.known_machine import (
     TOPOLOGY,
     ignored_apic,
     remark_bootconfig,
+    renumbered,
     settle_local_apic,
     settle_modes,
 )
@@ -90,6 +91,7 @@ class Plan:
         design: The name and the meaning of the parking design that takes the place of the resumer's own, or None.
         rearranged: Whether CPUs are parked otherwise than in the run that was measured, so that no dump shows it.
         reserves_line: Whether the page of the monitored lines is set aside for parked CPUs.
+        numbers: The resumer's number of each of the resumee's CPUs, where it is another.
     """
 
     inputs: Inputs
@@ -110,6 +112,7 @@ class Plan:
     design: tuple[str, str] | None = None
     rearranged: bool = False
     reserves_line: bool = False
+    numbers: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def known(self) -> Mapping[str, Known[Any]]:
@@ -168,8 +171,9 @@ class Plan:
 
     @property
     def resumee_runs(self) -> frozenset[int]:
-        """CPUs that run in the resumee: those that it starts again, and the one that it continues on."""
-        return self.reinitialised | {min(self.resumee.present, default=0)}
+        """CPUs that run in the resumee, by its numbers: those that it starts again, and that on which it continues."""
+        theirs = {ours: cpu for cpu, ours in self.numbers.items()}
+        return frozenset(theirs.get(cpu, cpu) for cpu in self.reinitialised) | {min(self.resumee.present, default=0)}
 
     @property
     def physical_bits(self) -> int:
@@ -210,6 +214,7 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
     remark_dump(asking)
     missing += [apart for apart in (settle_modes(asking), settle_local_apic(asking)) if apart is not None]
     missing += [] if _numbered_alike(asking, bringup) else [_OTHER_NUMBERS]
+    numbers = renumbered(asking)
     return Plan(
         inputs=inputs,
         options=options,
@@ -219,11 +224,10 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
         bringup=bringup,
         rescued=rescued,
         parked=(*parked, *hidden_cpus(_machine(asking), bringup, one_cpu=is_alone(inputs.traits))),
-        reinitialised=(
-            reinitialised_by(inputs.resumee, inputs.resumee_traits)
-            | _brought_back(inputs.resumee, options)
-            | _taken_over(inputs, parked)
-        ),
+        reinitialised=_ours(
+            numbers, reinitialised_by(inputs.resumee, inputs.resumee_traits) | _brought_back(inputs.resumee, options)
+        )
+        | _taken_over(inputs, parked, _ours(numbers, inputs.resumee.present)),
         placement=placement,
         levels=levels,
         features=features,
@@ -231,7 +235,13 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
         disagreements=tuple(asking.disagreements),
         remarks=tuple(asking.remarks),
         missing=tuple(dict.fromkeys(missing)),
+        numbers=numbers,
     )
+
+
+def _ours(numbers: Mapping[int, int], theirs: frozenset[int]) -> frozenset[int]:
+    """Return CPUs of the resumee by the resumer's numbers."""
+    return frozenset(numbers.get(cpu, cpu) for cpu in theirs)
 
 
 def _cpus(asking: Asking, missing: list[tuple[str, str]]) -> tuple[Bringup, frozenset[int]]:
@@ -255,6 +265,8 @@ def _machine(asking: Asking) -> frozenset[int]:
     no note, and knows which of the resumee's may be empty slots.
     """
     resumee, topology, told = asking.inputs.resumee, asking.value(TOPOLOGY), asking.given.get("cpus")
+    if numbers := renumbered(asking):
+        return frozenset(numbers.values())
     seen = topology.apic_ids if resumee.topology is None and topology is not None else {}
     if told is not None and resumee.may_count_slots:
         return resumee.present.union(seen, told)
@@ -302,6 +314,8 @@ def _numbered_alike(asking: Asking, bringup: Bringup) -> bool:
     if not by_table and not skipped:
         return True
     measured = next((one.topology for one in (inputs.dumped and inputs.dumped.facts, inputs.collected) if one), None)
+    if renumbered(asking):
+        return True
     return measured is not None and all(measured.apic_ids.get(cpu) == ids.get(cpu, -1) for cpu in both)
 
 
@@ -376,10 +390,10 @@ def announced(inputs: Inputs) -> bool:
     return bool(word) and word == theirs and inputs.resumee_traits.takes_parked_over.value is True
 
 
-def _taken_over(inputs: Inputs, parked: tuple[Parked, ...]) -> frozenset[int]:
+def _taken_over(inputs: Inputs, parked: tuple[Parked, ...], theirs: frozenset[int]) -> frozenset[int]:
     """Return the CPUs that wait outside the resumer and that the resumee starts before it uses their frames."""
     waiting = frozenset(one.cpu for one in parked if one.in_place)
-    return waiting & inputs.resumee.present if waiting and announced(inputs) else frozenset()
+    return waiting & theirs if waiting and announced(inputs) else frozenset()
 
 
 def _brought_back(resumee: Resumee, options: CheckOptions) -> frozenset[int]:

@@ -135,8 +135,8 @@ OTHER = Topology({0: 0, 1: 2}, 1, frozenset({0, 1}))
 
 @pytest.mark.parametrize(("given", "apic_ids", "standing"), [
     ({}, SMT.apic_ids, INFERRED),
-    ({"collected": {"topology": OTHER, "present": frozenset({0, 1})}}, {0: 0, 1: 2, 2: 2, 3: 3}, MEASURED),
-    ({"dumped": made_dumped(topology=OTHER, present=frozenset({0, 1}))}, {0: 0, 1: 2, 2: 2, 3: 3}, MEASURED),
+    ({"collected": {"topology": OTHER, "present": frozenset({0, 1})}}, {0: 0, 1: 2, 2: 1, 3: 3}, MEASURED),
+    ({"dumped": made_dumped(topology=OTHER, present=frozenset({0, 1}))}, {0: 0, 1: 2, 2: 1, 3: 3}, MEASURED),
     ({"dumped": made_dumped(topology=SMT), "collected": {"topology": OTHER}}, SMT.apic_ids, MEASURED),
     ({"facts": (("cpus", "0-5"),)}, SMT.apic_ids | {4: 4, 5: 5}, USUAL),
     ({"facts": (("cpus", "0-5"),), "resumee": made_resumee(topology=OTHER)}, {0: 0, 1: 2, 2: 4, 3: 5, 4: 6, 5: 7},

@@ -199,13 +199,31 @@ def test_a_resumee_that_numbers_cpus_by_an_mp_table_may_number_them_otherwise(re
 
 @pytest.mark.parametrize(("given", "known"), [
     ({"facts": (("cpus", "0-1"),)}, False), ({"facts": (("cpus", "0-3"),)}, True), ({}, True),
-    ({"dumped": made_dumped(topology=BY_MP_TABLE["topology"], present=frozenset({0, 1}))}, False),
+    ({"dumped": made_dumped(topology=BY_MP_TABLE["topology"], present=frozenset({0, 1}))}, True),  # by the APIC ids
     ({"dumped": made_dumped(topology=SMT, present=frozenset({0, 1}))}, True),
     ({"facts": (("cpus", "0-1"),), "resumee": made_resumee(mp_table_has_all=True)}, True),
 ])  # fmt: skip
 def test_a_resumer_that_numbers_cpus_by_an_mp_table_may_number_them_otherwise(given, known):
     plan = made_plan(resumer_cmdline="acpi=off", **given)
     assert any("numbered them otherwise" in fact for fact, _ in plan.missing) is not known
+
+
+@pytest.mark.parametrize(("offline", "started", "runs"), [
+    ({2}, {2, 3}, {0, 1, 3}), ({1}, {1, 3}, {0, 2, 3}), (set(), {1, 2, 3}, {0, 1, 2, 3}),
+])  # fmt: skip
+def test_the_resumees_cpus_have_the_resumers_numbers_where_the_apic_ids_say_so(offline, started, runs):
+    """Measured with two packages of two threads, by an MP table: the resumer's CPU 1 is the resumee's CPU 2."""
+    pair = frozenset({0, 1})
+    dumped = made_dumped(
+        command_line="acpi=off", present=pair, online=pair, booted=pair, topology=BY_MP_TABLE["topology"]
+    )
+    plan = made_plan(resumee=made_resumee(frozen=frozenset({1, 2, 3} - offline)), dumped=dumped)
+    assert (plan.missing, plan.numbers) == ((), {0: 0, 1: 2, 2: 1, 3: 3})
+    assert (plan.reinitialised, plan.resumee_runs) == (started, runs)
+    assert plan.topology.apic_ids == {0: 0, 1: 2, 2: 1, 3: 3}
+    assert {one.cpu: one.state for one in plan.parked} == {
+        1: ParkState.HLT, 2: ParkState.NEVER_BOOTED, 3: ParkState.NEVER_BOOTED,
+    }  # fmt: skip
 
 
 def test_a_cpu_that_is_taken_offline_with_acpi_off_was_found():
