@@ -79,9 +79,14 @@ def dumped(plan: Plan, dump: Dump) -> Dumped:
         plan.image, resumer, resumee=plan.resumee.space, pending=_pending(plan, resumer), owners=owners(plan)
     )
     present = _present(resumer)
-    registers = registers_by_cpu(resumer, plan.bringup.present | (present or frozenset()))
+    known = plan.bringup.present | (present or frozenset())
+    hidden = {one.cpu for one in plan.parked} - known
+    if len(known | hidden) != dump.machine_cpus:
+        hidden = set()  # what the resumer takes no note of may be no CPU, or another than the dump has there
+    registers = registers_by_cpu(resumer, known | hidden)
     check_registers(resumer, registers)
-    parked = plan.parked if present is None or plan.rearranged else _as_present(plan, present, frozenset(registers))
+    there = frozenset(registers) | hidden
+    parked = plan.parked if present is None or plan.rearranged else _as_present(plan, present, there)
     waiting = frozenset(one.cpu for one in parked if not one.left_behind and one.state not in NO_MEMORY)
     over = cpus_are_parked(resumer, waiting, registers)
     cpus = []

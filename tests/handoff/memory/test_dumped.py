@@ -63,7 +63,8 @@ class Dump:
 
     path, vmcoreinfo = "dump", None
 
-    def __init__(self, cpus, *, present=0b1111, frozen=0b1110, without=()):
+    def __init__(self, cpus, *, present=0b1111, frozen=0b1110, without=(), machine_cpus=None):
+        self.machine_cpus = machine_cpus
         memory = Memory(root=physical("init_top_pgt") >> 12)
         memory.following = 0x200
         for page in range(LINK, LINK + 0x8000, 4096):
@@ -376,6 +377,19 @@ def test_a_cpu_that_only_the_resumer_s_mask_tells_of_is_known_by_its_base():
     found, _ = taken(planned(), moved, present=0b10001)
     assert set(found) == {4}
     assert found[4].general == {name: getattr(moved, name) for name in GENERAL}
+
+
+@pytest.mark.parametrize(("count", "there"), [(3, {1, 2}), (4, {1}), (None, {1})])
+def test_a_cpu_of_which_the_resumer_takes_no_note_is_there_if_the_dump_has_as_many(count, there):
+    """Measured with disable_cpu_apicid=1: the dump's second CPU is hidden from the resumer, its third is the next."""
+    plan = planned(Parked(1, ParkState.HLT, None, "a"), Parked(2, ParkState.NEVER_BOOTED, None, "hidden"))
+    plan = replace(plan, bringup=replace(plan.bringup, present=frozenset({0, 1})))
+    in_firmware = replace(cpu_of(7, rip=0xFD09A), cpu=1, gs_base=0)
+    found, _ = taken(plan, in_firmware, replace(cpu_of(1), cpu=2), present=0b0011, machine_cpus=count)
+    assert set(found) == there
+    assert found[1].general == {name: getattr(cpu_of(1), name) for name in GENERAL}
+    if 2 in there:
+        assert (found[2].parked.state, found[2].seen[0]) == (ParkState.NEVER_BOOTED, 0xFD09A)
 
 
 def test_the_finished_copy_is_made_of_what_the_scenario_has():
