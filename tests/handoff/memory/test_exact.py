@@ -24,7 +24,7 @@ class Altered:
     """A dump with other registers or another description."""
 
     def __init__(self, dump, cpus=None, vmcoreinfo=None):
-        self.frame, self.runs = dump.frame, dump.runs
+        self.frame, self.runs, self.machine_cpus = dump.frame, dump.runs, dump.machine_cpus
         self.cpus = dump.cpus if cpus is None else cpus
         self.vmcoreinfo = vmcoreinfo
 
