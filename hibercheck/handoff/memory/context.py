@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from hibercheck.data import dataclass
+from collections.abc import Hashable
+
+from hibercheck.data import all_but, dataclass
 from hibercheck.handoff.scenario.park import Parked
+from hibercheck.kernel.code.model import ParkLoop
 from hibercheck.x86.cpu import CpuState
 from hibercheck.x86.events import Facts
 
@@ -41,6 +44,27 @@ class ApContext:
     registers: dict[str, int] | None = None
     gdt: tuple[int, int] | None = None
     paging: bool = True
+
+
+_WHOLE = all_but(ApContext, "registers")
+_UNPLACED = all_but(ApContext, "cpu", "gs_base", "stack", "line")
+
+
+def whole(context: ApContext) -> Hashable:
+    """Return all of a context, to compare it."""
+    return _WHOLE(context), tuple((context.registers or {}).items())
+
+
+def as_used(context: ApContext, loop: ParkLoop | None) -> Hashable:
+    """Return what of a context a loop uses: one iteration is the same for CPUs that have the same of it.
+
+    A CPU whose registers are known is followed, wherever they lead it, so that all of its context counts.
+    """
+    if context.registers is not None:
+        return whole(context)
+    used = {touch.kind for touch in loop.touches} if loop is not None else set()
+    places = {"percpu": context.gs_base, "stack": context.stack, "line": context.line}
+    return _UNPLACED(context), *(place if use in used else None for use, place in places.items())
 
 
 @dataclass(frozen=True, slots=True)

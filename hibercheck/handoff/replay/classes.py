@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from hibercheck.data import all_but, replace
-from hibercheck.handoff.memory.context import ApContext, ParkedCpu
+from hibercheck.handoff.memory.context import ParkedCpu, as_used, whole
 from hibercheck.handoff.replay.judgement import ApResult
 from hibercheck.x86.cpu import CpuState, ParkState
 
 _ENTRY = all_but(CpuState, "gdt_base", "tr_base")
-_CONTEXT = all_but(ApContext, "registers")
-_UNNUMBERED = all_but(ApContext, "cpu", "gs_base", "stack", "line")
 
 
 class Classes:
     """CPUs of one memory, judged with the same suppositions."""
 
     def __init__(self) -> None:
-        self._judged: dict[Hashable, list[ApResult]] = {}
+        self._judged: dict[Hashable, ApResult] = {}
 
     def result_for(self, cpu: ParkedCpu, *, reinitialised: bool) -> ApResult | None:
         """Return what becomes of a CPU, by another that is like it; None if none was judged yet.
@@ -31,15 +29,15 @@ class Classes:
             cpu: The CPU.
             reinitialised: Whether the resumee sends it an INIT.
         """
-        for judged in self._judged.get(_key(cpu, reinitialised), ()):
-            if not judged.reads_tables or _tables(judged.cpu) == _tables(cpu):
-                return replace(judged, cpu=cpu)
-        return None
+        key = _key(cpu, reinitialised)
+        judged = self._judged.get((key, None)) or self._judged.get((key, _tables(cpu)))
+        return None if judged is None else replace(judged, cpu=cpu)
 
     def add(self, result: ApResult) -> None:
         """Keep the result of a CPU that was judged by itself."""
         if result.missing is None:  # what is missing is said with the CPU's number
-            self._judged.setdefault(_key(result.cpu, result.reinitialised), []).append(result)
+            tables = _tables(result.cpu) if result.reads_tables else None
+            self._judged[_key(result.cpu, result.reinitialised), tables] = result
 
 
 def _key(cpu: ParkedCpu, reinitialised: bool) -> Hashable:
@@ -54,16 +52,10 @@ def _key(cpu: ParkedCpu, reinitialised: bool) -> Hashable:
 def _registers(cpu: ParkedCpu) -> Hashable:
     """Return the registers in which a CPU waits, as far as its loop uses them.
 
-    A CPU whose registers are known is followed, wherever they lead it; of one whose line is known it matters whose
-    memory that is.  Such CPUs are equal only with all of it, their number too.
+    Of a CPU whose line is known it matters whose memory that is: such CPUs are equal only with all of their context.
     """
-    context = cpu.context
-    monitors = cpu.parked.state is ParkState.MWAIT and context.line is not None
-    if context.registers is not None or monitors:
-        return _CONTEXT(context), tuple((context.registers or {}).items())
-    used = {touch.kind for touch in cpu.parked.loop.touches} if cpu.parked.loop is not None else set()
-    places = {"percpu": context.gs_base, "stack": context.stack, "line": context.line}
-    return _UNNUMBERED(context), *(place if use in used else None for use, place in places.items())
+    monitors = cpu.parked.state is ParkState.MWAIT and cpu.context.line is not None
+    return whole(cpu.context) if monitors else as_used(cpu.context, cpu.parked.loop)
 
 
 def _tables(cpu: ParkedCpu) -> tuple[int, int] | None:

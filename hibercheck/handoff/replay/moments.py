@@ -9,7 +9,7 @@ from __future__ import annotations
 from hibercheck.addresses import PAGE_SHIFT, PAGE_SIZE
 from hibercheck.data import dataclass, replace
 from hibercheck.handoff.memory.composite import NO_PFN, Composite
-from hibercheck.handoff.memory.context import ParkedCpu
+from hibercheck.handoff.memory.context import ParkedCpu, as_used
 from hibercheck.handoff.replay.compare import Difference
 from hibercheck.handoff.replay.touch import Change
 from hibercheck.handoff.replay.trace import Trace, trace
@@ -112,6 +112,17 @@ def moments_of(memory: Composite, cpu: ParkedCpu, event: Event | None, *, cached
         event: As for `trace`.
         cached: As for `trace`.
     """
+    loop = cpu.parked.loop
+    if event is not None or loop is None:
+        return _followed(memory, cpu, event, cached=cached)
+    key = "moments", id(loop), as_used(cpu.context, loop), cached
+    if key not in memory.answers:  # with what the number is of, so that nothing else gets it
+        memory.answers[key] = _followed(memory, cpu, None, cached=cached), loop
+    found: Moments = memory.answers[key][0]
+    return replace(found, cpu=cpu.number)
+
+
+def _followed(memory: Composite, cpu: ParkedCpu, event: Event | None, *, cached: bool) -> Moments:
     first = trace(memory.at(NO_PFN), cpu, event, cached=cached)
     if not first.effect.ends_machine:  # its own kernel has it still, whether or not all its tables are known
         first = replace(first, difference=Difference.INTACT, reason="nothing has been copied yet")

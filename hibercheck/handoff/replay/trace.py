@@ -13,7 +13,7 @@ from hibercheck.addresses import ADDRESS_MASK, PAGE_SIZE
 from hibercheck.data import dataclass
 from hibercheck.errors import MissingFact
 from hibercheck.handoff.memory.composite import Composite
-from hibercheck.handoff.memory.context import ApContext, ParkedCpu
+from hibercheck.handoff.memory.context import ApContext, ParkedCpu, as_used
 from hibercheck.handoff.replay.compare import Difference, difference_of, worst_of
 from hibercheck.handoff.replay.handler import gate_leads_astray, judge_handler
 from hibercheck.handoff.replay.touch import Change, Touched, own_frame, pages_of, touch
@@ -163,9 +163,9 @@ def iterate(memory: Composite, loop: ParkLoop, context: ApContext) -> Iteration:
     Where the loop's own bytes stand and the registers are known the CPU is followed; else what its instructions may
     access decides.  That does not depend on the event from which a CPU comes back to its loop, so it is done once.
     """
-    key = id(loop), id(context)
-    if key not in memory.answers:  # with what the key is of, so that nothing else gets these numbers
-        memory.answers[key] = _once_round(memory, loop, context), loop, context
+    key = id(loop), as_used(context, loop)
+    if key not in memory.answers:  # with what the number is of, so that nothing else gets it
+        memory.answers[key] = _once_round(memory, loop, context), loop
     found: Iteration = memory.answers[key][0]
     return found
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hibercheck.handoff.replay.classes import Classes
 from hibercheck.handoff.replay.fate import Suppositions
 from hibercheck.handoff.replay.judge import judge_cpu, judge_cpus
+from hibercheck.handoff.replay.moments import moments_of
 from hibercheck.x86.cpu import ParkState
 from hibercheck.x86.events import Event, Facts
 from tests.support.made_states import (
@@ -101,7 +102,8 @@ def test_a_cpu_comes_to_what_it_would_come_to_by_itself(image, wanted, taken, sp
     contents = {OTHER: bytes(4096)} | {pfn: CONTENTS[what](pfn) for pfn, what in image.items()}
     memory, cpus = cpus_in(contents, wanted)
     supposed = Suppositions(spurious, frozenset({Event.NMI}) if nmi else frozenset())
-    each = [judge_cpu(memory, cpu, supposed, reinitialised=cpu.number in taken) for cpu in cpus]
+    # each in a memory of its own, of which nobody has asked anything
+    each = [judge_cpu(replace(memory), cpu, supposed, reinitialised=cpu.number in taken) for cpu in cpus]
     together = judge_cpus(memory, cpus, supposed, taken)
     assert list(together) == each
     assert [result.cpu for result in together] == cpus
@@ -135,6 +137,16 @@ def test_a_gdt_of_its_own_counts_where_a_delivery_gets_that_far(image, same):
 ])  # fmt: skip
 def test_what_its_loop_uses_and_what_decides_of_events_counts(other):
     assert not alike({}, **other)
+
+
+@pytest.mark.parametrize(
+    ("other", "same"), [({"stack": STACK_AT}, True), ({"gdt": GDT + 0x1000}, True), ({"gs_base": GS}, False)]
+)
+def test_a_loop_is_followed_through_the_copy_once_for_all_that_use_the_same_of_it(other, same):
+    memory, (first, second) = cpus_in({TEXT_FRAME: bytes(4096)}, [PLAIN, PLAIN | other])
+    ones, others = (moments_of(memory, cpu, None, cached=True) for cpu in (first, second))
+    assert (ones.cpu, others.cpu) == (1, 2)
+    assert (ones.moments is others.moments) is same
 
 
 def test_what_its_loop_does_not_use_counts_for_nothing():

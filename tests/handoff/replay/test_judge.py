@@ -170,6 +170,7 @@ def test_moments_that_were_not_followed_are_not_known(monkeypatch):
     memory, cpu = made(image)
     assert moments_of(memory, cpu, None, cached=True).worst_difference is Difference.SAME
     monkeypatch.setattr("hibercheck.handoff.replay.moments.MAX_MOMENTS", 2)
+    memory, cpu = made(image)  # one that has not been asked before
     cut_off = moments_of(memory, cpu, None, cached=True)
     assert (cut_off.complete, cut_off.worst_difference) == (False, Difference.UNKNOWN)
     assert judge_cpu(memory, cpu, QUIET, reinitialised=True).timing.code is None
