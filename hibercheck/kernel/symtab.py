@@ -130,11 +130,8 @@ class ElfSymbols:
         section = next((one for one in elf.sections if one.kind == SHT_SYMTAB), None)
         if section is not None:
             self._place(section)
-        self._bytes = (
-            b"",
-            b"",
-            b"",
-        )  # bits 8 to 15, 16 to 23, and 24 to 31 of each value, once `_rows` has taken them along
+        # bits 8 to 15, 16 to 23, and 24 to 31 of each value, once `_rows` has taken them along
+        self._bytes = b"", b"", b""
         self._near: dict[int, dict[int, list[int]]] = {}
         self._granules: dict[int, tuple[Sequence[int], Sequence[int]]] = {}
         self._order: tuple[Sequence[int], Sequence[int]] | None = None
@@ -236,18 +233,21 @@ class ElfSymbols:
         and to go through the table once more takes longer.
         """
         rows: list[int] = []
+        taken = bool(self._bytes[0])
         low, middle, high = bytearray(), bytearray(), bytearray()
         for start, table in self._blocks():
-            low += table[_VALUE_AT + 1 :: _SYM.size]
-            middle += table[_VALUE_AT + 2 :: _SYM.size]
-            high += table[_VALUE_AT + 3 :: _SYM.size]
+            if not taken:
+                low += table[_VALUE_AT + 1 :: _SYM.size]
+                middle += table[_VALUE_AT + 2 :: _SYM.size]
+                high += table[_VALUE_AT + 3 :: _SYM.size]
             names = _column(table, "I", 6, 0)
             hits = offsets.intersection(names.tolist())
             packed = names.tobytes() if hits else b""
             for offset in hits:
                 found = occurrences(packed, offset.to_bytes(4, sys.byteorder))
                 rows += [start + at // 4 for at in found if not at % 4]
-        self._bytes = bytes(low), bytes(middle), bytes(high)
+        if not taken:
+            self._bytes = bytes(low), bytes(middle), bytes(high)
         return sorted(rows)
 
     def variants(self, name: str) -> list[Symbol]:
@@ -341,7 +341,7 @@ class ElfSymbols:
     def _rows_near(self, number: int) -> dict[int, list[int]]:
         """Rows that have bits 16 to 31 of the addresses in one 64 KiB, by bits 8 to 15."""
         if number not in self._near:
-            if len(self._bytes[0]) < self._count:
+            if not self._bytes[0]:
                 self._rows(set())
             low, middle, high = self._bytes
             near = self._near[number] = {}

@@ -382,7 +382,7 @@ def hidden_apic_ids(
     and is taken to follow the last one.
     """
     ids: Sequence[int]
-    if any(space.kernel.symbol(name) is not None for name in ("topo_info", "x86_topo_system")):
+    if _has_topo_info(space):
         bits = space.number(space.address("phys_cpu_present_map"), MAX_CPUS // 8)
         listed = [index for index in range(bits.bit_length()) if bits >> index & 1 and index not in known]
         first = max(max(known, default=-1) + 1, bits.bit_length())
@@ -396,6 +396,11 @@ def hidden_apic_ids(
     if len(ids) > MAX_CPUS:
         raise MissingFact(f"the kernel counts {len(ids)} CPUs that it does not use, which no machine has")
     return tuple(ids)
+
+
+def _has_topo_info(space: KernelSpace) -> bool:
+    """Tell whether a kernel registers CPUs as since v6.9 (arch/x86/kernel/cpu/topology.c)."""
+    return any(space.kernel.symbol(name) is not None for name in ("topo_info", "x86_topo_system"))
 
 
 def _left_out(space: KernelSpace, present: int, possible: int) -> int:
@@ -427,7 +432,7 @@ def may_count_slots(space: KernelSpace) -> bool:
     That is so where nothing came on top of what it counted at boot: of the CPUs the firmware then has no _STA, or there
     are none (`_left_out`).
     """
-    if any(space.kernel.symbol(name) is not None for name in ("topo_info", "x86_topo_system")):
+    if _has_topo_info(space):
         return False
     disabled = space.variable("disabled_cpus", 4)
     return disabled > 0 and space.variable("num_processors", 4) + disabled <= space.variable("total_cpus", 4)

@@ -213,8 +213,8 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
     remark_bootconfig(asking)
     remark_dump(asking)
     missing += [apart for apart in (settle_modes(asking), settle_local_apic(asking)) if apart is not None]
-    missing += [] if _numbered_alike(asking, bringup) else [_OTHER_NUMBERS]
     numbers = renumbered(asking)
+    missing += [] if numbers or _numbered_alike(asking, bringup) else [_OTHER_NUMBERS]
     return Plan(
         inputs=inputs,
         options=options,
@@ -223,7 +223,7 @@ def make_plan(inputs: Inputs, options: CheckOptions) -> Plan:
         topology=topology,
         bringup=bringup,
         rescued=rescued,
-        parked=(*parked, *hidden_cpus(_machine(asking), bringup, one_cpu=is_alone(inputs.traits))),
+        parked=(*parked, *hidden_cpus(_machine(asking, numbers), bringup, one_cpu=is_alone(inputs.traits))),
         reinitialised=_ours(
             numbers, reinitialised_by(inputs.resumee, inputs.resumee_traits) | _brought_back(inputs.resumee, options)
         )
@@ -257,7 +257,7 @@ def _cpus(asking: Asking, missing: list[tuple[str, str]]) -> tuple[Bringup, froz
     return Bringup(everyone, boot_cpu, everyone, everyone, frozenset(), frozenset()), frozenset()
 
 
-def _machine(asking: Asking) -> frozenset[int]:
+def _machine(asking: Asking, numbers: Mapping[int, int]) -> frozenset[int]:
     """Return every CPU of the machine, of which the resumer may take note of a part.
 
     The image tells them, but for a resumee that left some out and of which it cannot be read how many; then it is who
@@ -265,7 +265,7 @@ def _machine(asking: Asking) -> frozenset[int]:
     no note, and knows which of the resumee's may be empty slots.
     """
     resumee, topology, told = asking.inputs.resumee, asking.value(TOPOLOGY), asking.given.get("cpus")
-    if numbers := renumbered(asking):
+    if numbers:
         return frozenset(numbers.values())
     seen = topology.apic_ids if resumee.topology is None and topology is not None else {}
     if told is not None and resumee.may_count_slots:
@@ -300,7 +300,7 @@ def _numbered_alike(asking: Asking, bringup: Bringup) -> bool:
 
     An MP table, which is read with ``acpi=off``, lists of each package the first CPU alone; by ACPI's list the numbers
     are others then, unless it has all.  Who is told to ignore a CPU, which cannot be the boot CPU, numbers those behind
-    it otherwise.  Where both were read the APIC ids say it.
+    it otherwise.  Where both were read the APIC ids say it; `renumbered` has found no difference.
     """
     inputs, line, resumee = asking.inputs, asking.value(COMMAND_LINE), asking.inputs.resumee
     both = bringup.present & resumee.present
@@ -314,8 +314,6 @@ def _numbered_alike(asking: Asking, bringup: Bringup) -> bool:
     if not by_table and not skipped:
         return True
     measured = next((one.topology for one in (inputs.dumped and inputs.dumped.facts, inputs.collected) if one), None)
-    if renumbered(asking):
-        return True
     return measured is not None and all(measured.apic_ids.get(cpu) == ids.get(cpu, -1) for cpu in both)
 
 
