@@ -88,7 +88,7 @@ ELSEWHERE: tuple[tuple[str, str, str], ...] = (
     ("handoff/scenario/test_known.py", "handoff/facts/given.py handoff/facts/standing.py", "How well a fact is known."),
     (
         "handoff/facts/test_embedded.py",
-        "handoff/facts/identity.py handoff/facts/kernels.py handoff/facts/resumee.py",
+        "handoff/facts/identity.py handoff/facts/resumee.py",
         "The resumee's kernel and what it says, out of a real image.",
     ),
     ("handoff/scenario/test_idle_outlook.py", "handoff/facts/idle.py", "What a driver that was seen leads to."),
